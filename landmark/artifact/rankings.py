@@ -1,0 +1,99 @@
+"""Rankings on disk: for each query the rows of the gallery, best first."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landmark import __version__
+from landmark.artifact.atomic import replace_folder
+from landmark.mistake import UserMistake
+
+SCHEMA = 1
+ROWS, SCORES = "rows.npy", "scores.npy"
+QUERY_IDS, GALLERY_IDS = "query_ids.parquet", "gallery_ids.parquet"
+META, METRICS = "meta.json", "metrics.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Rankings:
+    """What a search and its re-rankers found.
+
+    Attributes:
+        rows: (Q, K) int32 rows of the gallery, best first; -1 pads.
+        scores: (Q, K) float32, higher is better.
+        query_ids: (Q,) strings.
+        gallery_ids: (N,) strings.
+        meta: every step of the chain with its settings.
+        metrics: what each step scored.
+    """
+
+    rows: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    query_ids: NDArray[np.str_]
+    gallery_ids: NDArray[np.str_]
+    meta: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (
+            self.rows.ndim != 2
+            or self.rows.shape != self.scores.shape
+            or len(self.rows) != len(self.query_ids)
+        ):
+            raise ValueError(
+                f"rows {self.rows.shape}, scores {self.scores.shape} and {len(self.query_ids)} "
+                "query ids do not fit"
+            )
+        if self.rows.size and not -1 <= self.rows.min() <= self.rows.max() < len(self.gallery_ids):
+            raise ValueError(f"a row is outside the gallery of {len(self.gallery_ids)}")
+
+    def write(self, path: str | Path, overwrite: bool = False) -> None:
+        """Writes the folder in one step.
+
+        Raises:
+            UserMistake: `path` is taken and `overwrite` is not set, or it cannot be written.
+        """
+        with replace_folder(path, overwrite) as folder:
+            self.write_into(folder)
+
+    def write_into(self, folder: Path) -> None:
+        """Writes the files into a folder that is there."""
+        np.save(folder / ROWS, np.ascontiguousarray(self.rows, np.int32))
+        np.save(folder / SCORES, np.ascontiguousarray(self.scores, np.float32))
+        for name, ids in ((QUERY_IDS, self.query_ids), (GALLERY_IDS, self.gallery_ids)):
+            pd.DataFrame({"id": pd.Series(ids, dtype="str")}).to_parquet(folder / name, index=False)
+        recorded = {"schema": SCHEMA, "version": __version__, **self.meta}
+        (folder / META).write_text(json.dumps(recorded, indent=1) + "\n")
+        (folder / METRICS).write_text(json.dumps(self.metrics, indent=1) + "\n")
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Rankings":
+        """Reads a folder of rankings.
+
+        Raises:
+            UserMistake: no rankings, damaged ones, or those of a later version.
+        """
+        path = Path(path)
+        for name in (ROWS, SCORES, QUERY_IDS, GALLERY_IDS, META, METRICS):
+            if not (path / name).is_file():
+                raise UserMistake(f"{path}: holds no rankings, it has no {name}")
+        try:
+            rows, scores = (np.load(path / name, allow_pickle=False) for name in (ROWS, SCORES))
+            query_ids, gallery_ids = (
+                pd.read_parquet(path / name)["id"].to_numpy(dtype=str)
+                for name in (QUERY_IDS, GALLERY_IDS)
+            )
+            meta, metrics = (json.loads((path / name).read_text()) for name in (META, METRICS))
+            found = cls(rows, scores, query_ids, gallery_ids, meta, metrics)
+        except (ValueError, OSError, EOFError, KeyError) as error:
+            raise UserMistake(f"{path}: is damaged ({error})") from error
+        if not isinstance(meta, dict) or not isinstance(metrics, dict):
+            raise UserMistake(f"{path}: is damaged ({META} or {METRICS} is no mapping)")
+        if meta.get("schema", 0) > SCHEMA:
+            raise UserMistake(f"{path}: written by a later version ({meta.get('version')})")
+        return found

@@ -1,0 +1,39 @@
+"""Photos as tables, of one's own and of the known sets, and as batches."""
+
+from typing import TYPE_CHECKING, Any
+
+from landmark.data.folder import Folder
+from landmark.data.gldv1 import GLDv1
+from landmark.data.gldv2 import GLDv2
+from landmark.data.gldv2_clean import GLDv2Clean
+from landmark.data.image_table import ImageTable
+from landmark.data.revisited import ROxford5k, RParis6k
+from landmark.data.source import Source
+from landmark.data.table import Table
+from landmark.data.toy import Toy
+
+if TYPE_CHECKING:
+    from landmark.data.module import LandmarkData
+
+__all__ = [
+    "Folder",
+    "GLDv1",
+    "GLDv2",
+    "GLDv2Clean",
+    "ImageTable",
+    "LandmarkData",
+    "ROxford5k",
+    "RParis6k",
+    "Source",
+    "Table",
+    "Toy",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import LandmarkData when it is asked for: reading tables needs no Lightning (seconds)."""
+    if name == "LandmarkData":
+        from landmark.data.module import LandmarkData
+
+        return LandmarkData
+    raise AttributeError(name)

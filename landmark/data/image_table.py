@@ -1,0 +1,104 @@
+"""The image table: which photos there are, where they lie, what they show."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landmark.artifact.digest import digest_of_table
+from landmark.image.format import ImageFormat
+
+BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageTable:
+    """An immutable table of photos.
+
+    Attributes:
+        root: folder below which the photos lie.
+        rows: one row a photo. Columns: `id` (unique), `path` (below the root, with slashes);
+            where known `landmark_id`, `split` ("train", "query", "gallery"), `width` and `height`
+            (pixels of the upright photo, or of its box where it has one), `box_left`, `box_top`,
+            `box_right`, `box_bottom` (the part to look at, missing values: all of the photo).
+        ground_truth: for each query the gallery rows that are "easy", "hard" and "junk".
+    """
+
+    root: Path
+    rows: pd.DataFrame
+    ground_truth: Sequence[Mapping[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, name: str) -> "ImageTable":
+        """Return the photos of one split; a table without `split` has none."""
+        if "split" not in self.rows:
+            return dataclasses.replace(self, rows=self.rows.iloc[:0])
+        chosen = self.rows[self.rows["split"] == name].reset_index(drop=True)
+        return dataclasses.replace(self, rows=chosen)
+
+    @cached_property
+    def landmarks(self) -> list[str]:
+        """The distinct landmark ids: by value where all are whole numbers, else by name."""
+        if "landmark_id" not in self.rows:
+            return []
+        return sorted_landmarks(self.rows["landmark_id"])
+
+    @cached_property
+    def digest(self) -> str:
+        """A short hash of the rows: equal tables have equal digests."""
+        return digest_of_table(self.rows)
+
+    def with_sizes(self, cache: str | Path | None = None) -> "ImageTable":
+        """Return the table with `width` and `height` in every row, read from the files' headers.
+
+        Args:
+            cache: folder of remembered sizes; none: $LANDMARK_CACHE, else ~/.cache/landmark.
+
+        Raises:
+            UserMistake: a photo is missing or no image.
+        """
+        from landmark.data.size_cache import photo_sizes
+
+        known = np.zeros((len(self), 2))
+        if {"width", "height"} <= set(self.rows.columns):
+            known = self.rows[["width", "height"]].to_numpy(np.float64, na_value=0)
+        if np.all(known > 0):
+            return self
+        missing = np.flatnonzero(np.any(known <= 0, axis=1))
+        known[missing] = photo_sizes(self.root, self.rows["path"].iloc[missing], cache)
+        boxes = self.boxes
+        if boxes is not None:
+            boxed = missing[~np.isnan(boxes[missing]).any(axis=1)]
+            sides = np.rint(boxes[boxed, 2:] - boxes[boxed, :2])
+            known[boxed] = np.clip(sides, 1, known[boxed])
+        widths, heights = known.astype(np.int64).T
+        return dataclasses.replace(self, rows=self.rows.assign(width=widths, height=heights))
+
+    def groups(self, image_format: ImageFormat) -> NDArray[np.int64]:
+        """Return each photo's aspect group (N,); sizes are read only where groups differ."""
+        if len(image_format.sizes) == 1:
+            return np.zeros(len(self), np.int64)
+        rows = self.with_sizes().rows
+        return image_format.groups(rows["width"].to_numpy(), rows["height"].to_numpy())
+
+    @property
+    def boxes(self) -> NDArray[np.float64] | None:
+        """(N, 4) left, top, right, bottom in pixels, NaN where all of the photo counts."""
+        if not set(BOX_COLUMNS) <= set(self.rows.columns):
+            return None
+        return self.rows[list(BOX_COLUMNS)].to_numpy(np.float64, na_value=np.nan)
+
+
+def sorted_landmarks(landmark_ids: pd.Series) -> list[str]:
+    """Return the distinct ids: by value where all are whole numbers, else by name."""
+    distinct = [str(landmark) for landmark in landmark_ids.dropna().unique()]
+    if all(landmark.isascii() and landmark.isdigit() for landmark in distinct):
+        return sorted(distinct, key=int)
+    return sorted(distinct)

@@ -1,0 +1,200 @@
+"""The data of a training run: train batches, and validation as queries and gallery."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from landmark.data.batches import default_workers, grouped_batches
+from landmark.data.dataset import PhotoDataset
+from landmark.data.epochs import EpochBatches, place_in_training
+from landmark.data.image_table import ImageTable, sorted_landmarks
+from landmark.data.source import Source
+from landmark.image.format import ImageFormat
+from landmark.mistake import UserMistake
+
+
+class LandmarkData(pl.LightningDataModule):
+    """Train batches of a source and its validation photos, for `Trainer.fit`.
+
+    The trainer needs `use_distributed_sampler=False`: the batch samplers share the epoch among the
+    processes themselves.
+
+    Args:
+        source: where the photos come from.
+        image_format: their sizes and augmentation.
+        sampler: batch sampler class or partial; called with groups, labels, batch_size, seed,
+            num_replicas, rank.
+        batch_size: photos a batch on each process.
+        workers: processes that decode, on each process; 0 decodes in the training process; None:
+            one a core, at most 8.
+        seed: of the order and the augmentation.
+        test_format: sizes of the validation photos; none: `image_format`, without augmentation.
+
+    Attributes:
+        train_table, query_table, gallery_table: after `setup`; the last two without rows where
+            nothing validates.
+        classes: landmark ids; the place is the label.
+        query_labels, gallery_labels: (Q,), (N,) int of the validation photos, equal where the
+            landmark is the same; beyond `num_classes` for landmarks that are not trained.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        image_format: ImageFormat,
+        sampler: Callable[..., Any],
+        batch_size: int = 32,
+        workers: int | None = None,
+        seed: int = 0,
+        *,
+        test_format: ImageFormat | None = None,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.image_format = image_format
+        self.test_format = test_format or image_format
+        self.batch_size = batch_size
+        self.workers = default_workers() if workers is None else workers
+        self.seed = seed
+        self._sampler = sampler
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Read the tables; once, however often it is called.
+
+        Raises:
+            UserMistake: the source has no train photos, or fewer than two landmarks.
+        """
+        if self.num_classes < 2:
+            raise UserMistake(
+                f"{self.train_table.root}: training needs photos of two landmarks or more"
+            )
+        _ = self.query_labels
+
+    @cached_property
+    def train_table(self) -> ImageTable:
+        """The photos to train with."""
+        return self.source.read("train")
+
+    @cached_property
+    def _validation(self) -> tuple[ImageTable, ImageTable]:
+        return self.source.validation()
+
+    @property
+    def query_table(self) -> ImageTable:
+        """The validation queries."""
+        return self._validation[0]
+
+    @property
+    def gallery_table(self) -> ImageTable:
+        """The photos that validation searches."""
+        return self._validation[1]
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are both queries and a gallery."""
+        return bool(len(self.query_table) and len(self.gallery_table))
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Landmark ids, place = label; numeric ids in the order of their values."""
+        return self.train_table.landmarks
+
+    @property
+    def num_classes(self) -> int:
+        """The number of landmarks trained on."""
+        return len(self.classes)
+
+    @property
+    def query_labels(self) -> NDArray[np.int64]:
+        """(Q,) int."""
+        return self._validation_labels[0]
+
+    @property
+    def gallery_labels(self) -> NDArray[np.int64]:
+        """(N,) int."""
+        return self._validation_labels[1]
+
+    @cached_property
+    def _validation_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        ids = [table.rows["landmark_id"] for table in self._validation]
+        known = set(self.classes)
+        new = [name for name in sorted_landmarks(pd.concat(ids)) if name not in known]
+        query, gallery = (labels_of(column, [*self.classes, *new]) for column in ids)
+        return query, gallery
+
+    @cached_property
+    def _train_dataset(self) -> PhotoDataset:
+        labels = labels_of(self.train_table.rows["landmark_id"], self.classes)
+        return PhotoDataset(self.train_table, self.image_format, labels, train=True, seed=self.seed)
+
+    def batches(self, num_replicas: int = 1, rank: int = 0) -> EpochBatches:
+        """Return the train batches of one process."""
+        dataset = self._train_dataset
+        return EpochBatches(
+            self._sampler(
+                groups=dataset.groups,
+                labels=dataset.labels,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                num_replicas=num_replicas,
+                rank=rank,
+            )
+        )
+
+    def steps_per_epoch(self, num_replicas: int = 1) -> int:
+        """Return the batches of one epoch on each process."""
+        return len(self.batches(num_replicas))
+
+    def train_dataloader(self) -> DataLoader:
+        """Return this process's train batches: images (B, 3, h, w) uint8, labels (B,), rows (B,).
+
+        A resumed run starts its prefetching before Lightning names the epoch, so epoch and start
+        batch are set here.
+        """
+        batches = self.batches(*self._place())
+        if self.trainer is not None:
+            batches.set_epoch(*place_in_training(self.trainer, len(batches)))
+        return self._loader(self._train_dataset, batches)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Return loaders of the queries and of the gallery: no loader without validation.
+
+        Every photo is on exactly one process; batches hold one aspect group.
+        """
+        if not self.has_validation:
+            return []
+        replicas, rank = self._place()
+        loaders = []
+        for table, labels in zip(self._validation, self._validation_labels, strict=True):
+            dataset = PhotoDataset(table, self.test_format, labels)
+            batches = grouped_batches(dataset.groups, self.batch_size, replicas, rank)
+            loaders.append(self._loader(dataset, batches))
+        return loaders
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+    def _is_on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def _loader(self, dataset: PhotoDataset, batches: Any) -> DataLoader:  # noqa: ANN401
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=self._is_on_gpu(),
+        )
+
+
+def labels_of(landmark_ids: pd.Series, classes: list[str]) -> NDArray[np.int64]:
+    """Return each photo's place in `classes` (N,), -1 without landmark."""
+    return pd.Index(classes).get_indexer(pd.Index(landmark_ids))

@@ -1,0 +1,161 @@
+"""Random views of a photo for training: what is drawn, and how it is applied to pixels.
+
+`soft` and `middle` follow the released code of the first place in Google Landmark Retrieval 2019
+(Ozaki and Yokoo, arXiv 1906.04087).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from landmark.image.decode import Box, Size, resize
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges from which one view of a photo is drawn.
+
+    Attributes:
+        crop: each side of the view is the photo's times 1 ± crop; beyond the photo it is black.
+        area: (least, most) share of the photo's area that the view keeps instead, its aspect
+            ratio changed by 3/4 to 4/3 (random resized crop, Szegedy et al., arXiv 1409.4842).
+        shear: degrees along x, ± shear.
+        brightness, contrast, saturation: factors 1 ± the value.
+        colour_probability: how often the three are applied.
+        randaugment: two operations of magnitude 9 (Cubuk et al., arXiv 1909.13719) come on top.
+        flip: probability of a mirrored view.
+    """
+
+    crop: float = 0.0
+    area: tuple[float, float] | None = None
+    shear: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    colour_probability: float = 0.5
+    randaugment: bool = False
+    flip: float = 0.0
+
+
+AUGMENTATIONS = {
+    "none": Augmentation(),
+    "soft": Augmentation(crop=0.2, brightness=0.1),
+    "middle": Augmentation(crop=0.3, shear=4.0, brightness=0.1, contrast=0.1),
+    "randaugment": Augmentation(crop=0.2, randaugment=True),
+    "strong": Augmentation(
+        area=(0.3, 1.0),
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        colour_probability=0.8,
+        flip=0.5,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One drawn view. The box is in shares of the photo's sides and may reach beyond 0..1."""
+
+    box: Box = (0.0, 0.0, 1.0, 1.0)
+    flip: bool = False
+    shear: float = 0.0
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    randaugment_seed: int | None = None
+
+
+def draw_view(augmentation: Augmentation, generator: np.random.Generator) -> View:
+    """Draw one view; a fixed number of random numbers is used, so settings do not shift others."""
+    sides, places = generator.uniform(size=2), generator.uniform(size=2)
+    shear, brightness, contrast, saturation = generator.uniform(-1, 1, size=4)
+    colour, flip = generator.uniform(size=2)
+    seed = int(generator.integers(2**31))
+    coloured = colour < augmentation.colour_probability
+    return View(
+        box=_view_box(augmentation, sides, places),
+        flip=bool(flip < augmentation.flip),
+        shear=augmentation.shear * shear,
+        brightness=1 + augmentation.brightness * brightness * coloured,
+        contrast=1 + augmentation.contrast * contrast * coloured,
+        saturation=1 + augmentation.saturation * saturation * coloured,
+        randaugment_seed=seed if augmentation.randaugment else None,
+    )
+
+
+def apply_view(
+    image: Image.Image, view: View, size: Size, interpolation: str, frame: Box
+) -> Image.Image:
+    """Return the view of `frame` (a part of the RGB image, in its pixels) as exactly `size`."""
+    image = _cut(image, view.box, size, interpolation, frame)
+    if view.shear:
+        image = _sheared(image, view.shear)
+    for enhancer, factor in (
+        (ImageEnhance.Brightness, view.brightness),
+        (ImageEnhance.Contrast, view.contrast),
+        (ImageEnhance.Color, view.saturation),
+    ):
+        if factor != 1:
+            image = enhancer(image).enhance(factor)
+    if view.randaugment_seed is not None:
+        image = _randaugmented(image, view.randaugment_seed)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else image
+
+
+def _view_box(augmentation: Augmentation, sides: np.ndarray, places: np.ndarray) -> Box:
+    if augmentation.area is None:
+        width, height = 1 + augmentation.crop * (2 * sides - 1)
+    else:
+        least, most = augmentation.area
+        side = math.sqrt(least + (most - least) * sides[0])
+        stretch = math.exp(math.log(4 / 3) / 2 * (2 * sides[1] - 1))
+        width, height = min(1.0, side * stretch), min(1.0, side / stretch)
+    # With width > 1 the free space 1 - width is negative: the photo lands anywhere in the view.
+    left, top = (1 - width) * places[0], (1 - height) * places[1]
+    return float(left), float(top), float(left + width), float(top + height)
+
+
+def _cut(image: Image.Image, box: Box, size: Size, interpolation: str, frame: Box) -> Image.Image:
+    """Resize the box (shares of the frame) to `size`; what lies beyond the frame is black."""
+    inside = tuple(min(max(edge, 0.0), 1.0) for edge in box)
+    left, right = (
+        round(size[0] * (edge - box[0]) / (box[2] - box[0])) for edge in (inside[0], inside[2])
+    )
+    top, bottom = (
+        round(size[1] * (edge - box[1]) / (box[3] - box[1])) for edge in (inside[1], inside[3])
+    )
+    width, height = frame[2] - frame[0], frame[3] - frame[1]
+    source = (
+        frame[0] + inside[0] * width,
+        frame[1] + inside[1] * height,
+        frame[0] + inside[2] * width,
+        frame[1] + inside[3] * height,
+    )
+    part = resize(image, (right - left, bottom - top), interpolation, source)
+    if part.size == tuple(size):
+        return part
+    canvas = Image.new("RGB", size)
+    canvas.paste(part, (left, top))
+    return canvas
+
+
+def _sheared(image: Image.Image, degrees: float) -> Image.Image:
+    slope = math.tan(math.radians(degrees))
+    matrix = (1.0, slope, -slope * image.height / 2, 0.0, 1.0, 0.0)
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR
+    )
+
+
+def _randaugmented(image: Image.Image, seed: int) -> Image.Image:
+    """Apply torchvision's RandAugment, whose draws come from torch's global generator."""
+    import torch
+    from torchvision.transforms import InterpolationMode, v2
+
+    transform = v2.RandAugment(interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transform(image)

@@ -1,0 +1,141 @@
+"""A photo file to pixels: its size from the header, its pixels at no more than the scale needed."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+
+from landmark.image.modes import to_rgb
+from landmark.mistake import UserMistake
+
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ON_ITS_SIDE = {5, 6, 7, 8}
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "area": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+INTERPOLATIONS = tuple(_RESAMPLING)
+
+
+def read_size(path: str | Path) -> Size:
+    """Return (width, height) as the photo is seen, read from the file's header alone.
+
+    Raises:
+        UserMistake: the file is missing, no image, or beyond pillow's limit on pixels.
+    """
+    with _opened(path) as image:
+        return _seen_size(image.size, _orientation(image))
+
+
+def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -> Image.Image:
+    """Return the photo as an RGB image, upright (EXIF orientation applied), cut to `box`.
+
+    Args:
+        path: any file that pillow reads, whatever its extension says.
+        size: (width, height) to which the result will be resized. A JPEG is then decoded at the
+            smallest of the scales 1, 1/2, 1/4, 1/8 (left-out DCT coefficients, not left-out
+            pixels) at which the wanted part is still at least this large. The result has that
+            scale; `resize` makes the size exact.
+        box: (left, top, right, bottom) in pixels of the upright photo at full scale.
+
+    Raises:
+        UserMistake: the file is missing, no image, broken, or beyond pillow's limit on pixels;
+            the box lies outside the photo.
+    """
+    with _opened(path) as image:
+        orientation = _orientation(image)
+        full_width, full_height = _seen_size(image.size, orientation)
+        if size is not None:
+            _reduce(image, size, box, orientation)
+        image.load()
+        turn = _TURNS.get(orientation)
+        upright = image if turn is None else image.transpose(turn)
+        if box is not None:
+            scale = (upright.width / full_width, upright.height / full_height)
+            upright = upright.crop(_scaled_box(box, scale, upright.size, path))
+        return to_rgb(upright)
+
+
+def resize(
+    image: Image.Image, size: Size, interpolation: str = "bilinear", box: Box | None = None
+) -> Image.Image:
+    """Return `box` of the image (default all) at exactly `size`, low-pass filtered when it shrinks.
+
+    A shrinking by more than three is first done by averaging whole pixels, which is faster and
+    indistinguishable (pillow's `reducing_gap`).
+    """
+    if image.size == tuple(size) and (box is None or tuple(box) == (0, 0, *image.size)):
+        return image
+    return image.resize(size, _RESAMPLING[interpolation], box=box, reducing_gap=3.0)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise UserMistake(f"{path}: no such photo") from None
+    except Image.DecompressionBombError:
+        raise UserMistake(
+            f"{path}: has more pixels than is safe to decode "
+            f"({2 * (Image.MAX_IMAGE_PIXELS or 0):,}); shrink it or take it out"
+        ) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserMistake(
+            f"{path}: cannot be decoded ({error}); replace it or take it out"
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; pillow turns TIFF itself while loading."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 1
+    try:
+        # PngImageFile.getexif would read the whole file to look behind the pixels.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # pillow raises many kinds over a damaged EXIF block
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
+def _seen_size(size: Size, orientation: int) -> Size:
+    return (size[1], size[0]) if orientation in _ON_ITS_SIDE else size
+
+
+def _reduce(image: Image.Image, size: Size, box: Box | None, orientation: int) -> None:
+    """Have a JPEG decode at the smallest scale whose `box` is at least `size` (others: no-op)."""
+    width, height = _seen_size(image.size, orientation)
+    part_width, part_height = (width, height) if box is None else (box[2] - box[0], box[3] - box[1])
+    if part_width <= 0 or part_height <= 0:
+        return
+    wanted = (
+        min(width, math.ceil(size[0] * width / part_width)),
+        min(height, math.ceil(size[1] * height / part_height)),
+    )
+    image.draft("RGB", _seen_size(wanted, orientation))
+
+
+def _scaled_box(
+    box: Box, scale: tuple[float, float], size: Size, path: str | Path
+) -> tuple[int, int, int, int]:
+    left, right = (min(max(round(x * scale[0]), 0), size[0]) for x in (box[0], box[2]))
+    top, bottom = (min(max(round(y * scale[1]), 0), size[1]) for y in (box[1], box[3]))
+    if left >= right or top >= bottom:
+        raise UserMistake(f"{path}: the box {tuple(box)} holds no pixel of the photo")
+    return left, top, right, bottom

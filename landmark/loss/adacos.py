@@ -1,0 +1,73 @@
+"""AdaCos: a scale that follows the training (Zhang et al. 2019, arXiv 1905.00292)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from landmark.loss.margin import MarginLoss
+from landmark.mistake import UserMistake
+
+
+class AdaCos(MarginLoss):
+    """Adaptively scaled cosine softmax (Zhang et al. 2019, arXiv 1905.00292).
+
+    There is no margin. The scale starts at sqrt(2) * log(C - 1) (the paper's fixed AdaCos) and
+    stays there when `dynamic` is off. When it is on, each training batch first moves it:
+
+        B_avg = mean over the batch of sum over the other classes j of exp(scale * cos(theta_j))
+        scale = log(B_avg) / cos(min(pi / 4, theta_med))
+
+    with theta_med the median of the batch's target angles (of an even batch the lower middle one).
+    A batch for which this is no positive number, which takes a handful of classes all opposite to
+    the embeddings, leaves the scale as it was. The scale is a float32 buffer, saved with the
+    weights; of several processes each follows its own part of the batch.
+
+    Args:
+        embedding_dim: Length D of an embedding.
+        num_classes: Number C of classes, at least 3: log(C - 1) must be above 0.
+        dynamic: Move the scale while training; else keep the first one.
+        label_smoothing: Share of the target spread evenly over all classes.
+
+    Shape:
+        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
+
+    Raises:
+        UserMistake: A setting is out of its range, or there are fewer than 3 classes.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        dynamic: bool = True,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        if num_classes < 3:
+            raise UserMistake(
+                f"loss=adacos needs at least 3 landmarks, and there are {num_classes}"
+            )
+        scale = math.sqrt(2) * math.log(num_classes - 1)
+        super().__init__(embedding_dim, num_classes, scale, label_smoothing=label_smoothing)
+        del self.scale
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.dynamic = dynamic
+
+    def logit_scale(self, cosines: Tensor, labels: Tensor) -> Tensor:
+        """The scale, moved first by this batch's cosines (B, C) while training."""
+        if self.dynamic and self.training:
+            self._follow(cosines.detach(), labels[:, None])
+        return self.scale.clone()  # the next batch moves the buffer before this one goes backward
+
+    @torch.no_grad()
+    def _follow(self, cosines: Tensor, target: Tensor) -> None:
+        others = (self.scale * cosines).scatter(1, target, -math.inf)
+        log_average = torch.logsumexp(others.flatten(), 0) - math.log(len(cosines))
+        # Angles rise as cosines fall, and `median` takes the lower middle: hence the two signs.
+        median_cosine = -(-cosines.gather(1, target)).median()
+        scale = log_average / median_cosine.clamp(min=math.cos(math.pi / 4))
+        usable = torch.isfinite(scale) & (scale > 0)
+        self.scale.copy_(torch.where(usable, scale, self.scale))

@@ -1,0 +1,61 @@
+"""ArcFace: an additive margin on the angle (Deng et al. 2019, arXiv 1801.07698)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from landmark.loss.margin import MarginLoss
+from landmark.mistake import UserMistake
+
+
+class ArcFace(MarginLoss):
+    """Additive angular margin loss (Deng et al. 2019, arXiv 1801.07698, equation 3).
+
+    With theta the angle between an embedding and its class centre, the target's logit is
+    scale * cos(theta + margin); the other logits are scale * cos(theta_j).
+
+    cos(theta + margin) would rise again where theta + margin > pi. There the authors' code, and
+    this one, goes on with cos(theta) - margin * sin(margin), which falls with theta, as it must.
+    `easy_margin` puts the margin on angles below pi / 2 only and leaves the rest as they are.
+
+    Args:
+        embedding_dim: Length D of an embedding.
+        num_classes: Number C of classes.
+        margin: Angle in radians added to the target's; 0 to pi.
+        scale: Factor s on the cosines.
+        easy_margin: Put the margin only on targets nearer than a right angle.
+        label_smoothing: Share of the target spread evenly over all classes.
+
+    Shape:
+        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
+
+    Raises:
+        UserMistake: A setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        margin: float = 0.3,
+        scale: float = 30.0,
+        easy_margin: bool = False,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(embedding_dim, num_classes, scale, label_smoothing=label_smoothing)
+        if not 0 <= margin <= math.pi:
+            raise UserMistake(f"loss.margin={margin} must be an angle from 0 to pi")
+        self.margin = margin
+        self.easy_margin = easy_margin
+
+    def with_margin(self, cosine: Tensor) -> Tensor:
+        """cos(theta + margin) of the target's cosine, continued where it would rise again."""
+        # Rounding can take a cosine past 1, and the root has no slope at 0: both stay above eps.
+        sine = (1 - cosine.square()).clamp(min=torch.finfo(cosine.dtype).eps).sqrt()
+        widened = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        if self.easy_margin:
+            return torch.where(cosine > 0, widened, cosine)
+        turned = cosine < -math.cos(self.margin)  # theta > pi - margin
+        return torch.where(turned, cosine - self.margin * math.sin(self.margin), widened)

@@ -1,0 +1,149 @@
+"""Backbone: photos to feature maps, by any model of timm."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torch.nn import functional
+
+from landmark.mistake import UserMistake
+from landmark.model.create import create_timm_model
+from landmark.model.trace import drop_parts, trace_shapes, unused_parts
+from landmark.model.weights import load_weights
+
+
+class Features(NamedTuple):
+    """What a backbone makes of a batch; the argument of poolings with `takes = "features"`.
+
+    Attributes:
+        maps: the chosen stages' maps, each (B, C_i, h_i, w_i), in the order asked for; without
+            stages the last map alone.
+        class_token: (B, C), or None where the model has none.
+    """
+
+    maps: list[Tensor]
+    class_token: Tensor | None
+
+
+class Backbone(nn.Module):
+    """Any timm model, convolutional or transformer, as (B, 3, h, w) → Features.
+
+    Photos of a transformer that no patch divides are padded with the mean colour on the right and
+    below. Parameters that only a classifier would use are left out.
+
+    Args:
+        name: timm's name.
+        stages: indices of the maps to give (timm's `forward_intermediates`: stages of a
+            convolutional network, blocks of a transformer; negative from the last). None gives
+            the map that timm's `forward_features` gives.
+        image_size: (width, height) of the photos, or one side; only for architectures of one fixed
+            size, which it sets.
+        drop_path: rate of stochastic depth.
+        weights: see `landmark.model.weights`.
+
+    Raises:
+        UserMistake: see `create_timm_model` and `load_weights`; stages that do not exist; a model
+            whose output is no map. In the forward pass: a size the architecture cannot take.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: Sequence[int] | None = None,
+        image_size: Sequence[int] | int | None = None,
+        drop_path: float = 0.0,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model: Any
+        self.name = name
+        self.stages = None if stages is None else [int(stage) for stage in stages]
+        if isinstance(image_size, int):
+            image_size = (image_size, image_size)
+        self.model = create_timm_model(name, image_size, drop_path, pretrained=weights == "timm")
+        self.data_config = resolve_model_data_config(self.model)
+        self._read_layout(image_size)
+        features, unused = self._trace()
+        self.channels = [feature_map.shape[1] for feature_map in features.maps]
+        token = features.class_token
+        self.class_token_channels = None if token is None else token.shape[1]
+        unneeded = unused_parts(self.model, {path.removeprefix("model.") for path in unused})
+        if weights not in (None, "timm"):
+            load_weights(self.model, name, weights, unneeded)
+        drop_parts(self.model, unneeded)
+
+    def _read_layout(self, image_size: Sequence[int] | None) -> None:
+        """What the model says about its input size and the layout of its output."""
+        config = self.model.pretrained_cfg
+        self.dynamic = bool(getattr(self.model, "dynamic_img_size", False))
+        self.native_size = tuple(self.data_config["input_size"][-2:])  # (height, width)
+        fixed = bool(config.get("fixed_input_size")) and not self.dynamic
+        self.fixed = fixed
+        if fixed and image_size is not None:
+            self.native_size = (image_size[1], image_size[0])
+        self.channels_last_output = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        info = list(getattr(self.model, "feature_info", ()))
+        self.reduction = int(info[-1]["reduction"]) if info else 1
+        self.prefix_tokens = getattr(self.model, "num_prefix_tokens", None)
+        self.has_class_token = getattr(self.model, "cls_token", None) is not None
+
+    def _trace(self) -> tuple[Features, set[str]]:
+        try:
+            outputs, unused = trace_shapes(self, *self.native_size)
+        except (AssertionError, AttributeError, TypeError) as error:
+            if self.stages is None:
+                raise
+            raise UserMistake(
+                f"model.stages={self.stages} cannot be had from {self.name}: {error}"
+            ) from error
+        return Features(*outputs), unused
+
+    def forward(self, x: Tensor) -> Features:
+        """(B, 3, h, w), normalised, → features."""
+        if self.dynamic:
+            x = self._pad(x)
+        if not self.fixed or tuple(x.shape[-2:]) == self.native_size:
+            return self._features(x)
+        try:
+            return self._features(x)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError, ValueError) as error:
+            height, width = self.native_size
+            raise UserMistake(
+                f"{self.name} cannot take photos of {x.shape[-1]}x{x.shape[-2]} (width x height), "
+                f"only of {width}x{height}: choose that image size or another backbone"
+            ) from error
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """To whole patches; 0 is the mean colour of a normalised photo."""
+        below, right = -x.shape[-2] % self.reduction, -x.shape[-1] % self.reduction
+        return functional.pad(x, (0, right, 0, below)) if below or right else x
+
+    def _features(self, x: Tensor) -> Features:
+        height, width = x.shape[-2:]
+        if self.stages is None:
+            last = self.model.forward_features(x)
+            maps = [self._as_map(last, height, width)]
+        else:
+            last, maps = self.model.forward_intermediates(
+                x, indices=self.stages, norm=True, stop_early=True
+            )
+        token = last[:, 0] if self.has_class_token and last.ndim == 3 else None
+        return Features(maps, token)
+
+    def _as_map(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Tokens (B, n, C) or (B, h, w, C) to (B, C, h, w)."""
+        if not isinstance(x, Tensor) or x.ndim not in (3, 4):
+            raise UserMistake(f"backbone {self.name} gives no feature map: choose another")
+        if x.ndim == 4:
+            return x.permute(0, 3, 1, 2) if self.channels_last_output else x
+        # Some models normalise after pooling; their tokens are of use only when normalised.
+        x = getattr(self.model, "fc_norm", nn.Identity())(x)
+        rows, columns = -(-height // self.reduction), -(-width // self.reduction)
+        prefix = x.shape[1] - rows * columns if self.prefix_tokens is None else self.prefix_tokens
+        if prefix < 0 or prefix + rows * columns != x.shape[1]:
+            raise UserMistake(f"the tokens of {self.name} form no grid: choose another backbone")
+        return x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))

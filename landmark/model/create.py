@@ -1,0 +1,79 @@
+"""A timm model by its name, without classifier, able to take photos of many sizes if it can."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from torch import nn
+
+from landmark.mistake import UserMistake
+
+
+def create_timm_model(
+    name: str, image_size: Sequence[int] | None, drop_path: float, pretrained: bool
+) -> nn.Module:
+    """Creates the model; transformers that can get position embeddings for any size.
+
+    Args:
+        name: timm's name, with or without the tag of its weights.
+        image_size: (width, height) for architectures of one fixed size; others ignore it.
+        drop_path: rate of stochastic depth; 0 for none.
+        pretrained: fetch the weights that timm names.
+
+    Raises:
+        UserMistake: unknown name, stochastic depth or size that the architecture lacks, or weights
+            that cannot be fetched.
+    """
+    _check_name(name)
+    options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    try:
+        return _create(name, **options, dynamic_img_size=True)
+    except TypeError:  # the architecture has no such argument
+        pass
+    if image_size is not None and _is_fixed(name):
+        width, height = image_size
+        options["img_size"] = (height, width)
+    try:
+        return _create(name, **options)
+    except TypeError as error:
+        option = "drop_path" if "drop_path" in str(error) else "image_size"
+        raise UserMistake(f"backbone {name} has no {option} to set: {error}") from error
+
+
+def _is_fixed(name: str) -> bool:
+    config = timm.models.get_pretrained_cfg(name)
+    return config is not None and config.fixed_input_size
+
+
+def _check_name(name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    if ":" in name:  # a hub's name, which only the hub can check
+        return
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UserMistake(f"model.backbone={name} is no model of timm {timm.__version__}{hint}")
+    if tag and not timm.models.is_model_pretrained(name):
+        tagged = timm.list_pretrained(f"{architecture}.*")
+        raise UserMistake(
+            f"model.backbone={name}: timm has no such weights; choose {architecture} "
+            f"or one of {', '.join(tagged)}"
+        )
+
+
+def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:  # noqa: ANN401
+    if not pretrained:
+        return timm.create_model(name, **options)
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except TypeError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserMistake(
+            f"weights=timm: no weights for {name} could be fetched ({reason[:200]}); "
+            "give a local file instead: weights=PATH.safetensors or PATH.pth"
+        ) from error

@@ -1,0 +1,368 @@
+"""FishNet-99, -150 and -201, registered with timm.
+
+Sun, Pang, Shi, Yi, Ouyang: FishNet: A Versatile Backbone for Image, Region, and Pixel Level
+Prediction. NeurIPS 2018, arXiv 1901.03495. Parameter names, their order and shapes are those of
+the published state dicts.
+
+A fish has a tail that halves the resolution three times, a body that doubles it three times and a
+head that halves it three times again; body and head keep what they were given and add to it:
+
+    stem 1/4 ── tail 1/8, 1/16, 1/32 ── bridge 1/32 ── body 1/16, 1/8, 1/4 ── head 1/8, 1/16, 1/32
+
+The four maps offered as stages are those a pyramid would take: the end of the body (320 channels,
+1/4), the first two stages of the head (832, 1/8 and 1600, 1/16) and the final map (1056, 1/32).
+"""
+
+import math
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from landmark.mistake import UserMistake
+
+STEM_CHANNELS = 64
+TAIL_CHANNELS = (128, 256, 512)
+BODY_CHANNELS = (512, 384, 256)
+HEAD_CHANNELS = (320, 832, 1600)
+FEATURE_CHANNELS = 1056
+STRIDE = 32
+
+# Map that each stage of body and head is given beside the last one, counted from the stem's as 0.
+TRANSFERRED = (2, 1, 0, 6, 5, 4)
+FIRST_OF_HEAD = 1 + len(TAIL_CHANNELS) + 1 + len(BODY_CHANNELS)
+
+
+class Bottleneck(nn.Module):
+    """Pre-activation residual bottleneck: (B, in, h, w) → (B, out, h, w).
+
+    With `squeeze` the shortcut adds up groups of in/out neighbouring channels (the up-sampling and
+    refinement block, section 3.2) instead of convolving.
+    """
+
+    def __init__(self, inputs: int, outputs: int, squeeze: bool = False, dilation: int = 1) -> None:
+        super().__init__()
+        width = outputs // 4
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.group = inputs // outputs if squeeze else 1
+        self.shortcut: nn.Module = nn.Identity()
+        if not squeeze and inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.BatchNorm2d(inputs),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, h, w) → (B, out, h, w)."""
+        y = self.conv1(self.relu(self.bn1(x)))
+        y = self.conv2(self.relu(self.bn2(y)))
+        y = self.conv3(self.relu(self.bn3(y)))
+        if self.group > 1:
+            return y + x.unflatten(1, (-1, self.group)).sum(2)
+        return y + self.shortcut(x)
+
+
+def _blocks(
+    inputs: int, outputs: int, count: int, squeeze: bool = False, dilation: int = 1
+) -> nn.Sequential:
+    first = Bottleneck(inputs, outputs, squeeze, dilation)
+    return nn.Sequential(
+        first, *(Bottleneck(outputs, outputs, dilation=dilation) for _ in range(count - 1))
+    )
+
+
+def _halve_channels(inputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, inputs // 2, 1, bias=False),
+        nn.BatchNorm2d(inputs // 2),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _convolution_batchnorm_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _Bridge(nn.ModuleList):
+    """From tail to body at 1/32: residual blocks weighted by channel attention (section 3.3)."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        attention = nn.Sequential(
+            nn.BatchNorm2d(2 * channels),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(2 * channels, channels // 16, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels // 16, channels, 1),
+            nn.Sigmoid(),
+        )
+        super().__init__(
+            [
+                _halve_channels(channels),
+                nn.Conv2d(channels // 2, 2 * channels, 1),
+                _blocks(2 * channels, channels, blocks),
+                nn.Sequential(attention),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        halve, expand, blocks, attention = self
+        x = expand(halve(x))
+        weight = attention(x)
+        return blocks(x) * weight + weight
+
+
+class _Refinement(nn.ModuleList):
+    """A stage of body or head: resampled trunk beside the refined map of an earlier stage."""
+
+    def __init__(self, trunk: nn.Module, transfer: nn.Module, resample: nn.Module) -> None:
+        super().__init__([trunk, transfer, resample])
+
+    def forward(self, x: Tensor, earlier: Tensor) -> Tensor:
+        return torch.cat([self[2](self[0](x)), self[1](earlier)], dim=1)
+
+
+def _make_stages(block_counts: tuple[int, ...], transfer_counts: tuple[int, ...]) -> nn.ModuleList:
+    """The ten stages of a fish, the last without its classifier."""
+    stages: list[nn.Module] = []
+    channels = [STEM_CHANNELS]
+    counts = iter(block_counts)
+    for outputs in TAIL_CHANNELS:
+        stages.append(nn.Sequential(_blocks(channels[-1], outputs, next(counts)), nn.MaxPool2d(2)))
+        channels.append(outputs)
+    stages.append(_Bridge(channels[-1], next(counts)))
+    channels.append(channels[-1])
+
+    transfers = iter(zip(TRANSFERRED, transfer_counts, strict=True))
+    for level, outputs in enumerate(BODY_CHANNELS):
+        source, transfer_count = next(transfers)
+        trunk = _blocks(channels[-1], outputs, next(counts), squeeze=True, dilation=2**level)
+        transfer = _blocks(channels[source], channels[source], transfer_count)
+        stages.append(_Refinement(trunk, transfer, nn.Upsample(scale_factor=2)))
+        channels.append(outputs + channels[source])
+    for outputs in HEAD_CHANNELS:
+        source, transfer_count = next(transfers)
+        trunk = _blocks(channels[-1], outputs, next(counts))
+        transfer = _blocks(channels[source], channels[source], transfer_count)
+        stages.append(_Refinement(trunk, transfer, nn.MaxPool2d(2)))
+        channels.append(outputs + channels[source])
+    stages[-1].append(_halve_channels(channels[-1]))  # type: ignore[operator]
+    return nn.ModuleList(stages)
+
+
+class _Fish(nn.Module):
+    def __init__(self, stages: nn.ModuleList) -> None:
+        super().__init__()
+        self.fish = stages
+
+
+class FishNet(nn.Module):
+    """FishNet: (B, 3, h, w), sides multiples of 32, → logits (B, num_classes).
+
+    Args:
+        block_counts: residual blocks of the ten stages (3 tail, bridge, 3 body, 3 head).
+        transfer_counts: residual blocks on the maps handed over to the six stages of body and head.
+        num_classes: 0 leaves the classifier out; then the forward pass gives pooled maps.
+        in_chans: colour channels of the input.
+        global_pool: "avg", or "" for the unpooled map (only without a classifier).
+        drop_rate: dropout before the classifier.
+    """
+
+    def __init__(
+        self,
+        block_counts: tuple[int, ...],
+        transfer_counts: tuple[int, ...],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_features = self.head_hidden_size = FEATURE_CHANNELS
+        self.drop_rate = drop_rate
+        self.feature_info = [
+            {"num_chs": 320, "reduction": 4, "module": "fish.fish.6"},
+            {"num_chs": 832, "reduction": 8, "module": "fish.fish.7"},
+            {"num_chs": 1600, "reduction": 16, "module": "fish.fish.8"},
+            {"num_chs": FEATURE_CHANNELS, "reduction": 32, "module": "fish.fish.9.3"},
+        ]
+        half = STEM_CHANNELS // 2
+        self.conv1 = _convolution_batchnorm_relu(in_chans, half, stride=2)
+        self.conv2 = _convolution_batchnorm_relu(half, half)
+        self.conv3 = _convolution_batchnorm_relu(half, STEM_CHANNELS)
+        self.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
+        self.fish = _Fish(_make_stages(block_counts, transfer_counts))
+        self._last_stage.append(nn.Sequential())
+        self.reset_classifier(num_classes, global_pool)
+        self._initialise()
+
+    @property
+    def _last_stage(self) -> nn.ModuleList:
+        return self.fish.fish[-1]  # type: ignore[return-value]
+
+    def _initialise(self) -> None:
+        """Normal weights of variance 2 / (kernel area × outputs), as in the published code."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+
+    def get_classifier(self) -> nn.Module:
+        """The last 1 × 1 convolution, or an identity where there are no classes."""
+        return self._last_stage[4][1]  # type: ignore[index]
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Puts a new classifier of `num_classes` in place; 0 takes it away."""
+        if global_pool is not None:
+            self.global_pool = global_pool
+        if self.global_pool not in ("", "avg") or (num_classes and not self.global_pool):
+            raise ValueError("global_pool is 'avg', or '' without classes")
+        self.num_classes = num_classes
+        pool = nn.AdaptiveAvgPool2d(1) if self.global_pool else nn.Identity()
+        classifier = nn.Conv2d(FEATURE_CHANNELS, num_classes, 1) if num_classes else nn.Identity()
+        reference = next(self.parameters())
+        self._last_stage[4] = nn.Sequential(pool, classifier).to(reference.device, reference.dtype)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """FishNet keeps all its activations: gradient checkpointing is not offered."""
+        if enable:
+            raise ValueError("FishNet has no gradient checkpointing")
+
+    def _pyramid(self, x: Tensor, count: int = 4) -> list[Tensor]:
+        """The first `count` of the four stages' maps."""
+        _check_sides(*x.shape[-2:])
+        maps = [self.pool1(self.conv3(self.conv2(self.conv1(x))))]
+        for index, stage in enumerate(self.fish.fish):
+            if index < len(TAIL_CHANNELS) + 1:
+                maps.append(stage(maps[-1]))
+            elif index < FIRST_OF_HEAD - 2 + count:
+                source = TRANSFERRED[index - len(TAIL_CHANNELS) - 1]
+                maps.append(stage(maps[-1], maps[source]))
+        pyramid = maps[FIRST_OF_HEAD - 1 :]
+        if count == len(self.feature_info):
+            pyramid[-1] = self._last_stage[3](pyramid[-1])
+        return pyramid
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, 3, h, w) → (B, 1056, h/32, w/32), the map before pooling and classifier."""
+        return self._pyramid(x)[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, 1056, h, w) → (B, num_classes), or the pooled (B, 1056) with `pre_logits`."""
+        pool = self._last_stage[4][0]  # type: ignore[index]
+        x = nn.functional.dropout(pool(x), self.drop_rate, self.training)
+        x = x if pre_logits else self.get_classifier()(x)
+        return x.flatten(1) if self.global_pool else x
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,  # noqa: ARG002 - timm's signature; the maps have no norm of their own
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of chosen stages (0 … 3, or from the end), beside the last one computed."""
+        total = len(self.feature_info)
+        assert output_fmt == "NCHW", "FishNet's maps are NCHW"
+        if indices is None:
+            indices = total
+        chosen = list(range(total))[-indices:] if isinstance(indices, int) else list(indices)
+        assert all(-total <= index < total for index in chosen), (
+            f"feature index of {chosen} is out of range (0 to {total - 1})"
+        )
+        chosen = [index % total for index in chosen]
+        maps = self._pyramid(x, max(chosen) + 1 if stop_early else total)
+        intermediates = [maps[index] for index in chosen]
+        return intermediates if intermediates_only else (maps[-1], intermediates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, h, w) → (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _check_sides(height: int, width: int) -> None:
+    if height % STRIDE == 0 and width % STRIDE == 0:
+        return
+    near = [
+        (max(low, STRIDE), low + STRIDE) if side % STRIDE else (side,)
+        for side, low in ((side, side - side % STRIDE) for side in (height, width))
+    ]
+    sizes = sorted({f"{h}x{w}" for h in near[0] for w in near[1]})
+    raise UserMistake(
+        f"FishNet takes photos whose sides are multiples of {STRIDE}, not {height}x{width} "
+        f"(height x width); the nearest that work: {', '.join(sizes)}"
+    )
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        f"fishnet{depth}": {
+            "url": "",
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "pool_size": (7, 7),
+            "crop_pct": 0.875,
+            "interpolation": "bilinear",
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+            "first_conv": "conv1.0",
+            "classifier": "fish.fish.9.4.1",
+        }
+        for depth in (99, 150, 201)
+    }
+)
+
+
+def _create(
+    name: str,
+    block_counts: tuple[int, ...],
+    transfer_counts: tuple[int, ...],
+    pretrained: bool,
+    options: dict[str, Any],
+) -> FishNet:
+    return build_model_with_cfg(
+        FishNet,
+        name,
+        pretrained,
+        block_counts=block_counts,
+        transfer_counts=transfer_counts,
+        feature_cfg={"feature_cls": "getter", "out_indices": (0, 1, 2, 3)},
+        **options,
+    )
+
+
+@register_model
+def fishnet99(pretrained: bool = False, **options: Any) -> FishNet:  # noqa: ANN401 - timm's
+    """FishNet-99, 16.6 million parameters."""
+    blocks = (2, 2, 6, 2, 1, 1, 1, 1, 2, 2)
+    return _create("fishnet99", blocks, (1, 1, 1, 1, 1, 4), pretrained, options)
+
+
+@register_model
+def fishnet150(pretrained: bool = False, **options: Any) -> FishNet:  # noqa: ANN401 - timm's
+    """FishNet-150, 25.0 million parameters."""
+    blocks = (2, 4, 8, 4, 2, 2, 2, 2, 2, 4)
+    return _create("fishnet150", blocks, (2, 2, 2, 2, 2, 4), pretrained, options)
+
+
+@register_model
+def fishnet201(pretrained: bool = False, **options: Any) -> FishNet:  # noqa: ANN401 - timm's
+    """FishNet-201, 44.6 million parameters."""
+    blocks = (3, 4, 12, 4, 2, 2, 2, 2, 3, 10)
+    return _create("fishnet201", blocks, (2, 2, 2, 2, 2, 9), pretrained, options)

@@ -1,0 +1,169 @@
+"""An embedder on disk: weights and what is needed to build it again, and nothing else.
+
+A folder holds `weights.safetensors`, `embedder.yaml` (model, pooling, image, package version) and,
+where the classes are known, `classes.csv` (label, landmark_id).
+"""
+
+import csv
+import hashlib
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from landmark import __version__
+from landmark.mistake import UserMistake
+from landmark.model.embedder import Embedder
+from landmark.model.weights import read_checkpoint, read_state_dict
+
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "embedder.yaml"
+CLASSES = "classes.csv"
+
+
+def embedder_state(embedder: nn.Module) -> dict[str, Tensor]:
+    """The embedder's tensors by name, on the CPU, ready for safetensors; compiled or not."""
+    return {
+        key.replace("_orig_mod.", ""): tensor.detach().cpu().contiguous()
+        for key, tensor in embedder.state_dict().items()
+    }
+
+
+def describe_embedder(model: dict[str, Any], pooling: dict[str, Any], image: dict[str, Any]) -> str:
+    """The text of embedder.yaml.
+
+    Args:
+        model: `_target_` and keyword arguments of `build_embedder`, without the pooling.
+        pooling: `_target_` and keyword arguments of the pooling.
+        image: settings of the photos' format.
+    """
+    kept = {key: value for key, value in model.items() if key not in ("_partial_", "weights")}
+    description = {"version": __version__, "model": kept, "pooling": pooling, "image": image}
+    return yaml.safe_dump(description, sort_keys=False)
+
+
+def write_embedder(
+    folder: Path | str,
+    embedder: nn.Module,
+    description: str,
+    classes: Sequence[str] | None = None,
+) -> Path:
+    """Writes an embedder's folder in one step, in place of an earlier one.
+
+    Args:
+        folder: where to.
+        embedder: the trained embedder.
+        description: text of embedder.yaml, see `describe_embedder`.
+        classes: landmark_id of each label, for classes.csv.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        temporary.chmod(0o755)
+        save_file(embedder_state(embedder), temporary / WEIGHTS)
+        (temporary / DESCRIPTION).write_text(description)
+        if classes is not None:
+            with (temporary / CLASSES).open("w", newline="") as file:
+                csv.writer(file).writerows([("label", "landmark_id"), *enumerate(classes)])
+        _replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    if folder.exists():
+        # A folder is not renamed over a filled one: the old steps aside first.
+        old = new.with_name(new.name + ".old")
+        os.replace(folder, old)  # noqa: PTH105 - replaces, as rename does not everywhere
+        new.rename(folder)
+        shutil.rmtree(old)
+    else:
+        new.rename(folder)
+
+
+def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
+    """Reads an embedder's folder, or a training checkpoint (.ckpt) that holds its description.
+
+    A checkpoint's exponentially averaged weights are taken where there are some.
+
+    Returns:
+        The embedder in evaluation mode, and its description (version, model, pooling, image).
+
+    Raises:
+        UserMistake: not an embedder, or one whose weights do not fit its description.
+    """
+    path = Path(path)
+    text, state = _read_checkpoint(path) if path.is_file() else _read_folder(path)
+    try:
+        description = yaml.safe_load(text)
+        pooling = _construct(description["pooling"])
+        embedder = _construct(description["model"], pooling=pooling)
+        embedder.load_state_dict(state)
+    except (yaml.YAMLError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        raise UserMistake(
+            f"{path} does not hold an embedder of this version: {' '.join(reason[:2])}"
+        ) from error
+    return embedder.eval(), description
+
+
+def _read_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    for name in (WEIGHTS, DESCRIPTION):
+        if not (folder / name).is_file():
+            raise UserMistake(f"{folder} is no embedder: it has no {name}")
+    return (folder / DESCRIPTION).read_text(), read_state_dict(folder / WEIGHTS)
+
+
+def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
+    checkpoint = read_checkpoint(path)
+    text = checkpoint.get("embedder_yaml")
+    if not isinstance(text, str):
+        raise UserMistake(f"{path} is no checkpoint of train.py: it does not describe its embedder")
+    state = {}
+    for part in ("state_dict", "ema_state"):
+        for key, tensor in (checkpoint.get(part) or {}).items():
+            name = key.replace("_orig_mod.", "")
+            if name.startswith("embedder."):
+                state[name.removeprefix("embedder.")] = tensor
+            elif part == "ema_state" and name in state:
+                state[name] = tensor
+    return text, state
+
+
+def _construct(settings: dict[str, Any], **more: Any) -> Any:  # noqa: ANN401
+    """Calls what `_target_` names, a class or function of this package, with the other settings."""
+    module_name, _, name = settings["_target_"].rpartition(".")
+    if not module_name.startswith("landmark."):
+        raise UserMistake(f"_target_={settings['_target_']} is outside this package: refused")
+    try:
+        target = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise UserMistake(f"_target_={settings['_target_']} is not in this version") from error
+    keywords = {key: value for key, value in settings.items() if not key.startswith("_")}
+    return target(**keywords, **more)
+
+
+def embedder_digest(path: Path | str) -> str:
+    """First 16 hex digits of the SHA-256 over an embedder's weights and description."""
+    path = Path(path)
+    files = [path] if path.is_file() else [path / WEIGHTS, path / DESCRIPTION]
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            raise UserMistake(f"{path} is no embedder: it has no {file.name}")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Scores of what was written: submissions and rankings against ground truths."""

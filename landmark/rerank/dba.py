@@ -1,0 +1,47 @@
+"""Database-side augmentation: the gallery's descriptors, each smoothed over its neighbours."""
+
+import numpy as np
+
+from landmark.mistake import UserMistake
+from landmark.rerank.expansion import expand
+from landmark.rerank.retrieval import Retrieval
+
+_ROWS_AT_ONCE = 65536
+
+
+class DBA:
+    """Database-side feature augmentation (Arandjelović and Zisserman 2012; Gordo et al. 2017).
+
+    Each gallery descriptor becomes the sum over its n nearest gallery descriptors x, itself among
+    them, of max(cosine, 0)^alpha x, of unit length, and the new gallery is searched. (Arandjelović
+    and Zisserman, "Three things everyone should know to improve object retrieval", section 4,
+    weigh all alike, alpha = 0; the weights are those of alpha query expansion.) To expand the
+    queries too, put `alpha_qe` before or after it in the chain.
+
+    The new gallery is held in memory, in the dtype of the old one.
+
+    Args:
+        n: Descriptors in a sum, the photo itself among them.
+        alpha: Exponent of the weights.
+
+    Raises:
+        UserMistake: A setting is out of its range.
+    """
+
+    def __init__(self, n: int = 10, alpha: float = 3.0) -> None:
+        if n < 1:
+            raise UserMistake(f"rerank.dba.n={n} must be 1 or more")
+        if alpha < 0:
+            raise UserMistake(f"rerank.dba.alpha={alpha} must be 0 or more")
+        self.n = n
+        self.alpha = alpha
+
+    def __call__(self, retrieval: Retrieval) -> Retrieval:
+        """Augment the gallery and search it; gallery, rows and scores are new."""
+        gallery = retrieval.gallery
+        augmented = np.empty(gallery.shape, gallery.dtype)
+        for first in range(0, len(gallery), _ROWS_AT_ONCE):
+            block = slice(first, first + _ROWS_AT_ONCE)
+            rows, _ = retrieval.search(gallery[block], gallery, self.n)
+            expand(gallery[block], gallery, rows, self.alpha, include=False, out=augmented[block])
+        return retrieval.searched(gallery=augmented)

@@ -1,0 +1,144 @@
+"""Ground truth in the order of the stores, and the figures a ranking earns by it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from landmark.metric import gldv2, revisited
+from landmark.metric.relevance import hits_by_label
+from landmark.mistake import UserMistake
+from landmark.rerank.retrieval import Search
+from landmark.rerank.stores import Stores
+from landmark.rerank.voting import landmark_codes
+
+if TYPE_CHECKING:
+    from landmark.data.image_table import ImageTable
+    from landmark.data.source import Source
+
+
+class Truth(ABC):
+    """Measures rankings; `labels` names the figures to show, key → words."""
+
+    labels: Mapping[str, str]
+
+    @abstractmethod
+    def measure(self, rows: np.ndarray) -> dict[str, float]:
+        """The figures of rankings (Q, K) of gallery rows, -1 pads."""
+
+    def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
+        """Share of queries whose nearest train photo shows their landmark; None: not known."""
+        del stores, search
+        return None
+
+
+class LandmarkTruth(Truth):
+    """A gallery photo answers a query that shows its landmark.
+
+    Args:
+        query: Landmark of each query, (Q,); None, NaN or empty where unknown.
+        gallery: Landmark of each gallery photo, (N,), likewise.
+
+    Raises:
+        UserMistake: No query has an answer in the gallery.
+    """
+
+    def __init__(self, query: np.ndarray, gallery: np.ndarray) -> None:
+        self.labels = {"map_at_100": "mAP@100"}
+        self._query_landmarks = np.asarray(query, object)
+        codes = landmark_codes(np.concatenate([self._query_landmarks, gallery]))
+        self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
+        # A code of its own for unknown gallery photos: they answer no unknown query.
+        self._gallery = np.where(gallery_codes < 0, -2, gallery_codes)
+        if not np.isin(self._query, self._gallery).any():
+            raise UserMistake("no query's landmark is in the gallery: these stores do not fit")
+
+    def measure(self, rows: np.ndarray) -> dict[str, float]:
+        """`map_at_100`, `precision_at_10`, `top_1` over the queries that have an answer."""
+        hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
+        hits, relevant = hits[relevant > 0], relevant[relevant > 0]
+        return {
+            "map_at_100": gldv2.map_at_k(hits, relevant, k=100),
+            "precision_at_10": float(gldv2.precision_at_k(hits, k=10).mean()),
+            "top_1": float(hits[:, 0].mean()),
+        }
+
+    def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
+        """Share of the queries of known landmark whose nearest train photo shows it."""
+        if stores.train is None or stores.train.landmark_ids is None:
+            return None
+        nearest, _ = search(stores.query.vectors, stores.train.vectors, 1)
+        right = self._query_landmarks == stores.train.landmark_ids.astype(object)[nearest[:, 0]]
+        return float(right[self._query >= 0].mean())
+
+
+class RevisitedTruth(Truth):
+    """ROxford and RParis: lists of easy, hard and junk photos for each query.
+
+    Args:
+        ground_truth: For each query of the store, the rows of the data's gallery table that are
+            `easy`, `hard` and `junk`.
+        positions: Row in the data's gallery table of each photo of the gallery store, (N,); -1
+            for a distractor.
+    """
+
+    def __init__(self, ground_truth: Sequence[Mapping[str, Any]], positions: np.ndarray) -> None:
+        self.labels = {name: f"{name} mAP" for name in ("easy", "medium", "hard")}
+        self._ground_truth = ground_truth
+        beyond = positions.max(initial=-1) + 1 + np.arange(len(positions))  # in no list
+        self._positions = np.where(positions < 0, beyond, positions)
+
+    def measure(self, rows: np.ndarray) -> dict[str, float]:
+        """The mAP under the protocols `easy`, `medium` and `hard`."""
+        ranked = np.where(rows < 0, -1, self._positions[np.maximum(rows, 0)])
+        found = revisited.evaluate(ranked, self._ground_truth)
+        return {protocol: found[protocol]["map"] for protocol in self.labels}
+
+
+def truth_of(stores: Stores, source: "Source | None" = None) -> Truth | None:
+    """What is known of the queries' answers, by the stores' own landmarks or a set's.
+
+    Args:
+        stores: Of queries and gallery.
+        source: Set of photos with ground truth or landmarks; none: the stores' landmarks.
+
+    Returns:
+        None where nothing is known.
+
+    Raises:
+        UserMistake: The set does not fit the stores, or knows nothing of them.
+    """
+    query, gallery = stores.query, stores.gallery
+    if source is None:
+        if query.landmark_ids is None or gallery.landmark_ids is None:
+            return None
+        return LandmarkTruth(query.landmark_ids, gallery.landmark_ids)
+    asked, searched = source.read("query"), source.read("gallery")
+    at_query, at_gallery = _positions(asked, query.ids), _positions(searched, gallery.ids)
+    if (at_query < 0).any():
+        raise UserMistake(f"{query.path}: {query.ids[at_query.argmin()]!r} is no query of the data")
+    if asked.ground_truth is None:
+        return LandmarkTruth(_landmarks(asked, at_query), _landmarks(searched, at_gallery))
+    absent = np.setdiff1d(np.arange(len(searched)), at_gallery)
+    if len(absent):
+        raise UserMistake(
+            f"{gallery.path}: lacks {len(absent):,} photos of the data's gallery, such as "
+            f"{searched.rows['id'].iloc[absent[0]]!r}: extract all of it"
+        )
+    return RevisitedTruth([asked.ground_truth[row] for row in at_query], at_gallery)
+
+
+def _positions(table: "ImageTable", ids: np.ndarray) -> np.ndarray:
+    """Row of each id in a table, (N,); -1 where it is not there."""
+    return pd.Index(table.rows["id"]).get_indexer(pd.Index(ids))
+
+
+def _landmarks(table: "ImageTable", positions: np.ndarray) -> np.ndarray:
+    """Landmark at each row of a table, (N,); None at -1."""
+    if "landmark_id" not in table.rows:
+        raise UserMistake(f"{table.root}: neither landmarks nor ground truth of these photos there")
+    landmarks = table.rows["landmark_id"].to_numpy(object)[positions]
+    landmarks[positions < 0] = None
+    return landmarks

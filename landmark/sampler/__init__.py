@@ -1,0 +1,8 @@
+"""Batch samplers: which photos stand in which batch, on which process."""
+
+from landmark.sampler.aspect import Aspect
+from landmark.sampler.balanced import Balanced
+from landmark.sampler.per_class import PerClass
+from landmark.sampler.shuffle import Shuffle
+
+__all__ = ["Aspect", "Balanced", "PerClass", "Shuffle"]

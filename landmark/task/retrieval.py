@@ -1,0 +1,143 @@
+"""The LightningModule: an embedder and a loss, trained, and validated by retrieval."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from landmark.mistake import UserMistake
+from landmark.model.embedder import Embedder, pool
+from landmark.task.parameter_groups import parameter_groups
+from landmark.task.validation import EmbeddingCollector, retrieval_metrics
+
+
+class RetrievalTask(pl.LightningModule):
+    """Trains `loss(embedder(images), labels)`; validates by mAP@k of held-out queries.
+
+    Args:
+        embedder: images (B, 3, h, w) → embeddings (B, D).
+        loss: embeddings (B, D), labels (B,) → scalar; holds the head's class centres.
+        optimizer: parameter groups → optimizer.
+        schedule: (optimizer, total_steps) → scheduler advanced once an optimizer step.
+        embedder_description: text of `embedder.yaml`, kept in each checkpoint so that a
+            checkpoint alone can be extracted with.
+        settings: the run's settings as JSON, kept in each checkpoint; a resumed run must agree.
+        backbone_lr: learning rate of the backbone; None takes the optimizer's.
+        neck_lr: learning rate of pooling and neck; None takes the optimizer's.
+        head_lr: learning rate of the class centres; None takes the optimizer's.
+        freeze_batchnorm: the backbone's BatchNorm keeps its statistics.
+        freeze_backbone_epochs: for so many epochs only pooling, neck and head learn.
+        freeze_stages: so many first groups of the backbone's layers (stem, stage 1, …) never
+            learn; nothing is computed backwards through them.
+        compile: passes the backbone through `torch.compile`.
+        k: results a query in the validation's mAP.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        schedule: Callable[[Optimizer, int], LRScheduler],
+        embedder_description: str = "",
+        settings: str = "{}",
+        *,
+        backbone_lr: float | None = None,
+        neck_lr: float | None = None,
+        head_lr: float | None = None,
+        freeze_batchnorm: bool = False,
+        freeze_backbone_epochs: int = 0,
+        freeze_stages: int = 0,
+        compile: bool = False,
+        k: int = 100,
+    ) -> None:
+        super().__init__()
+        if freeze_backbone_epochs < 0 or freeze_stages < 0:
+            raise UserMistake("task.freeze_backbone_epochs and task.freeze_stages are 0 or more")
+        self.embedder = embedder
+        self.loss = loss
+        self.embedder_description = embedder_description
+        self.settings = settings
+        self.freeze_backbone_epochs = freeze_backbone_epochs
+        self.k = k
+        self._make_optimizer = optimizer
+        self._make_schedule = schedule
+        self._learning_rates = {"backbone": backbone_lr, "neck": neck_lr, "head": head_lr}
+        self._collectors: list[EmbeddingCollector] = []
+        if freeze_batchnorm:
+            embedder.freeze_batchnorm()
+        if freeze_stages:
+            embedder.backbone.freeze_stages(freeze_stages)
+        if compile:
+            embedder.backbone.compile()
+
+    @property
+    def backbone_is_frozen(self) -> bool:
+        """Whether the backbone is held still in the present epoch."""
+        return self.current_epoch < self.freeze_backbone_epochs
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """One group of parameters a part, and a schedule advanced each optimizer step."""
+        parts = {
+            "backbone": [self.embedder.backbone],
+            "neck": [self.embedder.pooling, self.embedder.neck],
+            "head": [self.loss],
+        }
+        optimizer = self._make_optimizer(parameter_groups(parts, self._learning_rates))
+        schedule = self._make_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_epoch_start(self) -> None:
+        """A frozen backbone also keeps its BatchNorm statistics and drops nothing."""
+        self.embedder.backbone.train(not self.backbone_is_frozen)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
+        """The loss of one batch: images (B, 3, h, w), labels (B,), rows (B,)."""
+        images, labels, _rows = batch
+        loss = self.loss(self._embed(images), labels)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def _embed(self, images: Tensor) -> Tensor:
+        with torch.no_grad() if self.backbone_is_frozen else nullcontext():
+            features = self.embedder.backbone(self.embedder.normalise(images))
+        return self.embedder.neck(pool(self.embedder.pooling, features))
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts with no embeddings of queries and gallery."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._collectors = [
+            EmbeddingCollector(len(data.query_labels)),
+            EmbeddingCollector(len(data.gallery_labels)),
+        ]
+
+    def validation_step(
+        self, batch: tuple[Tensor, Tensor, Tensor], _: int, dataloader_idx: int = 0
+    ) -> None:
+        """Embeds queries (loader 0) or gallery photos (loader 1)."""
+        images, _labels, rows = batch
+        self._collectors[dataloader_idx].add(rows, self.embedder(images))
+
+    def on_validation_epoch_end(self) -> None:
+        """Searches and logs `val/map_at_k` and `val/top_1`."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        query, gallery = (collector.gather() for collector in self._collectors)
+        self._collectors = []
+        metrics = retrieval_metrics(
+            query, gallery, data.query_labels, data.gallery_labels, k=self.k
+        )
+        # Every process computed the same numbers from the same gathered embeddings.
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what rebuilds the embedder from the checkpoint alone, and the settings."""
+        checkpoint["embedder_yaml"] = self.embedder_description
+        checkpoint["settings"] = self.settings

@@ -1,0 +1,54 @@
+"""What a training run says of itself when it starts and when it ends."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+from torch import nn
+
+from landmark.data import LandmarkData
+from landmark.task.retrieval import RetrievalTask
+
+
+def start_summary(
+    trainer: pl.Trainer,
+    task: RetrievalTask,
+    data: LandmarkData,
+    folder: Path,
+    choices: dict[str, str],
+    resume_from: Path | None,
+) -> str:
+    """The choices, the data, the sizes, the steps and where the run writes."""
+    rows = dict(choices)
+    rows["photos"] = (
+        f"{len(data.train_table):,} train of {data.num_classes:,} landmarks, "
+        f"{len(data.query_labels):,} validation queries in {len(data.gallery_labels):,}"
+    )
+    rows["sizes"] = " ".join(f"{width}x{height}" for width, height in data.image_format.sizes)
+    rows["parameters"] = (
+        f"{_millions(task.embedder)} embedder, {_millions(task.loss)} head, "
+        f"{task.embedder.embedding_dim}-d"
+    )
+    steps = data.steps_per_epoch(trainer.world_size) // trainer.accumulate_grad_batches
+    rows["steps"] = (
+        f"{trainer.max_epochs} epochs of {steps:,}, "
+        f"{data.batch_size * trainer.world_size * trainer.accumulate_grad_batches} photos each"
+    )
+    rows["device"] = (
+        f"{trainer.world_size} × {trainer.strategy.root_device.type}, {trainer.precision}"
+    )
+    if resume_from is not None:
+        rows["resumes"] = str(resume_from)
+    rows["folder"] = str(folder)
+    return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
+
+
+def end_summary(best: float | None, k: int, seconds: float, folder: Path) -> str:
+    """The best validation figure, the time, and last where the run wrote."""
+    lines = [f"trained in {seconds:.0f} s"]
+    if best is not None:
+        lines.append(f"best validation mAP@{k} {best:.4f}")
+    return "\n".join([*lines, f"wrote {folder}"])
+
+
+def _millions(module: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in module.parameters()) / 1e6:.2f} M"

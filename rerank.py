@@ -1,0 +1,107 @@
+"""Searches a gallery, re-ranks what it finds, and writes rankings and a submission.
+
+python rerank.py query=STORE gallery=STORE output=DIR
+python rerank.py query=STORE gallery=STORE train=STORE 'rerank=[alpha_qe,two_stage]' output=DIR
+python rerank.py query=STORE gallery=STORE rerank=alpha_qe rerank.alpha_qe.n=5 output=DIR
+python rerank.py query=STORE gallery=STORE data=roxford5k data.root=OXFORD k=4993 output=DIR
+python rerank.py --help
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from landmark.command import plain_mistakes, refuse_lists, run
+from landmark.mistake import UserMistake
+
+
+@hydra.main(config_path="conf", config_name="rerank", version_base="1.3")
+@plain_mistakes
+def main(config: DictConfig) -> None:
+    """Checks the configuration, then searches and re-ranks."""
+    refuse_lists(HydraConfig.get().overrides.task, chains={"rerank"})
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserMistake(f"{missing[0]}: a value is needed, say {missing[0]}=…")
+    if config.k < 1:
+        raise UserMistake(f"k={config.k} must be 1 or more")
+    output = Path(config.output) if config.output else default_output()
+    rerank(config, output)
+    print(f"wrote {output}")
+
+
+def rerank(config: DictConfig, output: Path) -> None:
+    """Searches, re-ranks, prints what each step gains, and writes the folder `output`."""
+    from landmark.artifact.atomic import check_free, replace_folder
+    from landmark.artifact.rankings import Rankings
+    from landmark.artifact.submission import write_retrieval
+    from landmark.rerank.chain import steps
+    from landmark.rerank.stores import Stores
+    from landmark.rerank.truth import truth_of
+
+    check_free(output, config.overwrite)
+    search = instantiate(config.search)
+    chain = {str(name): instantiate(settings) for name, settings in chain_of(config).items()}
+    needs_train = [name for name, step in chain.items() if getattr(step, "needs_train", False)]
+    if needs_train and not config.train:
+        raise UserMistake(f"rerank={needs_train[0]} needs photos of known landmarks: train=STORE")
+    stores = Stores.open(config.query, config.gallery, config.train, config.allow_mixed)
+    truth = truth_of(stores, instantiate(config.get("data")))
+    print(stores, flush=True)
+
+    figures, before = [], None
+    for step in steps(lambda: stores.search(search, config.k), chain, truth):
+        print(step.line(before, truth.labels if truth else {}), flush=True)
+        figures.append({"step": step.name, "seconds": step.seconds, **step.metrics})
+        before = step
+    metrics = {**step.metrics, "steps": figures}
+    accuracy = truth.nearest_accuracy(stores, search) if truth else None
+    if accuracy is not None:
+        metrics["nearest_train_accuracy"] = accuracy
+        print(f"1-nn landmark of train {accuracy:.4f}", flush=True)
+
+    found = step.retrieval
+    rankings = Rankings(
+        found.rows,
+        found.scores,
+        stores.query.ids,
+        stores.gallery.ids,
+        meta=record(config, {name: store.meta for name, store in stores.by_name.items()}),
+        metrics=metrics,
+    )
+    with replace_folder(output, config.overwrite) as folder:
+        rankings.write_into(folder)
+        write_retrieval(folder / "submission.csv", rankings, k=100)
+
+
+def default_output() -> Path:
+    """The folder of this job in a sweep, or of hydra.run.dir; else a new one below runs."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if folder != Path.cwd():
+        return folder
+    return Path("runs/rerank") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
+
+
+def chain_of(config: DictConfig) -> DictConfig:
+    """Settings of each re-ranker, in the order given; an empty chain leaves no key."""
+    return config.get("rerank") or OmegaConf.create({})
+
+
+def record(config: DictConfig, stores: dict[str, dict]) -> dict:
+    """Every step with its settings, and what the stores say of themselves."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    steps = {"search": plain["search"], **plain.get("rerank", {})}
+    return {
+        "k": plain["k"],
+        "steps": [{"step": name, **settings} for name, settings in steps.items()],
+        "stores": {name: {"path": plain[name], **meta} for name, meta in stores.items()},
+    }
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,15 @@
+"""Fixtures shared by every test file."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference answers beside the checkout; skips where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference answers at {SHARED}")
+    return SHARED

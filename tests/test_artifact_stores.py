@@ -1,0 +1,178 @@
+"""Descriptor stores and rankings return as they were written, or are refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.rankings import Rankings
+from landmark.mistake import UserMistake
+
+
+def unit_rows(count: int, dim: int = 4, dtype: str = "float32") -> np.ndarray:
+    rows = np.random.default_rng(count).standard_normal((count, dim))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(dtype)
+
+
+IDS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=5),
+    unique=True,
+    max_size=6,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(ids=IDS, dtype=st.sampled_from(["float16", "float32", "float64"]), labelled=st.booleans())
+def test_a_store_returns_as_it_was_written(tmp_path_factory, ids, dtype, labelled):
+    path = tmp_path_factory.mktemp("store") / "store"
+    vectors = unit_rows(len(ids), dtype=dtype)
+    landmarks = ids[::-1] if labelled else None
+    DescriptorStore.write(path, ids, vectors, landmarks, scales=[0.75, 1], table="abc")
+    store = DescriptorStore.open(path)
+    stored = "float32" if dtype == "float64" else dtype
+    assert store.ids.tolist() == ids
+    assert (store.landmark_ids is None) == (not labelled)
+    assert not labelled or store.landmark_ids.tolist() == landmarks
+    assert store.vectors.dtype == stored
+    assert isinstance(store.vectors, np.memmap)
+    assert (len(store), store.dim) == vectors.shape
+    np.testing.assert_array_equal(store.vectors, vectors.astype(stored))
+    assert store.meta["scales"] == [0.75, 1]
+    assert (store.meta["table"], store.meta["dtype"], store.meta["schema"]) == ("abc", stored, 1)
+    store.check()
+    assert sorted(one.name for one in path.iterdir()) == ["ids.parquet", "meta.json", "vectors.npy"]
+
+
+def test_unknown_landmarks_are_empty(tmp_path):
+    DescriptorStore.write(tmp_path / "s", ["a", "b", "c"], unit_rows(3), ["long name", None, ""])
+    assert DescriptorStore.open(tmp_path / "s").landmark_ids.tolist() == ["long name", "", ""]
+
+
+def test_a_store_is_filled_piece_by_piece(tmp_path):
+    vectors = unit_rows(5)
+    with DescriptorStore.writing(tmp_path / "s", list("abcde"), 4, flip=True) as stored:
+        stored[:3] = vectors[:3]
+        stored[3:] = vectors[3:]
+        assert not (tmp_path / "s").exists()
+    store = DescriptorStore.open(tmp_path / "s")
+    np.testing.assert_array_equal(store.vectors, vectors)
+    assert store.meta["flip"] is True
+
+
+def stop_half_way(stored: np.ndarray, stop: type[BaseException]) -> None:
+    stored[:1] = unit_rows(1)
+    raise stop
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_store_leaves_nothing(tmp_path, stop):
+    with pytest.raises(stop), DescriptorStore.writing(tmp_path / "s", ["a", "b"], 4) as stored:
+        stop_half_way(stored, stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_overwrite_keeps_the_old_store(tmp_path):
+    DescriptorStore.write(tmp_path / "s", ["a"], unit_rows(1))
+    with pytest.raises(UserMistake, match="overwrite=true"):
+        DescriptorStore.write(tmp_path / "s", ["b", "c"], unit_rows(2))
+    with pytest.raises(UserMistake, match="length 0"):
+        DescriptorStore.write(tmp_path / "s", ["b"], np.zeros((1, 4)), overwrite=True)
+    assert DescriptorStore.open(tmp_path / "s").ids.tolist() == ["a"]
+    DescriptorStore.write(tmp_path / "s", ["b", "c"], unit_rows(2), overwrite=True)
+    assert DescriptorStore.open(tmp_path / "s").ids.tolist() == ["b", "c"]
+    assert [one.name for one in tmp_path.iterdir()] == ["s"]
+
+
+NAN, LONG = unit_rows(2), unit_rows(2) * np.float32(1.01)
+NAN[1, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "landmarks", "words"),
+    [
+        ("ab", unit_rows(3), None, "2 ids for 3 vectors"),
+        ("aa", unit_rows(2), None, "id 'a' is there more than once"),
+        (["a", None], unit_rows(2), None, "row 2 has no id"),
+        (["a", ""], unit_rows(2), None, "row 2 has no id"),
+        ("ab", unit_rows(2)[0], None, r"shape \(4,\), \(N, D\) is needed"),
+        ("ab", unit_rows(2), ["x"], "1 landmark_ids for 2 ids"),
+        ("ab", NAN, None, "vector of 'b' has length nan"),
+        ("ab", LONG, None, r"vector of 'a' has length 1\.01"),
+        ("ab", (LONG * 1.01).astype("float16"), None, r"vector of 'a' has length 1\.02"),
+    ],
+)
+def test_a_wrong_store_is_not_written(tmp_path, ids, vectors, landmarks, words):
+    with pytest.raises(UserMistake, match=words) as caught:
+        DescriptorStore.write(tmp_path / "s", list(ids), vectors, landmarks)
+    assert str(caught.value).startswith(f"{tmp_path / 's'}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_is_held_to_less(tmp_path):
+    almost = (unit_rows(2) * 1.005).astype("float16")
+    DescriptorStore.write(tmp_path / "s", ["a", "b"], almost)
+    with pytest.raises(UserMistake, match="unit length"):
+        DescriptorStore.write(tmp_path / "t", ["a", "b"], almost.astype("float32"))
+    with (
+        pytest.raises(UserMistake, match="dtype float64; choose float16 or float32"),
+        DescriptorStore.writing(tmp_path / "u", ["a"], 4, "float64"),
+    ):
+        pytest.fail("the block must not be entered")
+
+
+def test_a_vector_changed_on_disk_is_found(tmp_path):
+    DescriptorStore.write(tmp_path / "s", ["a", "b"], unit_rows(2))
+    np.save(tmp_path / "s" / "vectors.npy", NAN)
+    with pytest.raises(UserMistake, match="vector of 'b' has length nan"):
+        DescriptorStore.open(tmp_path / "s").check()
+
+
+def rankings() -> Rankings:
+    return Rankings(
+        np.array([[2, 0, -1], [1, 2, 0]], np.int32),
+        np.array([[0.9, 0.5, 0], [0.8, 0.7, 0.6]], np.float32),
+        np.array(["q1", "q2"]),
+        np.array(["g1", "g2", "g3"]),
+        {"steps": [{"step": "search"}]},
+        {"map_at_100": 0.5},
+    )
+
+
+def test_rankings_return_as_they_were_written(tmp_path):
+    wrote = rankings()
+    wrote.write(tmp_path / "r")
+    read = Rankings.open(tmp_path / "r")
+    for name in ("rows", "scores", "query_ids", "gallery_ids"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(wrote, name))
+    assert (read.rows.dtype, read.scores.dtype) == (np.int32, np.float32)
+    assert read.meta["steps"] == [{"step": "search"}]
+    assert read.metrics == {"map_at_100": 0.5}
+    with pytest.raises(UserMistake, match="overwrite=true"):
+        wrote.write(tmp_path / "r")
+    wrote.write(tmp_path / "r", overwrite=True)
+    assert [one.name for one in tmp_path.iterdir()] == ["r"]
+
+
+def test_rankings_that_cannot_be_written_leave_nothing(tmp_path):
+    wrong = dataclasses.replace(rankings(), meta={"no": object()})
+    with pytest.raises(TypeError):
+        wrong.write(tmp_path / "r")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "scores", "queries"),
+    [
+        ([[0, 1]], [[0.5]], ["q"]),
+        ([[0, 1]], [[0.5, 0.4]], ["q", "r"]),
+        ([[0, 3]], [[0.5, 0.4]], ["q"]),
+        ([[0, -2]], [[0.5, 0.4]], ["q"]),
+        ([0], [0.5], ["q"]),
+    ],
+)
+def test_rankings_that_do_not_fit_are_refused(rows, scores, queries):
+    with pytest.raises(ValueError, match=r"do not fit|outside the gallery"):
+        Rankings(np.array(rows), np.array(scores), np.array(queries), np.array(["a", "b", "c"]))

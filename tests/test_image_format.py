@@ -1,0 +1,181 @@
+"""Aspect groups, sizes, and how a photo becomes a tensor."""
+
+import inspect
+from bisect import bisect_right
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from landmark.image import ImageFormat
+from landmark.image.augment import AUGMENTATIONS, draw_view
+from landmark.mistake import UserMistake
+
+CONF = Path(__file__).resolve().parents[1] / "conf" / "image"
+S2 = [[512, 352], [512, 384], [448, 448], [384, 512], [352, 512]]
+SIDES = st.integers(1, 2000)
+PUBLISHED = {
+    "ss2": "480x320 480x352 384x384 352x480 320x480",
+    "s2": "512x352 512x384 448x448 384x512 352x512",
+    "sm2": "736x512 704x544 608x608 544x704 512x736",
+    "m2": "800x544 800x608 704x704 608x800 544x800",
+    "l2": "800x544 800x608 800x800 608x800 544x800",
+}
+
+
+def settings_of(name: str) -> dict:
+    content = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    assert content.pop("_target_") == "landmark.image.ImageFormat"
+    return content
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("format") / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((240, 180), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20))
+def test_groups_are_those_of_a_loop(sides):
+    image_format = ImageFormat(S2)
+    widths, heights = np.array(sides).T
+    expected = [bisect_right([0.67, 0.77, 1.33, 1.5], height / width) for width, height in sides]
+    assert image_format.groups(widths, heights).tolist() == expected
+    assert not ImageFormat([[224, 224]]).groups(widths, heights).any()
+
+
+def test_a_cut_belongs_to_the_narrower_group():
+    image_format = ImageFormat(S2)
+    groups = image_format.groups(np.array([300, 100, 100, 100, 2]), np.array([200, 77, 133, 67, 3]))
+    assert groups.tolist() == [0, 2, 3, 1, 4]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name):
+    image_format = ImageFormat(**settings_of(name))
+    assert " ".join(f"{width}x{height}" for width, height in image_format.sizes) == PUBLISHED[name]
+    sizes = np.array(image_format.sizes)
+    assert image_format.groups(sizes[:, 0], sizes[:, 1]).tolist() != [0] * 5
+    assert np.all(np.diff(sizes[:, 1] / sizes[:, 0]) >= 0)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_yaml_holds_the_constructor(path):
+    content = settings_of(path.stem)
+    parameters = inspect.signature(ImageFormat).parameters
+    assert content.keys() == parameters.keys()
+    own = {"sizes", "multiple", "smallest"}
+    for name in content.keys() - own:
+        default = parameters[name].default
+        assert content[name] == (list(default) if isinstance(default, tuple) else default)
+    ImageFormat(**content)
+
+
+def test_scaled_sizes():
+    image_format = ImageFormat(**settings_of("l2"))
+    assert [image_format.scaled_size(0, scale) for scale in (0.75, 1, 1.25, 0.1)] == [
+        (576, 384),
+        (800, 544),
+        (992, 672),
+        (128, 128),
+    ]
+    assert ImageFormat(**settings_of("px518")).scaled_size(0, 0.75) == (378, 378)
+
+
+def test_wrong_settings_are_named():
+    for options, match in (
+        ({"sizes": [[9, 9], [8, 8]]}, "2 sizes need 1 ascending cuts"),
+        ({"sizes": S2, "cuts": (0.7, 0.6, 1, 2)}, "ascending"),
+        ({"sizes": S2, "augmentation": "hard"}, "choose one of none, soft"),
+        ({"sizes": S2, "fit": "pad"}, "squash, crop"),
+        ({"sizes": S2, "interpolation": "nearest"}, "bilinear"),
+        ({"sizes": S2, "flip": 2.0}, "between 0 and 1"),
+        ({"sizes": [[9]]}, "width, height"),
+    ):
+        with pytest.raises(UserMistake, match=match):
+            ImageFormat(**options)
+
+
+def test_squash_keeps_all_and_crop_keeps_proportions(tmp_path):
+    pixels = np.zeros((100, 300, 3), np.uint8)
+    pixels[:, :100], pixels[:, 200:] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "flag.png")
+    squashed = ImageFormat([[60, 60]]).image(tmp_path / "flag.png", (60, 60))
+    assert (squashed.dtype, tuple(squashed.shape)) == (torch.uint8, (3, 60, 60))
+    assert squashed[:, 30, 5].tolist() == [255, 0, 0]
+    assert squashed[:, 30, 55].tolist() == [0, 0, 255]
+    cropped = ImageFormat([[60, 60]], fit="crop").image(tmp_path / "flag.png", (60, 60))
+    assert cropped[:, :, 2:-2].sum() == 0
+
+
+def test_images_of_several_sizes_are_those_made_alone(photo):
+    image_format = ImageFormat([[96, 64]])
+    sizes = [(96, 64), (64, 32), (128, 96)]
+    for size, image in zip(sizes, image_format.images(photo, sizes), strict=True):
+        assert torch.equal(image, image_format.image(photo, size))
+        assert tuple(image.shape) == (3, size[1], size[0])
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_views_depend_on_the_seed_alone(photo, augmentation, fit):
+    image_format = ImageFormat([[96, 64]], augmentation=augmentation, fit=fit)
+    torch.manual_seed(5)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = image_format.train_image(photo, 0, (1, 2, 3))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    torch.manual_seed(6)
+    assert torch.equal(first, image_format.train_image(photo, 0, (1, 2, 3)))
+    others = [image_format.train_image(photo, 0, (1, 2, row)) for row in range(4, 8)]
+    assert all(image.shape == first.shape == (3, 64, 96) for image in others)
+    same = all(torch.equal(first, image) for image in others)
+    assert same == (augmentation == "none")
+
+
+def test_without_augmentation_training_sees_the_test_image(photo):
+    image_format = ImageFormat([[96, 64]])
+    assert torch.equal(image_format.train_image(photo, 0, 7), image_format.image(photo, (96, 64)))
+
+
+def test_flip(photo):
+    plain, mirrored = (ImageFormat([[96, 64]], flip=flip) for flip in (0.0, 1.0))
+    assert torch.equal(mirrored.train_image(photo, 0, 1), plain.train_image(photo, 0, 1).flip(2))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(["soft", "middle", "strong"]), st.integers(0, 10**6))
+def test_views_stay_in_their_ranges(name, seed):
+    augmentation = AUGMENTATIONS[name]
+    view = draw_view(augmentation, np.random.default_rng(seed))
+    sides = np.array(view.box[2:]) - view.box[:2]
+    if name == "strong":
+        assert min(view.box) >= 0
+        assert max(view.box) <= 1 + 1e-9
+        assert 0.3 * 0.74 <= sides.prod() <= 1 + 1e-9
+    else:
+        assert np.all(np.abs(sides - 1) <= augmentation.crop + 1e-9)
+        low, high = np.minimum(0, 1 - sides), np.maximum(0, 1 - sides)
+        assert np.all((low - 1e-9 <= view.box[:2]) & (np.array(view.box[:2]) <= high + 1e-9))
+    assert abs(view.brightness - 1) <= augmentation.brightness
+    assert abs(view.shear) <= augmentation.shear
+
+
+def test_beyond_the_photo_is_black(tmp_path):
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "white.png")
+    image_format = ImageFormat([[100, 100]], augmentation="soft")
+    views = AUGMENTATIONS["soft"]
+    for seed in range(12):
+        image = image_format.train_image(tmp_path / "white.png", 0, seed)
+        box = draw_view(views, np.random.default_rng(seed)).box
+        shares = [min(1.0, 1 / (box[side + 2] - box[side])) for side in (0, 1)]
+        dark = float((image == 0).float().mean())
+        assert dark == pytest.approx(1 - shares[0] * shares[1], abs=0.02)

@@ -1,0 +1,226 @@
+"""Each re-ranker against the reference answers and against its definition, photo by photo."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landmark.mistake import UserMistake
+from landmark.rerank import DBA, AlphaQE, TwoStage
+from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.voting import Votes, soft_vote
+from landmark.search import Flat
+
+seeds = st.integers(0, 10**6)
+
+
+@pytest.fixture(scope="module")
+def expected(shared):
+    return np.load(shared / "reference/rerank/expected.npz")
+
+
+@pytest.fixture(scope="module")
+def reference(shared):
+    inputs = np.load(shared / "reference/rerank/inputs.npz")
+    return Retrieval.from_search(
+        inputs["query"], inputs["gallery"], 100, Flat(), inputs["train"], inputs["train_landmark"]
+    )
+
+
+def unit(random, rows: int, dim: int = 6) -> np.ndarray:
+    vectors = random.standard_normal((rows, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("f4")
+
+
+def small_retrieval(seed: int, queries: int, gallery: int, k: int, train: int = 0) -> Retrieval:
+    random = np.random.default_rng(seed)
+    known = {}
+    if train:
+        landmarks = random.choice(["arch", "bay", "castle"], train)
+        known = {"train": unit(random, train), "train_landmark_ids": landmarks}
+    return Retrieval.from_search(
+        unit(random, queries), unit(random, gallery), k, Flat(block_rows=16), **known
+    )
+
+
+def naive_expansion(descriptor, neighbours, alpha, include):
+    summed = descriptor.astype("f8") * include
+    for neighbour in neighbours.astype("f8"):
+        summed = summed + max(float(descriptor.astype("f8") @ neighbour), 0.0) ** alpha * neighbour
+    return summed / np.linalg.norm(summed)
+
+
+def test_alpha_qe_equals_the_reference(reference, expected):
+    for n, alpha in ((10, 3), (5, 0)):
+        found = AlphaQE(n=n, alpha=alpha)(reference)
+        wanted = expected[f"query_expansion_alpha{alpha}_n{n}"]
+        np.testing.assert_allclose(found.query, wanted, atol=1e-6)
+        np.testing.assert_array_equal(found.rows, Flat()(wanted, reference.gallery, 100)[0])
+
+
+@given(seeds, st.integers(1, 30), st.integers(1, 12), st.sampled_from([0.0, 0.5, 3.0]))
+@settings(max_examples=30, deadline=None)
+def test_alpha_qe_is_its_definition(seed, gallery, n, alpha):
+    before = small_retrieval(seed, 5, gallery, 12)
+    after = AlphaQE(n=n, alpha=alpha)(before)
+    for i, query in enumerate(before.query):
+        rows = [row for row in before.rows[i, :n] if row >= 0]
+        wanted = naive_expansion(query, before.gallery[rows], alpha, include=True)
+        np.testing.assert_allclose(after.query[i], wanted, atol=1e-5)
+    rows, scores = Flat()(after.query, before.gallery, 12)
+    np.testing.assert_array_equal(after.rows, rows)
+    np.testing.assert_allclose(after.scores, scores, rtol=1e-6)
+
+
+def test_alpha_qe_needs_enough_results():
+    with pytest.raises(UserMistake, match="choose k=10 or more"):
+        AlphaQE(n=10)(small_retrieval(0, 2, 30, 5))
+    AlphaQE(n=10)(small_retrieval(0, 2, 5, 5))  # the gallery has no more
+
+
+@given(seeds, st.integers(1, 40), st.integers(1, 12), st.sampled_from([0.0, 3.0]))
+@settings(max_examples=30, deadline=None)
+def test_dba_is_its_definition(seed, gallery, n, alpha):
+    before = small_retrieval(seed, 4, gallery, 8)
+    after = DBA(n=n, alpha=alpha)(before)
+    cosines = before.gallery.astype("f8") @ before.gallery.T.astype("f8")
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :n]
+    for i, descriptor in enumerate(before.gallery):
+        wanted = naive_expansion(descriptor, before.gallery[nearest[i]], alpha, include=False)
+        np.testing.assert_allclose(after.gallery[i], wanted, atol=1e-5)
+    np.testing.assert_array_equal(after.query, before.query)
+    np.testing.assert_array_equal(after.rows, Flat()(before.query, after.gallery, 8)[0])
+
+
+def test_dba_keeps_half_precision_half():
+    random = np.random.default_rng(0)
+    gallery = unit(random, 50).astype("f2")
+    after = DBA(n=3)(Retrieval.from_search(unit(random, 4), gallery, 9, Flat()))
+    assert after.gallery.dtype == np.float16
+    whole = DBA(n=3)(Retrieval.from_search(unit(random, 4), gallery.astype("f4"), 9, Flat()))
+    np.testing.assert_allclose(after.gallery, whole.gallery, atol=2e-3)
+
+
+def naive_vote(photo, train, landmarks, k):
+    cosines = train.astype("f8") @ photo.astype("f8")
+    votes: dict = {}
+    for row in np.argsort(-cosines, kind="stable")[:k]:
+        votes[landmarks[row]] = votes.get(landmarks[row], 0) + cosines[row] / k
+    best = max(votes, key=votes.get)
+    return best, votes[best]
+
+
+def test_soft_votes_equal_the_reference(reference, expected):
+    for photos, name in ((reference.query, "query"), (reference.gallery, "gallery")):
+        votes = soft_vote(photos, reference.train, reference.train_landmark_ids, 3, Flat())
+        np.testing.assert_array_equal(votes.landmarks, expected[f"vote_{name}_landmark"])
+        np.testing.assert_allclose(votes.scores, expected[f"vote_{name}_score"], atol=1e-6)
+
+
+@given(seeds, st.integers(1, 20), st.integers(1, 6))
+@settings(max_examples=30, deadline=None)
+def test_soft_votes_are_their_definition(seed, train, k):
+    random = np.random.default_rng(seed)
+    photos, known = unit(random, 8), unit(random, train)
+    landmarks = random.integers(0, 4, train)
+    votes = soft_vote(photos, known, landmarks, k, Flat())
+    for i, photo in enumerate(photos):
+        landmark, score = naive_vote(photo, known, landmarks, k)
+        assert votes.landmarks[i] == landmark
+        assert votes.scores[i] == pytest.approx(score, abs=1e-6)
+
+
+def test_two_stage_equals_the_reference(reference, expected):
+    for threshold, name in ((None, "0"), (0.6, "06"), (1.2, "12")):
+        found = TwoStage(threshold=threshold)(reference)
+        np.testing.assert_array_equal(found.rows, expected[f"two_stage_threshold{name}"])
+
+
+def naive_two_stage(row, query, gallery, threshold, sort, insert):
+    """One query's new ranking; query is (landmark, score)."""
+    landmark, score = query
+    listed = [r for r in row if r >= 0]
+    positives = [r for r in listed if gallery.landmarks[r] == landmark]
+    others = [r for r in listed if gallery.landmarks[r] != landmark]
+    if not sort:
+        cut = 1 + max((listed.index(r) for r in positives), default=-1)
+        positives, others = listed[:cut], listed[cut:]
+    new = [
+        r
+        for r in range(len(gallery.landmarks))
+        if insert
+        and gallery.landmarks[r] == landmark
+        and r not in listed
+        and (threshold is None or score + gallery.scores[r] > threshold)
+    ]
+    new.sort(key=lambda r: (-gallery.scores[r], r))
+    ranking = (positives + new + others)[: len(row)]
+    return ranking + [-1] * (len(row) - len(ranking))
+
+
+@given(
+    seed=seeds,
+    gallery=st.integers(1, 60),
+    k=st.integers(1, 20),
+    threshold=st.sampled_from([None, 0.6, 1.2]),
+    sort=st.booleans(),
+    insert=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_two_stage_is_its_definition(seed, gallery, k, threshold, sort, insert):
+    random = np.random.default_rng(seed)
+    before = small_retrieval(seed, 7, gallery, k)
+    query, voted = (
+        Votes(random.integers(0, 5, n), random.integers(-2, 10, n) / 8) for n in (7, gallery)
+    )
+    two_stage = TwoStage(threshold=threshold, sort=sort, insert=insert)
+    rows, scores = two_stage.rerank(before.rows, before.scores, query, voted)
+    for i, row in enumerate(before.rows.tolist()):
+        vote = (query.landmarks[i], query.scores[i])
+        assert rows[i].tolist() == naive_two_stage(row, vote, voted, threshold, sort, insert)
+        listed = scores[i][rows[i] >= 0]
+        assert np.isfinite(listed).all()
+        assert (np.diff(listed) <= 0).all()
+    assert (scores[rows < 0] == -np.inf).all()
+
+
+def test_two_stage_needs_train_photos():
+    with pytest.raises(UserMistake, match="give train=STORE"):
+        TwoStage()(small_retrieval(0, 2, 9, 5))
+
+
+def test_re_rankers_chain_and_leave_their_input_alone():
+    before = small_retrieval(0, 6, 40, 10, train=30)
+    copies = before.query.copy(), before.gallery.copy(), before.rows.copy(), before.scores.copy()
+    after = TwoStage()(AlphaQE(n=3)(DBA(n=3)(before)))
+    for value, copy in zip(
+        (before.query, before.gallery, before.rows, before.scores), copies, strict=True
+    ):
+        np.testing.assert_array_equal(value, copy)
+    assert after.rows.shape == before.rows.shape
+    assert all(len(set(row)) == len(row) for row in after.rows.tolist())
+    assert after.train is before.train
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: AlphaQE(n=0), "alpha_qe.n=0"),
+        (lambda: AlphaQE(alpha=-1), "alpha_qe.alpha=-1"),
+        (lambda: DBA(n=0), "dba.n=0"),
+        (lambda: TwoStage(k=0), "two_stage.k=0"),
+    ],
+)
+def test_settings_out_of_range_are_named(make, key):
+    with pytest.raises(UserMistake, match=key):
+        make()
+
+
+def test_a_retrieval_must_fit_together():
+    good = small_retrieval(0, 3, 9, 4)
+    with pytest.raises(ValueError, match="do not fit"):
+        Retrieval(good.query, good.gallery, good.rows[:2], good.scores)
+    with pytest.raises(ValueError, match="differ"):
+        Retrieval(good.query[:, :2], good.gallery, good.rows, good.scores)
+    with pytest.raises(ValueError, match="come together"):
+        Retrieval(good.query, good.gallery, good.rows, good.scores, train=good.gallery)

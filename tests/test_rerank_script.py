@@ -1,0 +1,245 @@
+"""rerank.py end to end on small stores: what it prints, writes and refuses."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.rankings import Rankings
+from landmark.artifact.submission import check_retrieval
+from landmark.metric import revisited
+from landmark.mistake import UserMistake
+from landmark.rerank import DBA, AlphaQE, TwoStage
+from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.stores import Stores
+from landmark.rerank.truth import LandmarkTruth, RevisitedTruth, truth_of
+from landmark.search import Flat
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Three stores of 8 landmarks: photos scattered around their landmark's direction."""
+    folder = tmp_path_factory.mktemp("stores")
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((8, 16))
+    for name, photos in (("query", 12), ("gallery", 60), ("train", 80)):
+        landmarks = random.integers(0, 8, photos)
+        vectors = centres[landmarks] + 1.2 * random.standard_normal((photos, 16))
+        vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("f4")
+        ids = [f"{name}{i}" for i in range(photos)]
+        DescriptorStore.write(
+            folder / name, ids, vectors, [f"place {n}" for n in landmarks], embedder="abc"
+        )
+    return folder
+
+
+@pytest.fixture
+def rerank(monkeypatch, capsys, tmp_path):
+    """Runs the script in this process, in tmp_path: status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "rerank.py"), *arguments])
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            return end.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return command
+
+
+def opened(world) -> Stores:
+    return Stores.open(world / "query", world / "gallery", world / "train")
+
+
+def stores_of(world) -> list[str]:
+    return [f"{name}={world / name}" for name in ("query", "gallery", "train")]
+
+
+def test_the_chain_applies_in_the_order_given(rerank, world, tmp_path):
+    output = tmp_path / "out"
+    status, printed, errors = rerank(
+        *stores_of(world),
+        "rerank=[two_stage,dba,alpha_qe]",
+        "rerank.alpha_qe.n=4",
+        "rerank.dba.n=3",
+        "k=20",
+        f"output={output}",
+    )
+    assert status == 0, errors
+    stores = opened(world)
+    first = stores.search(Flat(), 20)
+    expected = AlphaQE(n=4)(DBA(n=3)(TwoStage()(first)))
+    found = Rankings.open(output)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    assert [step["step"] for step in found.meta["steps"]] == [
+        "search",
+        "two_stage",
+        "dba",
+        "alpha_qe",
+    ]
+    assert found.meta["steps"][3]["n"] == 4
+    assert found.meta["stores"]["query"]["embedder"] == "abc"
+
+    truth = LandmarkTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
+    before, after = truth.measure(first.rows), truth.measure(TwoStage()(first).rows)
+    lines = printed.splitlines()
+    assert f"mAP@100 {before['map_at_100']:.4f}" in lines[1]
+    assert lines[2].startswith("two_stage")
+    assert f"{before['map_at_100']:.4f} → {after['map_at_100']:.4f}" in lines[2]
+    assert lines[-2].startswith("1-nn landmark of train")
+    assert lines[-1] == f"wrote {output}"
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["map_at_100"] == truth.measure(found.rows)["map_at_100"]
+    assert [step["map_at_100"] for step in metrics["steps"]][:2] == [
+        before["map_at_100"],
+        after["map_at_100"],
+    ]
+    assert check_retrieval(output / "submission.csv", stores.gallery.ids, stores.query.ids) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_one_reranker_needs_no_brackets_and_output_has_a_default(rerank, world, tmp_path):
+    status, printed, errors = rerank(
+        *stores_of(world)[:2], "rerank=alpha_qe", "rerank.alpha_qe.n=2"
+    )
+    assert status == 0, errors
+    output = tmp_path / printed.splitlines()[-1].removeprefix("wrote ")
+    assert output.relative_to(tmp_path).parts[:2] == ("runs", "rerank")
+    expected = AlphaQE(n=2)(opened(world).search(Flat(), 100))
+    np.testing.assert_array_equal(Rankings.open(output).rows, expected.rows)
+
+
+def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
+    for name in ("query", "gallery"):
+        store = DescriptorStore.open(world / name)
+        DescriptorStore.write(tmp_path / name, store.ids, store.vectors)
+    stores = [f"{name}={tmp_path / name}" for name in ("query", "gallery")]
+    status, printed, errors = rerank(*stores, "rerank=[]", "output=out")
+    assert status == 0, errors
+    assert "mAP" not in printed
+    assert list(Rankings.open(tmp_path / "out").metrics) == ["steps"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["query=nowhere"], ["nowhere"]),
+        (["search=[flat,flat]"], ["search", "choose one"]),
+        (["rerank=[alpha_qe,alpha_qe]"], ["alpha_qe,alpha_qe", "once"]),
+        (["rerank=[alpha_q]"], ["alpha_q"]),
+        (["rerank=[alpha_qe]", "rerank.alpha_qe.alfa=2"], ["alfa", "alpha"]),
+        (["rerank=two_stage", "train=null"], ["two_stage", "train=STORE"]),
+        (["rerank=alpha_qe", "k=5"], ["alpha_qe.n=10", "choose k=10"]),
+        (["k=0"], ["k=0"]),
+        (["gallery=???"], ["gallery: a value is needed"]),
+        (["output=taken"], ["taken", "overwrite=true"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_status_2(rerank, world, tmp_path, arguments, words):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    status, _, errors = rerank(*stores_of(world), "output=out", *arguments)
+    assert status == 2, errors
+    assert len(errors.splitlines()) == 1, errors
+    for word in words:
+        assert word in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_stores_that_do_not_fit_are_refused(world, tmp_path):
+    query = DescriptorStore.open(world / "query")
+    DescriptorStore.write(tmp_path / "other", query.ids, query.vectors, embedder="xyz")
+    with pytest.raises(UserMistake, match=r"embedder is xyz.*allow_mixed=true"):
+        Stores.open(tmp_path / "other", world / "gallery")
+    assert len(Stores.open(tmp_path / "other", world / "gallery", allow_mixed=True).query) == 12
+    narrow = np.ones((12, 1), "f4")
+    DescriptorStore.write(tmp_path / "narrow", query.ids, narrow)
+    with pytest.raises(UserMistake, match="has 1 dimensions"):
+        Stores.open(tmp_path / "narrow", world / "gallery", allow_mixed=True)
+    with pytest.raises(UserMistake, match="nothing to learn"):
+        Stores.open(world / "query", world / "gallery", tmp_path / "other", allow_mixed=True)
+
+
+def test_unknown_landmarks_answer_nothing():
+    truth = LandmarkTruth(np.array(["a", None, ""], object), np.array(["", "a", None, "b"], object))
+    rows = np.array([[0, 1, 2], [0, 2, 1], [0, 2, 1]])
+    assert truth.measure(rows)["map_at_100"] == pytest.approx(0.5)  # the first query's alone
+    assert truth.measure(rows)["top_1"] == 0
+
+
+class TwoTables:
+    """A source of photos known by name, in an order of its own."""
+
+    def __init__(self, query, gallery):
+        self.tables = {"query": query, "gallery": gallery}
+
+    def read(self, split):
+        return self.tables[split]
+
+
+def test_ground_truth_is_brought_into_the_order_of_the_stores(world, tmp_path):
+    image_table = pytest.importorskip("landmark.data.image_table")
+    pandas = pytest.importorskip("pandas")
+    stores = opened(world)
+    random = np.random.default_rng(1)
+    queries, photos = random.permutation(12), random.permutation(60)[:50]  # 10 are distractors
+    truth = [
+        {
+            key: random.permutation(50)[:size]
+            for key, size in (("easy", 3), ("hard", 4), ("junk", 2))
+        }
+        for _ in range(12)
+    ]
+    tables = TwoTables(
+        *(
+            image_table.ImageTable(tmp_path, pandas.DataFrame({"id": ids}), ground_truth)
+            for ids, ground_truth in (
+                (stores.query.ids[queries], truth),
+                (stores.gallery.ids[photos], truth),
+            )
+        )
+    )
+    found = truth_of(stores, tables)
+    assert isinstance(found, RevisitedTruth)
+    rows = stores.search(Flat(), 60).rows
+    in_store = [{key: photos[listed] for key, listed in truth[i].items()} for i in range(12)]
+    expected = revisited.evaluate(rows[queries], in_store)
+    assert found.measure(rows) == pytest.approx(
+        {name: expected[name]["map"] for name in ("easy", "medium", "hard")}
+    )
+
+
+def test_landmarks_of_a_data_set_count_before_the_stores_own(world, tmp_path):
+    image_table = pytest.importorskip("landmark.data.image_table")
+    pandas = pytest.importorskip("pandas")
+    stores = opened(world)
+    tables = TwoTables(
+        *(
+            image_table.ImageTable(
+                tmp_path, pandas.DataFrame({"id": store.ids[::-1], "landmark_id": "everywhere"})
+            )
+            for store in (stores.query, stores.gallery)
+        )
+    )
+    rows = stores.search(Flat(), 60).rows
+    assert truth_of(stores, tables).measure(rows)["map_at_100"] == pytest.approx(1)
+    assert truth_of(stores).measure(rows)["map_at_100"] < 0.99
+
+
+def test_a_retrieval_from_stores_carries_the_train_photos(world):
+    stores = opened(world)
+    found = stores.search(Flat(), 7)
+    assert isinstance(found, Retrieval)
+    assert found.rows.shape == (12, 7)
+    assert found.train_landmark_ids.tolist() == stores.train.landmark_ids.tolist()

@@ -1,0 +1,196 @@
+"""What every sampler promises, over random collections; and each one's own distribution."""
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landmark.mistake import UserMistake
+from landmark.sampler import Aspect, Balanced, PerClass, Shuffle
+
+
+@st.composite
+def collections(draw, one_group: bool = False):
+    """Aspect groups and landmarks of 1 to 120 photos, with rare and frequent ones."""
+    photos = draw(st.integers(1, 120))
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    groups = random.choice([0, 1, 4], photos, p=[0.8, 0.15, 0.05])
+    labels = np.minimum(random.geometric(0.2, photos), 9) * 7
+    return (np.zeros_like(groups) if one_group else groups), labels
+
+
+def everywhere(make, collection, replicas: int, epoch: int = 0, **options):
+    """The batches of every process: batches[rank][step]."""
+    groups, labels = collection
+    ranks = []
+    for rank in range(replicas):
+        sampler = make(groups, labels, num_replicas=replicas, rank=rank, **options)
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        ranks.append(batches)
+    return ranks
+
+
+MAKERS = [
+    partial(Aspect, batch_size=4),
+    partial(Aspect, batch_size=1),
+    partial(Balanced, batch_size=4),
+    partial(PerClass, batch_size=6, classes_per_batch=3, photos_per_class=2),
+]
+makers = pytest.mark.parametrize(
+    "make", MAKERS, ids=["aspect", "aspect_singly", "balanced", "per_class"]
+)
+
+
+@makers
+@given(collections(), st.integers(1, 4), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_processes_step_together(make, collection, replicas, epoch):
+    groups, _ = collection
+    ranks = everywhere(make, collection, replicas, epoch)
+    assert len({len(batches) for batches in ranks}) == 1
+    for step in zip(*ranks, strict=True):
+        assert len({len(batch) for batch in step}) == 1
+        rows = np.concatenate(step)
+        assert len(set(groups[rows])) == 1
+        assert all(isinstance(row, int) for batch in step for row in batch)
+        assert make.keywords["batch_size"] == 1 or min(map(len, step)) > 1
+
+
+@makers
+def test_the_order_follows_seed_and_epoch(make):
+    random = np.random.default_rng(0)
+    collection = random.integers(0, 2, 90), random.integers(0, 9, 90)
+    orders = {
+        (seed, epoch): everywhere(make, collection, 1, epoch, seed=seed)[0]
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert orders[0, 1] == everywhere(make, collection, 1, 1, seed=0)[0]
+    assert len({str(order) for order in orders.values()}) == 4
+
+
+@makers
+@given(collections(), st.integers(0, 12))
+@settings(max_examples=15, deadline=None)
+def test_start_batch_passes_over_exactly_the_first_batches(make, collection, start):
+    sampler = make(*collection)
+    sampler.set_epoch(3)
+    whole, length = list(sampler), len(sampler)
+    sampler.set_epoch(3, start_batch=start)
+    assert list(sampler) == whole[start:]
+    assert len(sampler) == length
+    sampler.set_epoch(4)
+    assert len(list(sampler)) == length
+
+
+@given(collections(), st.integers(1, 4), st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_aspect_sees_every_photo_once_but_for_the_filling(collection, replicas, batch_size):
+    groups, _ = collection
+    ranks = everywhere(partial(Aspect, batch_size=batch_size), collection, replicas)
+    seen = Counter(row for batches in ranks for batch in batches for row in batch)
+    assert set(seen) == set(range(len(groups)))
+    for group in set(groups):
+        rows = np.flatnonzero(groups == group)
+        repeats = sum(seen[row] for row in rows) - len(rows)
+        assert repeats <= 2 * replicas - 1
+        if len(rows) > repeats:
+            assert max(seen[row] for row in rows) <= 2
+        if len(rows) % (replicas * batch_size) == 0:
+            assert repeats == 0
+
+
+@given(collections(), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_drop_last_leaves_only_whole_batches(collection, replicas):
+    groups, _ = collection
+    whole = sum(count // (4 * replicas) for count in Counter(groups).values())
+    make = partial(Aspect, batch_size=4, drop_last=True)
+    if whole == 0:
+        with pytest.raises(UserMistake, match="drop_last"):
+            everywhere(make, collection, replicas)
+        return
+    ranks = everywhere(make, collection, replicas)
+    rows = [row for batches in ranks for batch in batches for row in batch]
+    assert len(ranks[0]) == whole
+    assert len(rows) == len(set(rows)) == whole * 4 * replicas
+
+
+@given(collections(one_group=True), st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_shuffle_sees_every_photo(collection, replicas):
+    ranks = everywhere(partial(Shuffle, batch_size=4), collection, replicas)
+    assert {row for batches in ranks for batch in batches for row in batch} == set(
+        range(len(collection[0]))
+    )
+
+
+def test_shuffle_refuses_several_sizes():
+    with pytest.raises(UserMistake, match=r"sampler=shuffle needs one image size.*sampler=aspect"):
+        Shuffle(np.array([0, 0, 1]), np.zeros(3, int), 2)
+
+
+def test_balanced_draws_each_landmark_equally_often():
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), [400, 100, 50, 20, 6, 1])
+    groups = random.integers(0, 3, len(labels))
+    drawn = np.zeros(6)
+    photos = Counter()
+    for epoch in range(60):
+        for batch in everywhere(partial(Balanced, batch_size=8), (groups, labels), 1, epoch)[0]:
+            drawn += np.bincount(labels[batch], minlength=6)
+            photos.update(batch)
+    assert np.abs(drawn / drawn.sum() - 1 / 6).max() < 0.01
+    assert set(photos) == set(range(len(labels)))
+    within = [photos[row] for row in np.flatnonzero(labels == 2)]
+    assert max(within) < 1.2 * min(within)
+
+
+@given(collections(), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_per_class_batches_hold_p_landmarks_of_k_photos(collection, replicas):
+    groups, labels = collection
+    ranks = everywhere(MAKERS[3], collection, replicas)
+    for batch in (batch for batches in ranks for batch in batches):
+        in_group = labels[groups == groups[batch[0]]]
+        per_landmark = Counter(labels[batch].tolist())
+        assert len(per_landmark) == min(3, len(set(in_group)))
+        assert set(per_landmark.values()) == {2}
+        for landmark in per_landmark:
+            rows = [row for row in batch if labels[row] == landmark]
+            assert len(set(rows)) == min(2, int((in_group == landmark).sum()))
+
+
+def test_per_class_goes_round_a_landmark_s_photos_before_repeating():
+    collection = np.zeros(48, int), np.repeat(np.arange(4), 12)
+    make = partial(PerClass, batch_size=8, classes_per_batch=4, photos_per_class=2)
+    ranks = everywhere(make, collection, 2)
+    assert sorted(row for batches in ranks for batch in batches for row in batch) == list(range(48))
+
+
+def test_per_class_names_a_batch_size_that_does_not_agree():
+    with pytest.raises(
+        UserMistake, match=r"8 x sampler\.photos_per_class=4 is not the batch size 9"
+    ):
+        PerClass(np.zeros(9, int), np.zeros(9, int), 9)
+
+
+@makers
+def test_no_photos_is_the_user_s_mistake(make):
+    with pytest.raises(UserMistake, match="no photos"):
+        make(np.zeros(0, int), np.zeros(0, int))
+
+
+def test_an_epoch_of_a_million_photos_is_drawn_in_seconds():
+    random = np.random.default_rng(0)
+    labels = random.zipf(1.5, 1_000_000) % 50_000
+    groups = random.integers(0, 5, len(labels))
+    for make in (Aspect, Balanced, PerClass):
+        sampler = make(groups, labels, 32, num_replicas=8)
+        epoch = sampler.draw(np.random.default_rng(0))
+        assert len(epoch.starts) == len(sampler)

@@ -1,0 +1,204 @@
+"""The LightningModule's parts, each against a naive answer."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from landmark.loss import ArcFace
+from landmark.mistake import UserMistake
+from landmark.model.build import build_embedder
+from landmark.pooling import GeM
+from landmark.task import RetrievalTask
+from landmark.task.parameter_groups import parameter_groups
+from landmark.task.resume import checkpoint_to_resume
+from landmark.task.schedule import constant, cosine
+from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metrics
+
+
+def learning_rates(schedule, base_rates, steps):
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in base_rates]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    scheduler = schedule(optimizer, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return np.array(seen)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    rates=st.lists(st.floats(1e-5, 1.0), min_size=1, max_size=3),
+    steps=st.integers(2, 40),
+    final=st.floats(1e-7, 1e-5),
+)
+def test_cosine_without_warmup_is_pytorchs_cosine_annealing(rates, steps, final):
+    ours = learning_rates(lambda o, n: cosine(o, n, final_lr=final), rates, steps)
+    theirs = learning_rates(
+        lambda o, n: torch.optim.lr_scheduler.CosineAnnealingLR(o, n, eta_min=final), rates, steps
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-12)
+
+
+def test_warmup_rises_linearly_and_meets_the_cosine_at_its_top():
+    rates = learning_rates(lambda o, n: cosine(o, n, final_lr=0.0, warmup=0.25), [0.8], 40)[:, 0]
+    np.testing.assert_allclose(rates[:10], 0.8 * np.arange(1, 11) / 10)
+    naive = [0.4 * (1 + math.cos(math.pi * (step - 10) / 30)) for step in range(10, 40)]
+    np.testing.assert_allclose(rates[10:], naive, rtol=1e-9)
+
+
+def test_constant_schedule_with_and_without_warmup():
+    assert set(learning_rates(constant, [0.3], 7)[:, 0]) == {0.3}
+    rates = learning_rates(lambda o, n: constant(o, n, warmup=0.5), [1.0], 8)[:, 0]
+    np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+    with pytest.raises(UserMistake, match="warmup"):
+        learning_rates(lambda o, n: constant(o, n, warmup=1.5), [1.0], 8)
+
+
+def test_each_part_has_its_learning_rate_and_frozen_parameters_have_none():
+    backbone, neck, head = nn.Linear(2, 2), nn.Linear(2, 3), nn.Linear(3, 4)
+    backbone.bias.requires_grad_(False)
+    groups = parameter_groups(
+        {"backbone": [backbone], "neck": [neck], "head": [head]},
+        {"backbone": 0.1, "neck": None, "head": 0.0},
+    )
+    assert [group["name"] for group in groups] == ["backbone", "neck", "head"]
+    assert [group.get("lr") for group in groups] == [0.1, None, 0.0]
+    assert groups[0]["params"] == [backbone.weight]
+    with pytest.raises(UserMistake, match="backbone_lr"):
+        parameter_groups({"backbone": [backbone]}, {"backbone": -1.0})
+    backbone.requires_grad_(False)
+    with pytest.raises(UserMistake, match="frozen"):
+        parameter_groups({"backbone": [backbone]}, {"backbone": None})
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10_000),
+    queries=st.integers(1, 9),
+    gallery=st.integers(1, 23),
+    k=st.integers(1, 30),
+    block=st.integers(1, 7),
+)
+def test_blocked_search_finds_what_sorting_everything_finds(seed, queries, gallery, k, block):
+    rng = np.random.default_rng(seed)
+    query = torch.from_numpy(rng.standard_normal((queries, 5)))
+    candidates = torch.from_numpy(rng.standard_normal((gallery, 5)))
+    rows = nearest(query, candidates, k, query_block=block, gallery_block=block + 1)
+    naive = torch.argsort(query @ candidates.T, dim=1, descending=True)[:, :k]
+    assert torch.equal(rows, naive)
+
+
+def test_validation_metrics_are_those_of_a_loop():
+    rng = np.random.default_rng(3)
+    query, gallery = (torch.from_numpy(rng.standard_normal((n, 8))) for n in (12, 40))
+    query_labels, gallery_labels = rng.integers(0, 6, 12), rng.integers(0, 5, 40)
+    got = retrieval_metrics(query, gallery, query_labels, gallery_labels, k=10)
+    precisions, firsts = [], []
+    for row, label in zip((query @ gallery.T).numpy(), query_labels, strict=True):
+        relevant = int((gallery_labels == label).sum())
+        if not relevant:
+            continue
+        order = np.argsort(-row)[:10]
+        found, total = 0, 0.0
+        for place, candidate in enumerate(order, start=1):
+            if gallery_labels[candidate] == label:
+                found += 1
+                total += found / place
+        precisions.append(total / min(relevant, 10))
+        firsts.append(gallery_labels[order[0]] == label)
+    assert got["map_at_10"] == pytest.approx(np.mean(precisions), abs=1e-12)
+    assert got["top_1"] == pytest.approx(np.mean(firsts))
+
+
+def test_collector_restores_the_tables_order_and_refuses_gaps():
+    collector = EmbeddingCollector(4)
+    collector.add(torch.tensor([3, 1]), torch.tensor([[0.0, 2.0], [5.0, 0.0]]))
+    with pytest.raises(RuntimeError, match="exactly once"):
+        collector.gather()
+    collector.add(torch.tensor([0, 2]), torch.tensor([[3.0, 4.0], [0.0, -1.0]]))
+    expected = [[0.6, 0.8], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]
+    torch.testing.assert_close(collector.gather(), torch.tensor(expected))
+
+
+def make_task(**options):
+    torch.manual_seed(0)
+    embedder = build_embedder("resnet18", pooling=GeM(), embedding_dim=8)
+    optimizer = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
+    return RetrievalTask(embedder, ArcFace(8, 4), optimizer, cosine, **options)
+
+
+def one_step(task, epoch):
+    """A training step by hand, as the trainer would take it in `epoch`."""
+    task.trainer = SimpleNamespace(current_epoch=epoch, estimated_stepping_batches=10)
+    task.log = lambda *_, **__: None
+    task.train()
+    task.on_train_epoch_start()
+    optimizer = task.configure_optimizers()["optimizer"]
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    task.training_step((images, torch.arange(4), torch.arange(4)), 0).backward()
+    optimizer.step()
+
+
+@pytest.fixture
+def _detached_trainer(monkeypatch):
+    """Lets a test give the module a trainer of its own."""
+    monkeypatch.setattr(RetrievalTask, "trainer", None, raising=False)
+    monkeypatch.setattr(
+        RetrievalTask, "current_epoch", property(lambda self: self.trainer.current_epoch)
+    )
+
+
+@pytest.mark.usefixtures("_detached_trainer")
+def test_a_backbone_frozen_for_n_epochs_then_learns():
+    task = make_task(freeze_backbone_epochs=2)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    one_step(task, epoch=1)
+    after = task.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith("embedder.backbone") for name in moved)
+    assert any(name.startswith("embedder.neck") for name in moved)
+    assert any(name.startswith("loss") for name in moved)
+    one_step(task, epoch=2)
+    assert any(
+        not torch.equal(before[name], task.state_dict()[name])
+        for name in before
+        if name.startswith("embedder.backbone") and name.endswith("weight")
+    )
+
+
+@pytest.mark.usefixtures("_detached_trainer")
+def test_frozen_batchnorm_keeps_its_statistics_and_frozen_stages_keep_all():
+    task = make_task(freeze_batchnorm=True, freeze_stages=2)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    one_step(task, epoch=0)
+    moved = {
+        name for name, value in task.state_dict().items() if not torch.equal(before[name], value)
+    }
+    backbone = {name for name in moved if name.startswith("embedder.backbone")}
+    assert not any("running" in name for name in backbone)
+    assert not any("conv1" in name and "layer" not in name for name in backbone)
+    assert not any(".layer1." in name for name in backbone)
+    assert any(".layer4." in name for name in backbone)
+
+
+def test_resuming_needs_the_settings_of_the_beginning(tmp_path):
+    present = {"loss": {"margin": 0.3, "scale": 30}, "seed": 0}
+    assert checkpoint_to_resume(tmp_path, present, overwrite=False) is None
+    (tmp_path / "checkpoints").mkdir()
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save({"settings": '{"loss": {"margin": 0.3, "scale": 30}, "seed": 0}'}, last)
+    assert checkpoint_to_resume(tmp_path, present, overwrite=False) == last
+    with pytest.raises(UserMistake, match=r"loss\.margin, seed"):
+        checkpoint_to_resume(
+            tmp_path, {"loss": {"margin": 0.5, "scale": 30}, "seed": 1}, overwrite=False
+        )
+    assert checkpoint_to_resume(tmp_path, present, overwrite=True) is None
+    assert not last.exists()
