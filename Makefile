@@ -7,21 +7,60 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format submit benchmark clean
 
+DEMO := runs/demo
+TRAIN := $(BIN)/python train.py experiment=demo
+EXTRACT := $(BIN)/python extract.py
+RERANK := $(BIN)/python rerank.py
+# Where `make submit` reads and writes, and how it ranks.
+RUN ?=
+SUBMISSION ?= $(RUN)/submission
+CHAIN ?= [alpha_qe,two_stage]
+SOLUTION ?=
+
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 setup: $(INSTALLED) ## Make .venv and install the package with all it needs
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "error: $(PYTHON) is older than Python 3.11; use make PYTHON=python3.11 …" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11: make PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[develop]'
 	@touch $@
 
-demo: $(INSTALLED) ## Train on a generated world, extract, search, re-rank, score, submit
-	@rm -rf runs/demo
-	@bash demo.sh
+demo: $(INSTALLED) ## Train on a drawn world, extract, search, re-rank, score, submit
+	@rm -rf $(DEMO)
+	$(TRAIN) trainer.max_epochs=0 hydra.run.dir=$(DEMO)/untrained
+	$(TRAIN) hydra.run.dir=$(DEMO)/trained
+	for split in query gallery; do \
+		$(EXTRACT) embedder=$(DEMO)/untrained/embedder extract=single split=$$split output=$(DEMO)/stores/untrained-$$split; \
+		$(EXTRACT) embedder=$(DEMO)/trained/embedder extract=single split=$$split output=$(DEMO)/stores/single-$$split; \
+	done
+	for split in query gallery train; do \
+		$(EXTRACT) embedder=$(DEMO)/trained/embedder split=$$split output=$(DEMO)/stores/multiscale-$$split; \
+	done
+	for name in untrained single; do \
+		$(RERANK) query=$(DEMO)/stores/$$name-query gallery=$(DEMO)/stores/$$name-gallery output=$(DEMO)/rankings/$$name; \
+	done
+	$(RERANK) query=$(DEMO)/stores/multiscale-query gallery=$(DEMO)/stores/multiscale-gallery \
+		train=$(DEMO)/stores/multiscale-train 'rerank=$(CHAIN)' output=$(DEMO)/rankings/multiscale
+	@echo
+	@$(BIN)/python -m landmark.report.comparison untrained=$(DEMO)/rankings/untrained \
+		trained=$(DEMO)/rankings/single 'trained, multi-scale=$(DEMO)/rankings/multiscale'
+	@echo "submission: $(DEMO)/rankings/multiscale/submission.csv"
+
+submit: $(INSTALLED) ## RUN=… From a trained run to a checked (SOLUTION=CSV: and scored) submission.csv
+	@test -n "$(RUN)" || { echo "error: RUN: say which run, make submit RUN=runs/train/DATE/TIME" >&2; exit 2; }
+	for split in query gallery train; do \
+		$(EXTRACT) embedder=$(RUN)/embedder split=$$split output=$(SUBMISSION)/$$split overwrite=true; \
+	done
+	$(RERANK) query=$(SUBMISSION)/query gallery=$(SUBMISSION)/gallery train=$(SUBMISSION)/train \
+		'rerank=$(CHAIN)' output=$(SUBMISSION)/ranking overwrite=true
+	$(BIN)/python -m landmark.report.submission $(SUBMISSION)
+	@if [ -n "$(SOLUTION)" ]; then \
+		$(BIN)/python score.py task=retrieval solution=$(SOLUTION) submission=$(SUBMISSION)/submission.csv; \
+	fi
 
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/python -m pytest
@@ -34,6 +73,9 @@ lint: $(INSTALLED) ## Check lint, format and types
 format: $(INSTALLED) ## Put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+benchmark: $(INSTALLED) ## Run the benchmarks: ours beside the alternative, with ratios
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 clean: ## Remove the environment and what runs wrote
 	rm -rf .venv runs toy

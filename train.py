@@ -8,6 +8,7 @@ python train.py --help
 """
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -46,10 +47,19 @@ def train(config: DictConfig, folder: Path) -> float | None:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     resume_from = checkpoint_to_resume(folder, settings(config), config.overwrite)
 
+    source = instantiate(config.data)
     image = instantiate(config.image)
+    embedder = instantiate(config.model)(
+        pooling=instantiate(config.pooling), weights=config.weights, image_size=image.size(0)
+    )
+    if config.init:
+        initialise(embedder, config.init)
+    for name in ("image", "test_image"):
+        if name in config and config[name].interpolation is None:
+            config[name].interpolation = embedder.interpolation
     data = LandmarkData(
-        source=instantiate(config.data),
-        image_format=image,
+        source=source,
+        image_format=instantiate(config.image),
         test_format=instantiate(config.get("test_image")),
         sampler=instantiate(config.sampler),
         batch_size=config.batch_size,
@@ -57,12 +67,6 @@ def train(config: DictConfig, folder: Path) -> float | None:
         seed=config.seed,
     )
     data.setup("fit")
-
-    embedder = instantiate(config.model)(
-        pooling=instantiate(config.pooling), weights=config.weights, image_size=image.size(0)
-    )
-    if config.init:
-        initialise(embedder, config.init)
     loss = instantiate(config.loss)(
         embedding_dim=embedder.embedding_dim, num_classes=data.num_classes
     )
@@ -97,12 +101,12 @@ def train(config: DictConfig, folder: Path) -> float | None:
     )
 
 
-def plain(config: DictConfig) -> dict:
+def plain(config: DictConfig) -> dict[str, Any]:
     """A configuration node as dictionaries, lists and values."""
-    return OmegaConf.to_container(config, resolve=True)
+    return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
-def settings(config: DictConfig) -> dict:
+def settings(config: DictConfig) -> dict[str, Any]:
     """What a resumed run must have in common with its beginning."""
     return {key: value for key, value in plain(config).items() if key not in ("overwrite",)}
 
@@ -120,7 +124,7 @@ def loggers(config: DictConfig, folder: Path) -> list:
     from pytorch_lightning.loggers import CSVLogger
 
     table = CSVLogger(save_dir=folder, name="", version="")
-    if HydraConfig.get().runtime.choices.logger == "csv":
+    if HydraConfig.get().runtime.choices["logger"] == "csv":
         return [table]
     return [table, instantiate(config.logger)(save_dir=folder)]
 

@@ -26,7 +26,7 @@ KINDS = {
     ),
     "rankings": (
         Rankings.open,
-        lambda path: RANKINGS.write(path),
+        RANKINGS.write,
         (
             *("rows.npy", "scores.npy", "query_ids.parquet", "gallery_ids.parquet"),
             *("meta.json", "metrics.json"),

@@ -78,7 +78,7 @@ def test_a_pickle_that_asks_for_a_program_is_refused_and_not_run(tmp_path, proto
     assert trace.exists()
 
 
-WHOLE = pickle.dumps({"gnd": [{"easy": [1, 2], "bbx": np.zeros(4)}], "imlist": ["a", "b"]})
+WHOLE = pickle.dumps({"gnd": [{"easy": [1, 2], "bbx": (0.5, 1.0)}], "imlist": {"a", "b"}})
 
 
 @settings(max_examples=100, deadline=None)

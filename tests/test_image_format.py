@@ -72,7 +72,7 @@ def test_yaml_holds_the_constructor(path):
     content = settings_of(path.stem)
     parameters = inspect.signature(ImageFormat).parameters
     assert content.keys() == parameters.keys()
-    own = {"sizes", "multiple", "smallest"}
+    own = {"sizes", "augmentation", "multiple", "smallest"}
     for name in content.keys() - own:
         default = parameters[name].default
         assert content[name] == (list(default) if isinstance(default, tuple) else default)

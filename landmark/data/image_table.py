@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.artifact.digest import digest_of_table
-from landmark.image.format import ImageFormat
+
+if TYPE_CHECKING:  # tables are read without torch
+    from landmark.image.format import ImageFormat
 
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
 
@@ -81,7 +83,7 @@ class ImageTable:
         widths, heights = known.astype(np.int64).T
         return dataclasses.replace(self, rows=self.rows.assign(width=widths, height=heights))
 
-    def groups(self, image_format: ImageFormat) -> NDArray[np.int64]:
+    def groups(self, image_format: "ImageFormat") -> NDArray[np.int64]:
         """Return each photo's aspect group (N,); sizes are read only where groups differ."""
         if len(image_format.sizes) == 1:
             return np.zeros(len(self), np.int64)

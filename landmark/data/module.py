@@ -162,6 +162,16 @@ class LandmarkData(pl.LightningDataModule):
             batches.set_epoch(*place_in_training(self.trainer, len(batches)))
         return self._loader(self._train_dataset, batches)
 
+    def plain_train_dataloader(self) -> DataLoader:
+        """Return this process's share of the train photos, each once and without augmentation.
+
+        The batches are those of `train_dataloader` in form.
+        """
+        replicas, rank = self._place()
+        dataset = PhotoDataset(self.train_table, self.image_format, self._train_dataset.labels)
+        batches = grouped_batches(dataset.groups, self.batch_size, replicas, rank)
+        return self._loader(dataset, batches, persistent=False)
+
     def val_dataloader(self) -> list[DataLoader]:
         """Return loaders of the queries and of the gallery: no loader without validation.
 
@@ -185,12 +195,17 @@ class LandmarkData(pl.LightningDataModule):
     def _is_on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    def _loader(self, dataset: PhotoDataset, batches: Any) -> DataLoader:  # noqa: ANN401
+    def _loader(
+        self,
+        dataset: PhotoDataset,
+        batches: Any,  # noqa: ANN401
+        persistent: bool = True,
+    ) -> DataLoader:
         return DataLoader(
             dataset,
             batch_sampler=batches,
             num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            persistent_workers=persistent and self.workers > 0,
             pin_memory=self._is_on_gpu(),
         )
 

@@ -83,7 +83,10 @@ def _in_threads(
     with (
         ThreadPoolExecutor(_THREADS) as pool,
         tqdm(
-            total=len(paths), desc=word, unit="photo", disable=len(paths) <= _SHOWN_FROM
+            total=len(paths),
+            desc=word,
+            unit="photo",
+            disable=True if len(paths) <= _SHOWN_FROM else None,
         ) as progress,
     ):
         for start in range(0, len(paths), _BLOCK):

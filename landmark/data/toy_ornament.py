@@ -85,19 +85,30 @@ def draw_roof(
         ]
         draw.polygon(points, fill=colour, outline=shaded(colour, 0.7), width=3)
     elif kind == "pagoda":
-        for tier in range(3):
-            half, base = (right - left) * (0.56 - 0.15 * tier), top - rise * tier / 3
-            points = [(middle - half, base), (middle - half * 0.6, base - rise / 3)]
-            points += [(middle + half * 0.6, base - rise / 3), (middle + half, base)]
-            draw.polygon(points, fill=shaded(colour, 1 - 0.12 * tier))
+        _draw_tiers(draw, body, rise, colour)
     elif kind == "battlement":
-        step = (right - left) / 13
-        draw.rectangle((left, top - step * 0.8, right, top), fill=shaded(colour, 0.9))
-        for tooth in range(0, 13, 2):
-            x = left + tooth * step
-            draw.rectangle((x, top - step * 1.8, x + step, top), fill=colour)
+        _draw_teeth(draw, body, colour)
     else:
         draw.rectangle((left - over, top - rise * 0.12, right + over, top), fill=colour)
+
+
+def _draw_tiers(draw: ImageDraw.ImageDraw, body: Box, rise: float, colour: Colour) -> None:
+    left, top, right, _ = body
+    middle = (left + right) / 2
+    for tier in range(3):
+        half, base = (right - left) * (0.56 - 0.15 * tier), top - rise * tier / 3
+        points = [(middle - half, base), (middle - half * 0.6, base - rise / 3)]
+        points += [(middle + half * 0.6, base - rise / 3), (middle + half, base)]
+        draw.polygon(points, fill=shaded(colour, 1 - 0.12 * tier))
+
+
+def _draw_teeth(draw: ImageDraw.ImageDraw, body: Box, colour: Colour) -> None:
+    left, top, right, _ = body
+    step = (right - left) / 13
+    draw.rectangle((left, top - step * 0.8, right, top), fill=shaded(colour, 0.9))
+    for tooth in range(0, 13, 2):
+        x = left + tooth * step
+        draw.rectangle((x, top - step * 1.8, x + step, top), fill=colour)
 
 
 def draw_emblem(draw: ImageDraw.ImageDraw, design: Design, box: Box) -> None:

@@ -68,7 +68,9 @@ class ToyWorld:
     def _draw(self, folder: Path) -> None:
         """Draw every landmark's photos into `folder/<landmark>/<photo>.jpg`."""
         draw = partial(draw_landmark, self, folder)
-        bar = partial(tqdm, total=self.landmarks, desc="draw toy world", unit="landmark")
+        bar = partial(
+            tqdm, total=self.landmarks, desc="draw toy world", unit="landmark", disable=None
+        )
         processes = min(len(os.sched_getaffinity(0)), self.landmarks)
         if processes == 1 or self.landmarks * self.photos < 32:
             for number in bar(range(self.landmarks), disable=True):

@@ -75,7 +75,7 @@ def describe(
     groups = image_format.groups(table.rows["width"].to_numpy(), table.rows["height"].to_numpy())
     loader = DataLoader(
         ScaledPhotoDataset(table, image_format, method.scales),
-        batch_sampler=grouped_batches(groups, batch_size),
+        batch_sampler=grouped_batches(groups, batch_size),  # type: ignore[arg-type]
         num_workers=default_workers() if workers is None else workers,
         pin_memory=place.type == "cuda",
     )

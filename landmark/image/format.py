@@ -29,7 +29,8 @@ class ImageFormat:
             "strong" (random resized crop of 0.3 to 1 of the area, flip, colour).
         flip: probability of mirroring a training image; none: the augmentation's own (0.5 for
             "strong", else 0).
-        interpolation: "bilinear", "bicubic", "area" or "lanczos", all low-pass filtered.
+        interpolation: "bilinear", "bicubic", "area" or "lanczos", all low-pass filtered; none:
+            "bilinear". The scripts put the backbone's own in place of none.
         fit: "squash" scales both sides freely, so that nothing of a photo is lost: the choice for
             retrieval, where the landmark may stand at the edge. "crop" keeps the photo's
             proportions and takes the centre, as ImageNet classifiers are tested.
@@ -47,7 +48,7 @@ class ImageFormat:
         *,
         augmentation: str = "none",
         flip: float | None = None,
-        interpolation: str = "bilinear",
+        interpolation: str | None = None,
         fit: str = "squash",
         multiple: int = 32,
         smallest: int = 128,
@@ -55,6 +56,7 @@ class ImageFormat:
         self.sizes: list[Size] = [_checked_size(size) for size in sizes]
         self.cuts = _checked_cuts(cuts, len(self.sizes))
         _check_choice("augmentation", augmentation, tuple(AUGMENTATIONS))
+        interpolation = interpolation or "bilinear"
         _check_choice("interpolation", interpolation, INTERPOLATIONS)
         _check_choice("fit", fit, FITS)
         if flip is not None and not 0 <= flip <= 1:

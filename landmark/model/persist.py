@@ -96,7 +96,8 @@ def _replace_folder(new: Path, folder: Path) -> None:
 def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
     """Reads an embedder's folder, or a training checkpoint (.ckpt) that holds its description.
 
-    A checkpoint's exponentially averaged weights are taken where there are some.
+    The weights are the checkpoint's `state_dict`: where training averaged them, Lightning keeps the
+    averaged ones there.
 
     Returns:
         The embedder in evaluation mode, and its description (version, model, pooling, image).
@@ -131,14 +132,12 @@ def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     text = checkpoint.get("embedder_yaml")
     if not isinstance(text, str):
         raise UserMistake(f"{path} is no checkpoint of train.py: it does not describe its embedder")
-    state = {}
-    for part in ("state_dict", "ema_state"):
-        for key, tensor in (checkpoint.get(part) or {}).items():
-            name = key.replace("_orig_mod.", "")
-            if name.startswith("embedder."):
-                state[name.removeprefix("embedder.")] = tensor
-            elif part == "ema_state" and name in state:
-                state[name] = tensor
+    names = {key: key.replace("_orig_mod.", "") for key in checkpoint["state_dict"]}
+    state = {
+        name.removeprefix("embedder."): checkpoint["state_dict"][key]
+        for key, name in names.items()
+        if name.startswith("embedder.")
+    }
     return text, state
 
 

@@ -1,1 +1,1 @@
-"""Scores of what was written: submissions and rankings against ground truths."""
+"""What the stages found, put side by side for a reader."""

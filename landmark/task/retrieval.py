@@ -6,12 +6,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder, pool
+from landmark.task.freezing import freeze_first_stages
+from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
 from landmark.task.validation import EmbeddingCollector, retrieval_metrics
 
@@ -34,6 +37,7 @@ class RetrievalTask(pl.LightningModule):
         freeze_backbone_epochs: for so many epochs only pooling, neck and head learn.
         freeze_stages: so many first groups of the backbone's layers (stem, stage 1, …) never
             learn; nothing is computed backwards through them.
+        imprint: before the first step each class centre becomes its photos' mean embedding.
         compile: passes the backbone through `torch.compile`.
         k: results a query in the validation's mAP.
     """
@@ -53,6 +57,7 @@ class RetrievalTask(pl.LightningModule):
         freeze_batchnorm: bool = False,
         freeze_backbone_epochs: int = 0,
         freeze_stages: int = 0,
+        imprint: bool = False,
         compile: bool = False,
         k: int = 100,
     ) -> None:
@@ -65,14 +70,15 @@ class RetrievalTask(pl.LightningModule):
         self.settings = settings
         self.freeze_backbone_epochs = freeze_backbone_epochs
         self.k = k
+        self.imprint = imprint
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._learning_rates = {"backbone": backbone_lr, "neck": neck_lr, "head": head_lr}
         self._collectors: list[EmbeddingCollector] = []
-        if freeze_batchnorm:
-            embedder.freeze_batchnorm()
+        self._batchnorm_is_frozen = freeze_batchnorm
+        self._still: list[nn.Module] = []
         if freeze_stages:
-            embedder.backbone.freeze_stages(freeze_stages)
+            self._still = freeze_first_stages(embedder.backbone.model, freeze_stages)
         if compile:
             embedder.backbone.compile()
 
@@ -81,9 +87,9 @@ class RetrievalTask(pl.LightningModule):
         """Whether the backbone is held still in the present epoch."""
         return self.current_epoch < self.freeze_backbone_epochs
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One group of parameters a part, and a schedule advanced each optimizer step."""
-        parts = {
+        parts: dict[str, list[nn.Module]] = {
             "backbone": [self.embedder.backbone],
             "neck": [self.embedder.pooling, self.embedder.neck],
             "head": [self.loss],
@@ -95,9 +101,20 @@ class RetrievalTask(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        """Imprints the class centres, once: a resumed run has them already."""
+        if self.imprint and self.global_step == 0:
+            loader = self.trainer.datamodule.plain_train_dataloader()  # type: ignore[attr-defined]
+            imprint(self.embedder, self.loss, loader)
+
     def on_train_epoch_start(self) -> None:
         """A frozen backbone also keeps its BatchNorm statistics and drops nothing."""
+        self.embedder.train()
         self.embedder.backbone.train(not self.backbone_is_frozen)
+        if self._batchnorm_is_frozen:
+            self.embedder.freeze_batchnorm()
+        for batchnorm in self._still:
+            batchnorm.eval()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
         """The loss of one batch: images (B, 3, h, w), labels (B,), rows (B,)."""

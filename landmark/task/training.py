@@ -1,6 +1,7 @@
 """One training run: fit, choose the checkpoint, write the embedder, say what happened."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -24,15 +25,16 @@ def checkpoints(folder: Path, k: int, keep: str) -> list[ModelCheckpoint]:
     """
     if keep not in ("best", "last"):
         raise UserMistake(f"keep={keep}: choose best or last")
-    shared = {
-        "dirpath": folder / "checkpoints",
-        "save_top_k": 1,
-        "auto_insert_metric_name": False,
-        "enable_version_counter": False,
-    }
+    keeping = partial(
+        ModelCheckpoint,
+        dirpath=folder / "checkpoints",
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
     return [
-        ModelCheckpoint(filename="best", monitor=f"val/map_at_{k}", mode="max", **shared),
-        ModelCheckpoint(filename="last", monitor=None, **shared),
+        keeping(filename="best", monitor=f"val/map_at_{k}", mode="max"),
+        keeping(filename="last", monitor=None),
     ]
 
 

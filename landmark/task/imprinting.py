@@ -1,0 +1,43 @@
+"""Class centres that start where the network already puts the classes."""
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from landmark.mistake import UserMistake
+
+
+@torch.no_grad()
+def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
+    """Sets each class centre to the mean of its photos' unit-length embeddings, unit length again.
+
+    Under DDP each process brings its share of the photos; all end with the same centres.
+
+    Args:
+        embedder: images → embeddings (B, D).
+        loss: has the centres as `weight` (C, D).
+        batches: images (B, 3, h, w), labels (B,), rows (B,); this process's share.
+
+    Raises:
+        UserMistake: the loss has no such centres, or a class has no photo.
+
+    Source:
+        Qi, Brown, Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, section 3.2.
+    """
+    weight = getattr(loss, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        raise UserMistake("task.imprint: this loss has no class centres; use imprint=false")
+    was_training = embedder.training
+    embedder.eval()
+    total = torch.zeros_like(weight, dtype=torch.float32)
+    for images, labels, _rows in batches:
+        embeddings = embedder(images.to(weight.device)).float()
+        unit = torch.nn.functional.normalize(embeddings, dim=1)
+        total.index_add_(0, labels.to(weight.device), unit)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    if not bool((total.norm(dim=1) > 0).all()):
+        raise UserMistake("task.imprint: a landmark has no photo to take its centre from")
+    weight.copy_(torch.nn.functional.normalize(total, dim=1))
+    embedder.train(was_training)

@@ -1,0 +1,137 @@
+"""Rankings of ROxford and RParis against a ground truth in a pickle."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landmark.artifact.rankings import Rankings
+from landmark.metric.revisited import evaluate
+from landmark.mistake import UserMistake
+from landmark.report.revisited import read_ground_truth, score_revisited
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def revisited_case(folder: Path, named: bool = True) -> tuple[Path, np.ndarray, list[dict]]:
+    """A ground truth of 12 photos and 3 queries on disk, and full rankings of them."""
+    random = np.random.default_rng(3)
+    truth = []
+    for hard in (3, 2, 0):
+        lists = np.split(random.permutation(12)[: 5 + hard], [3, 3 + hard])
+        truth.append(
+            dict(zip(("easy", "hard", "junk"), map(np.ndarray.tolist, lists), strict=True))
+        )
+    content = {"gnd": truth}
+    if named:
+        content |= {"imlist": [f"g{row}" for row in range(12)], "qimlist": ["q0", "q1", "q2"]}
+    path = folder / "gnd.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path, np.array([random.permutation(12) for _ in truth]), truth
+
+
+def write_rankings(path: Path, rows: np.ndarray, queries: list[str], gallery: list[str]) -> Path:
+    scores = np.zeros(rows.shape, np.float32)
+    Rankings(rows, scores, np.array(queries), np.array(gallery)).write(path)
+    return path
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_protocols_of_a_ranking(tmp_path, named):
+    pickled, rows, truth = revisited_case(tmp_path, named)
+    names = [f"g{row}" for row in range(12)]
+    ranked = write_rankings(tmp_path / "ranked", rows, ["q0", "q1", "q2"], names)
+    found = score_revisited(pickled, ranked)
+    for protocol, numbers in evaluate(rows, truth).items():
+        assert found[protocol]["map"] == pytest.approx(numbers["map"], abs=1e-12)
+        precisions = [None if np.isnan(one) else one for one in numbers["average_precision"]]
+        assert found[protocol]["average_precision"] == pytest.approx(precisions, abs=1e-12)
+        for k in (1, 5, 10):
+            assert found[protocol][f"mp_at_{k}"] == pytest.approx(numbers[f"mp_at_{k}"])
+    assert found["hard"]["average_precision"][2] is None
+
+
+def test_queries_and_photos_are_found_by_name(tmp_path):
+    """Another order of queries and gallery, and distractors, leave the truth's rows found."""
+    pickled, rows, truth = revisited_case(tmp_path)
+    random = np.random.default_rng(0)
+    gallery = random.permutation([*(f"g{row}" for row in range(12)), "x1", "x2", "x3"]).tolist()
+    queries = [2, 0, 1]
+    # After the second result stands a distractor: it takes a place and answers nothing.
+    numbers = {name: place for place, name in enumerate(gallery)}
+    moved = [
+        [numbers[f"g{row}"] for row in rows[query][:2]]
+        + [numbers["x2"]]
+        + [numbers[f"g{row}"] for row in rows[query][2:]]
+        + [-1]
+        for query in queries
+    ]
+    ranked = write_rankings(tmp_path / "r", np.array(moved), ["q2", "q0", "q1"], gallery)
+    expected = evaluate(np.insert(rows, 2, 99, axis=1), truth)
+    for protocol, found in score_revisited(pickled, ranked).items():
+        assert found["map"] == pytest.approx(expected[protocol]["map"], abs=1e-12)
+        wanted = np.nan_to_num(expected[protocol]["average_precision"]).tolist()
+        assert [one or 0 for one in found["average_precision"]] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_the_published_lists_put_first_are_found_wholly(shared, tmp_path):
+    pickled = shared / "reference" / "revisitop_gnd" / "gnd_roxford5k.pkl"
+    truth = read_ground_truth(pickled)
+    best = [[*one["junk"], *one["easy"], *one["hard"]] for one in truth.queries]
+    rows = np.full((len(best), max(map(len, best))), -1)
+    for query, ranking in enumerate(best):
+        rows[query, : len(ranking)] = ranking
+    ranked = write_rankings(tmp_path / "r", rows, truth.query_ids, truth.gallery_ids)
+    found = score_revisited(pickled, ranked)
+    assert [found[one]["map"] for one in ("easy", "medium", "hard")] == pytest.approx([1, 1, 1])
+
+
+def test_rankings_of_other_photos_are_mistakes(tmp_path):
+    pickled, rows, _ = revisited_case(tmp_path)
+    names, queries = [f"g{row}" for row in range(12)], ["q0", "q1", "q2"]
+    for name, arguments, words in (
+        ("few", (rows[:2], queries[:2], names), "holds 2 queries, .* has 3"),
+        ("other", (rows, ["q0", "q1", "q9"], names), "lacks query q2 of the ground truth"),
+        ("part", (rows, queries, [*names[:11], "x"]), r"lacks photo g11 .*\(1 in all\)"),
+    ):
+        ranked = write_rankings(tmp_path / name, *arguments)
+        with pytest.raises(UserMistake, match=words) as caught:
+            score_revisited(pickled, ranked)
+        assert str(caught.value).startswith(f"{ranked}: ")
+    with pytest.raises(UserMistake, match="holds no rankings"):
+        score_revisited(pickled, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1, 2], "it has no list gnd"),
+        ({"imlist": []}, "it has no list gnd"),
+        ({"gnd": [{"easy": [], "hard": [], "junk": []}, {"easy": []}]}, r"gnd\[1\] must hold easy"),
+    ],
+)
+def test_another_pickle_is_a_mistake(tmp_path, content, words):
+    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserMistake, match=rf"gnd\.pkl: .*{words}"):
+        read_ground_truth(tmp_path / "gnd.pkl")
+
+
+def test_the_command_scores_rankings(tmp_path):
+    pickled, rows, _ = revisited_case(tmp_path)
+    names = [f"g{row}" for row in range(12)]
+    ranked = write_rankings(tmp_path / "ranked", rows, ["q0", "q1", "q2"], names)
+    arguments = ["task=revisited", f"ground_truth={pickled}", f"rankings={ranked}"]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "score.py"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == score_revisited(pickled, ranked)
