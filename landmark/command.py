@@ -93,6 +93,8 @@ def mistake_line(error: BaseException) -> str | None:
         line = _missing_choice_line(error)
     elif kind or isinstance(error, OmegaConfBaseException):
         line = _composition_line(error)
+    elif type(error).__name__ == "MisconfigurationException":
+        line = f"trainer: {error}"
     elif isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
         line = str(error)
     else:

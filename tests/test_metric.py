@@ -81,15 +81,21 @@ def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(st.lists(st.integers(-1, 4), min_size=6, max_size=6), min_size=1, max_size=5),
+    results=st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=6, max_size=6),
+        min_size=1,
+        max_size=5,
+    ),
     at_once=st.integers(1, 40),
 )
-def test_repeats_are_found_whatever_the_block(rows, at_once):
+def test_a_repeat_is_no_hit_whatever_the_block(results, at_once):
+    rows = np.array([[row for row, _ in ranking] for ranking in results])
+    hits = np.array([[hit for _, hit in ranking] for ranking in results])
     expected = [
-        [row >= 0 and row in ranking[:place] for place, row in enumerate(ranking)]
-        for ranking in rows
+        [hit and (row, True) not in ranking[:place] for place, (row, hit) in enumerate(ranking)]
+        for ranking in results
     ]
-    np.testing.assert_array_equal(relevance.repeated(np.array(rows), at_once), expected)
+    np.testing.assert_array_equal(relevance.first_places(rows, hits, at_once), expected)
 
 
 def test_an_empty_gallery_answers_nothing():

@@ -15,6 +15,7 @@ from landmark.mistake import UserMistake
 from landmark.model.build import build_embedder
 from landmark.pooling import GeM
 from landmark.task import RetrievalTask
+from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
 from landmark.task.resume import checkpoint_to_resume
 from landmark.task.schedule import constant, cosine
@@ -72,6 +73,16 @@ def test_each_part_has_its_learning_rate_and_frozen_parameters_have_none():
     assert [group["name"] for group in groups] == ["backbone", "neck", "head"]
     assert [group.get("lr") for group in groups] == [0.1, None, 0.0]
     assert groups[0]["params"] == [backbone.weight]
+    groups = parameter_groups({"neck": [neck]}, {"neck": 0.5}, decay_norms=False)
+    assert [group["name"] for group in groups] == ["neck", "neck_norms"]
+    assert groups[0]["params"] == [neck.weight]
+    assert "weight_decay" not in groups[0]
+    assert groups[1] == {
+        "name": "neck_norms",
+        "params": [neck.bias],
+        "weight_decay": 0.0,
+        "lr": 0.5,
+    }
     with pytest.raises(UserMistake, match="backbone_lr"):
         parameter_groups({"backbone": [backbone]}, {"backbone": -1.0})
     backbone.requires_grad_(False)
@@ -119,7 +130,7 @@ def test_validation_metrics_are_those_of_a_loop():
 
 
 def test_collector_restores_the_tables_order_and_refuses_gaps():
-    collector = EmbeddingCollector(4)
+    collector = EmbeddingCollector(4, dim=2)
     collector.add(torch.tensor([3, 1]), torch.tensor([[0.0, 2.0], [5.0, 0.0]]))
     with pytest.raises(RuntimeError, match="exactly once"):
         collector.gather()
@@ -187,6 +198,23 @@ def test_frozen_batchnorm_keeps_its_statistics_and_frozen_stages_keep_all():
     assert not any("conv1" in name and "layer" not in name for name in backbone)
     assert not any(".layer1." in name for name in backbone)
     assert any(".layer4." in name for name in backbone)
+
+
+def test_imprinted_centres_are_the_mean_directions_of_a_loop():
+    task = make_task()
+    images = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 2, 3, 1, 1])
+    rows = torch.arange(6)
+    batches = [(images[:4], labels[:4], rows[:4]), (images[4:], labels[4:], rows[4:])]
+    imprint(task.embedder, task.loss, batches)
+    task.embedder.eval()
+    with torch.no_grad():
+        units = [nn.functional.normalize(task.embedder(image[None]), dim=1)[0] for image in images]
+    for label in range(4):
+        mean = sum(unit for unit, own in zip(units, labels, strict=True) if own == label)
+        torch.testing.assert_close(task.loss.weight[label], mean / mean.norm(), atol=1e-5, rtol=0)
+    with pytest.raises(UserMistake, match="no photo"):
+        imprint(task.embedder, task.loss, [(images[:3], labels[:3], rows[:3])])
 
 
 def test_resuming_needs_the_settings_of_the_beginning(tmp_path):

@@ -29,20 +29,29 @@ def replace_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replace_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def replace_folder(
+    path: str | Path, overwrite: bool = False, marker: str | None = None
+) -> Iterator[Path]:
     """Gives a temporary sibling folder to fill, renamed to `path` when the block ends well.
 
+    Args:
+        path: the folder.
+        overwrite: replace what is there.
+        marker: a file that a folder must hold to be replaced; none: any folder is.
+
     Raises:
-        UserMistake: `path` holds something and `overwrite` is not set, or it cannot be written.
+        UserMistake: as `check_free`, at the start and again before the renaming, or `path` cannot
+            be written.
     """
     path = Path(path)
-    check_free(path, overwrite)
+    check_free(path, overwrite, marker)
     if path.is_symlink():
         path = path.resolve()  # what it points to is replaced, the link stays
     temporary = _sibling(path, folder=True)
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
+        check_free(path, overwrite, marker)  # another process may have been faster
         if path.exists():
             # A filled folder cannot be renamed over: it steps aside first.
             path.rename(old)
@@ -54,16 +63,29 @@ def replace_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_free(path: str | Path, overwrite: bool = False) -> None:
+def check_free(path: str | Path, overwrite: bool = False, marker: str | None = None) -> None:
     """Refuses a place where something lies already.
+
+    Args:
+        path: a folder to be written.
+        overwrite: what is there may be replaced.
+        marker: a file that a folder must hold to be replaced, so that a mistyped path costs no
+            photos; none: any folder may be.
 
     Raises:
         UserMistake: `path` is a file, or a folder that is not empty and may not be overwritten.
     """
     path = Path(path)
     if path.is_dir():
-        if not overwrite and any(path.iterdir()):
+        if not any(path.iterdir()):
+            return
+        if not overwrite:
             raise UserMistake(f"{path}: is there already; overwrite=true replaces it")
+        if marker is not None and not (path / marker).is_file():
+            raise UserMistake(
+                f"{path}: holds other files and no {marker}, so overwrite=true does not replace "
+                "it; choose another place or remove it yourself"
+            )
     elif path.exists():
         raise UserMistake(f"{path}: is a file, a folder is to be written there")
 

@@ -139,6 +139,7 @@ class DescriptorStore:
 
         Raises:
             UserMistake: as `write`.
+            TypeError, ValueError: `meta` holds what JSON cannot, or a name that the store records.
         """
         name = np.dtype(dtype).name
         if name not in _LENGTH_TOLERANCE:
@@ -151,7 +152,12 @@ class DescriptorStore:
                     f"{path}: {len(landmark_ids):,} landmark_ids for {len(rows):,} ids"
                 )
             rows["landmark_id"] = pd.Series(np.asarray(landmark_ids, dtype=object), dtype="str")
-        with replace_folder(path, overwrite) as folder:
+        recorded = {"schema": SCHEMA, "version": __version__, "dtype": name}
+        if taken := recorded.keys() & meta.keys():
+            raise ValueError(f"{min(taken)} is recorded by the store itself")
+        # Written down before the vectors: what JSON refuses must not cost a long extraction.
+        description = json.dumps({**recorded, **meta}, indent=1) + "\n"
+        with replace_folder(path, overwrite, marker=META) as folder:
             vectors = np.lib.format.open_memmap(
                 folder / VECTORS, mode="w+", dtype=name, shape=(len(rows), dim)
             )
@@ -159,8 +165,7 @@ class DescriptorStore:
             _check_vectors(vectors, path, rows["id"])
             vectors.flush()
             rows.to_parquet(folder / IDS, index=False)
-            recorded = {"schema": SCHEMA, "version": __version__, "dtype": name, **meta}
-            (folder / META).write_text(json.dumps(recorded, indent=1) + "\n")
+            (folder / META).write_text(description)
 
     @cached_property
     def _rows(self) -> pd.DataFrame:

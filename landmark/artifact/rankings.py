@@ -58,7 +58,7 @@ class Rankings:
         Raises:
             UserMistake: `path` is taken and `overwrite` is not set, or it cannot be written.
         """
-        with replace_folder(path, overwrite) as folder:
+        with replace_folder(path, overwrite, marker=META) as folder:
             self.write_into(folder)
 
     def write_into(self, folder: Path) -> None:

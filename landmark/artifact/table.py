@@ -8,6 +8,7 @@ from landmark.artifact.atomic import replace_file
 from landmark.mistake import UserMistake
 
 SPLITS = ("train", "query", "gallery")
+_LONGEST_SIDE = 1 << 20
 _TEXT_COLUMNS = ("id", "path", "landmark_id", "split")
 
 
@@ -16,7 +17,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
     Raises:
         UserMistake: not there, not a table, without `id`, with an id twice or empty, a path that
-            leaves the root, or an unknown split; names the first such row.
+            leaves the root, an unknown split, or a width or height that is no number; names the
+            first such row.
     """
     path = Path(path)
     frame = read_frame(path)
@@ -33,6 +35,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
                 f"{path}: split {unknown.iloc[0]!r} in row {unknown.index[0] + 1}; "
                 f"choose {', '.join(SPLITS)}"
             )
+    for name in {"width", "height"} & set(frame.columns):
+        frame[name] = _pixels(frame[name], path)
     return frame
 
 
@@ -72,6 +76,18 @@ def _read_csv(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise UserMistake(f"{path}: its rows have more fields than its header has names")
     return frame
+
+
+def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
+    """Numbers of pixels; 0 and missing ones are unknown."""
+    numbers = pd.to_numeric(sides, errors="coerce")
+    wrong = sides.notna() & ~numbers.between(0, _LONGEST_SIDE)
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise UserMistake(
+            f"{where}: {sides.name} {sides.iloc[row]!r} in row {row + 1} is no number of pixels"
+        )
+    return numbers
 
 
 def check_ids(ids: pd.Series, where: str | Path) -> None:

@@ -1,9 +1,11 @@
 """Which results are relevant, by landmark or by a list for each query."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+_AT_ONCE = 1 << 22
 
 
 def hits_by_label(
@@ -24,11 +26,12 @@ def hits_by_label(
     names, codes = np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)
     query, gallery = codes[: len(query_labels)], codes[len(query_labels) :]
     rows = np.asarray(rows)
-    if len(gallery) == 0:
-        return np.zeros(rows.shape, bool), np.zeros(len(rows), np.int64)
-    hits = (rows >= 0) & (gallery[np.maximum(rows, 0)] == query[:, None])
+    hits = np.zeros(rows.shape, bool)
+    for block in _blocks(rows) if len(gallery) else ():
+        found = rows[block]
+        hits[block] = (gallery[found] == query[block, None]) & (found >= 0)
     relevant = np.bincount(gallery, minlength=len(names))[query]
-    return hits & ~repeated(rows), relevant
+    return first_places(rows, hits), relevant
 
 
 def hits_by_list(
@@ -51,19 +54,25 @@ def hits_by_list(
         if len(wanted):
             place = np.minimum(np.searchsorted(wanted, rows[query]), len(wanted) - 1)
             hits[query] = wanted[place] == rows[query]
-    return hits & ~repeated(rows), np.array([len(wanted) for wanted in lists], np.int64)
+    return first_places(rows, hits), np.array([len(wanted) for wanted in lists], np.int64)
 
 
-def repeated(rows: NDArray[np.integer], at_once: int = 1 << 22) -> NDArray[np.bool_]:
-    """Where a row stands for the second time or later in its query's ranking, (Q, K)."""
-    rows = np.asarray(rows)
-    again = np.zeros(rows.shape, bool)
+def first_places(
+    rows: NDArray[np.integer], hits: NDArray[np.bool_], at_once: int = _AT_ONCE
+) -> NDArray[np.bool_]:
+    """The hits without those whose row stood in the same ranking before, (Q, K)."""
+    first = np.zeros(hits.shape, bool)
+    for block in _blocks(rows, at_once):
+        query, place = np.nonzero(hits[block])
+        found = rows[block][query, place].astype(np.int64)
+        # Hits are few among the results: only they are sorted.
+        _, kept = np.unique(query * (found.max(initial=0) + 1) + found, return_index=True)
+        first[block][query[kept], place[kept]] = True
+    return first
+
+
+def _blocks(rows: NDArray[np.integer], at_once: int = _AT_ONCE) -> Iterator[slice]:
+    """Runs of whole rankings with about `at_once` results each."""
     step = max(1, at_once // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
-        block = rows[start : start + step]
-        order = np.argsort(block, axis=1, kind="stable")
-        ordered = np.take_along_axis(block, order, axis=1)
-        same = np.zeros(block.shape, bool)
-        same[:, 1:] = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-        np.put_along_axis(again[start : start + step], order, same, axis=1)
-    return again
+        yield slice(start, start + step)

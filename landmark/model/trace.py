@@ -21,11 +21,25 @@ def trace_shapes(module: nn.Module, height: int, width: int) -> tuple[tuple, set
     shadow = copy.deepcopy(module, memo).eval()
     with torch.inference_mode(False), torch.enable_grad():
         outputs = shadow(torch.empty(1, 3, height, width, device="meta"))
-        total = torch.stack([tensor.sum() for tensor in _tensors(outputs)]).sum()
-        names, parameters = zip(*shadow.named_parameters(), strict=True)
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    unused = {name for name, g in zip(names, gradients, strict=True) if g is None}
-    return outputs, unused
+    used = _parameters_behind(_tensors(outputs))
+    return outputs, {name for name, p in shadow.named_parameters() if id(p) not in used}
+
+
+def _parameters_behind(outputs: list[Tensor]) -> set[int]:
+    """Identities of the parameters that the graph of operations behind `outputs` ends in."""
+    found: set[int] = set()
+    waiting = [output.grad_fn for output in outputs]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        if hasattr(node, "variable"):  # the node that gathers a parameter's gradient
+            found.add(id(node.variable))
+        new = {following for following, _ in node.next_functions} - seen
+        seen |= new
+        waiting += new
+    return found
 
 
 def _tensors(outputs: object) -> list[Tensor]:

@@ -33,6 +33,7 @@ class RetrievalTask(pl.LightningModule):
         backbone_lr: learning rate of the backbone; None takes the optimizer's.
         neck_lr: learning rate of pooling and neck; None takes the optimizer's.
         head_lr: learning rate of the class centres; None takes the optimizer's.
+        decay_norms: whether weight decay acts on biases and normalisation weights too.
         freeze_batchnorm: the backbone's BatchNorm keeps its statistics.
         freeze_backbone_epochs: for so many epochs only pooling, neck and head learn.
         freeze_stages: so many first groups of the backbone's layers (stem, stage 1, …) never
@@ -54,6 +55,7 @@ class RetrievalTask(pl.LightningModule):
         backbone_lr: float | None = None,
         neck_lr: float | None = None,
         head_lr: float | None = None,
+        decay_norms: bool = True,
         freeze_batchnorm: bool = False,
         freeze_backbone_epochs: int = 0,
         freeze_stages: int = 0,
@@ -74,6 +76,7 @@ class RetrievalTask(pl.LightningModule):
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._learning_rates = {"backbone": backbone_lr, "neck": neck_lr, "head": head_lr}
+        self._decay_norms = decay_norms
         self._collectors: list[EmbeddingCollector] = []
         self._batchnorm_is_frozen = freeze_batchnorm
         self._still: list[nn.Module] = []
@@ -94,7 +97,9 @@ class RetrievalTask(pl.LightningModule):
             "neck": [self.embedder.pooling, self.embedder.neck],
             "head": [self.loss],
         }
-        optimizer = self._make_optimizer(parameter_groups(parts, self._learning_rates))
+        optimizer = self._make_optimizer(
+            parameter_groups(parts, self._learning_rates, self._decay_norms)
+        )
         schedule = self._make_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
@@ -132,8 +137,8 @@ class RetrievalTask(pl.LightningModule):
         """Starts with no embeddings of queries and gallery."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self._collectors = [
-            EmbeddingCollector(len(data.query_labels)),
-            EmbeddingCollector(len(data.gallery_labels)),
+            EmbeddingCollector(len(labels), self.embedder.embedding_dim, self.device)
+            for labels in (data.query_labels, data.gallery_labels)
         ]
 
     def validation_step(

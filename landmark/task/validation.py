@@ -10,12 +10,19 @@ from landmark.metric.relevance import hits_by_label
 
 
 class EmbeddingCollector:
-    """Gathers the unit-length embeddings of one split, over batches and over processes."""
+    """Gathers the unit-length embeddings of one split, over batches and over processes.
 
-    def __init__(self, rows: int) -> None:
+    Args:
+        rows: N, photos of the split.
+        dim: D, dimension of the embeddings.
+        device: where the embeddings are.
+    """
+
+    def __init__(self, rows: int, dim: int, device: torch.device | None = None) -> None:
         self._size = rows
-        self._rows: list[Tensor] = []
-        self._embeddings: list[Tensor] = []
+        # A process may get no photo of a small split: it still takes part in gathering.
+        self._rows = [torch.empty(0, dtype=torch.int64, device=device)]
+        self._embeddings = [torch.empty(0, dim, device=device)]
 
     def add(self, rows: Tensor, embeddings: Tensor) -> None:
         """Takes the embeddings (B, D) of the table's `rows` (B,)."""

@@ -1,0 +1,195 @@
+"""Every YAML composes, says its keys as its constructor does, and instantiates."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+SCRIPTS = ("train", "extract", "rerank", "score")
+OF_SCRIPT = {"extract": "extract", "search": "rerank", "rerank": "rerank"}
+# What the scripts add to a group's own settings.
+ADDED = {
+    "model": {"pooling", "weights", "image_size"},
+    "loss": {"embedding_dim", "num_classes"},
+    "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
+    "schedule": {"optimizer", "total_steps"},
+}
+OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "schedule", "extract")
+OWN_GROUPS += ("search", "rerank")
+
+
+def choices(group):
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def composed(script, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(script, overrides=list(overrides))
+
+
+def node(group, choice):
+    """The group's node of the script that uses it."""
+    config = composed(OF_SCRIPT.get(group, "train"), f"{group}={choice}")
+    if group in ("rerank", "callback"):
+        return config[group][choice]
+    return config[group]
+
+
+EVERY = [
+    (folder.name, file.stem)
+    for folder in sorted(CONF.iterdir())
+    if folder.is_dir() and folder.name != "experiment"
+    for file in sorted(folder.glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_composes_with_its_defaults(script):
+    assert composed(script)
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY)
+def test_a_choice_composes_with_one_target_and_a_comment(group, choice):
+    settings = node(group, choice)
+    text = (CONF / group / f"{choice}.yaml").read_text()
+    assert text.startswith("#")
+    assert text.count("_target_") == (0 if "auto, _self_" in text else 1)
+    assert "${" not in text
+    assert settings["_target_"]
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in EVERY if pair[0] in OWN_GROUPS])
+def test_a_choice_holds_the_constructors_keys_and_defaults(group, choice):
+    settings = node(group, choice)
+    module, _, name = settings["_target_"].rpartition(".")
+    target = getattr(importlib.import_module(module), name)
+    # A class without a constructor of its own takes nothing.
+    bare = getattr(target, "__init__", None) is torch.nn.Module.__init__
+    parameters = {} if bare else inspect.signature(target).parameters
+    assert not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    keys = {key for key in settings if not key.startswith("_")}
+    assert keys == set(parameters) - ADDED.get(group, set())
+
+
+@pytest.mark.parametrize("group", ["loss", "pooling", "image", "optimizer", "trainer", "sampler"])
+def test_an_unknown_key_is_refused(group):
+    with pytest.raises(ConfigCompositionException):
+        composed("train", f"{group}.no_such_key=1")
+
+
+@pytest.mark.parametrize("choice", choices("loss"))
+def test_losses_do_a_forward_pass(choice):
+    loss = instantiate(node("loss", choice))(embedding_dim=8, num_classes=5)
+    value = loss(torch.randn(4, 8), torch.tensor([0, 4, 2, 1]))
+    assert value.ndim == 0
+    assert torch.isfinite(value)
+
+
+@pytest.mark.parametrize("choice", choices("sampler"))
+def test_samplers_give_batches(choice):
+    size = 32 if choice == "per_class" else 4
+    sampler = instantiate(node("sampler", choice))(
+        groups=np.zeros(40, int), labels=np.arange(40) % 10, batch_size=size, seed=0
+    )
+    rows = [row for batch in sampler for row in batch]
+    assert len(list(sampler)) == len(sampler)
+    assert set(rows) <= set(range(40))
+
+
+@pytest.mark.parametrize("choice", choices("image"))
+def test_image_formats_read_a_photo(choice, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (90, 60), (10, 200, 30)).save(tmp_path / "photo.jpg")
+    image = instantiate(node("image", choice))
+    group = int(image.groups(np.array([90]), np.array([60]))[0])
+    width, height = image.size(group)
+    assert image.image(tmp_path / "photo.jpg", (width, height)).shape == (3, height, width)
+    assert image.train_image(tmp_path / "photo.jpg", group, 0).shape == (3, height, width)
+
+
+@pytest.mark.parametrize("choice", choices("data"))
+def test_data_sources_are_made_without_reading(choice, tmp_path):
+    settings = node("data", choice)
+    missing = [key for key in settings if OmegaConf.is_missing(settings, key)]
+    source = instantiate(settings, **dict.fromkeys(missing, str(tmp_path)))
+    assert callable(source.read)
+    assert callable(source.validation)
+
+
+@pytest.mark.parametrize("choice", choices("optimizer"))
+@pytest.mark.parametrize("schedule", choices("schedule"))
+def test_optimizers_and_schedules_take_a_step(choice, schedule):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = instantiate(node("optimizer", choice))([weight])
+    scheduler = instantiate(node("schedule", schedule))(optimizer, 10)
+    (weight**2).sum().backward()
+    optimizer.step()
+    scheduler.step()
+    assert not torch.equal(weight.detach(), torch.ones(3))
+
+
+@pytest.mark.parametrize("choice", choices("trainer"))
+def test_trainers_are_made_or_say_what_is_missing(choice, tmp_path):
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    make = instantiate(node("trainer", choice))
+    if choice in ("gpu", "ddp") and not torch.cuda.is_available():
+        with pytest.raises(MisconfigurationException, match="gpu"):
+            make(default_root_dir=tmp_path, logger=False)
+        return
+    trainer = make(default_root_dir=tmp_path, logger=False)
+    assert trainer.max_epochs == 5
+
+
+@pytest.mark.parametrize("choice", choices("logger"))
+def test_loggers_are_made(choice, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = instantiate(node("logger", choice))(save_dir=tmp_path)
+    assert logger.name is not None
+
+
+@pytest.mark.parametrize("choice", choices("callback"))
+def test_callbacks_are_made(choice):
+    from pytorch_lightning import Callback
+
+    assert isinstance(instantiate(node("callback", choice)), Callback)
+
+
+@pytest.mark.parametrize("choice", choices("rerank") + choices("search"))
+def test_rerankers_and_searches_run(choice):
+    from landmark.rerank.retrieval import Retrieval
+
+    rng = np.random.default_rng(0)
+    query, gallery, train = (
+        (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
+        for x in (rng.standard_normal((n, 6)) for n in (3, 20, 12))
+    )
+    search = instantiate(node("search", "flat"))
+    rows, scores = search(query, gallery, 10)
+    retrieval = Retrieval(query, gallery, rows, scores, search, train, np.arange(12) % 4)
+    if choice in choices("rerank"):
+        retrieval = instantiate(node("rerank", choice))(retrieval)
+    assert retrieval.rows.shape == (3, 10)
+
+
+@pytest.mark.parametrize("choice", choices("experiment"))
+def test_experiments_compose(choice):
+    config = composed("train", f"experiment={choice}")
+    assert config.model.backbone
+
+
+@pytest.mark.parametrize("choice", choices("extract"))
+def test_extractions_describe(choice):
+    method = instantiate(node("extract", choice))
+    images = [torch.rand(2, 3, 8, 8) for _ in method.scales]
+    descriptors = method(lambda batch: batch.mean((2, 3)), images)
+    torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2))
