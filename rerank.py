@@ -44,7 +44,7 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.rerank.stores import Stores
     from landmark.rerank.truth import truth_of
 
-    check_free(output, config.overwrite)
+    check_free(output, config.overwrite, marker="meta.json")
     search = instantiate(config.search)
     chain = {str(name): instantiate(settings) for name, settings in chain_of(config).items()}
     needs_train = [name for name, step in chain.items() if getattr(step, "needs_train", False)]
@@ -74,7 +74,7 @@ def rerank(config: DictConfig, output: Path) -> None:
         meta=record(config, {name: store.meta for name, store in stores.by_name.items()}),
         metrics=metrics,
     )
-    with replace_folder(output, config.overwrite) as folder:
+    with replace_folder(output, config.overwrite, marker="meta.json") as folder:
         rankings.write_into(folder)
         write_retrieval(folder / "submission.csv", rankings, k=100)
 

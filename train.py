@@ -33,7 +33,6 @@ def main(config: DictConfig) -> float | None:
 def train(config: DictConfig, folder: Path) -> float | None:
     """One training run from photos to `folder/embedder`."""
     import json
-    import logging
 
     import pytorch_lightning as pl
 
@@ -42,8 +41,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
     from landmark.task.resume import checkpoint_to_resume
     from landmark.task.training import checkpoints, fit, initialise
 
-    # The run has a summary of its own.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     resume_from = checkpoint_to_resume(folder, settings(config), config.overwrite)
 
@@ -99,6 +97,16 @@ def train(config: DictConfig, folder: Path) -> float | None:
         resume_from=resume_from,
         choices=chosen(config),
     )
+
+
+def quieten() -> None:
+    """Leaves out what Lightning says of itself: the run has a summary of its own."""
+    import logging
+    import warnings
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for words in (".*Experiment logs directory", ".*LeafSpec", ".*does not have many workers"):
+        warnings.filterwarnings("ignore", words)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

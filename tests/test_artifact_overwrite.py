@@ -47,14 +47,16 @@ def test_a_marker_is_asked_for_only_where_something_lies(tmp_path):
         check_free(tmp_path, marker="meta.json")
 
 
+def finish_late(place):
+    with replace_folder(place) as temporary:
+        (temporary / "mine").write_text("late")
+        place.mkdir()
+        (place / "theirs").write_text("first")
+
+
 def test_what_another_process_wrote_meanwhile_is_kept(tmp_path):
-    with (
-        pytest.raises(UserMistake, match="is there already"),
-        replace_folder(tmp_path / "s") as new,
-    ):
-        (new / "mine").write_text("late")
-        (tmp_path / "s").mkdir()
-        (tmp_path / "s" / "theirs").write_text("first")
+    with pytest.raises(UserMistake, match="is there already"):
+        finish_late(tmp_path / "s")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["theirs"]
 
@@ -79,7 +81,7 @@ def test_settings_that_cannot_be_recorded_stop_before_the_vectors(tmp_path, meta
 def test_a_width_that_is_no_number_of_pixels_is_named(tmp_path, side):
     table = tmp_path / "t.csv"
     table.write_text(f"id,path,width,height\na,a.jpg,,0\nb,b.jpg,640,480\nc,c.jpg,{side},480\n")
-    with pytest.raises(UserMistake, match=rf"t\.csv: width '?{side}(\.0)?'? in row 3 is no number"):
+    with pytest.raises(UserMistake, match=rf"t\.csv: width {side}(\.0)? in row 3 is no number"):
         read_table(table)
     table.write_text("id,path,width,height\na,a.jpg,,0\nb,b.jpg,640,480\n")
     read = read_table(table)

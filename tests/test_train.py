@@ -1,0 +1,350 @@
+"""The road walked end to end on a tiny drawn world: train, extract, search, re-rank, submit."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.rankings import Rankings
+from landmark.artifact.submission import read_retrieval
+from landmark.mistake import UserMistake
+from landmark.report.comparison import comparison
+from landmark.report.submission import checked_submission
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = [
+    "data.landmarks=5",
+    "data.photos=12",
+    "data.scale=0.5",
+    "model=resnet18",
+    "model.embedding_dim=16",
+    "image=px96",
+    "image.sizes=[[64,64]]",
+    "batch_size=8",
+    "workers=0",
+    "trainer=cpu",
+    "trainer.enable_progress_bar=false",
+]
+
+
+def run(script, *overrides, cwd, status=0):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / script), *overrides],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+    )
+    assert result.returncode == status, result.stderr
+    return result
+
+
+def weights(folder):
+    return load_file(folder / "embedder" / "weights.safetensors")
+
+
+def assert_same_weights(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(
+            value, other[name], msg=lambda text, n=name: f"{n}: {text}", **tolerance
+        )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with one trained run and its stores."""
+    cwd = tmp_path_factory.mktemp("road")
+    result = run(
+        "train.py",
+        *TINY,
+        "trainer.max_epochs=2",
+        "callback=ema",
+        "callback.ema.decay=0.9",
+        "hydra.run.dir=runs/one",
+        cwd=cwd,
+    )
+    (cwd / "printed.txt").write_text(result.stdout)
+    for split in ("query", "gallery", "train"):
+        run(
+            "extract.py",
+            "embedder=runs/one/embedder",
+            f"split={split}",
+            f"output=stores/{split}",
+            "workers=0",
+            "extract.scales=[1,1.5]",
+            cwd=cwd,
+        )
+    return cwd
+
+
+def test_a_run_says_what_it_does_and_last_where_it_wrote(place):
+    lines = (place / "printed.txt").read_text().splitlines()
+    assert any(line.startswith("photos") and "5 landmarks" in line for line in lines)
+    assert any(line.startswith("steps") and "2 epochs" in line for line in lines)
+    assert lines[-1] == "wrote runs/one"
+
+
+def test_the_run_folder_holds_what_the_design_says(place):
+    folder = place / "runs" / "one"
+    assert (folder / ".hydra" / "config.yaml").is_file()
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows if row["val/map_at_100"]] == ["0", "1"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+    ]
+    assert sorted(path.name for path in (folder / "embedder").iterdir()) == [
+        "classes.csv",
+        "embedder.yaml",
+        "weights.safetensors",
+    ]
+    assert not any(name.startswith("loss") for name in weights(folder))
+    description = yaml.safe_load((folder / "embedder" / "embedder.yaml").read_text())
+    assert description["model"]["embedding_dim"] == 16
+    assert description["image"]["interpolation"] == "bicubic"
+    assert len((folder / "embedder" / "classes.csv").read_text().splitlines()) == 6
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_alone(place):
+    checkpoint = torch.load(place / "runs/one/checkpoints/last.ckpt", weights_only=True)
+    assert json.loads(checkpoint["settings"])["batch_size"] == 8
+    assert "current_model_state" in checkpoint
+
+
+def test_descriptors_are_those_of_the_embedder_in_the_tables_order(place):
+    from PIL import Image
+
+    from landmark.data import Toy
+    from landmark.model.persist import load_embedder
+
+    store = DescriptorStore.open(place / "stores" / "query")
+    table = Toy(place / "toy", landmarks=5, photos=12, scale=0.5).read("query")
+    assert store.ids.tolist() == table.rows["id"].tolist()
+    assert store.landmark_ids.tolist() == table.rows["landmark_id"].tolist()
+    assert store.meta["scales"] == [1.0, 1.5]
+    embedder, _ = load_embedder(place / "runs/one/embedder")
+    for row in range(len(store)):
+        photo = Image.open(table.root / table.rows["path"][row])
+        total = 0
+        for side in (64, 96):
+            resized = photo.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+            image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
+            with torch.no_grad():
+                total = total + embedder(image.float() / 255)
+        expected = torch.nn.functional.normalize(total, dim=1)[0].numpy()
+        # Reduced decoding differs from a full decode by less than a grey level on average.
+        assert expected @ store.vectors[row] > 0.995
+
+
+def test_a_checkpoint_extracts_like_the_embedder_written_from_it(place):
+    run(
+        "extract.py",
+        "embedder=runs/one/checkpoints/best.ckpt",
+        "split=query",
+        "workers=0",
+        "output=stores/again",
+        "extract.scales=[1,1.5]",
+        cwd=place,
+    )
+    one, other = (DescriptorStore.open(place / "stores" / name) for name in ("query", "again"))
+    np.testing.assert_array_equal(one.vectors, other.vectors)
+
+
+def test_half_precision_vectors_and_flip(place):
+    run(
+        "extract.py",
+        "embedder=runs/one/embedder",
+        "split=query",
+        "workers=0",
+        "dtype=float16",
+        "extract=single",
+        "extract.flip=true",
+        "output=stores/half",
+        cwd=place,
+    )
+    store = DescriptorStore.open(place / "stores" / "half")
+    assert store.vectors.dtype == np.float16
+    assert store.meta["flip"] is True
+
+
+def test_the_chain_prints_a_line_a_step_and_writes_a_submission(place):
+    result = run(
+        "rerank.py",
+        "query=stores/query",
+        "gallery=stores/gallery",
+        "train=stores/train",
+        "rerank=[alpha_qe,two_stage]",
+        "rerank.alpha_qe.n=3",
+        "output=rankings",
+        cwd=place,
+    )
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines if "mAP@100" in line] == [
+        "search",
+        "alpha_qe",
+        "two_stage",
+    ]
+    assert lines[-1] == "wrote rankings"
+    rankings = Rankings.open(place / "rankings")
+    assert [step["step"] for step in rankings.meta["steps"]] == ["search", "alpha_qe", "two_stage"]
+    submission = read_retrieval(place / "rankings" / "submission.csv")
+    assert list(submission) == rankings.query_ids.tolist()
+    table = comparison([("trained", str(place / "rankings"))])
+    assert [line.split()[0] for line in table.splitlines()[1:]] == ["trained", "+", "+"]
+
+
+def test_a_submission_is_checked_before_it_is_handed_in(place):
+    folder = place / "handed"
+    folder.mkdir()
+    for name in ("query", "gallery"):
+        (folder / name).symlink_to(place / "stores" / name)
+    run(
+        "rerank.py",
+        f"query={folder}/query",
+        f"gallery={folder}/gallery",
+        f"output={folder}/ranking",
+        cwd=place,
+    )
+    assert str(folder / "submission.csv") in checked_submission(folder)
+    made = folder / "ranking" / "submission.csv"
+    made.write_text(made.read_text().replace(" ", " nowhere.jpg ", 1))
+    with pytest.raises(UserMistake, match=r"nowhere\.jpg"):
+        checked_submission(folder)
+
+
+def test_a_run_that_goes_on_ends_like_one_that_never_stopped(place, monkeypatch):
+    """Stops after the first of two epochs by a time limit of steps, then the same command."""
+    sitecustomize = place / "stop"
+    sitecustomize.mkdir()
+    (sitecustomize / "sitecustomize.py").write_text(
+        "import pytorch_lightning as pl\n"
+        "end = pl.LightningModule.on_train_epoch_start\n"
+        "from landmark.task import RetrievalTask\n"
+        "start = RetrievalTask.on_train_epoch_start\n"
+        "def stop(self):\n"
+        "    if self.current_epoch == 1: raise SystemExit(9)\n"
+        "    start(self)\n"
+        "RetrievalTask.on_train_epoch_start = stop\n"
+    )
+    same = [
+        *TINY,
+        "trainer.max_epochs=2",
+        "callback=ema",
+        "callback.ema.decay=0.9",
+        "hydra.run.dir=runs/stopped",
+    ]
+    with monkeypatch.context() as context:
+        context.setenv("PYTHONPATH", str(sitecustomize))
+        run("train.py", *same, cwd=place, status=9)
+    assert not (place / "runs/stopped/embedder").exists()
+    run("train.py", *same, cwd=place)
+    assert_same_weights(
+        weights(place / "runs/one"), weights(place / "runs/stopped"), rtol=0, atol=0
+    )
+
+
+def test_another_setting_does_not_go_on(place):
+    result = run(
+        "train.py",
+        *TINY,
+        "trainer.max_epochs=2",
+        "callback=ema",
+        "callback.ema.decay=0.9",
+        "hydra.run.dir=runs/one",
+        "loss.margin=0.5",
+        cwd=place,
+        status=2,
+    )
+    assert "loss.margin" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_untrained_embedder_is_written_with_no_epochs(place):
+    run("train.py", *TINY, "trainer.max_epochs=0", "hydra.run.dir=runs/untrained", cwd=place)
+    assert not (place / "runs/untrained/checkpoints").exists()
+    assert weights(place / "runs/untrained").keys() == weights(place / "runs/one").keys()
+
+
+def test_a_run_starts_from_an_earlier_embedder(place):
+    run(
+        "train.py",
+        *TINY,
+        "trainer.max_epochs=0",
+        "init=runs/one/embedder",
+        "hydra.run.dir=runs/from_one",
+        cwd=place,
+    )
+    assert_same_weights(
+        weights(place / "runs/one"), weights(place / "runs/from_one"), rtol=0, atol=0
+    )
+    result = run(
+        "train.py",
+        *TINY,
+        "trainer.max_epochs=0",
+        "init=runs/one/embedder",
+        "model.embedding_dim=8",
+        cwd=place,
+        status=2,
+    )
+    assert "init=runs/one/embedder" in result.stderr
+
+
+def test_two_processes_train_and_validate_together(place):
+    result = run(
+        "train.py",
+        *TINY,
+        "trainer=ddp_cpu",
+        "trainer.enable_progress_bar=false",
+        "trainer.max_epochs=1",
+        "hydra.run.dir=runs/two",
+        "task.freeze_backbone_epochs=1",
+        cwd=place,
+    )
+    assert result.stdout.count("wrote runs/two") == 1
+    with (place / "runs/two/metrics.csv").open() as file:
+        scored = [row for row in csv.DictReader(file) if row["val/map_at_100"]]
+    assert len(scored) == 1
+    assert sorted(path.name for path in (place / "runs").iterdir() if path.name == "two") == ["two"]
+
+
+def test_a_sweep_gives_each_job_its_folder(place):
+    run(
+        "train.py",
+        "-m",
+        "loss=arcface,cosface",
+        *TINY,
+        "trainer.max_epochs=0",
+        "hydra.sweep.dir=runs/sweep",
+        cwd=place,
+    )
+    made = sorted((place / "runs/sweep").iterdir())
+    folders = [path for path in made if path.is_dir()]
+    assert [path.name for path in folders] == ["0", "1"]
+    for folder, loss in zip(folders, ("ArcFace", "CosFace"), strict=True):
+        assert (folder / "embedder" / "weights.safetensors").is_file()
+        assert loss in (folder / ".hydra" / "config.yaml").read_text()
+
+
+def test_other_loggers_write_beside_the_csv(place):
+    run(
+        "train.py",
+        *TINY,
+        "trainer.max_epochs=1",
+        "logger=tensorboard",
+        "hydra.run.dir=runs/logged",
+        cwd=place,
+    )
+    assert (place / "runs/logged/metrics.csv").is_file()
+    assert list((place / "runs/logged/tensorboard").glob("events*"))
