@@ -131,7 +131,7 @@ def loggers(config: DictConfig, folder: Path) -> list:
     """metrics.csv always, and the chosen logger beside it."""
     from pytorch_lightning.loggers import CSVLogger
 
-    table = CSVLogger(save_dir=folder, name="", version="")
+    table = CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=10)
     if HydraConfig.get().runtime.choices["logger"] == "csv":
         return [table]
     return [table, instantiate(config.logger)(save_dir=folder)]

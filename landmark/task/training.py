@@ -34,7 +34,7 @@ def checkpoints(folder: Path, k: int, keep: str) -> list[ModelCheckpoint]:
     )
     return [
         keeping(filename="best", monitor=f"val/map_at_{k}", mode="max"),
-        keeping(filename="last", monitor=None),
+        keeping(filename="last", monitor=None, save_on_train_epoch_end=True),
     ]
 
 
