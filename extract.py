@@ -39,7 +39,10 @@ def extract(config: DictConfig, output: Path) -> None:
     from landmark.model.persist import embedder_digest, load_embedder
 
     embedder, description = load_embedder(config.embedder)
-    image = instantiate(config.get("image") or OmegaConf.create(description["image"]))
+    settings = OmegaConf.create(config.get("image") or description["image"])
+    if settings.interpolation is None:
+        settings.interpolation = embedder.interpolation
+    image = instantiate(settings)
     method = instantiate(config.extract)
     source = instantiate(config.get("data") or data_of_run(Path(config.embedder)))
     table = source.read(config.split).with_sizes()
@@ -59,7 +62,7 @@ def extract(config: DictConfig, output: Path) -> None:
         table=table.digest,
         scales=list(method.scales),
         flip=method.flip,
-        image_sizes=[list(size) for size in image.sizes],
+        image=OmegaConf.to_container(settings),
         split=config.split,
         whitening=None,
     ) as vectors:

@@ -74,7 +74,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
         instantiate(config.optimizer),
         instantiate(config.schedule),
         embedder_description=describe_embedder(
-            model=plain(config.model),
+            model=plain(config.model) | {"image_size": list(image.size(0))},
             pooling=plain(config.pooling),
             image=plain(config.get("test_image") or config.image),
         ),

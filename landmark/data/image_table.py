@@ -85,7 +85,7 @@ class ImageTable:
 
     def groups(self, image_format: "ImageFormat") -> NDArray[np.int64]:
         """Return each photo's aspect group (N,); sizes are read only where groups differ."""
-        if len(image_format.sizes) == 1:
+        if image_format.is_uniform:
             return np.zeros(len(self), np.int64)
         rows = self.with_sizes().rows
         return image_format.groups(rows["width"].to_numpy(), rows["height"].to_numpy())

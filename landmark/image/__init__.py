@@ -2,5 +2,6 @@
 
 from landmark.image.decode import decode, read_size, resize
 from landmark.image.format import ImageFormat
+from landmark.image.longest_side import LongestSide
 
-__all__ = ["ImageFormat", "decode", "read_size", "resize"]
+__all__ = ["ImageFormat", "LongestSide", "decode", "read_size", "resize"]

@@ -12,6 +12,8 @@ from PIL import Image, ImageEnhance
 
 from landmark.image.decode import Box, Size, resize
 
+_MID_GREY = (128, 128, 128)
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -26,6 +28,9 @@ class Augmentation:
         colour_probability: how often the three are applied.
         randaugment: two operations of magnitude 9 (Cubuk et al., arXiv 1909.13719) come on top.
         flip: probability of a mirrored view.
+        grey: probability of a view without colour.
+        erasing: probability that a rectangle of 2 to 25 % of the view becomes mid-grey (random
+            erasing, Zhong et al., arXiv 1708.04896).
     """
 
     crop: float = 0.0
@@ -37,6 +42,8 @@ class Augmentation:
     colour_probability: float = 0.5
     randaugment: bool = False
     flip: float = 0.0
+    grey: float = 0.0
+    erasing: float = 0.0
 
 
 AUGMENTATIONS = {
@@ -45,12 +52,14 @@ AUGMENTATIONS = {
     "middle": Augmentation(crop=0.3, shear=4.0, brightness=0.1, contrast=0.1),
     "randaugment": Augmentation(crop=0.2, randaugment=True),
     "strong": Augmentation(
-        area=(0.3, 1.0),
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-        colour_probability=0.8,
+        area=(0.2, 1.0),
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        colour_probability=1.0,
         flip=0.5,
+        grey=0.1,
+        erasing=0.3,
     ),
 }
 
@@ -66,6 +75,7 @@ class View:
     contrast: float = 1.0
     saturation: float = 1.0
     randaugment_seed: int | None = None
+    erased: Box | None = None
 
 
 def draw_view(augmentation: Augmentation, generator: np.random.Generator) -> View:
@@ -75,14 +85,19 @@ def draw_view(augmentation: Augmentation, generator: np.random.Generator) -> Vie
     colour, flip = generator.uniform(size=2)
     seed = int(generator.integers(2**31))
     coloured = colour < augmentation.colour_probability
+    grey, erasing = generator.uniform(size=2)
+    erased = _erased_box(generator.uniform(size=4))
     return View(
         box=_view_box(augmentation, sides, places),
         flip=bool(flip < augmentation.flip),
         shear=augmentation.shear * shear,
         brightness=1 + augmentation.brightness * brightness * coloured,
         contrast=1 + augmentation.contrast * contrast * coloured,
-        saturation=1 + augmentation.saturation * saturation * coloured,
+        saturation=0.0
+        if grey < augmentation.grey
+        else 1 + augmentation.saturation * saturation * coloured,
         randaugment_seed=seed if augmentation.randaugment else None,
+        erased=erased if erasing < augmentation.erasing else None,
     )
 
 
@@ -102,6 +117,10 @@ def apply_view(
             image = enhancer(image).enhance(factor)
     if view.randaugment_seed is not None:
         image = _randaugmented(image, view.randaugment_seed)
+    if view.erased is not None:
+        left, right = (round(edge * size[0]) for edge in (view.erased[0], view.erased[2]))
+        top, bottom = (round(edge * size[1]) for edge in (view.erased[1], view.erased[3]))
+        image.paste(_MID_GREY, (left, top, right, bottom))
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else image
 
 
@@ -115,6 +134,14 @@ def _view_box(augmentation: Augmentation, sides: np.ndarray, places: np.ndarray)
         width, height = min(1.0, side * stretch), min(1.0, side / stretch)
     # With width > 1 the free space 1 - width is negative: the photo lands anywhere in the view.
     left, top = (1 - width) * places[0], (1 - height) * places[1]
+    return float(left), float(top), float(left + width), float(top + height)
+
+
+def _erased_box(draws: np.ndarray) -> Box:
+    """A rectangle in shares of the view, from four numbers in [0, 1)."""
+    side, stretch = math.sqrt(0.02 + 0.23 * draws[0]), math.exp(0.7 * (2 * draws[1] - 1))
+    width, height = min(1.0, side * stretch), min(1.0, side / stretch)
+    left, top = (1 - width) * draws[2], (1 - height) * draws[3]
     return float(left), float(top), float(left + width), float(top + height)
 
 

@@ -26,7 +26,8 @@ class ImageFormat:
         augmentation: of training images: "none"; "soft" (view of 1 ± 0.2 of each side, brightness
             ± 0.1 for half of the photos); "middle" (± 0.3, shear ± 4 degrees, brightness and
             contrast ± 0.1); "randaugment" (soft's views and two operations of magnitude 9);
-            "strong" (random resized crop of 0.3 to 1 of the area, flip, colour).
+            "strong" (random resized crop of 0.2 to 1 of the area, flip, colour ± 0.3, sometimes
+            grey, sometimes a rectangle erased).
         flip: probability of mirroring a training image; none: the augmentation's own (0.5 for
             "strong", else 0).
         interpolation: "bilinear", "bicubic", "area" or "lanczos", all low-pass filtered; none:
@@ -70,6 +71,11 @@ class ImageFormat:
         if flip is not None:
             self._views = dataclasses.replace(self._views, flip=flip)
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every photo gets the same size."""
+        return len(self.sizes) == 1
+
     def groups(self, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
         """Return each photo's aspect group (N,), 0 = the widest, from its sides in pixels (N,)."""
         ratios = np.asarray(heights, np.float64) / np.asarray(widths, np.float64)
@@ -84,7 +90,7 @@ class ImageFormat:
 
         Else each side is floored to a multiple of `multiple` and is at least `smallest`.
         """
-        width, height = self.sizes[group]
+        width, height = self.size(group)
         if scale == 1:
             return width, height
         # The 1e-9 keeps products such as 160 * 0.7 / 0.7 from falling under their own value.
@@ -119,7 +125,7 @@ class ImageFormat:
 
         The view depends on `rng_seed` (one or several integers) alone.
         """
-        size = self.sizes[group]
+        size = self.size(group)
         view = draw_view(self._views, np.random.default_rng(rng_seed))
         wanted = size
         if self._views.area is not None:

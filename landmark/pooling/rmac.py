@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from landmark.mistake import UserMistake
 
-OVERLAP = 0.4
 MOST_ALONG_LONG_SIDE = 7
 
 
@@ -27,8 +26,10 @@ def region_grid(height: int, width: int, levels: int) -> list[tuple[int, list[in
     """
     short, long = min(height, width), max(height, width)
 
-    def distance_from_overlap(count: int) -> float:
-        return abs(1 - (long - short) / (count - 1) / short - OVERLAP)
+    def distance_from_overlap(count: int) -> int:
+        # |1 - gap / (count - 1) / short - 0.4| in units of 1 / (300 short), so that ties are exact:
+        # 300 is divisible by count - 1 = 1 … 6. The fewest regions win a tie.
+        return abs(180 * short - 300 // (count - 1) * (long - short))
 
     extra = 0
     if long > short:

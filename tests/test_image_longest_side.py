@@ -1,0 +1,37 @@
+"""Photos in their own proportions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from landmark.image import LongestSide
+from landmark.mistake import UserMistake
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([(1024, 32), (480, 16)]))
+def test_a_groups_size_is_the_photos_scaled_and_rounded(width, height, choice):
+    side, multiple = choice
+    image = LongestSide(side, multiple=multiple, smallest=64)
+    group = image.groups(np.array([width]), np.array([height]))[0]
+    scale = side / max(width, height)
+    expected = tuple(
+        max(round(pixels * scale / multiple) * multiple, 64) for pixels in (width, height)
+    )
+    assert image.size(int(group)) == expected
+    assert image.scaled_size(int(group), 1.0) == expected
+    halved = tuple(max(pixels // 2 // multiple * multiple, 64) for pixels in expected)
+    assert image.scaled_size(int(group), 0.5) == halved
+
+
+def test_photos_are_read_at_their_groups_size(tmp_path):
+    Image.new("RGB", (600, 400)).save(tmp_path / "photo.jpg")
+    image = LongestSide(256)
+    assert not image.is_uniform
+    group = int(image.groups(np.array([600]), np.array([400]))[0])
+    assert image.image(tmp_path / "photo.jpg", image.size(group)).shape == (3, 160, 256)
+    assert image.train_image(tmp_path / "photo.jpg", group, 0).shape == (3, 160, 256)
+    with pytest.raises(UserMistake, match="side"):
+        LongestSide(0)
