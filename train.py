@@ -43,7 +43,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
 
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    resume_from = checkpoint_to_resume(folder, settings(config), config.overwrite)
+    began_with = settings(config)
+    resume_from = checkpoint_to_resume(folder, began_with, config.overwrite)
 
     source = instantiate(config.data)
     image = instantiate(config.image)
@@ -78,8 +79,11 @@ def train(config: DictConfig, folder: Path) -> float | None:
             pooling=plain(config.pooling),
             image=plain(config.get("test_image") or config.image),
         ),
-        settings=json.dumps(settings(config)),
+        settings=json.dumps(began_with),
     )
+    if config.task.freeze_backbone_epochs and config.trainer.strategy == "ddp":
+        # A frozen backbone gives no gradients, which DDP must be told.
+        config.trainer.strategy = "ddp_find_unused_parameters_true"
     trainer = instantiate(config.trainer)(
         default_root_dir=folder,
         logger=loggers(config, folder),
@@ -105,7 +109,12 @@ def quieten() -> None:
     import warnings
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for words in (".*Experiment logs directory", ".*LeafSpec", ".*does not have many workers"):
+    for words in (
+        ".*Experiment logs directory",
+        ".*LeafSpec",
+        ".*does not have many workers",
+        ".*smaller than the logging",
+    ):
         warnings.filterwarnings("ignore", words)
 
 

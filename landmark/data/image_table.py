@@ -52,6 +52,13 @@ class ImageTable:
             return []
         return sorted_landmarks(self.rows["landmark_id"])
 
+    @property
+    def landmark_ids(self) -> NDArray[np.object_] | None:
+        """Landmark of each photo (N,), None for those that have none; None without the column."""
+        if "landmark_id" not in self.rows:
+            return None
+        return self.rows["landmark_id"].to_numpy(dtype=object, na_value=None)
+
     @cached_property
     def digest(self) -> str:
         """A short hash of the rows: equal tables have equal digests."""
