@@ -105,7 +105,10 @@ def naive_adacos_scale(cosines, labels, scale: float) -> float:
         for j, z in enumerate(row)
         if j != label
     ) / len(labels)
-    angles = sorted(math.acos(row[label]) for row, label in zip(cosines, labels, strict=True))
+    angles = sorted(
+        math.acos(max(-1.0, min(1.0, row[label])))
+        for row, label in zip(cosines, labels, strict=True)
+    )
     median = angles[(len(angles) - 1) // 2]
     return math.log(average) / math.cos(min(math.pi / 4, median))
 
