@@ -136,7 +136,18 @@ def test_collector_restores_the_tables_order_and_refuses_gaps():
         collector.gather()
     collector.add(torch.tensor([0, 2]), torch.tensor([[3.0, 4.0], [0.0, -1.0]]))
     expected = [[0.6, 0.8], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]
-    torch.testing.assert_close(collector.gather(), torch.tensor(expected))
+    rows, embeddings = collector.gather()
+    assert rows.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(embeddings, torch.tensor(expected))
+
+
+def test_collector_leaves_skipped_photos_out_but_misses_no_row():
+    collector = EmbeddingCollector(3, dim=2)
+    collector.add(torch.tensor([2, -2]), torch.tensor([[0.0, 2.0], [5.0, 0.0]]))
+    collector.add(torch.tensor([0]), torch.tensor([[1.0, 0.0]]))
+    rows, embeddings = collector.gather()
+    assert rows.tolist() == [0, 2]
+    torch.testing.assert_close(embeddings, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
 
 
 def make_task(**options):

@@ -151,10 +151,16 @@ class RetrievalTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Searches and logs `val/map_at_k` and `val/top_1`."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        query, gallery = (collector.gather() for collector in self._collectors)
+        (query_rows, query), (gallery_rows, gallery) = (
+            collector.gather() for collector in self._collectors
+        )
         self._collectors = []
         metrics = retrieval_metrics(
-            query, gallery, data.query_labels, data.gallery_labels, k=self.k
+            query,
+            gallery,
+            data.query_labels[query_rows.cpu().numpy()],
+            data.gallery_labels[gallery_rows.cpu().numpy()],
+            k=self.k,
         )
         # Every process computed the same numbers from the same gathered embeddings.
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, prog_bar=True)
