@@ -115,6 +115,11 @@ class LandmarkData(pl.LightningDataModule):
         """Whether there are both queries and a gallery."""
         return bool(len(self.query_table) and len(self.gallery_table))
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether a validation query has a photo of its landmark to find."""
+        return bool(np.isin(self.query_labels, self.gallery_labels).any())
+
     @cached_property
     def classes(self) -> list[str]:
         """Landmark ids, place = label; numeric ids in the order of their values."""

@@ -79,10 +79,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): tensor for key, tensor in inner.items()}
 
 
-def read_checkpoint(path: Path) -> dict:
-    """The dictionary in a file of torch.save, with plain types and tensors only."""
+def read_checkpoint(path: Path, mmap: bool = False) -> dict:
+    """The dictionary in a file of torch.save, with plain types and tensors only.
+
+    Args:
+        path: the file.
+        mmap: leave the tensors on disk until they are used.
+
+    Raises:
+        UserMistake: damaged, or holding anything else, which is never executed.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserMistake(
             f"{path} cannot be read: it is damaged or holds more than plain tensors; "
