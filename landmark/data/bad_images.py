@@ -33,6 +33,11 @@ def skipped_row(row: int) -> int:
     return -row - 1
 
 
+def reason_of(mistake: str, photo: str) -> str:
+    """What a mistake says of a photo file, without its path and without what to do about it."""
+    return mistake.removeprefix(f"{photo}: ").partition("; ")[0]
+
+
 class BadImageList:
     """A CSV of skipped photos (id, path, reason), to which several processes append.
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from landmark.data.bad_images import BadImageList, skipped_row
+from landmark.data.bad_images import BadImageList, reason_of, skipped_row
 from landmark.data.image_table import ImageTable
 from landmark.image.decode import Box
 from landmark.image.format import ImageFormat
@@ -45,7 +45,8 @@ class _Photos:
         if not self.skips:
             raise mistake
         if self._bad_images is not None:
-            self._bad_images.note(self.ids[row].as_py(), self.paths[row].as_py(), str(mistake))
+            reason = reason_of(str(mistake), self.path(row))
+            self._bad_images.note(self.ids[row].as_py(), self.paths[row].as_py(), reason)
 
 
 class PhotoDataset(Dataset[tuple[torch.Tensor, int, int]]):

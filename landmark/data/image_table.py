@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.artifact.digest import digest_of_table
+from landmark.data.bad_images import reason_of
 from landmark.mistake import UserMistake
 
 if TYPE_CHECKING:  # tables are read without torch
@@ -113,7 +114,11 @@ class ImageTable:
         out = sorted(reasons)
         if len(out) == len(self):
             raise UserMistake(f"{reasons[out[0]]} (and so are all {len(self):,} photos)")
-        taken = self.rows.iloc[out][["id", "path"]].assign(reason=[reasons[row] for row in out])
+        taken = self.rows.iloc[out][["id", "path"]]
+        taken["reason"] = [
+            reason_of(reasons[row], f"{self.root}/{path}")
+            for row, path in zip(out, taken["path"], strict=True)
+        ]
         rows = self.rows.drop(index=self.rows.index[out]).reset_index(drop=True)
         skipped = pd.concat([self.skipped, taken], ignore_index=True)
         return dataclasses.replace(self, rows=rows, skipped=skipped)

@@ -4,6 +4,7 @@ import importlib.util
 import pickle
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict:
         UserMistake: damaged, or holding anything else, which is never executed.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles, which are refused just below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserMistake(
             f"{path} cannot be read: it is damaged or holds more than plain tensors; "
