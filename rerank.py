@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from landmark.command import plain_mistakes, refuse_lists, run, unused_folder
+from landmark.command import plain_mistakes, refuse_lists, run
+from landmark.job import unused_folder
 from landmark.mistake import UserMistake
 
 

@@ -7,8 +7,6 @@ python train.py -m loss=arcface,cosface,adacos model=fishnet,resnet101
 python train.py --help
 """
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from landmark.command import plain_mistakes, refuse_lists, run
+from landmark.job import run_as_single_job
 from landmark.mistake import UserMistake
 
 
@@ -32,7 +31,10 @@ def main(config: DictConfig) -> float | None:
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
     if HydraConfig.get().mode == RunMode.MULTIRUN and has_several_processes(config):
-        return train_as_single_run(folder)
+        from landmark.task.resume import read_result
+
+        run_as_single_job(__file__, HydraConfig.get().overrides.task, folder)
+        return read_result(folder)
     return train(config, folder)
 
 
@@ -47,6 +49,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
     from landmark.data.bad_images import BadImageList
     from landmark.model.persist import describe_embedder
     from landmark.task.checkpoint_file import WholeCheckpointIO
+    from landmark.task.quiet import quieten
     from landmark.task.resume import checkpoint_to_resume, clear, is_finished, read_result
     from landmark.task.training import checkpoints, fit, initialise
 
@@ -131,39 +134,6 @@ def train(config: DictConfig, folder: Path) -> float | None:
 def has_several_processes(config: DictConfig) -> bool:
     """Whether Lightning may start more processes than this one."""
     return config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
-
-
-def train_as_single_run(folder: Path) -> float | None:
-    """Runs a job of a sweep by a command of its own, with that job's settings and folder.
-
-    Lightning starts the other processes with the command line of this one. In a sweep that is the
-    whole sweep's, and they would begin the sweep again.
-    """
-    from landmark.task.resume import read_result
-
-    overrides = HydraConfig.get().overrides.task
-    place = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    ended = subprocess.run([sys.executable, __file__, *overrides, *place], check=False)
-    if ended.returncode != 0:
-        sys.exit(ended.returncode)
-    return read_result(folder)
-
-
-def quieten() -> None:
-    """Leaves out what Lightning says of itself: the run has a summary of its own."""
-    import logging
-    import warnings
-
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for words in (
-        ".*Experiment logs directory",
-        ".*LeafSpec",
-        ".*does not have many workers",
-        ".*smaller than the logging",
-        ".*dataloader is not resumable",  # ours is, by the batch sampler's start batch
-        ".*Checkpoint directory",
-    ):
-        warnings.filterwarnings("ignore", words)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from landmark.mistake import UserMistake
@@ -28,28 +27,6 @@ _REFUSED_BY_DISK = {
     errno.EISDIR,
     errno.ENAMETOOLONG,
 }
-_folders_in_use: dict[str, Path] = {}
-
-
-def unused_folder(wish: str) -> Path:
-    """Makes and returns the folder `wish`, or `wish-2`, `wish-3` … where another process was first.
-
-    Jobs started in the same second get different folders. Asked again, a process gets its own.
-    """
-    if wish not in _folders_in_use:
-        number = 1
-        while wish not in _folders_in_use:
-            folder = Path(wish if number == 1 else f"{wish}-{number}")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                folder.mkdir()
-                _folders_in_use[wish] = folder
-            except FileExistsError:
-                number += 1
-    return _folders_in_use[wish]
-
-
-OmegaConf.register_new_resolver("unused_folder", lambda wish: str(unused_folder(wish)))
 
 
 def run(main: Callable[[], object]) -> None:

@@ -90,7 +90,7 @@ def test_a_sweep_over_two_processes_gives_each_job_one_folder_and_one_logger_run
 
 
 def test_jobs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
-    from landmark.command import unused_folder
+    from landmark.job import unused_folder
 
     monkeypatch.chdir(tmp_path)
     mine = unused_folder("runs/train/2026-01-01/00-00-00")
@@ -99,9 +99,9 @@ def test_jobs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     for _ in range(2):
         child = os.fork()
         if child == 0:
-            from landmark import command
+            from landmark import job
 
-            command._folders_in_use.clear()
+            job._folders_in_use.clear()
             made = unused_folder("runs/train/2026-01-01/00-00-00")
             os._exit(int(made.name[-1]))
         children.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
