@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from landmark.command import plain_mistakes, refuse_lists, run
+from landmark.command import plain_mistakes, refuse_lists, run, unused_folder
 from landmark.mistake import UserMistake
 
 
@@ -97,7 +97,7 @@ def default_output() -> Path:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if folder != Path.cwd():
         return folder
-    return Path("runs/rerank") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
+    return unused_folder(f"runs/rerank/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
 
 def chain_of(config: DictConfig) -> DictConfig:

@@ -7,15 +7,19 @@ python train.py -m loss=arcface,cosface,adacos model=fishnet,resnet101
 python train.py --help
 """
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from landmark.command import plain_mistakes, refuse_lists, run
+from landmark.mistake import UserMistake
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -25,9 +29,11 @@ def main(config: DictConfig) -> float | None:
     refuse_lists(HydraConfig.get().overrides.task, chains={"callback"})
     OmegaConf.resolve(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return train(
-        config, folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    )
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    if HydraConfig.get().mode == RunMode.MULTIRUN and has_several_processes(config):
+        return train_as_single_run(folder)
+    return train(config, folder)
 
 
 def train(config: DictConfig, folder: Path) -> float | None:
@@ -35,16 +41,24 @@ def train(config: DictConfig, folder: Path) -> float | None:
     import json
 
     import pytorch_lightning as pl
+    from pytorch_lightning.utilities import rank_zero_only
 
     from landmark.data import LandmarkData
+    from landmark.data.bad_images import BadImageList
     from landmark.model.persist import describe_embedder
-    from landmark.task.resume import checkpoint_to_resume
+    from landmark.task.checkpoint_file import WholeCheckpointIO
+    from landmark.task.resume import checkpoint_to_resume, clear, is_finished, read_result
     from landmark.task.training import checkpoints, fit, initialise
 
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    began_with = settings(config)
-    resume_from = checkpoint_to_resume(folder, began_with, config.overwrite)
+    began_with = plain(config)
+    if is_finished(folder, began_with, config.overwrite):
+        print(f"is trained already\nwrote {folder}")
+        return read_result(folder)
+    if config.overwrite:
+        rank_zero_only(clear)(folder)
+    resume_from, steps_done = checkpoint_to_resume(folder, began_with)
 
     source = instantiate(config.data)
     image = instantiate(config.image)
@@ -64,6 +78,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
         batch_size=config.batch_size,
         workers=config.workers,
         seed=config.seed,
+        bad_images=BadImageList(folder / "bad_images.csv"),
     )
     data.setup("fit")
     loss = instantiate(config.loss)(
@@ -80,27 +95,58 @@ def train(config: DictConfig, folder: Path) -> float | None:
             image=plain(config.get("test_image") or config.image),
         ),
         settings=json.dumps(began_with),
+        seed=config.seed,
     )
     if config.task.freeze_backbone_epochs and config.trainer.strategy == "ddp":
         # A frozen backbone gives no gradients, which DDP must be told.
         config.trainer.strategy = "ddp_find_unused_parameters_true"
     trainer = instantiate(config.trainer)(
         default_root_dir=folder,
-        logger=loggers(config, folder),
-        callbacks=[*checkpoints(folder, task.k, config.keep), *callbacks(config)],
+        logger=loggers(config, folder, steps_done),
+        callbacks=[
+            *checkpoints(folder, task.k, config.keep, config.save_every_steps),
+            *callbacks(config),
+        ],
+        plugins=WholeCheckpointIO(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    return fit(
-        trainer,
-        task,
-        data,
-        folder,
-        keep=config.keep,
-        resume_from=resume_from,
-        choices=chosen(config),
-    )
+    if config.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
+        raise UserMistake("trainer.sync_batchnorm=true: PyTorch synchronises it on GPUs only")
+    try:
+        return fit(
+            trainer,
+            task,
+            data,
+            folder,
+            keep=config.keep,
+            resume_from=resume_from,
+            choices=chosen(config),
+        )
+    finally:
+        finish_loggers()
+
+
+def has_several_processes(config: DictConfig) -> bool:
+    """Whether Lightning may start more processes than this one."""
+    return config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
+
+
+def train_as_single_run(folder: Path) -> float | None:
+    """Runs a job of a sweep by a command of its own, with that job's settings and folder.
+
+    Lightning starts the other processes with the command line of this one. In a sweep that is the
+    whole sweep's, and they would begin the sweep again.
+    """
+    from landmark.task.resume import read_result
+
+    overrides = HydraConfig.get().overrides.task
+    place = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    ended = subprocess.run([sys.executable, __file__, *overrides, *place], check=False)
+    if ended.returncode != 0:
+        sys.exit(ended.returncode)
+    return read_result(folder)
 
 
 def quieten() -> None:
@@ -114,6 +160,8 @@ def quieten() -> None:
         ".*LeafSpec",
         ".*does not have many workers",
         ".*smaller than the logging",
+        ".*dataloader is not resumable",  # ours is, by the batch sampler's start batch
+        ".*Checkpoint directory",
     ):
         warnings.filterwarnings("ignore", words)
 
@@ -121,11 +169,6 @@ def quieten() -> None:
 def plain(config: DictConfig) -> dict[str, Any]:
     """A configuration node as dictionaries, lists and values."""
     return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-
-
-def settings(config: DictConfig) -> dict[str, Any]:
-    """What a resumed run must have in common with its beginning."""
-    return {key: value for key, value in plain(config).items() if key not in ("overwrite",)}
 
 
 def chosen(config: DictConfig) -> dict[str, str]:
@@ -136,14 +179,39 @@ def chosen(config: DictConfig) -> dict[str, str]:
     return {name: str(choices[name]) for name in shown} | {"weights": start}
 
 
-def loggers(config: DictConfig, folder: Path) -> list:
-    """metrics.csv always, and the chosen logger beside it."""
+def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:
+    """metrics.csv always, going on where the checkpoint is, and the chosen logger beside it."""
     from pytorch_lightning.loggers import CSVLogger
 
+    from landmark.task.history import carry_on_metrics
+
     table = CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=10)
-    if HydraConfig.get().runtime.choices["logger"] == "csv":
+    if steps_done:
+        carry_on_metrics(table, folder / "metrics.csv", steps_done)
+    choice = HydraConfig.get().runtime.choices["logger"]
+    if choice == "csv":
         return [table]
-    return [table, instantiate(config.logger)(save_dir=folder)]
+    options = {"id": wandb_run(folder), "resume": "allow"} if choice == "wandb" else {}
+    return [table, instantiate(config.logger)(save_dir=folder, **options)]
+
+
+def wandb_run(folder: Path) -> str:
+    """The name under which Weights & Biases keeps this run, the same when it is resumed."""
+    import secrets
+
+    file = folder / "wandb_run.txt"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4))
+    return file.read_text()
+
+
+def finish_loggers() -> None:
+    """Ends this job's run, so that the next job of a sweep begins one of its own."""
+    if HydraConfig.get().runtime.choices["logger"] == "wandb":
+        import wandb
+
+        wandb.finish()
 
 
 def callbacks(config: DictConfig) -> list:

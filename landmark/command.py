@@ -1,5 +1,6 @@
 """How every root script ends: 0 done, 2 the user's mistake in one line, 1 anything else."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence, Set
@@ -8,11 +9,47 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from landmark.mistake import UserMistake
 
 Result = TypeVar("Result")
+
+# What a disk or its permissions refuse is for the user to mend.
+_REFUSED_BY_DISK = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+_folders_in_use: dict[str, Path] = {}
+
+
+def unused_folder(wish: str) -> Path:
+    """Makes and returns the folder `wish`, or `wish-2`, `wish-3` … where another process was first.
+
+    Jobs started in the same second get different folders. Asked again, a process gets its own.
+    """
+    if wish not in _folders_in_use:
+        number = 1
+        while wish not in _folders_in_use:
+            folder = Path(wish if number == 1 else f"{wish}-{number}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir()
+                _folders_in_use[wish] = folder
+            except FileExistsError:
+                number += 1
+    return _folders_in_use[wish]
+
+
+OmegaConf.register_new_resolver("unused_folder", lambda wish: str(unused_folder(wish)))
 
 
 def run(main: Callable[[], object]) -> None:
@@ -95,6 +132,8 @@ def mistake_line(error: BaseException) -> str | None:
         line = _composition_line(error)
     elif type(error).__name__ == "MisconfigurationException":
         line = f"trainer: {error}"
+    elif isinstance(error, OSError) and error.errno in _REFUSED_BY_DISK and error.filename:
+        line = f"{error.filename}: {error.strerror}; make room there or choose another place"
     elif isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
         line = str(error)
     else:

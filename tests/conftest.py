@@ -13,3 +13,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no reference answers at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def scripts():
+    """Runs the root scripts: `scripts.run("train.py", "loss=arcface", cwd=tmp_path)`."""
+    from forked import Scripts
+
+    running = Scripts()
+    yield running
+    running.close()
