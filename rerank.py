@@ -64,9 +64,9 @@ def rerank(config: DictConfig, output: Path) -> None:
     for step in steps(lambda: stores.search(search, config.k), chain, truth):
         print(step.line(before, truth.labels if truth else {}), flush=True)
         figures.append({"step": step.name, "seconds": step.seconds, **step.metrics})
-        report.add(
-            step.name, step.retrieval.rows, step.retrieval.scores, step.seconds, step.metrics
-        )
+        rows, scores = step.retrieval.rows, step.retrieval.scores
+        precision = truth.average_precision(rows) if truth else None
+        report.add(step.name, rows, scores, step.seconds, step.metrics, precision)
         before = step
     metrics = {**step.metrics, "steps": figures}
     accuracy = truth.nearest_accuracy(stores, search) if truth else None

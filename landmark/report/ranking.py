@@ -21,13 +21,10 @@ class Judge(Protocol):
     """What is known of the right answers.
 
     Attributes:
-        headline: the figure that is the mean of `average_precision`.
+        headline: the figure that matters most, a mean average precision.
     """
 
     headline: str
-
-    def average_precision(self, rows: np.ndarray) -> np.ndarray:
-        """(Q, K) rows, -1 pads → (Q,), NaN for a query without answer."""
 
     def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(q,) queries and (q, K) rows → (q, K) `right`, `easy`, `hard`, `wrong`, `junk`, …."""
@@ -57,6 +54,7 @@ class RankingReport:
         scores: NDArray[np.floating],
         seconds: float,
         metrics: Mapping[str, float],
+        precision: NDArray[np.floating] | None = None,
     ) -> None:
         """Takes what one step found.
 
@@ -66,8 +64,9 @@ class RankingReport:
             scores: (Q, K) their scores.
             seconds: what the step took.
             metrics: its figures.
+            precision: (Q,) the average precisions that the headline figure is the mean of, NaN
+                for a query that nothing answers; None: not known.
         """
-        precision = None if self.judge is None else self.judge.average_precision(rows)
         first = slice(None), slice(self.results)
         self._steps.append(
             # Copies: a slice would keep all of the step's rows in memory.
