@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from landmark.mistake import UserMistake
 from landmark.report.choice import choose
+from landmark.report.curves import curves_figure
 from landmark.report.overview import FoundStep, changed, flat, headline, histogram, told_apart
 from landmark.report.page import Figure
 from landmark.report.photos import Entry, Photo
+from landmark.report.picture import write_png
 from landmark.report.ranking import RankingReport
 from landmark.rerank.truth import LandmarkTruth, RevisitedTruth
 
@@ -428,3 +431,29 @@ def test_each_thumbnail_is_its_own_photo_made_small(world, tmp_path):
         assert image.size == (longest, round(height * longest / width))
         colour = (int(row) * 5 % 256, int(row) * 37 % 256, 90 if letter == "q" else 160)
         assert np.abs(np.asarray(image).mean((0, 1)) - colour).max() < 6
+
+
+def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(world, tmp_path):
+    resource = pytest.importorskip("resource", reason="limits the size of files")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sides = [Side(world[3], letter, [""] * GALLERY) for letter in "qg"]
+    report = RankingReport()
+    for name, (rows, scores) in zip(("search", "alpha_qe"), world[2], strict=True):
+        report.add(name, rows, scores, 0.1, {})
+    for side in sides:
+        side.entries(np.arange(GALLERY))  # draws the photos
+    figure = curves_figure_of(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UserMistake, match=r"report\.html: cannot be written \(File too large"):
+            report.write(tmp_path / "out" / "report.html", *sides, META)
+        with pytest.raises(UserMistake, match=r"curves\.png: cannot be written \(File too large"):
+            write_png(figure, tmp_path / "out" / "curves.png", dpi=150)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def curves_figure_of(folder):
+    (folder / "metrics.csv").write_text("step,train/loss\n1,2\n2,1\n")
+    return curves_figure(folder / "metrics.csv")

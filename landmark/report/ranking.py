@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmark.artifact.atomic import replace_file
+from landmark.mistake import UserMistake
 from landmark.report.assembly import Side, assemble
 from landmark.report.choice import choose
 from landmark.report.overview import FoundStep
@@ -115,5 +116,8 @@ class RankingReport:
             meta,
             nearest_train_accuracy,
         )
-        with replace_file(path) as temporary:
-            temporary.write_text(render(page), encoding="utf-8")
+        try:
+            with replace_file(path) as temporary:
+                temporary.write_text(render(page), encoding="utf-8")
+        except OSError as error:  # a full disk says so without a file's name
+            raise UserMistake(f"{path}: cannot be written ({error.strerror})") from error
