@@ -31,6 +31,8 @@ def main(config: DictConfig) -> None:
         raise UserMistake(f"{missing[0]}: a value is needed, say {missing[0]}=…")
     if config.k < 1:
         raise UserMistake(f"k={config.k} must be 1 or more")
+    if config.report < 0:
+        raise UserMistake(f"report={config.report} must be 0 (no report.html) or more")
     output = Path(config.output) if config.output else default_output()
     rerank(config, output)
     print(f"wrote {output}")
@@ -41,6 +43,8 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.artifact.atomic import check_free, replace_folder
     from landmark.artifact.rankings import Rankings
     from landmark.artifact.submission import write_retrieval
+    from landmark.report.photos import sides
+    from landmark.report.ranking import RankingReport
     from landmark.rerank.chain import steps
     from landmark.rerank.stores import Stores
     from landmark.rerank.truth import truth_of
@@ -52,13 +56,18 @@ def rerank(config: DictConfig, output: Path) -> None:
     if needs_train and not config.train:
         raise UserMistake(f"rerank={needs_train[0]} needs photos of known landmarks: train=STORE")
     stores = Stores.open(config.query, config.gallery, config.train, config.allow_mixed)
-    truth = truth_of(stores, instantiate(config.get("data")))
+    source = instantiate(config.get("data"))
+    truth = truth_of(stores, source)
     print(stores, flush=True)
 
+    report = RankingReport(truth)
     figures, before = [], None
     for step in steps(lambda: stores.search(search, config.k), chain, truth):
         print(step.line(before, truth.labels if truth else {}), flush=True)
         figures.append({"step": step.name, "seconds": step.seconds, **step.metrics})
+        rows, scores = step.retrieval.rows, step.retrieval.scores
+        precision = truth.average_precision(rows) if truth else None
+        report.add(step.name, rows, scores, step.seconds, step.metrics, precision)
         before = step
     metrics = {**step.metrics, "steps": figures}
     accuracy = truth.nearest_accuracy(stores, search) if truth else None
@@ -78,6 +87,10 @@ def rerank(config: DictConfig, output: Path) -> None:
     with replace_folder(output, config.overwrite, marker="meta.json") as folder:
         rankings.write_into(folder)
         write_retrieval(folder / "submission.csv", rankings, k=100)
+    if config.report:
+        query, gallery = sides(stores.query, stores.gallery, source)
+        page = output / "report.html"
+        report.write(page, query, gallery, rankings.meta, accuracy, worst=config.report)
 
 
 def default_output() -> Path:

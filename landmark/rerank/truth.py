@@ -20,13 +20,32 @@ if TYPE_CHECKING:
 
 
 class Truth(ABC):
-    """Measures rankings; `labels` names the figures to show, key → words."""
+    """Measures rankings.
+
+    Attributes:
+        labels: The figures to show, key → words.
+        headline: The figure that is the mean of `average_precision`.
+    """
 
     labels: Mapping[str, str]
+    headline: str
 
     @abstractmethod
     def measure(self, rows: np.ndarray) -> dict[str, float]:
         """The figures of rankings (Q, K) of gallery rows, -1 pads."""
+
+    @abstractmethod
+    def average_precision(self, rows: np.ndarray) -> np.ndarray:
+        """The average precision of each ranking (Q, K), (Q,); NaN where nothing answers."""
+
+    @abstractmethod
+    def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What each result is to its query, (q, K) words; "" at the pads.
+
+        Args:
+            queries: Rows of the query store, (q,).
+            rows: What they found, (q, K).
+        """
 
     def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
         """Share of queries whose nearest train photo shows their landmark; None: not known."""
@@ -47,6 +66,7 @@ class LandmarkTruth(Truth):
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray) -> None:
         self.labels = {"map_at_100": "mAP@100"}
+        self.headline = "map_at_100"
         self._query_landmarks = np.asarray(query, object)
         codes = landmark_codes(np.concatenate([self._query_landmarks, gallery]))
         self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
@@ -64,6 +84,17 @@ class LandmarkTruth(Truth):
             "precision_at_10": float(gldv2.precision_at_k(hits, k=10).mean()),
             "top_1": float(hits[:, 0].mean()),
         }
+
+    def average_precision(self, rows: np.ndarray) -> np.ndarray:
+        """The average precision at 100 of each ranking (Q, K), (Q,)."""
+        hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
+        return gldv2.average_precision_at_k(hits, relevant, k=100)
+
+    def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`right`, `wrong`, or `unknown` where one of the two has no landmark, (q, K)."""
+        asked, shown = self._query[queries, None], self._gallery[np.maximum(rows, 0)]
+        cases = [rows < 0, (asked < 0) | (shown < 0), asked == shown]
+        return np.select(cases, ["", "unknown", "right"], "wrong")
 
     def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
         """Share of the queries of known landmark whose nearest train photo shows it."""
@@ -86,15 +117,34 @@ class RevisitedTruth(Truth):
 
     def __init__(self, ground_truth: Sequence[Mapping[str, Any]], positions: np.ndarray) -> None:
         self.labels = {name: f"{name} mAP" for name in ("easy", "medium", "hard")}
+        self.headline = "medium"
         self._ground_truth = ground_truth
         beyond = positions.max(initial=-1) + 1 + np.arange(len(positions))  # in no list
         self._positions = np.where(positions < 0, beyond, positions)
 
     def measure(self, rows: np.ndarray) -> dict[str, float]:
         """The mAP under the protocols `easy`, `medium` and `hard`."""
-        ranked = np.where(rows < 0, -1, self._positions[np.maximum(rows, 0)])
-        found = revisited.evaluate(ranked, self._ground_truth)
+        found = revisited.evaluate(self._in_table(rows), self._ground_truth)
         return {protocol: found[protocol]["map"] for protocol in self.labels}
+
+    def average_precision(self, rows: np.ndarray) -> np.ndarray:
+        """The average precision of each ranking (Q, K) under the medium protocol, (Q,)."""
+        found = revisited.evaluate(self._in_table(rows), self._ground_truth)
+        return found[self.headline]["average_precision"]
+
+    def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`easy`, `hard`, `junk` or `wrong`, (q, K); a photo in two lists is the first of these."""
+        ranked = self._in_table(rows)
+        kinds = np.full(rows.shape, "wrong", "<U7")
+        for place, query in enumerate(queries):
+            for kind in ("junk", "hard", "easy"):
+                kinds[place, np.isin(ranked[place], self._ground_truth[query][kind])] = kind
+        kinds[rows < 0] = ""
+        return kinds
+
+    def _in_table(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the store as rows of the data's gallery table, -1 pads kept."""
+        return np.where(rows < 0, -1, self._positions[np.maximum(rows, 0)])
 
 
 def truth_of(stores: Stores, source: "Source | None" = None) -> Truth | None:
