@@ -7,8 +7,9 @@ python train.py -m loss=arcface,cosface,adacos model=fishnet,resnet101
 python train.py --help
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from landmark.command import plain_mistakes, refuse_lists, run
 from landmark.job import run_as_single_job
 from landmark.mistake import UserMistake
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from landmark.data import LandmarkData
+    from landmark.task import RetrievalTask
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -117,6 +124,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
     )
     if config.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
         raise UserMistake("trainer.sync_batchnorm=true: PyTorch synchronises it on GPUs only")
+    draw = partial(log_pictures, trainer, task, data, folder)
     try:
         return fit(
             trainer,
@@ -126,6 +134,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
             keep=config.keep,
             resume_from=resume_from,
             choices=chosen(config),
+            at_the_end=draw,
         )
     finally:
         finish_loggers()
@@ -154,6 +163,7 @@ def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:
     from pytorch_lightning.loggers import CSVLogger
 
     from landmark.task.history import carry_on_metrics
+    from landmark.task.resume import lasting_name
 
     table = CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=10)
     if steps_done:
@@ -161,19 +171,28 @@ def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:
     choice = HydraConfig.get().runtime.choices["logger"]
     if choice == "csv":
         return [table]
-    options = {"id": wandb_run(folder), "resume": "allow"} if choice == "wandb" else {}
+    options = {"id": lasting_name(folder), "resume": "allow"} if choice == "wandb" else {}
     return [table, instantiate(config.logger)(save_dir=folder, **options)]
 
 
-def wandb_run(folder: Path) -> str:
-    """The name under which Weights & Biases keeps this run, the same when it is resumed."""
-    import secrets
+def log_pictures(
+    trainer: "pl.Trainer", task: "RetrievalTask", data: "LandmarkData", folder: Path
+) -> None:
+    """Draws the run's pictures and hands them to the loggers that show pictures."""
+    import numpy as np
+    from PIL import Image
+    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
-    file = folder / "wandb_run.txt"
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(4))
-    return file.read_text()
+    from landmark.report.run_pictures import draw_pictures
+
+    for name, file in draw_pictures(folder, task, data).items():
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(key=name, images=[str(file)])
+            elif isinstance(logger, TensorBoardLogger):
+                pixels = np.asarray(Image.open(file).convert("RGB"))
+                logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+                logger.experiment.flush()  # the fit has closed the file
 
 
 def finish_loggers() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from landmark.artifact.descriptors import DescriptorStore
@@ -94,6 +95,9 @@ def test_the_run_folder_holds_what_the_design_says(scripts, place):
         "embedder.yaml",
         "weights.safetensors",
     ]
+    for name in ("curves.png", "hardest.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.width > 200
     assert not any(name.startswith("loss") for name in weights(folder))
     description = yaml.safe_load((folder / "embedder" / "embedder.yaml").read_text())
     assert description["model"]["embedding_dim"] == 16
@@ -108,8 +112,6 @@ def test_a_checkpoint_holds_tensors_and_plain_values_alone(scripts, place):
 
 
 def test_descriptors_are_those_of_the_embedder_in_the_tables_order(scripts, place):
-    from PIL import Image
-
     from landmark.data import Toy
     from landmark.model.persist import load_embedder
 
@@ -284,4 +286,8 @@ def test_other_loggers_write_beside_the_csv(scripts, place):
         cwd=place,
     )
     assert (place / "runs/logged/metrics.csv").is_file()
-    assert list((place / "runs/logged/tensorboard").glob("events*"))
+    events = b"".join(
+        path.read_bytes() for path in (place / "runs/logged/tensorboard").glob("events*")
+    )
+    for name in ("val/map_at_100", "curves", "hardest"):
+        assert name.encode() in events

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from landmark.mistake import UserMistake
 from landmark.model.weights import read_checkpoint
 
 RESULT = "result.json"
+NAME = "run_name.txt"
 # What changes neither the weights nor the figures: a run may go on with other ones.
 _FREE = {"overwrite", "workers", "logger", "save_every_steps"}
 _FREE |= {f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")}
@@ -40,11 +42,20 @@ def is_finished(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
     return True
 
 
+def lasting_name(folder: Path) -> str:
+    """A random name that a run keeps when it goes on, written to its folder the first time."""
+    file = folder / NAME
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4))
+    return file.read_text()
+
+
 def clear(folder: Path) -> None:
     """Removes what an earlier run left in its folder, so that another can begin there."""
     for name in ("checkpoints", "embedder"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (RESULT, "metrics.csv", ".metrics.csv.before", "bad_images.csv"):
+    for name in (RESULT, NAME, "metrics.csv", ".metrics.csv.before", "bad_images.csv"):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from landmark.task.freezing import freeze_first_stages
 from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
 from landmark.task.schedule import total_steps
-from landmark.task.validation import EmbeddingCollector, retrieval_metrics
+from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metrics
 
 
 class RetrievalTask(pl.LightningModule):
@@ -45,6 +45,10 @@ class RetrievalTask(pl.LightningModule):
         imprint: before the first step each class centre becomes its photos' mean embedding.
         compile: passes the backbone through `torch.compile`.
         k: results a query in the validation's mAP.
+
+    Attributes:
+        found: rows of the queries (Q,) in their table and of the gallery photos found for each
+            (Q, k), best first, by the last validation; None before.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class RetrievalTask(pl.LightningModule):
         self.freeze_backbone_epochs = freeze_backbone_epochs
         self.k = k
         self.imprint = imprint
+        self.found: tuple[np.ndarray, np.ndarray] | None = None
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._learning_rates = {"backbone": backbone_lr, "neck": neck_lr, "head": head_lr}
@@ -169,13 +174,12 @@ class RetrievalTask(pl.LightningModule):
             collector.gather() for collector in self._collectors
         )
         self._collectors = []
+        queries, photos = query_rows.cpu().numpy(), gallery_rows.cpu().numpy()
+        rows = nearest(query, gallery, self.k).cpu().numpy()
         metrics = retrieval_metrics(
-            query,
-            gallery,
-            data.query_labels[query_rows.cpu().numpy()],
-            data.gallery_labels[gallery_rows.cpu().numpy()],
-            k=self.k,
+            rows, data.query_labels[queries], data.gallery_labels[photos], k=self.k
         )
+        self.found = queries, photos[rows]
         # Every process computed the same numbers from the same gathered embeddings.
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, prog_bar=True)
 

@@ -1,6 +1,7 @@
 """One training run: fit, choose the checkpoint, write the embedder, say what happened."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -74,9 +75,11 @@ def fit(
     keep: str,
     resume_from: Path | None,
     choices: dict[str, str],
+    at_the_end: Callable[[], None] = lambda: None,
 ) -> float | None:
     """Trains, then writes `folder/embedder` from the checkpoint that `keep` names.
 
+    The first process calls `at_the_end` once all is trained, before the run counts as finished.
     With `max_epochs` 0 nothing is trained and the untrained embedder is written.
 
     Returns:
@@ -107,6 +110,8 @@ def fit(
         best = _best_score(trainer)
     if trainer.is_global_zero:
         write_embedder(folder / "embedder", task.embedder, task.embedder_description, data.classes)
+        if trainer.max_epochs != 0:
+            at_the_end()
         _say_skipped(data)
         write_result(folder, best, task.settings)
     _say(end_summary(best, task.k, time.perf_counter() - began, folder))

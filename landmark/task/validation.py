@@ -101,14 +101,19 @@ def nearest(
 
 
 def retrieval_metrics(
-    query: Tensor, gallery: Tensor, query_labels: np.ndarray, gallery_labels: np.ndarray, k: int
+    rows: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray, k: int
 ) -> dict[str, float]:
-    """mAP@k and top-1 accuracy of searching `query` (Q, D) in `gallery` (N, D).
+    """mAP@k and top-1 accuracy of what was found.
+
+    Args:
+        rows: gallery rows found for each query, best first, (Q, K).
+        query_labels: (Q,) int.
+        gallery_labels: (N,) int.
+        k: results that count in the mAP.
 
     Returns:
         `map_at_<k>` and `top_1`, both in [0, 1].
     """
-    rows = nearest(query, gallery, k).cpu().numpy()
     hits, relevant = hits_by_label(rows, query_labels, gallery_labels)
     answerable = relevant > 0
     return {
