@@ -19,6 +19,7 @@ from landmark.mistake import UserMistake
 from landmark.model.build import build_embedder
 from landmark.pooling import GeM
 from landmark.task import RetrievalTask
+from landmark.task.blending import blend, check_share
 from landmark.task.history import carry_on_metrics
 from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
@@ -258,6 +259,22 @@ def test_resuming_needs_the_settings_of_the_beginning(tmp_path):
     assert read_result(tmp_path) == 0.5
     clear(tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_backbone_is_averaged_with_its_start():
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    start = {name: torch.randn_like(t.float()) for name, t in backbone.state_dict().items()}
+    trained = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    blend(backbone, start, 0.7)
+    for name, tensor in backbone.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            assert tensor == trained[name]
+        else:
+            torch.testing.assert_close(tensor, 0.7 * trained[name] + 0.3 * start[name])
+    for share in (0.0, 1.5, -0.1):
+        with pytest.raises(UserMistake, match=r"task\.trained_share"):
+            check_share(share)
 
 
 class _Bang:

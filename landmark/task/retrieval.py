@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder, pool
+from landmark.task.blending import check_share
 from landmark.task.freezing import freeze_first_stages
 from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
@@ -44,6 +45,8 @@ class RetrievalTask(pl.LightningModule):
             learn; nothing is computed backwards through them.
         imprint: before the first step each class centre becomes its photos' mean embedding.
         compile: passes the backbone through `torch.compile`.
+        trained_share: the backbone of the embedder that is written is this share of the trained
+            weights and the rest of those at the start, see `landmark.task.blending`.
         k: results a query in the validation's mAP.
 
     Attributes:
@@ -70,9 +73,11 @@ class RetrievalTask(pl.LightningModule):
         freeze_stages: int = 0,
         imprint: bool = False,
         compile: bool = False,
+        trained_share: float = 1.0,
         k: int = 100,
     ) -> None:
         super().__init__()
+        check_share(trained_share)
         if freeze_backbone_epochs < 0 or freeze_stages < 0:
             raise UserMistake("task.freeze_backbone_epochs and task.freeze_stages are 0 or more")
         self.embedder = embedder
@@ -83,6 +88,7 @@ class RetrievalTask(pl.LightningModule):
         self.freeze_backbone_epochs = freeze_backbone_epochs
         self.k = k
         self.imprint = imprint
+        self.trained_share = trained_share
         self.found: tuple[np.ndarray, np.ndarray] | None = None
         self._make_optimizer = optimizer
         self._make_schedule = schedule

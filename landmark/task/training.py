@@ -1,5 +1,6 @@
 """One training run: fit, choose the checkpoint, write the embedder, say what happened."""
 
+import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from landmark.data import LandmarkData
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
+from landmark.task.blending import blend
 from landmark.task.checkpoint_file import KeepLast
 from landmark.task.resume import write_result
 from landmark.task.retrieval import RetrievalTask
@@ -97,6 +99,7 @@ def fit(
     _say(start_summary(trainer, task, data, folder, choices, resume_from))
     began = time.perf_counter()
     best = None
+    start = copy.deepcopy(task.embedder.backbone.state_dict()) if task.trained_share < 1 else None
     if trainer.max_epochs != 0:
         try:
             trainer.fit(task, datamodule=data, ckpt_path=resume_from, weights_only=True)
@@ -107,6 +110,8 @@ def fit(
             raise KeyboardInterrupt
         chosen = folder / "checkpoints" / f"{keep}.ckpt"
         _load_weights(task.embedder, chosen)
+        if start is not None:
+            blend(task.embedder.backbone, start, task.trained_share)
         best = _best_score(trainer)
     if trainer.is_global_zero:
         write_embedder(folder / "embedder", task.embedder, task.embedder_description, data.classes)
