@@ -1,0 +1,25 @@
+"""How the commands on stores end: 0 done, 2 the user's mistake in one line."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from landmark.mistake import UserMistake
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a mistake in place of printing how the command is used."""
+        raise UserMistake(f"{message}; see --help")
+
+
+def run(main: Callable[[Sequence[str]], str]) -> None:
+    """Prints what `main` gives for the command line's arguments, or its mistake."""
+    try:
+        print(main(sys.argv[1:]))
+    except UserMistake as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(2)
