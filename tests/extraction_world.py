@@ -47,14 +47,15 @@ def write_embedder_into(folder: Path, seed: int = 0) -> Path:
 
 
 def write_photos(root: Path, count: int = PHOTOS) -> Path:
-    """`count` photos in five folders, of every aspect group."""
+    """`count` photos in seven folders, of every aspect group."""
     random = np.random.default_rng(count)
     for number in range(count):
-        height, width = random.integers(24, 72, 2)
-        pixels = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
-        file = root / f"{number % 5}" / f"{number:03d}.jpg"
+        width = int(random.integers(30, 60))
+        size = width, int(width * (0.6, 0.72, 1.0, 1.4, 1.6)[number % 5])
+        patches = Image.fromarray(random.integers(0, 255, (3, 3, 3), dtype=np.uint8))
+        file = root / f"{number % 7}" / f"{number:03d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(file)
+        patches.resize(size).save(file)
     return root
 
 

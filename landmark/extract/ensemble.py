@@ -107,7 +107,7 @@ def _rows_in(store: DescriptorStore, first: DescriptorStore) -> NDArray[np.int64
         if len(missing):
             raise UserMistake(
                 f"{lacking.path}: lacks {len(missing):,} photos of {other.path}, such as "
-                f"{missing[0]!r}; an ensemble is of the same photos"
+                f"{str(missing[0])!r}; an ensemble is of the same photos"
             )
     return rows
 
@@ -125,8 +125,8 @@ def _check_landmarks(
         if differs.any():
             row = int(differs.argmax())
             raise UserMistake(
-                f"{store.path}: photo {ids[row]!r} has landmark "
-                f"{store.landmark_ids[rows][row]!r} there and {landmarks[row]!r} in another store"
+                f"{store.path}: photo {str(ids[row])!r} has landmark "
+                f"{store.landmark_ids[rows][row]} there and {landmarks[row]} in another store"
             )
 
 
