@@ -208,9 +208,10 @@ def test_rows_come_from_where_they_belong_in_any_order(tmp_path_factory, data):
     order = data.draw(st.permutations(range(count)))
     folder = tmp_path_factory.mktemp("work") / ".s.partial"
     folder.mkdir()
+    output = folder.parent / "s"
     vectors = np.eye(16, dtype=np.float32)[:count]
     for start in range(0, count, 3):
-        work = UnfinishedStore.begin(folder, count, 16, "float32", {"scales": [1]})
+        work = UnfinishedStore.begin(folder, output, count, 16, "float32", {"scales": [1]})
         rows = np.array(order[start : start + 3])
         assert len(work.remaining([rows])) == 1
         signed = np.array([-row - 1 if row in left_out else row for row in rows])
@@ -220,7 +221,6 @@ def test_rows_come_from_where_they_belong_in_any_order(tmp_path_factory, data):
         assert work.remaining([rows]) == []
     assert set(work.left_out) == left_out
     names = np.array([f"p{row}" for row in range(count)])
-    output = folder.parent / "s"
     skipped = pd.DataFrame({"id": names[work.left_out], "path": names[work.left_out]})
     work.finish(output, ids_frame(output, names, None), meta_text("float32", {}), skipped)
     store = DescriptorStore.open(output)

@@ -56,6 +56,21 @@ def write_description(
         skipped[["id", "path"]].to_csv(folder / SKIPPED, index=False)
 
 
+def read_ids(folder: Path) -> pd.DataFrame:
+    """The rows that `ids_frame` made.
+
+    Raises:
+        UserMistake: damaged, or without ids.
+    """
+    try:
+        rows = pd.read_parquet(folder / IDS)
+    except (ValueError, OSError) as error:
+        raise UserMistake(f"{folder}/{IDS}: is damaged ({error})") from error
+    if "id" not in rows.columns:
+        raise UserMistake(f"{folder}/{IDS}: has no column id")
+    return rows
+
+
 def read_skipped(folder: Path) -> pd.DataFrame:
     """The photos left out (columns `id`, `path`), none where the store has no such file."""
     if not (folder / SKIPPED).is_file():

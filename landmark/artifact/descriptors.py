@@ -19,6 +19,7 @@ from landmark.artifact.description import (
     Texts,
     ids_frame,
     meta_text,
+    read_ids,
     read_skipped,
     write_description,
 )
@@ -169,13 +170,7 @@ class DescriptorStore:
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
-        try:
-            rows = pd.read_parquet(self.path / IDS)
-        except (ValueError, OSError) as error:
-            raise UserMistake(f"{self.path}/{IDS}: is damaged ({error})") from error
-        if "id" not in rows.columns:
-            raise UserMistake(f"{self.path}/{IDS}: has no column id")
-        return rows
+        return read_ids(self.path)
 
     @cached_property
     def ids(self) -> NDArray[np.str_]:

@@ -1,6 +1,5 @@
 """A store in the making: what a stopped extraction leaves, and what it goes on from."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,24 +9,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landmark.artifact.atomic import check_free, replace_file
-from landmark.artifact.claim import LOCK, put
+from landmark.artifact.atomic import check_free
+from landmark.artifact.claim import put
 from landmark.artifact.description import META, write_description
 from landmark.artifact.descriptors import VECTORS, DescriptorStore
-from landmark.artifact.settings import as_recorded, refuse_differences
+from landmark.artifact.settings import refuse_differences
 from landmark.artifact.space import disk_mistakes
+from landmark.artifact.unfinished_files import (
+    DESCRIBED,
+    LEFT_OUT,
+    NOT_YET,
+    STORE,
+    clear,
+    open_marks,
+    prepare,
+    recorded,
+)
 from landmark.artifact.vectors import (
     check_vectors,
     create_vectors,
-    open_array,
     open_vectors,
     row_blocks,
 )
 from landmark.mistake import UserMistake
 
-_SETTINGS, _MARKS = "settings.json", "marks.npy"
-_STORE, _WITHOUT_LEFT_OUT = "store", "without_left_out"
-_NOT_YET, _DESCRIBED, _LEFT_OUT = 0, 1, 2
+_WITHOUT_LEFT_OUT = "without_left_out"
 
 
 class UnfinishedStore:
@@ -45,19 +51,20 @@ class UnfinishedStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        recorded = _recorded(folder)
-        if recorded is None:
+        record = recorded(folder)
+        if record is None:
             raise UserMistake(f"{folder}: holds no stopped extraction")
         self.folder = folder
-        self.kept = int(recorded["kept"])
-        self.vectors = open_vectors(folder / _STORE / VECTORS, "r+")
-        self._marks = _open_marks(folder, len(self.vectors))
+        self.kept = int(record["kept"])
+        self.vectors = open_vectors(folder / STORE / VECTORS, "r+")
+        self._marks = open_marks(folder, len(self.vectors))
         self._unsaved: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
 
     @classmethod
     def begin(
         cls,
         folder: Path,
+        output: Path,
         rows: int,
         dim: int,
         dtype: str,
@@ -68,6 +75,7 @@ class UnfinishedStore:
 
         Args:
             folder: the hidden folder, claimed.
+            output: the store that it is to become, as mistakes call it.
             rows: photos to describe.
             dim: D.
             dtype: float16 or float32.
@@ -77,11 +85,11 @@ class UnfinishedStore:
         Raises:
             UserMistake: other settings were stopped there, or there is no room.
         """
-        recorded = _recorded(folder)
-        if recorded is not None:
+        record = recorded(folder)
+        if record is not None:
             anew = "overwrite=true" if adds_to is None else "remove that folder"
             refuse_differences(
-                recorded["settings"],
+                record["settings"],
                 settings,
                 f"{folder}: holds a stopped extraction",
                 f"use the same settings to go on, or {anew} to begin anew",
@@ -89,8 +97,8 @@ class UnfinishedStore:
             return cls(folder)
         clear(folder)
         try:
-            with disk_mistakes(folder):
-                _prepare(folder, rows, dim, dtype, settings, adds_to)
+            with disk_mistakes(output):
+                prepare(folder, output, rows, dim, dtype, settings, adds_to)
         except BaseException:
             clear(folder)
             raise
@@ -105,7 +113,7 @@ class UnfinishedStore:
         is_left_out = rows < 0
         places = self.kept + np.where(is_left_out, -rows - 1, rows)
         self.vectors[places[~is_left_out]] = descriptors[~is_left_out]
-        self._unsaved.append((places, np.where(is_left_out, _LEFT_OUT, _DESCRIBED)))
+        self._unsaved.append((places, np.where(is_left_out, LEFT_OUT, DESCRIBED)))
 
     def save(self) -> None:
         """Writes what was added to the disk, and then marks it as done."""
@@ -127,7 +135,7 @@ class UnfinishedStore:
     @property
     def left_out(self) -> NDArray[np.int64]:
         """Rows without a photo that can be read."""
-        return np.flatnonzero(self._marks[self.kept :] == _LEFT_OUT)
+        return np.flatnonzero(self._marks[self.kept :] == LEFT_OUT)
 
     def finish(
         self,
@@ -150,13 +158,13 @@ class UnfinishedStore:
             UserMistake: a vector is not finite or not of unit length, or the disk is full.
             RuntimeError: rows are missing.
         """
-        missing = int(np.count_nonzero(self._marks == _NOT_YET))
+        missing = int(np.count_nonzero(self._marks == NOT_YET))
         if missing:
             raise RuntimeError(f"{self.folder}: {missing:,} rows were not described")
-        present = self._marks == _DESCRIBED
-        folder = self.folder / _STORE
+        present = self._marks == DESCRIBED
+        folder = self.folder / STORE
         if not present.all():
-            folder = self._without_left_out(present)
+            folder = self._without_left_out(present, output)
             rows = rows[present]
         check_vectors(open_vectors(folder / VECTORS), output, rows["id"])
         with disk_mistakes(output):
@@ -166,14 +174,15 @@ class UnfinishedStore:
         clear(self.folder)
         shutil.rmtree(self.folder)
 
-    def _without_left_out(self, present: NDArray[np.bool_]) -> Path:
+    def _without_left_out(self, present: NDArray[np.bool_], output: Path) -> Path:
         """A copy without the rows left out; moving rows in place would not survive a kill."""
         folder = self.folder / _WITHOUT_LEFT_OUT
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         dim, dtype = self.vectors.shape[1], self.vectors.dtype.name
-        file = folder / VECTORS
-        copy = create_vectors(file, int(present.sum()), dim, dtype, named=file)
+        copy = create_vectors(
+            folder / VECTORS, int(present.sum()), dim, dtype, named=output / VECTORS
+        )
         start = 0
         for block in row_blocks(len(self.vectors)):
             chosen = self.vectors[block][present[block]]
@@ -181,55 +190,3 @@ class UnfinishedStore:
             start += len(chosen)
         copy.flush()
         return folder
-
-
-def clear(folder: Path) -> None:
-    """Removes what a stopped extraction left in its claimed folder."""
-    # First the settings: without them the rest counts for nothing.
-    (folder / _SETTINGS).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
-
-
-def _prepare(
-    folder: Path,
-    rows: int,
-    dim: int,
-    dtype: str,
-    settings: Mapping[str, Any],
-    adds_to: DescriptorStore | None,
-) -> None:
-    kept = 0 if adds_to is None else len(adds_to)
-    file = folder / _STORE / VECTORS
-    file.parent.mkdir()
-    vectors = create_vectors(file, kept + rows, dim, dtype, named=file)
-    if adds_to is not None:
-        for block in row_blocks(kept):
-            vectors[block] = adds_to.vectors[block]
-    vectors.flush()
-    marks = np.full(kept + rows, _NOT_YET, np.uint8)
-    marks[:kept] = _DESCRIBED
-    np.save(folder / _MARKS, marks)
-    with replace_file(folder / _SETTINGS) as temporary:
-        record = {"settings": as_recorded(settings), "kept": kept}
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _recorded(folder: Path) -> dict[str, Any] | None:
-    if not (folder / _SETTINGS).is_file():
-        return None
-    try:
-        recorded = json.loads((folder / _SETTINGS).read_text())
-        return {"settings": dict(recorded["settings"]), "kept": int(recorded["kept"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserMistake(f"{folder / _SETTINGS}: is damaged; remove {folder}") from error
-
-
-def _open_marks(folder: Path, rows: int) -> np.memmap:
-    marks = open_array(folder / _MARKS, "r+")
-    if marks.shape != (rows,) or marks.dtype != np.uint8:
-        raise UserMistake(f"{folder / _MARKS}: does not fit the vectors; remove {folder}")
-    return marks

@@ -9,7 +9,8 @@ from landmark.artifact.claim import claimed, hidden_folder
 from landmark.artifact.description import IDS, ids_frame, meta_text
 from landmark.artifact.digest import digest_of_file
 from landmark.artifact.settings import refuse_differences
-from landmark.artifact.unfinished import UnfinishedStore, clear
+from landmark.artifact.unfinished import UnfinishedStore
+from landmark.artifact.unfinished_files import clear
 from landmark.extract.adding import Addition
 from landmark.extract.extraction import Extraction
 from landmark.extract.group import Group
@@ -56,6 +57,7 @@ def _lead(plan: Plan, group: Group) -> str:
             extraction = extraction.only(addition.rows)
         work = UnfinishedStore.begin(
             folder,
+            plan.output,
             len(extraction.table),
             plan.dim,
             plan.dtype,
