@@ -26,7 +26,7 @@ from landmark.model.persist import describe_embedder, write_embedder
 from landmark.pooling import GeM
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = [[128, 96], [112, 96], [96, 96], [96, 112], [96, 128]]
+SIZES = [[96, 64], [80, 64], [64, 64], [64, 80], [64, 96]]
 
 
 def write_world(root: Path, photos: int) -> None:
@@ -61,13 +61,13 @@ def start(root: Path, output: str, devices: int) -> subprocess.Popen:
         [
             *(sys.executable, str(ROOT / "extract.py"), "embedder=embedder", "data=folder"),
             *("data.root=photos", f"output={output}", f"devices={devices}", "batch_size=8"),
-            *("workers=1", "save_every=0.2", "device=cpu"),
+            *("workers=0", "save_every=0.2", "device=cpu", "extract.scales=[1,1.5]"),
         ],
         cwd=root,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "LANDMARK_CACHE": str(root / "cache")},
+        env={**os.environ, "LANDMARK_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"},
     )
 
 

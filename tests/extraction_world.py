@@ -1,6 +1,7 @@
 """A tiny untrained embedder, a few photos of many shapes, and extractions of them."""
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from landmark.extract.multiscale import MultiScale
 from landmark.extract.plan import Plan
 from landmark.image.format import ImageFormat
 from landmark.model.build import build_embedder
+from landmark.model.embedder import Embedder
 from landmark.model.persist import (
     describe_embedder,
     embedder_digest,
@@ -25,7 +27,7 @@ from landmark.pooling import GeM
 
 DIM = 16
 IMAGE = {"sizes": [[64, 32], [48, 32], [32, 32], [32, 48], [32, 64]], "smallest": 32}
-PHOTOS = 30
+PHOTOS = 20
 
 
 def write_embedder_into(folder: Path, seed: int = 0) -> Path:
@@ -64,7 +66,15 @@ def table_of(root: Path) -> ImageTable:
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
     rows = pd.DataFrame({"id": [Path(path).stem for path in paths], "path": paths}, dtype="str")
     rows["landmark_id"] = rows["path"].str.split("/").str[0]
-    return ImageTable(root, rows.sort_values("id", ignore_index=True)).with_sizes()
+    sizes = [Image.open(root / path).size for path in rows["path"]]
+    rows[["width", "height"]] = sizes
+    return ImageTable(root, rows.sort_values("id", ignore_index=True))
+
+
+@cache
+def loaded(embedder: Path) -> Embedder:
+    """The embedder of a folder, read once."""
+    return load_embedder(embedder)[0]
 
 
 def plan(world: Path, output: Path, **changes) -> Plan:
@@ -100,7 +110,7 @@ def plan(world: Path, output: Path, **changes) -> Plan:
     }
     return Plan(
         extraction,
-        load_embedder(embedder)[0],
+        loaded(embedder),
         output,
         changes.pop("dtype", "float32"),
         settings,

@@ -81,7 +81,7 @@ def test_descriptors_that_are_no_numbers_are_refused(world, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-BAD = frozenset(["000", "012", "013", "029"])
+BAD = frozenset(["000", "012", "013", "019"])
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_photos_that_can_be_read_by_now_are_added(world, tmp_path, monkeypatch):
         extract(world, tmp_path / "s")
         context.setattr(WithoutPhotos, "bad", frozenset(["012"]))
         store = extract(world, tmp_path / "s", add=True)
-    assert store.ids[-3:].tolist() == ["000", "013", "029"]
+    assert store.ids[-3:].tolist() == ["000", "013", "019"]
     assert store.skipped["id"].tolist() == ["012"]
     assert extract(world, tmp_path / "s", add=True).ids[-1] == "012"
     assert not (tmp_path / "s" / "skipped.csv").exists()
@@ -134,7 +134,7 @@ def test_only_the_photos_that_a_store_lacks_are_described(
     world, tmp_path, monkeypatch, capsys, dtype
 ):
     table = table_of(world / "photos")
-    old_rows, new_rows = [4, 2, 20], [0, 1, 3, *range(5, 20), *range(21, PHOTOS)]
+    old_rows, new_rows = [4, 2, 18], [0, 1, 3, *range(5, 18), 19]
     old = extract(world, tmp_path / "s", table=some(table, old_rows), dtype=dtype)
     old_vectors, old_digest = np.array(old.vectors), old.meta["table"]
     described = []
@@ -146,7 +146,7 @@ def test_only_the_photos_that_a_store_lacks_are_described(
     )
     store = extract(world, tmp_path / "s", add=True, dtype=dtype)
     assert len(described) == len(new_rows)
-    assert "adds 27 photos to the 3 of" in capsys.readouterr().out
+    assert "adds 17 photos to the 3 of" in capsys.readouterr().out
     ids = table.rows["id"].to_numpy(dtype=str)
     assert store.ids.tolist() == ids[[*old_rows, *new_rows]].tolist()
     landmarks = table.rows["landmark_id"].to_numpy(dtype=str)
@@ -200,7 +200,7 @@ def test_descriptors_are_whitened_on_their_way(world, tmp_path):
     assert store.meta["whitening"] == whitening.digest
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_rows_come_from_where_they_belong_in_any_order(tmp_path_factory, data):
     count = data.draw(st.integers(1, 12))

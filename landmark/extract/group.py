@@ -120,8 +120,6 @@ def _of_torchrun(environment: Mapping[str, str]) -> Group:
 
 
 def _of_srun(environment: Mapping[str, str]) -> Group:
-    from lightning_fabric.plugins.environments import SLURMEnvironment
-
     size = int(environment["SLURM_STEP_NUM_TASKS"])
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
     # A port that all processes know and other jobs of the machine do not take.
@@ -131,5 +129,11 @@ def _of_srun(environment: Mapping[str, str]) -> Group:
         size,
         int(environment["SLURM_LOCALID"]),
         -(-size // int(environment.get("SLURM_STEP_NUM_NODES", "1"))),
-        f"{SLURMEnvironment.resolve_root_node_address(nodes)}:{port}",
+        f"{_first_of(nodes)}:{port}",
     )
+
+
+def _first_of(nodes: str) -> str:
+    """The first machine of Slurm's list: gpu07 of `gpu[07-09,12],cpu1`."""
+    name, bracket, numbers = nodes.split(",", maxsplit=1)[0].partition("[")
+    return name + numbers.split("-")[0].rstrip("]") if bracket else name
