@@ -47,9 +47,12 @@ def check(config: DictConfig) -> None:
         raise UserMistake(f"dtype={config.dtype}: choose float16 or float32")
     if str(config.precision) not in ("32", "bf16", "16"):
         raise UserMistake(f"precision={config.precision}: choose 32, bf16 or 16")
-    for key in ("devices", "batch_size"):
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise UserMistake(f"{key}={config[key]}: give a number, 1 or more")
+    for key, least in (("devices", 1), ("batch_size", 1), ("workers", 0), ("save_every", 0)):
+        kinds = (int, float) if key == "save_every" else int
+        if key == "workers" and config.workers is None:
+            continue
+        if not isinstance(config[key], kinds) or config[key] < least:
+            raise UserMistake(f"{key}={config[key]}: give a number, {least} or more")
     if config.overwrite and config.add:
         raise UserMistake("add=true: adds to a store, overwrite=true replaces it; choose one")
 

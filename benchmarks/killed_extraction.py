@@ -1,7 +1,7 @@
 """Extraction killed at seeded moments and started again: are the bytes those of one never killed?
 
-Each round starts the command line, kills it and its processes with SIGKILL after a seeded part of
-the time that a whole run takes, starts the same command again and compares every file.
+Each round starts the command line, kills it and its processes with SIGKILL when a seeded number of
+photos is marked as done, starts the same command again and compares every file.
 
 python benchmarks/killed_extraction.py
 python benchmarks/killed_extraction.py --moments 10 --devices 2 --photos 400 --seed 1
@@ -61,7 +61,7 @@ def start(root: Path, output: str, devices: int) -> subprocess.Popen:
         [
             *(sys.executable, str(ROOT / "extract.py"), "embedder=embedder", "data=folder"),
             *("data.root=photos", f"output={output}", f"devices={devices}", "batch_size=8"),
-            *("workers=0", "save_every=0.2", "device=cpu", "extract.scales=[1,1.5]"),
+            *("workers=0", "save_every=0", "device=cpu", "extract.scales=[1,1.5]"),
         ],
         cwd=root,
         stdout=subprocess.PIPE,
@@ -81,6 +81,14 @@ def files(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(store.iterdir())}
 
 
+def marked(marks: Path) -> int:
+    """Photos marked as done; 0 before there are marks, which begin behind a header of 128 bytes."""
+    try:
+        return int(np.count_nonzero(np.fromfile(marks, np.uint8, offset=128)))
+    except FileNotFoundError:
+        return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=10)
@@ -98,18 +106,22 @@ def main() -> None:
         whole, seconds = files(root / "whole"), time.perf_counter() - began
         print(f"never killed: {seconds:.1f} s, {options.photos} photos")
         same = 0
-        for moment in random.uniform(0.1, 1.0, options.moments):
+        for moment in np.sort(random.integers(0, options.photos, options.moments)):
             process = start(root, "killed", options.devices)
-            time.sleep(moment * seconds)
+            marks = root / ".killed.partial" / "marks.npy"
+            while process.poll() is None and marked(marks) < moment:
+                time.sleep(0.005)
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+            died = process.returncode == -signal.SIGKILL
             went_on = finish(start(root, "killed", options.devices))
             line = next((one for one in went_on.splitlines() if one.startswith("goes")), "anew")
-            equal = files(root / "killed") == whole
+            equal = died and files(root / "killed") == whole
             same += equal
             hidden = [path.name for path in root.iterdir() if path.name.startswith(".")]
             print(
-                f"killed after {moment * seconds:5.1f} s: {line}; same bytes {equal}, left {hidden}"
+                f"killed {died} at {moment} photos: {line}; same bytes {equal}; left: {hidden}",
+                flush=True,
             )
             shutil.rmtree(root / "killed")
         print(f"{same} of {options.moments} ended with the same bytes")

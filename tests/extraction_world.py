@@ -9,11 +9,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from landmark.artifact.descriptors import DescriptorStore
 from landmark.data import ImageTable
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.extract.extraction import Extraction
+from landmark.extract.group import Group
 from landmark.extract.multiscale import MultiScale
 from landmark.extract.plan import Plan
+from landmark.extract.storing import store_descriptors
 from landmark.image.format import ImageFormat
 from landmark.model.build import build_embedder
 from landmark.model.embedder import Embedder
@@ -69,6 +72,20 @@ def table_of(root: Path) -> ImageTable:
     sizes = [Image.open(root / path).size for path in rows["path"]]
     rows[["width", "height"]] = sizes
     return ImageTable(root, rows.sort_values("id", ignore_index=True))
+
+
+def extract(world: Path, output: Path, **changes) -> DescriptorStore:
+    """Describes the world's photos as `plan` says, in this process."""
+    store_descriptors(plan(world, output, **changes), Group())
+    return DescriptorStore.open(output)
+
+
+def write_world(root: Path) -> Path:
+    """`embedder`, `photos`, and `whole`: their store by an extraction that was not stopped."""
+    write_embedder_into(root / "embedder")
+    write_photos(root / "photos")
+    extract(root, root / "whole")
+    return root
 
 
 @cache

@@ -9,11 +9,12 @@ from extraction_world import (
     IMAGE,
     PHOTOS,
     WithoutPhotos,
+    extract,
     files_of,
     plan,
     table_of,
     write_embedder_into,
-    write_photos,
+    write_world,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,17 +33,7 @@ from landmark.model.persist import load_embedder
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """An embedder, photos, and `whole`: their store."""
-    root = tmp_path_factory.mktemp("world")
-    write_embedder_into(root / "embedder")
-    write_photos(root / "photos")
-    extract(root, root / "whole")
-    return root
-
-
-def extract(world, output, **changes):
-    store_descriptors(plan(world, output, **changes), Group())
-    return DescriptorStore.open(output)
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 def some(table, rows):

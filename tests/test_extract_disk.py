@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extraction_world import PHOTOS, WithoutPhotos, files_of, plan, write_embedder_into
-from extraction_world import write_photos as write_photos_into
+from extraction_world import PHOTOS, WithoutPhotos, extract, files_of, write_world
 
 from landmark.artifact.claim import hidden_folder
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.space import DiskFull, disk_mistakes, reserve
 from landmark.extract import extraction
-from landmark.extract.group import Group
-from landmark.extract.storing import store_descriptors
 from landmark.mistake import UserMistake
 
 KIB = 1024
@@ -49,16 +46,7 @@ def read_only(tmp_path):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """An embedder, photos, and `whole`: their store."""
-    root = tmp_path_factory.mktemp("world")
-    write_embedder_into(root / "embedder")
-    write_photos_into(root / "photos")
-    extract(root, root / "whole")
-    return root
-
-
-def extract(world, output, **changes):
-    store_descriptors(plan(world, output, **changes), Group())
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 def fill(disk, leaving):

@@ -14,11 +14,11 @@ from extraction_world import (
     DIM,
     PHOTOS,
     WithoutPhotos,
+    extract,
     files_of,
-    plan,
     table_of,
     write_embedder_into,
-    write_photos,
+    write_world,
 )
 
 from landmark.artifact import claim
@@ -27,9 +27,7 @@ from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.unfinished import UnfinishedStore
 from landmark.extract import extraction
 from landmark.extract.extraction import Extraction
-from landmark.extract.group import Group
 from landmark.extract.multiscale import MultiScale
-from landmark.extract.storing import store_descriptors
 from landmark.extract.whitening import Whitening
 from landmark.mistake import UserMistake
 
@@ -55,16 +53,7 @@ MOMENTS = int(os.environ.get("LANDMARK_KILLS", "3"))
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """An embedder, photos, and `whole`: their store by an extraction that was not stopped."""
-    root = tmp_path_factory.mktemp("world")
-    write_embedder_into(root / "embedder")
-    write_photos(root / "photos")
-    extract(root, root / "whole")
-    return root
-
-
-def extract(world, output, **changes):
-    store_descriptors(plan(world, output, **changes), Group())
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 def in_a_process(work, kill_at=None, counter=None):

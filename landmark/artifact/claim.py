@@ -85,8 +85,8 @@ def _return_old(old: Path, target: Path) -> None:
 
 
 def _target(output: Path) -> Path:
-    """What `output` points to: a link stays a link."""
-    return output.resolve() if output.is_symlink() else output
+    """What `output` points to: a link stays a link, and `.` has a name too."""
+    return output.resolve() if output.is_symlink() or output.name in ("", "..") else output
 
 
 def _take(lock: TextIO, folder: Path, output: Path) -> None:

@@ -71,6 +71,11 @@ def _lead(plan: Plan, group: Group) -> str:
         with _kept_where_stopped(work, len(extraction.table)):
             group.told((plan.compared, addition.rows if addition else None))
             _describe(plan, extraction, work, group)
+            if work.done < len(extraction.table) and group.size > group.local_size:
+                raise UserMistake(
+                    f"{plan.output}: its file system does not share mapped files between machines; "
+                    "the same command on one machine goes on"
+                )
             _finish(plan, extraction, addition, work)
         group.wait()
     return f"wrote {plan.output}"

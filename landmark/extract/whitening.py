@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.artifact.atomic import replace_folder
+from landmark.artifact.atomic import check_free, replace_folder
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.digest import digest_of
 from landmark.artifact.settings import as_recorded, refuse_differences
@@ -171,6 +171,7 @@ def main(arguments: Sequence[str]) -> str:
 def _fit(store: DescriptorStore, given: Any) -> str:  # noqa: ANN401 - argparse's namespace
     from landmark.extract.whitening_fit import fit_learned, fit_pca
 
+    check_free(given.output, given.overwrite, marker=_META)  # before minutes of work
     if given.method == "learned" and given.power is not None:
         raise UserMistake("--power: is for --method pca; the learned whitening has none")
     if given.method == "learned":
