@@ -190,6 +190,7 @@ def test_an_ensemble_that_does_not_fit_is_refused(tmp_path, ids, landmarks, weig
     ("module", "arguments", "words"),
     [
         ("join", ["o", "nowhere", "s"], "nowhere: is no descriptor store"),
+        ("whitening", ["fit", "s", "s"], "s: is there already; --overwrite replaces it"),
         ("ensemble", ["o", "s", "--weight", "1", "x"], "--weights: invalid float value: 'x'"),
         ("whitening", ["fit", "s", "o", "--method", "zca"], "invalid choice: 'zca'"),
     ],

@@ -21,5 +21,7 @@ def run(main: Callable[[Sequence[str]], str]) -> None:
     try:
         print(main(sys.argv[1:]))
     except UserMistake as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        # The advice is written for the root scripts' way of saying it.
+        line = str(mistake).replace("overwrite=true", "--overwrite")
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
