@@ -121,6 +121,23 @@ def test_a_bad_photo_is_skipped_counted_and_listed(scripts, place, kind):
     assert listed["reason"].str.len().between(5, 120).all()
 
 
+def test_extraction_leaves_bad_photos_out_and_shifts_no_row(scripts, place, trained):
+    extract = [f"embedder={trained / 'embedder'}", "data=folder", "data.root=photos", "workers=0"]
+    scripts.run("extract.py", *extract, "output=whole", cwd=place)
+    SPOIL["truncated"](place / "photos" / "a" / "1.jpg")
+    SPOIL["empty"](place / "photos" / "b" / "3.jpg")
+    refused(scripts, "extract.py", *extract, "output=store", cwd=place, words=["b/3.jpg"])
+    result = scripts.run("extract.py", *extract, "output=store", "data.bad_image=skip", cwd=place)
+    assert "skipped 2 photos" in result.stdout
+    whole, got = (DescriptorStore.open(place / name) for name in ("whole", "store"))
+    kept = [photo for photo in whole.ids if photo not in ("a/1.jpg", "b/3.jpg")]
+    assert got.ids.tolist() == kept
+    rows = [whole.ids.tolist().index(photo) for photo in kept]
+    np.testing.assert_allclose(got.vectors, whole.vectors[rows], atol=1e-5)
+    listed = pd.read_csv(place / "store" / "skipped.csv")
+    assert sorted(listed["path"]) == ["a/1.jpg", "b/3.jpg"]
+
+
 def test_one_photo_a_landmark_gives_no_query(scripts, place):
     for landmark in "abc":
         for number in range(1, 5):
@@ -183,6 +200,17 @@ def test_damaged_stores(scripts, tmp_path):
         "gallery=short",
         cwd=tmp_path,
         words=["short", "3 ids", "4 rows"],
+    )
+    vectors = np.load(tmp_path / "gallery" / "vectors.npy")
+    vectors[2, 3] = np.nan
+    np.save(tmp_path / "gallery" / "vectors.npy", vectors)
+    refused(
+        scripts,
+        "rerank.py",
+        *search,
+        "gallery=gallery",
+        cwd=tmp_path,
+        words=["'gallery-2'", "finite"],
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from landmark.artifact.description import IDS
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.data.image_table import ImageTable
 from landmark.extract.join import tables_of
@@ -42,12 +43,18 @@ class Addition:
         """Digests of all tables that the photos come from."""
         return [*tables_of(self.store), digest]
 
-    def before(self, added: pd.DataFrame) -> pd.DataFrame:
-        """The rows of ids.parquet: those of the store, then `added`."""
+    def before(self, added: pd.DataFrame, root: str) -> pd.DataFrame:
+        """The rows of ids.parquet: those of the store, then `added`, whose photos lie below `root`.
+
+        The store's photos keep their paths where these start at the same root.
+        """
         rows = pd.DataFrame({"id": pd.Series(self.store.ids, dtype="str")})
         landmarks = self.store.landmark_ids
         if landmarks is not None or "landmark_id" in added:
             rows["landmark_id"] = pd.Series(landmarks, index=rows.index, dtype="str")
+        if self.store.meta.get("root") == root:
+            stored = pd.read_parquet(self.store.path / IDS)
+            rows = rows.join(stored[stored.columns.difference(["id", "landmark_id"], sort=False)])
         return pd.concat([rows, added], ignore_index=True)
 
     def skipped(self, left_out: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

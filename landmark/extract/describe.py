@@ -87,17 +87,8 @@ def describe(
         pin_memory=place.type == "cuda",
     )
     embedder = embedder.to(place).eval()
-    try:
-        for images, rows in loader:
-            moved = [scaled.to(place, non_blocking=True) for scaled in images]
-            with torch.autocast(place.type, dtype=dtype) if dtype else nullcontext():
-                descriptors = method(embedder, moved)
-            yield rows.numpy(), descriptors.cpu().numpy()
-    except UserMistake as mistake:
-        raise UserMistake(_without_traceback(mistake)) from mistake
-
-
-def _without_traceback(mistake: UserMistake) -> str:
-    """The line itself: a decoding process puts its traceback, as text, before it."""
-    kind = type(mistake)
-    return str(mistake).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+    for images, rows in loader:
+        moved = [scaled.to(place, non_blocking=True) for scaled in images]
+        with torch.autocast(place.type, dtype=dtype) if dtype else nullcontext():
+            descriptors = method(embedder, moved)
+        yield rows.numpy(), descriptors.cpu().numpy()

@@ -15,7 +15,7 @@ from landmark.artifact.vectors import row_blocks
 from landmark.extract.command_line import Parser, run
 from landmark.mistake import UserMistake
 
-_OF_THE_PHOTOS = ("table", "split")
+_OF_THE_PHOTOS = ("table", "split", "root")
 
 
 def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = False) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pandas as pd
 from tqdm import tqdm
 
 from landmark.artifact.claim import claimed, hidden_folder
@@ -11,6 +12,7 @@ from landmark.artifact.digest import digest_of_file
 from landmark.artifact.settings import refuse_differences
 from landmark.artifact.unfinished import UnfinishedStore
 from landmark.artifact.unfinished_files import clear
+from landmark.data.image_table import BOX_COLUMNS
 from landmark.extract.adding import Addition
 from landmark.extract.extraction import Extraction
 from landmark.extract.group import Group
@@ -138,21 +140,26 @@ def _finish(
     plan: Plan, extraction: Extraction, addition: Addition | None, work: UnfinishedStore
 ) -> None:
     table, output, settings = extraction.table, plan.output, plan.settings
+    root = str(table.root.resolve())
+    # Where the photos lie, so that a page about a ranking can show them.
+    places = table.rows[[name for name in ("path", *BOX_COLUMNS) if name in table.rows]]
     rows = ids_frame(output, table.rows["id"].to_numpy(), table.landmark_ids)
-    skipped = table.rows.iloc[work.left_out][["id", "path"]]
+    rows = rows.join(places.set_axis(rows.index))
+    broken = table.rows.iloc[work.left_out][["id", "path"]]
+    skipped = pd.concat([table.skipped[["id", "path"]], broken], ignore_index=True)
     if len(skipped):
         print(f"skipped {len(skipped):,} photos that cannot be read, listed in skipped.csv")
-    if len(skipped) == len(rows) and addition is None:
+    if len(broken) == len(rows) and addition is None:
         raise UserMistake(f"{table.root}: none of the {len(rows):,} photos can be read")
     if addition is not None:
         settings = settings | {"table": addition.tables(settings["table"])}
-        rows = addition.before(rows)
+        rows = addition.before(rows, root)
         present = rows.drop(index=len(addition.store) + work.left_out)
         skipped = addition.skipped(skipped, present)
     work.finish(
         output,
         rows,
-        meta_text(plan.dtype, settings),
+        meta_text(plan.dtype, settings | {"root": root}),
         skipped,
         plan.overwrite or addition is not None,
     )
