@@ -12,6 +12,8 @@ from PIL import Image
 from test_data_bad_images import SPOIL
 
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.mistake import UserMistake
+from landmark.task.checkpoint_file import WholeCheckpointIO
 
 SMALL = [
     "model=resnet10t",
@@ -261,6 +263,26 @@ def test_places_that_cannot_be_written(scripts, place, trained):
     store(place / "query")
     search = ["query=query", "gallery=query", "k=2", "output=file/out"]
     refused(scripts, "rerank.py", *search, cwd=place, words=["file/out"])
+
+
+def test_a_full_disk_ends_training_and_leaves_the_earlier_checkpoint(disk, tmp_path):
+    file = disk / "last.ckpt"
+    writer = WholeCheckpointIO()
+    writer.save_checkpoint({"weights": torch.ones(2000)}, file)
+    with pytest.raises(
+        UserMistake, match=r"last\.ckpt: the checkpoint cannot be written \(No space"
+    ):
+        writer.save_checkpoint({"weights": torch.ones(20_000)}, file)
+    assert torch.load(file, weights_only=True)["weights"].sum() == 2000
+    assert [path.name for path in disk.iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_on_a_full_disk_is_one_line(scripts, place, disk):
+    run = [*FOLDER, "workers=0", f"hydra.run.dir={disk}/run"]
+    result = scripts.run("train.py", *run, cwd=place, status=2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert "No space left" in lines[0]
 
 
 def test_a_setting_outside_its_range_in_a_run_that_goes_on(scripts, place):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +15,6 @@ from landmark.extract import extraction
 from landmark.mistake import UserMistake
 
 KIB = 1024
-
-
-def mounted(place, options):
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        reason = done.stderr.strip()
-    except FileNotFoundError:
-        reason = "no mount"
-    if not os.path.ismount(place):
-        pytest.skip(f"a small file system cannot be mounted here ({reason})")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of 64 KiB."""
-    yield from mounted(tmp_path / "disk", "size=64k")
-
-
-@pytest.fixture
-def read_only(tmp_path):
-    """A file system that cannot be written."""
-    yield from mounted(tmp_path / "disk", "ro,size=64k")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Checkpoints on disk: there whole or not at all, and last.ckpt as often as is asked for."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,44 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         temporary = path.with_name(f".{path.name}.part")
+        refusals: list[OSError] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
+            with temporary.open("wb", buffering=0) as file:
+                torch.save(checkpoint, _Watched(file, refusals))  # type: ignore[arg-type]
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                refusals.append(error)
+            if not refusals:
+                raise
             raise UserMistake(
-                f"{path}: the checkpoint cannot be written ({error.strerror}); "
+                f"{path}: the checkpoint cannot be written ({refusals[0].strerror}); "
                 "the one before is whole: make room and run the same command again"
             ) from error
+
+
+class _Watched:
+    """A file that notes what the disk refused: PyTorch raises an error of its own after it."""
+
+    def __init__(self, file: io.RawIOBase, refusals: list[OSError]) -> None:
+        self._file = file
+        self._refusals = refusals
+
+    def write(self, data: bytes) -> int:
+        try:
+            rest = memoryview(data).cast("B")
+            while len(rest):  # an unbuffered write may take less than it is given
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._refusals.append(error)
+            raise
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 class KeepLast(Checkpoint):
