@@ -47,7 +47,7 @@ demo: $(INSTALLED) ## Train on a drawn world, extract, search, re-rank, score, s
 		$(RERANK) query=$(DEMO)/stores/$$name-query gallery=$(DEMO)/stores/$$name-gallery output=$(DEMO)/rankings/$$name; \
 	done
 	$(RERANK) query=$(DEMO)/stores/multiscale-query gallery=$(DEMO)/stores/multiscale-gallery \
-		train=$(DEMO)/stores/multiscale-train 'rerank=$(CHAIN)' output=$(DEMO)/rankings/multiscale
+		train=$(DEMO)/stores/multiscale-train 'rerank=$(CHAIN)' rerank.alpha_qe.n=1 output=$(DEMO)/rankings/multiscale
 	@echo
 	@$(BIN)/python -m landmark.report.comparison untrained=$(DEMO)/rankings/untrained \
 		trained=$(DEMO)/rankings/single 'trained, multi-scale=$(DEMO)/rankings/multiscale'
