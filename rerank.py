@@ -41,6 +41,8 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.artifact.rankings import Rankings
     from landmark.artifact.submission import write_retrieval
     from landmark.rerank.chain import steps
+    from landmark.rerank.protocol import protocol
+    from landmark.rerank.retrieval import Retrieval
     from landmark.rerank.stores import Stores
     from landmark.rerank.truth import truth_of
 
@@ -54,12 +56,20 @@ def rerank(config: DictConfig, output: Path) -> None:
     truth = truth_of(stores, instantiate(config.get("data")))
     print(stores, flush=True)
 
-    figures, before = [], None
-    for step in steps(lambda: stores.search(search, config.k), chain, truth):
-        print(step.line(before, truth.labels if truth else {}), flush=True)
-        figures.append({"step": step.name, "seconds": step.seconds, **step.metrics})
-        before = step
-    metrics = {**step.metrics, "steps": figures}
+    def searched() -> Retrieval:
+        return stores.search(search, config.k).with_ids(stores.query.ids, stores.gallery.ids)
+
+    figures = []
+    for step in steps(searched, chain, truth):
+        print(step.line(truth.labels if truth else {}), flush=True)
+        figures.append(step.record())
+    written = record(config, {name: store.meta for name, store in stores.by_name.items()})
+    data = HydraConfig.get().runtime.choices.get("data")
+    metrics = {
+        **step.metrics,
+        "steps": figures,
+        "protocol": protocol(stores.by_name, truth, config.k, data, written["steps"]),
+    }
     accuracy = truth.nearest_accuracy(stores, search) if truth else None
     if accuracy is not None:
         metrics["nearest_train_accuracy"] = accuracy
@@ -71,7 +81,7 @@ def rerank(config: DictConfig, output: Path) -> None:
         found.scores,
         stores.query.ids,
         stores.gallery.ids,
-        meta=record(config, {name: store.meta for name, store in stores.by_name.items()}),
+        meta=written,
         metrics=metrics,
     )
     with replace_folder(output, config.overwrite, marker="meta.json") as folder:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,14 +19,37 @@ if TYPE_CHECKING:
     from landmark.data.source import Source
 
 
+class Judgement(NamedTuple):
+    """What rankings earn.
+
+    Attributes:
+        figures: Name → value over all queries.
+        precisions: Name of a mean average precision among them → the average precision of each
+            query, (Q,), NaN for one that has no answer.
+    """
+
+    figures: dict[str, float]
+    precisions: dict[str, np.ndarray]
+
+
 class Truth(ABC):
-    """Measures rankings; `labels` names the figures to show, key → words."""
+    """Measures rankings.
+
+    Attributes:
+        labels: The mean average precisions to show, name → words.
+        distractors: Gallery photos of which nothing is known: they answer no query.
+    """
 
     labels: Mapping[str, str]
+    distractors: int
 
     @abstractmethod
+    def judge(self, rows: np.ndarray) -> Judgement:
+        """The figures of rankings (Q, K) of gallery rows, -1 pads, and those of each query."""
+
     def measure(self, rows: np.ndarray) -> dict[str, float]:
         """The figures of rankings (Q, K) of gallery rows, -1 pads."""
+        return self.judge(rows).figures
 
     def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
         """Share of queries whose nearest train photo shows their landmark; None: not known."""
@@ -52,18 +75,21 @@ class LandmarkTruth(Truth):
         self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
         # A code of its own for unknown gallery photos: they answer no unknown query.
         self._gallery = np.where(gallery_codes < 0, -2, gallery_codes)
+        self.distractors = int((gallery_codes < 0).sum())
         if not np.isin(self._query, self._gallery).any():
             raise UserMistake("no query's landmark is in the gallery: these stores do not fit")
 
-    def measure(self, rows: np.ndarray) -> dict[str, float]:
+    def judge(self, rows: np.ndarray) -> Judgement:
         """`map_at_100`, `precision_at_10`, `top_1` over the queries that have an answer."""
         hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
-        hits, relevant = hits[relevant > 0], relevant[relevant > 0]
-        return {
-            "map_at_100": gldv2.map_at_k(hits, relevant, k=100),
+        precisions = gldv2.average_precision_at_k(hits, relevant, k=100)
+        hits = hits[relevant > 0]
+        figures = {
+            "map_at_100": float(precisions[relevant > 0].mean()),
             "precision_at_10": float(gldv2.precision_at_k(hits, k=10).mean()),
             "top_1": float(hits[:, 0].mean()),
         }
+        return Judgement(figures, {"map_at_100": precisions})
 
     def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
         """Share of the queries of known landmark whose nearest train photo shows it."""
@@ -87,14 +113,18 @@ class RevisitedTruth(Truth):
     def __init__(self, ground_truth: Sequence[Mapping[str, Any]], positions: np.ndarray) -> None:
         self.labels = {name: f"{name} mAP" for name in ("easy", "medium", "hard")}
         self._ground_truth = ground_truth
+        self.distractors = int((positions < 0).sum())
         beyond = positions.max(initial=-1) + 1 + np.arange(len(positions))  # in no list
         self._positions = np.where(positions < 0, beyond, positions)
 
-    def measure(self, rows: np.ndarray) -> dict[str, float]:
+    def judge(self, rows: np.ndarray) -> Judgement:
         """The mAP under the protocols `easy`, `medium` and `hard`."""
         ranked = np.where(rows < 0, -1, self._positions[np.maximum(rows, 0)])
         found = revisited.evaluate(ranked, self._ground_truth)
-        return {protocol: found[protocol]["map"] for protocol in self.labels}
+        return Judgement(
+            {protocol: found[protocol]["map"] for protocol in self.labels},
+            {protocol: found[protocol]["average_precision"] for protocol in self.labels},
+        )
 
 
 def truth_of(stores: Stores, source: "Source | None" = None) -> Truth | None:
