@@ -59,10 +59,10 @@ class Diffusion:
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Diffuse from every photo and compare; rows and scores are new."""
-        graph, neighbours = self._graph(retrieval)
+        graph, neighbours = self.graph(*self._neighbours(retrieval))
         asked, kept = retrieval.rows.shape
         reaching = sparse.vstack(  # (Q + N, Q): which queries reach a photo
-            [normalised(part) for part in self._solutions(graph, neighbours[:asked])]
+            [normalised(part) for part in self.solutions(graph, neighbours[:asked])]
         ).T.tocsr()
         best = Best(asked, kept)
 
@@ -81,22 +81,37 @@ class Diffusion:
 
         n_trunc values a photo: for a look at the method, the ranking never holds them all.
         """
-        graph, neighbours = self._graph(retrieval)
-        return sparse.vstack(list(self._solutions(graph, neighbours)), format="csr")
+        graph, neighbours = self.graph(*self._neighbours(retrieval))
+        return sparse.vstack(list(self.solutions(graph, neighbours)), format="csr")
 
-    def _graph(self, retrieval: Retrieval) -> tuple[Graph, np.ndarray]:
-        photos = len(retrieval.query) + len(retrieval.gallery)
-        wide = min(max(self.n_trunc, self.kd), photos)
-        rows, cosines = all_neighbours((retrieval.query, retrieval.gallery), retrieval.search, wide)
+    def graph(self, rows: np.ndarray, cosines: np.ndarray) -> tuple[Graph, np.ndarray]:
+        """The graph of all photos and the neighbourhoods (N, n_trunc), by their neighbours (N, k).
+
+        Args:
+            rows: Neighbours of each photo, itself first, k at least kd and n_trunc or all; -1 is
+                none.
+            cosines: Theirs with the photo.
+        """
         graph = transition_graph(rows[:, : self.kd], cosines[:, : self.kd], self.gamma, self.alpha)
         return graph, rows[:, : self.n_trunc]
 
-    def _solutions(self, graph: Graph, neighbours: np.ndarray) -> Iterator[sparse.csr_matrix]:
+    def solutions(self, graph: Graph, neighbours: np.ndarray) -> Iterator[sparse.csr_matrix]:
+        """The solutions of some photos, in parts (B, N) float32.
+
+        Args:
+            graph: Of all N photos.
+            neighbours: Neighbourhoods of those photos, (P, n_trunc), the photo first.
+        """
         parts = (
             neighbours[first : first + _PHOTOS_AT_ONCE]
             for first in range(0, len(neighbours), _PHOTOS_AT_ONCE)
         )
         return in_parallel(lambda part: self._solution(graph, part), parts)
+
+    def _neighbours(self, retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
+        sets = (retrieval.query, retrieval.gallery)
+        wide = min(max(self.n_trunc, self.kd), sum(map(len, sets)))
+        return all_neighbours(sets, retrieval.search, wide)
 
     def _solution(self, graph: Graph, neighbours: np.ndarray) -> sparse.csr_matrix:
         """The solutions of some photos with their neighbours (B, n), (B, Q + N) float32."""

@@ -1,9 +1,11 @@
 """The graph of mutual neighbours that diffusion runs on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 _COMPARED_AT_ONCE = 2**22
 
@@ -13,19 +15,22 @@ class Graph:
     """A symmetric, sparse (N, N) matrix: at most k entries a row.
 
     Attributes:
-        columns: (N, k) int32, the entries first, then N.
-        weights: (N, k) float32, then 0.
-        degrees: (N,) int32, the entries of each row.
+        columns: (N, k) int32, N where there is no entry.
+        weights: (N, k) float32, 0 there.
     """
 
     columns: np.ndarray
     weights: np.ndarray
-    degrees: np.ndarray
+
+    @cached_property
+    def components(self) -> np.ndarray:
+        """Number of each row's component, (N,) int32: equal where entries connect them."""
+        return connected_components(self.csr(), directed=False)[1]
 
     def csr(self) -> sparse.csr_matrix:
         """The matrix in the form that multiplies."""
         present = self.columns < len(self.columns)
-        starts = np.concatenate([[0], np.cumsum(self.degrees, dtype=np.int64)])
+        starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
         size = (len(self.columns), len(self.columns))
         return sparse.csr_matrix((self.weights[present], self.columns[present], starts), shape=size)
 
@@ -45,25 +50,19 @@ def transition_graph(rows: np.ndarray, cosines: np.ndarray, gamma: float, alpha:
     """
     columns = np.empty(rows.shape, np.int32)
     weights = np.empty(rows.shape, np.float32)
-    degrees = np.empty(len(rows), np.int32)
     root = np.empty(len(rows), np.float32)
     all_mutual = mutual_neighbours(rows)
     for part in _parts(rows):
         mutual = all_mutual[part]
+        columns[part] = np.where(mutual, rows[part], len(rows))
         affinity = np.maximum(cosines[part], np.float32(0)) ** np.float32(gamma)
-        order = np.argsort(~mutual, axis=1, kind="stable")
-        for array, values in (
-            (columns, np.where(mutual, rows[part], len(rows))),
-            (weights, np.where(mutual, affinity, 0)),
-        ):
-            array[part] = np.take_along_axis(values, order, 1)
-        degrees[part] = mutual.sum(axis=1)
+        weights[part] = np.where(mutual, affinity, 0)
         root[part] = (weights[part].sum(axis=1, dtype=np.float64) + 1e-12) ** -0.5
     root_of = np.append(root, np.float32(0))
     for part in _parts(rows):
         weights[part] = root[part, None] * weights[part] * root_of[columns[part]]
         weights[part] *= np.float32(alpha)
-    return Graph(columns, weights, degrees)
+    return Graph(columns, weights)
 
 
 def _parts(rows: np.ndarray) -> list[slice]:

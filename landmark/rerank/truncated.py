@@ -32,9 +32,10 @@ def truncated_diffusion(
     columns = len(graph.columns) + 1  # the last one is for no photo
     at_once = min(_PHOTOS_AT_ONCE, len(neighbourhoods), max(1, _PLACES // columns))
     place = np.zeros((at_once, columns), np.int32)
+    inside = np.zeros((at_once, columns), bool)
     for first in range(0, len(neighbourhoods), max(1, at_once)):
         some = neighbourhoods[first : first + at_once]
-        systems = _systems(graph, some, place)
+        systems = _systems(graph, some, place, inside)
         values = conjugate_gradients(systems.matrix, systems.starts, iterations, rtol)
         scores[first : first + len(some)].ravel()[systems.unknowns] = values
     return scores
@@ -44,7 +45,7 @@ class _Systems(NamedTuple):
     """The systems of some photos side by side.
 
     Attributes:
-        matrix: (R, R) float64, block-diagonal, the graph without what is out of reach.
+        matrix: (R, R) float64, block-diagonal.
         unknowns: (R,) where they stand in the flattened (B, n) neighbourhoods, ascending.
         starts: (B,) where each photo's unknowns begin.
     """
@@ -54,53 +55,38 @@ class _Systems(NamedTuple):
     starts: np.ndarray
 
 
-def _systems(graph: Graph, neighbourhoods: np.ndarray, place: np.ndarray) -> _Systems:
-    """Walk from each first photo through its neighbourhood, and note the edges on the way.
+def _systems(
+    graph: Graph, neighbourhoods: np.ndarray, place: np.ndarray, inside: np.ndarray
+) -> _Systems:
+    """Look up every edge of the photos of each neighbourhood, keep those that stay within it.
 
-    The diffusion never leaves what can be reached from where it starts, often a small part.
+    Photos of another component than the first are left out: the diffusion never comes to them.
 
     Args:
         graph: Of N photos.
         neighbourhoods: (B, n); -1 is none.
-        place: (at least B, N + 1) of 0, left as it is found: where a photo stands in the flattened
-            neighbourhoods, from 1.
+        place: (at least B, N + 1), for the numbers of the photos of each neighbourhood.
+        inside: (at least B, N + 1) of False, left as it is found: what is in a neighbourhood. It
+            is small, so that most look-ups need not go to `place`.
     """
-    blocks, wide = neighbourhoods.shape
-    block_of = np.arange(blocks)[:, None]
-    photos = neighbourhoods.ravel()
-    place[block_of, neighbourhoods] = np.arange(1, photos.size + 1).reshape(blocks, wide)
-    place[:, -1] = 0
-    starts = np.arange(0, photos.size, wide)
-    reached = np.zeros(photos.size, bool)
-    reached[starts] = True
-    frontier, visited, targets, weights, ends = starts, [starts], [], [], [np.zeros(1, np.int64)]
-    shift = np.arange(0, blocks * place.shape[1], place.shape[1])
-    while len(frontier):
-        degree = int(graph.degrees[photos[frontier]].max())
-        near = graph.columns[photos[frontier], :degree]  # (F, degree)
-        to = place.ravel().take(near + shift[frontier // wide, None], mode="clip")
-        edges = np.flatnonzero(to > 0)
-        targets.append(to.ravel().take(edges) - 1)
-        weights.append(graph.weights[photos[frontier], :degree].ravel().take(edges))
-        ends.append(np.searchsorted(edges, degree * np.arange(1, len(frontier) + 1)) + ends[-1][-1])
-        new = np.zeros(photos.size, bool)
-        new[targets[-1]] = True
-        new &= ~reached
-        reached |= new
-        frontier = np.flatnonzero(new)
-        visited.append(frontier)
-    place[block_of, neighbourhoods] = 0
-
-    order = np.argsort(np.concatenate(visited))
-    unknowns = np.flatnonzero(reached)
-    number = np.empty(photos.size, np.int32)
-    number[unknowns] = np.arange(len(unknowns))
-    values = np.concatenate(weights).astype(np.float64)
-    columns = number[np.concatenate(targets)]
-    as_visited = sparse.csr_matrix(
-        (values, columns, np.concatenate(ends)), shape=(len(unknowns), len(unknowns))
-    )
-    return _Systems(as_visited[order], unknowns, number[starts])
+    component = graph.components.take(neighbourhoods)
+    near = (component == component[:, :1]) & (neighbourhoods >= 0)
+    unknowns = np.flatnonzero(near)
+    photos = neighbourhoods.ravel().take(unknowns)
+    shift = np.arange(len(neighbourhoods), dtype=np.int32) * np.int32(place.shape[1])
+    shift = np.repeat(shift, np.count_nonzero(near, axis=1))
+    place.ravel()[shift + photos] = np.arange(len(photos))
+    inside.ravel()[shift + photos] = True
+    to = graph.columns.take(photos, axis=0)  # (R, k)
+    to += shift[:, None]
+    edges = np.flatnonzero(inside.ravel().take(to, mode="clip"))
+    inside.ravel()[shift + photos] = False
+    weights = graph.weights.take(photos, axis=0).ravel().take(edges).astype(np.float64)
+    targets = place.ravel().take(to.ravel().take(edges))
+    ends = np.searchsorted(edges, np.arange(len(photos) + 1) * to.shape[1]).astype(np.int32)
+    matrix = sparse.csr_matrix((weights, targets, ends), shape=(len(photos), len(photos)))
+    starts = np.searchsorted(unknowns, np.arange(len(near)) * near.shape[1])
+    return _Systems(matrix, unknowns, starts)
 
 
 def conjugate_gradients(
@@ -117,23 +103,27 @@ def conjugate_gradients(
     Returns:
         f, (R,) float64.
     """
-    sizes = np.diff(starts, append=matrix.shape[0])
-    solution = np.zeros(matrix.shape[0])
-    residual = np.zeros(matrix.shape[0])
+    size = matrix.shape[0]
+    block = np.repeat(np.arange(len(starts)), np.diff(starts, append=size))
+    solution, residual, buffer = np.zeros(size), np.zeros(size), np.empty(size)
     residual[starts] = 1
     direction = residual.copy()
     square = np.ones(len(starts))
+
+    def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.multiply(left, right, out=buffer), starts)
+
     for _ in range(iterations):
         going = square >= rtol**2
         if not going.any():
             break
-        product = direction - matrix @ direction
-        curvature = np.add.reduceat(direction * product, starts)
-        step = np.where(going, square / np.where(going, curvature, 1), 0)
-        step = np.repeat(step, sizes)
-        solution += step * direction
-        residual -= step * product
-        before, square = square, np.add.reduceat(residual * residual, starts)
-        turn = np.where(going, square / np.where(going, before, 1), 0)
-        direction = residual + np.repeat(turn, sizes) * direction
+        product = matrix @ direction
+        np.subtract(direction, product, out=product)
+        curvature = dot(direction, product)
+        step = np.where(going, square / np.where(going, curvature, 1), 0).take(block)
+        solution += np.multiply(step, direction, out=buffer)
+        residual -= np.multiply(step, product, out=buffer)
+        before, square = square, dot(residual, residual)
+        direction *= np.where(going, square / np.where(going, before, 1), 0).take(block)
+        direction += residual
     return solution
