@@ -133,12 +133,26 @@ def test_the_figures_say_how_sure_they_are_and_what_they_rest_on(rerank, world, 
         "photos": 80,
         "dim": 16,
         "embedder": "abc",
-        **dict.fromkeys(("table", "whitening", "image", "scales", "flip", "split")),
+        **dict.fromkeys(("table", "whitening", "image", "crop", "scales", "flip", "split")),
     }
     assert [step["step"] for step in protocol["steps"]] == ["search", "two_stage", "egt"]
     assert protocol["steps"][2]["k"] == 5
     assert protocol["distractors"] == 0
     assert protocol["ground_truth"] == "landmarks of the stores"
+
+
+def test_all_re_rankers_in_one_chain(rerank, world, tmp_path):
+    names = sorted(path.stem for path in (ROOT / "conf/rerank").glob("*.yaml"))
+    names = [name for name in names if name != "rank_fusion"] + ["rank_fusion"]
+    status, printed, errors = rerank(
+        *stores_of(world), f"rerank=[{','.join(names)}]", "k=60", "output=out"
+    )
+    assert status == 0, errors
+    shown = [line.split()[0] for line in printed.splitlines() if "mAP@100" in line]
+    assert shown == ["search", *names]
+    found = Rankings.open(tmp_path / "out")
+    np.testing.assert_array_equal(np.sort(found.rows, axis=1), np.tile(np.arange(60), (12, 1)))
+    assert (found.scores[:, 1:] <= found.scores[:, :-1]).all()
 
 
 def test_rankings_of_earlier_runs_and_steps_are_fused(rerank, world, tmp_path):

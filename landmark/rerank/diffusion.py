@@ -111,7 +111,7 @@ class Diffusion:
     def _neighbours(self, retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
         sets = (retrieval.query, retrieval.gallery)
         wide = min(max(self.n_trunc, self.kd), sum(map(len, sets)))
-        return all_neighbours(sets, retrieval.search, wide)
+        return all_neighbours(sets, retrieval.search, wide, scored=self.kd)
 
     def _solution(self, graph: Graph, neighbours: np.ndarray) -> sparse.csr_matrix:
         """The solutions of some photos with their neighbours (B, n), (B, Q + N) float32."""

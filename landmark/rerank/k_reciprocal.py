@@ -45,7 +45,8 @@ class KReciprocal:
         """Encode every photo and compare; rows and scores are new."""
         sets = (retrieval.query, retrieval.gallery)
         asked, photos = len(retrieval.query), sum(map(len, sets))
-        near, _ = all_neighbours(sets, retrieval.search, min(max(self.k1 + 1, self.k2), photos))
+        wide = min(max(self.k1 + 1, self.k2), photos)
+        near, _ = all_neighbours(sets, retrieval.search, wide, scored=0)
         farthest = np.maximum(2 - 2 * farthest_cosines(sets, retrieval.search), _LEAST_DISTANCE)
         encoding = Encoding(sets, near, farthest, self.k1, self.k2)
         asking = encoding.averaged(0, asked).T.tocsr()  # (Q + N, Q)

@@ -8,12 +8,12 @@ from landmark.rerank.retrieval import Retrieval, Search
 from landmark.rerank.scratch import scratch
 
 _PHOTOS_AT_ONCE = 65536
-_RESULTS_AT_ONCE = 2**24
+_RESULTS_AT_ONCE = 2**23
 _VALUES_AT_ONCE = 2**22  # of the descriptors of pairs: 16 MB
 
 
 def all_neighbours(
-    sets: Sequence[np.ndarray], search: Search, k: int
+    sets: Sequence[np.ndarray], search: Search, k: int, scored: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of every photo among all photos of some sets, counted through the sets.
 
@@ -21,13 +21,14 @@ def all_neighbours(
         sets: Descriptors, each (N_i, D), N in all; may be memory-mapped. None is copied.
         search: search(query, gallery, k) gives rows and scores.
         k: Neighbours of a photo, itself among them, at most N.
+        scored: Those whose cosines are kept; none: all.
 
     Returns:
         Photos (N, k) int32, each photo itself first, the others by falling cosine, -1 where the
-        search found no more; and the cosines (N, k) float32, -inf there.
+        search found no more; and the cosines (N, scored) float32, -inf there.
     """
-    total = sum(map(len, sets))
-    rows, scores = scratch((total, k), np.int32), scratch((total, k), np.float32)
+    total, scored = sum(map(len, sets)), k if scored is None else min(scored, k)
+    rows, scores = scratch((total, k), np.int32), scratch((total, scored), np.float32)
     for first, photos in _blocks(sets, k):
         block = slice(first, first + len(photos))
         near, cosines, shift = [], [], 0
@@ -38,9 +39,10 @@ def all_neighbours(
             shift += len(among)
         all_cosines = np.concatenate(cosines, axis=1)
         order = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
-        rows[block] = np.take_along_axis(np.concatenate(near, axis=1), order, 1)
-        scores[block] = np.take_along_axis(all_cosines, order, 1)
-        own_first(rows[block], scores[block], np.arange(first, first + len(photos)))
+        found = np.take_along_axis(np.concatenate(near, axis=1), order, 1)
+        found_cosines = np.take_along_axis(all_cosines, order, 1)
+        own_first(found, found_cosines, np.arange(first, first + len(photos)))
+        rows[block], scores[block] = found, found_cosines[:, :scored]
     return rows, scores
 
 

@@ -7,7 +7,7 @@ from landmark.artifact.descriptors import DescriptorStore
 from landmark.rerank.chain import INTERVAL
 from landmark.rerank.truth import Truth
 
-_RECORDED = ("embedder", "table", "whitening", "image", "scales", "flip", "split")
+_RECORDED = ("embedder", "table", "whitening", "image", "crop", "scales", "flip", "split")
 
 
 def protocol(
