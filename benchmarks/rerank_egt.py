@@ -14,7 +14,7 @@ from landmark_descriptors import landmark_descriptors, measured
 
 from landmark.rerank import EGT
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.traversal import Traversal
+from landmark.rerank.traversal import traverse
 from landmark.search import Flat
 
 
@@ -70,15 +70,6 @@ def released(query, asked, gallery, ids, threshold, k, length):
     return ranked
 
 
-def traverse(asked, gallery, photos, threshold, k, length):
-    traversal = Traversal(photos, length, k, threshold)
-    rows = []
-    for first in range(0, len(asked.rows), traversal.at_once):
-        part = slice(first, first + traversal.at_once)
-        rows.append(traversal(asked.rows[part], asked.cosines[part], gallery.of)[0])
-    return np.concatenate(rows)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gallery", type=int, default=20_000)
@@ -97,9 +88,9 @@ def main():
         for threshold in given.thresholds:
             ours, seconds = measured(
                 f"ours, k {k}, threshold {threshold}",
-                lambda a=asked, g=among, t=threshold, k=k: traverse(
-                    a, g, len(gallery), t, k, given.kept
-                ),
+                lambda a=asked, g=among, t=threshold: traverse(
+                    a.rows, a.cosines, g.of, len(gallery), given.kept, t
+                )[0],
                 "queries",
                 given.queries,
             )

@@ -1,6 +1,7 @@
 """What the re-rankers are made of: neighbours, the best of many, filled rankings, scratch."""
 
 import tempfile
+import time
 
 import numpy as np
 import pytest
@@ -114,3 +115,17 @@ def test_large_scratch_lies_in_a_file_and_says_when_there_is_no_room(monkeypatch
 def test_parallel_results_come_in_order():
     assert list(in_parallel(lambda i: i * i, range(50))) == [i * i for i in range(50)]
     assert list(in_parallel(len, [])) == []
+
+
+def test_a_piece_that_fails_ends_the_others():
+    begun = []
+
+    def work(i):
+        begun.append(i)
+        if i == 3:
+            raise ValueError(i)
+        time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="3"):
+        list(in_parallel(work, range(100)))
+    assert len(begun) < 100

@@ -1,12 +1,10 @@
 """Explore-exploit graph traversal: from photo to photo along the strongest edges."""
 
-import numpy as np
-
 from landmark.rerank.filling import filled
 from landmark.rerank.neighbours import GalleryNeighbours
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.setting import number, whole_number
-from landmark.rerank.traversal import Traversal
+from landmark.rerank.traversal import traverse
 
 
 class EGT:
@@ -41,10 +39,6 @@ class EGT:
         k = min(self.k, len(retrieval.gallery))
         near, cosines = retrieval.search(retrieval.query, retrieval.gallery, k)
         neighbours = GalleryNeighbours(retrieval, k, expected=asked * kept)
-        rows = np.full((asked, kept), -1, np.int32)
-        scores = np.full((asked, kept), -np.inf, np.float32)
-        traversal = Traversal(len(retrieval.gallery), kept, k, self.threshold)
-        for first in range(0, asked, traversal.at_once):
-            part = slice(first, first + traversal.at_once)
-            rows[part], scores[part] = traversal(near[part], cosines[part], neighbours.of)
+        photos = len(retrieval.gallery)
+        rows, scores = traverse(near, cosines, neighbours.of, photos, kept, self.threshold)
         return retrieval.with_ranking(*filled(rows, scores, retrieval.rows, retrieval.scores))

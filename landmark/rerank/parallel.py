@@ -17,13 +17,16 @@ def in_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Ite
     """
     threads = processors()
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         for piece in pieces:
             waiting.append(pool.submit(work, piece))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:  # also where a piece failed, or nobody reads on
+        pool.shutdown(cancel_futures=True)
 
 
 def processors() -> int:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from landmark.data.source import Source
 
 
+_RESULTS_AT_ONCE = 2**22
+
+
 class Judgement(NamedTuple):
     """What rankings earn.
 
@@ -119,12 +122,17 @@ class RevisitedTruth(Truth):
 
     def judge(self, rows: np.ndarray) -> Judgement:
         """The mAP under the protocols `easy`, `medium` and `hard`."""
-        ranked = np.where(rows < 0, -1, self._positions[np.maximum(rows, 0)])
-        found = revisited.evaluate(ranked, self._ground_truth)
-        return Judgement(
-            {protocol: found[protocol]["map"] for protocol in self.labels},
-            {protocol: found[protocol]["average_precision"] for protocol in self.labels},
-        )
+        precisions = {protocol: np.full(len(rows), np.nan) for protocol in self.labels}
+        at_once = max(1, _RESULTS_AT_ONCE // max(1, rows.shape[1]))
+        for first in range(0, len(rows), at_once):
+            part = slice(first, first + at_once)
+            ranked = np.where(rows[part] < 0, -1, self._positions[np.maximum(rows[part], 0)])
+            found = revisited.evaluate(ranked, self._ground_truth[part])
+            for protocol, values in precisions.items():
+                values[part] = found[protocol]["average_precision"]
+        counted = {name: values[~np.isnan(values)] for name, values in precisions.items()}
+        figures = {name: float(v.mean()) if len(v) else 0.0 for name, v in counted.items()}
+        return Judgement(figures, precisions)
 
 
 def truth_of(stores: Stores, source: "Source | None" = None) -> Truth | None:
