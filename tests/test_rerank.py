@@ -1,5 +1,7 @@
 """Each re-ranker against the reference answers and against its definition, photo by photo."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -239,6 +241,9 @@ def test_two_stage_is_its_definition(seed, gallery, k, threshold, sort, insert):
 def test_two_stage_needs_train_photos():
     with pytest.raises(UserMistake, match="give train=STORE"):
         TwoStage()(small_retrieval(0, 2, 9, 5))
+    known = small_retrieval(0, 2, 9, 5, train=4)
+    with pytest.raises(UserMistake, match="no photo of train=STORE has a landmark"):
+        TwoStage()(replace(known, train_landmark_ids=np.array(["", None, "", ""], object)))
 
 
 def test_re_rankers_chain_and_leave_their_input_alone():

@@ -9,13 +9,15 @@ from exact_descriptors import cosines_of, exact_unit, nearest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import landmark.rerank.all_pairs as all_pairs_module
 import landmark.rerank.best as best_module
 import landmark.rerank.neighbours as neighbours_module
 import landmark.rerank.scratch as scratch_module
 from landmark.mistake import UserMistake
+from landmark.rerank.all_pairs import nearest_and_lowest
 from landmark.rerank.best import Best
 from landmark.rerank.filling import filled, listed_in
-from landmark.rerank.neighbours import all_neighbours, farthest_cosines, own_first, pair_cosines
+from landmark.rerank.neighbours import all_neighbours, own_first, pair_cosines
 from landmark.rerank.parallel import in_parallel
 from landmark.rerank.scratch import scratch
 from landmark.search import Flat
@@ -30,11 +32,13 @@ def test_neighbours_among_sets_are_those_of_all_together(seed, queries, gallery,
     sets, k = (photos[:queries], photos[queries:]), min(k, queries + gallery)
     cosines = cosines_of(photos, photos)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours_module, "_PHOTOS_AT_ONCE", 7)
+        for module in (neighbours_module, all_pairs_module):
+            patch.setattr(module, "_PHOTOS_AT_ONCE", 7)
         rows, scores = all_neighbours(sets, Flat(), k)
-        lowest = farthest_cosines(sets, Flat())
+        exact, lowest = nearest_and_lowest(sets, k)
     np.testing.assert_array_equal(rows, nearest(cosines, k, own=True))
     np.testing.assert_array_equal(scores, np.take_along_axis(cosines, rows, 1))
+    np.testing.assert_array_equal(exact, rows)
     np.testing.assert_array_equal(lowest, cosines.min(axis=1))
     left, right = np.indices(cosines.shape).reshape(2, -1)
     np.testing.assert_array_equal(pair_cosines(sets, left, right), cosines.ravel())

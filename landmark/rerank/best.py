@@ -16,24 +16,27 @@ class Triplets(NamedTuple):
 
 
 class Best:
-    """The k rows of the highest positive scores of each query, of equal ones the lower row.
+    """The k rows of the highest scores of each query, of equal ones the lower row.
 
     Pieces must come by ascending row: a later row never replaces an earlier one of equal score.
 
     Args:
         queries: Q.
         k: Rows kept of each.
+        above: Only higher scores count.
     """
 
-    def __init__(self, queries: int, k: int) -> None:
+    def __init__(self, queries: int, k: int, above: float = 0) -> None:
+        self.k = k
+        self._above = above
         self._rows = np.full((queries, k), -1, np.int32)
         self._scores = np.full((queries, k), -np.inf, np.float32)
         self._waiting: list[Triplets] = []
         self._count = 0
 
     def better(self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> Triplets:
-        """Those results of positive score that may still be among the best."""
-        good = (scores > 0) & (scores > self._scores[query, -1])
+        """Those results that may still be among the best."""
+        good = (scores > self._above) & (scores > self._scores[query, -1])
         return Triplets(query[good], rows[good], scores[good])
 
     def add(self, results: Triplets) -> None:
@@ -41,14 +44,19 @@ class Best:
         self._waiting.append(results)
         self._count += len(results.query)
         if self._count >= _KEPT_BACK:
-            self._settle()
+            self.settle()
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows (Q, k) int32 by falling score, -1 pads, and scores (Q, k) float32, -inf there."""
-        self._settle()
+        self.settle()
         return self._rows, self._scores
 
-    def _settle(self) -> None:
+    def lowest(self, queries: slice) -> np.ndarray:
+        """Scores that results of some queries must exceed, (B,)."""
+        return self._scores[queries, -1]
+
+    def settle(self) -> None:
+        """Sort in what was taken in; done at the end, and in between where much is waiting."""
         if not self._waiting:
             return
         query, rows, scores = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))

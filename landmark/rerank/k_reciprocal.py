@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from landmark.rerank.all_pairs import nearest_and_lowest
 from landmark.rerank.best import Best, Triplets
 from landmark.rerank.filling import listed_in
-from landmark.rerank.neighbours import all_neighbours, farthest_cosines, pair_cosines
+from landmark.rerank.neighbours import pair_cosines
 from landmark.rerank.parallel import in_parallel
 from landmark.rerank.reciprocal import Encoding, overlaps
 from landmark.rerank.retrieval import Retrieval
@@ -24,8 +25,9 @@ class KReciprocal:
     by the photo's largest, as in the released code. That code holds all distances of all photos;
     here they are computed as they are needed, to the same answer.
 
-    The queries look again: the former ranking sets the length, nothing else. The scores are 1 minus
-    the distance.
+    The queries look again: the former ranking sets the length, nothing else. The largest distances
+    need all pairs of photos, so the neighbours are exact, whatever the search. The scores are 1
+    minus the distance.
 
     Args:
         k1: Neighbours that can be reciprocal.
@@ -46,8 +48,8 @@ class KReciprocal:
         sets = (retrieval.query, retrieval.gallery)
         asked, photos = len(retrieval.query), sum(map(len, sets))
         wide = min(max(self.k1 + 1, self.k2), photos)
-        near, _ = all_neighbours(sets, retrieval.search, wide, scored=0)
-        farthest = np.maximum(2 - 2 * farthest_cosines(sets, retrieval.search), _LEAST_DISTANCE)
+        near, lowest = nearest_and_lowest(sets, wide)
+        farthest = np.maximum(2 - 2 * lowest, _LEAST_DISTANCE)
         encoding = Encoding(sets, near, farthest, self.k1, self.k2)
         asking = encoding.averaged(0, asked).T.tocsr()  # (Q + N, Q)
         best = Best(*retrieval.rows.shape)

@@ -47,18 +47,6 @@ def all_neighbours(
     return rows, scores
 
 
-def farthest_cosines(sets: Sequence[np.ndarray], search: Search) -> np.ndarray:
-    """The lowest cosine of every photo with any, (N,) float32; sets and search as above."""
-    lowest = np.full(sum(map(len, sets)), np.inf, np.float32)
-    for first, photos in _blocks(sets, 1):
-        opposite = -np.asarray(photos, np.float32)
-        for among in sets:
-            _, scores = search(opposite, among, 1)
-            block = slice(first, first + len(photos))
-            lowest[block] = np.minimum(lowest[block], -scores[:, 0])
-    return lowest
-
-
 def pair_cosines(sets: Sequence[np.ndarray], photos: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Cosines of pairs of photos, (P,) float32.
 

@@ -61,11 +61,15 @@ class TwoStage:
         """Vote with the train photos, then sort and insert; rows and scores are new.
 
         Raises:
-            UserMistake: The retrieval has no train photos.
+            UserMistake: The retrieval has no train photos, or none of known landmark.
         """
         if retrieval.train is None or retrieval.train_landmark_ids is None:
             raise UserMistake("rerank=two_stage needs photos of known landmarks: give train=STORE")
         landmarks = landmark_codes(retrieval.train_landmark_ids)
+        if (landmarks < 0).all():
+            raise UserMistake(
+                "rerank=two_stage: no photo of train=STORE has a landmark to vote for"
+            )
         query, gallery = (
             soft_vote(
                 photos, retrieval.train, landmarks, self.k, retrieval.search, self.temperature
