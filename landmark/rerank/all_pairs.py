@@ -37,7 +37,7 @@ def nearest_and_lowest(sets: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, 
 
     def descriptors(block: tuple[int, int, slice]) -> "Tensor":
         _, which, part = block
-        return torch.from_numpy(np.ascontiguousarray(sets[which][part], np.float32)).to(device)
+        return torch.from_numpy(np.array(sets[which][part], np.float32)).to(device)
 
     for i, row_block in enumerate(blocks):
         left = descriptors(row_block)

@@ -45,7 +45,7 @@ class Step:
         Args:
             labels: The figures to show, key → words.
         """
-        words = [f"{self.name:<12}"]
+        words = [f"{self.name:<16}"]
         for key, label in labels.items():
             after = self.metrics[key]
             if key in self.changes:
