@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 def mean_interval(
     values: ArrayLike, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of a mean (Efron and Tibshirani 1993, section 13.3).
+    """Percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
 
     For the change between two rankings of the same queries give each query's change: the pairs
     are drawn together.

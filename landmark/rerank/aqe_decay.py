@@ -8,12 +8,11 @@ from landmark.rerank.setting import whole_number
 
 
 class AQEDecay:
-    """Average query expansion with decay, AQEwD (Gordo et al. 2017, arXiv 1610.07940, section 5).
+    """Average query expansion with decay, AQEwD (Gordo et al. 2017, arXiv 1610.07940).
 
     Each query q becomes the sum over itself, place 0, and its n best gallery descriptors, places 1
     to n, with the weights (n - place) / n, of unit length, and the gallery is searched again. The
-    cosines do not count. (As written down by Gordo, Radenović, Berg 2020, arXiv 2007.08019,
-    section 3.)
+    cosines do not count. (As written down by Gordo, Radenović, Berg 2020, arXiv 2007.08019.)
 
     Args:
         n: Places of the decay: the last one's weight is 0.

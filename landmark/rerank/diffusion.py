@@ -21,10 +21,10 @@ class Diffusion:
     """Efficient diffusion, decoupled from the query (Yang et al. 2019, arXiv 1811.10907).
 
     Queries and gallery are one graph of mutual neighbours with the weights max(cosine, 0)^gamma.
-    From each photo, alone with its n_trunc nearest, a random walk with restart is solved (section
-    3). The new descriptor of a photo is its solution, of unit length; the gallery is ranked by its
-    product with the query's, as in the released code. Photos that share nothing with a query
-    follow in the order they had.
+    From each photo, alone with its n_trunc nearest, a random walk with restart is solved. The
+    new descriptor of a photo is its solution, of unit length; the gallery is ranked by its product
+    with the query's, as in the released code. Photos that share nothing with a query follow in the
+    order they had.
 
     The queries look again: the former ranking sets the length and that order, nothing else.
     Memory grows with the photos; the gallery's solutions are used up as they come.

@@ -8,7 +8,7 @@ from landmark.rerank.traversal import traverse
 
 
 class EGT:
-    """Explore-exploit graph traversal (Chang et al. 2019, CVPR, algorithm 1).
+    """Explore-exploit graph traversal (Chang et al. 2019, CVPR).
 
     A query's k nearest gallery photos are its candidates, by their cosines. Exploit: all candidates
     above the threshold are ranked, the best first; where there is none, the best alone. Explore:

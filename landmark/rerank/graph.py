@@ -39,7 +39,7 @@ def transition_graph(rows: np.ndarray, cosines: np.ndarray, gamma: float, alpha:
     """The normalised affinity of mutual neighbours, times alpha.
 
     The affinity of mutual neighbours is max(cosine, 0)^gamma, of others 0; it is divided by the
-    square roots of the degrees of both (Iscen et al. 2017, arXiv 1611.05113, section 3). The
+    square roots of the degrees of both (Iscen et al. 2017, arXiv 1611.05113). The
     roundings to float32 are those of the code released for arXiv 1811.10907.
 
     Args:

@@ -19,10 +19,10 @@ class KReciprocal:
     """k-reciprocal encoding (Zhong et al. 2017, arXiv 1701.08398).
 
     Among queries and gallery together, each photo is encoded by its k1-reciprocal neighbours,
-    expanded (equations 3 to 5), weighted by exp(-distance) (7) and averaged over its k2 nearest
-    (11). The gallery is ranked by (1 - lambda_value) times the Jaccard distance of the encodings
-    (10) plus lambda_value times the distance (12); a distance is the squared Euclidean one, divided
-    by the photo's largest, as in the released code. That code holds all distances of all photos;
+    expanded by theirs, weighted by exp(-distance) and averaged over its k2 nearest. The gallery is
+    ranked by (1 - lambda_value) times the Jaccard distance of the encodings plus lambda_value times
+    the distance; a distance is the squared Euclidean one, divided by the photo's largest, as in the
+    released code. That code holds all distances of all photos;
     here they are computed as they are needed, to the same answer.
 
     The queries look again: the former ranking sets the length, nothing else. The largest distances

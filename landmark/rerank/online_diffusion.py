@@ -15,7 +15,7 @@ _MOST_QUERIES_AT_ONCE = 256
 
 
 class OnlineDiffusion:
-    """Diffusion with a global descriptor (Iscen et al. 2017, arXiv 1611.05113, sections 3 and 4).
+    """Diffusion with a global descriptor (Iscen et al. 2017, arXiv 1611.05113).
 
     The gallery is a graph of mutual neighbours with the weights max(cosine, 0)^gamma, S its
     affinity normalised by the degrees. A query starts from its kq nearest with such weights, y, and

@@ -17,7 +17,7 @@ def truncated_diffusion(
     """Diffuse from the first photo of each neighbourhood over the photos of that neighbourhood.
 
     Solves (I - graph restricted to the neighbourhood) f = e_1 by conjugate gradients from f = 0
-    (Yang et al. 2019, arXiv 1811.10907, section 3).
+    (Yang et al. 2019, arXiv 1811.10907).
 
     Args:
         graph: alpha times the normalised affinity of all N photos.
