@@ -46,6 +46,8 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.report.photos import sides
     from landmark.report.ranking import RankingReport
     from landmark.rerank.chain import steps
+    from landmark.rerank.protocol import protocol
+    from landmark.rerank.retrieval import Retrieval
     from landmark.rerank.stores import Stores
     from landmark.rerank.truth import truth_of
 
@@ -60,16 +62,23 @@ def rerank(config: DictConfig, output: Path) -> None:
     truth = truth_of(stores, source)
     print(stores, flush=True)
 
-    report = RankingReport(truth)
-    figures, before = [], None
-    for step in steps(lambda: stores.search(search, config.k), chain, truth):
-        print(step.line(before, truth.labels if truth else {}), flush=True)
-        figures.append({"step": step.name, "seconds": step.seconds, **step.metrics})
+    def searched() -> Retrieval:
+        return stores.search(search, config.k).with_ids(stores.query.ids, stores.gallery.ids)
+
+    report, figures = RankingReport(truth), []
+    for step in steps(searched, chain, truth):
+        print(step.line(truth.labels if truth else {}), flush=True)
+        figures.append(step.record())
         rows, scores = step.retrieval.rows, step.retrieval.scores
-        precision = truth.average_precision(rows) if truth else None
+        precision = step.precisions[truth.headline] if truth else None
         report.add(step.name, rows, scores, step.seconds, step.metrics, precision)
-        before = step
-    metrics = {**step.metrics, "steps": figures}
+    written = record(config, {name: store.meta for name, store in stores.by_name.items()})
+    data = HydraConfig.get().runtime.choices.get("data")
+    metrics = {
+        **step.metrics,
+        "steps": figures,
+        "protocol": protocol(stores.by_name, truth, config.k, data, written["steps"]),
+    }
     accuracy = truth.nearest_accuracy(stores, search) if truth else None
     if accuracy is not None:
         metrics["nearest_train_accuracy"] = accuracy
@@ -81,7 +90,7 @@ def rerank(config: DictConfig, output: Path) -> None:
         found.scores,
         stores.query.ids,
         stores.gallery.ids,
-        meta=record(config, {name: store.meta for name, store in stores.by_name.items()}),
+        meta=written,
         metrics=metrics,
     )
     with replace_folder(output, config.overwrite, marker="meta.json") as folder:

@@ -174,11 +174,12 @@ def test_rerankers_and_searches_run(choice):
         for x in (rng.standard_normal((n, 6)) for n in (3, 20, 12))
     )
     search = instantiate(node("search", "flat"))
-    rows, scores = search(query, gallery, 10)
+    rows, scores = search(query, gallery, 20)  # all of it, however far a re-ranker looks
     retrieval = Retrieval(query, gallery, rows, scores, search, train, np.arange(12) % 4)
     if choice in choices("rerank"):
-        retrieval = instantiate(node("rerank", choice))(retrieval)
-    assert retrieval.rows.shape == (3, 10)
+        known = retrieval.remembered("search").remembered("another")
+        retrieval = instantiate(node("rerank", choice))(known)
+    assert retrieval.rows.shape == (3, 20)
 
 
 @pytest.mark.parametrize("choice", choices("experiment"))

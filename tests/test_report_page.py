@@ -112,13 +112,17 @@ def world(tmp_path):
     return query, gallery, found, photos
 
 
+def precisions(judge, rows):
+    return judge.judge(rows).precisions[judge.headline]
+
+
 def written(world, tmp_path, truth=True, names=None, **options):
     """The page as parsed, its text, and the two sides."""
     query, gallery, found, photos = world
     judge = LandmarkTruth(query, gallery) if truth else None
     report = RankingReport(judge)
     for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        figures = (judge.measure(rows), judge.average_precision(rows)) if truth else ({},)
+        figures = (judge.measure(rows), precisions(judge, rows)) if truth else ({},)
         report.add(name, rows, scores, 0.5, *figures)
     sides = Side(photos, "q", query, names), Side(photos, "g", gallery, names)
     path = tmp_path / "out" / "report.html"
@@ -251,7 +255,7 @@ def test_photos_that_are_gone_or_broken_leave_their_ids(world, tmp_path):
 
     report = RankingReport(LandmarkTruth(query, gallery))
     for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        figures = report.judge.measure(rows), report.judge.average_precision(rows)
+        figures = report.judge.measure(rows), precisions(report.judge, rows)
         report.add(name, rows, scores, 0.1, *figures)
     sides = Damaged(photos, "q", query), Damaged(photos, "g", gallery)
     report.write(tmp_path / "report.html", *sides, META)
@@ -286,7 +290,14 @@ def test_easy_and_hard_are_right_and_junk_is_told_apart(world, tmp_path):
     truth = RevisitedTruth(lists, np.arange(GALLERY))
     report = RankingReport(truth)
     for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        report.add(name, rows, scores, 0.1, truth.measure(rows), truth.average_precision(rows))
+        report.add(
+            name,
+            rows,
+            scores,
+            0.1,
+            truth.measure(rows),
+            truth.judge(rows).precisions[truth.headline],
+        )
     blank = [""] * GALLERY
     report.write(tmp_path / "report.html", Side(photos, "q", blank), Side(photos, "g", blank), META)
     page = Parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -318,7 +329,7 @@ def test_the_table_says_each_steps_figures_settings_and_seconds(world, tmp_path)
     for words in ("block_rows 9", "n 3", "alpha 3"):
         assert words in page.text("span")
     assert page.text("dd") == ["stores/q", "stores/g", "0.75, 1", "96 × 64"]
-    old, new = (truth.average_precision(rows) for rows, _ in found)
+    old, new = (truth.judge(rows).precisions[truth.headline] for rows, _ in found)
     numbers = [text for tag, classes, text in page.texts if tag == "td" and "number" in classes]
     better, worse = int(np.nansum(new > old)), int(np.nansum(new < old))
     assert [number for number in numbers if number] == ["0.50", str(better), str(worse), "0.50"]

@@ -50,7 +50,8 @@ def report(tmp_path_factory):
     for step in ("search", "alpha_qe"):
         rows = np.stack([random.permutation(25)[:12] for _ in query])
         scores = np.tile(np.linspace(1, 0, 12), (8, 1))
-        figures = made.judge.measure(rows), made.judge.average_precision(rows)
+        judged = made.judge.judge(rows)
+        figures = judged.figures, judged.precisions[made.judge.headline]
         made.add(step, rows, scores, 1234.5, *figures)
     meta = {
         "k": 12,

@@ -23,7 +23,7 @@ def test_landmarks(seed):
     query[0] = gallery[0] = "a"
     rows = rankings(random, 6, 25, 9)
     truth = LandmarkTruth(query, gallery)
-    precision = truth.average_precision(rows)
+    precision = truth.judge(rows).precisions[truth.headline]
     kinds = truth.kinds(np.arange(6), rows)
     for one, asked in enumerate(query):
         right, total = 0, 0.0
@@ -69,7 +69,7 @@ def test_lists(seed):
         listed = [kind for kind in ("easy", "hard", "junk") if positions[row] in lists[one][kind]]
         expected = "" if row < 0 else next(iter(listed), "wrong")
         assert kinds[one, place] == expected
-    precision = truth.average_precision(rows)
+    precision = truth.judge(rows).precisions[truth.headline]
     assert np.isnan(precision).tolist() == [False, True, False, False, False, False]
     assert np.nanmean(precision) == pytest.approx(truth.measure(rows)[truth.headline])
     some = random.permutation(6)[:3]

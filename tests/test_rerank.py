@@ -1,14 +1,27 @@
 """Each re-ranker against the reference answers and against its definition, photo by photo."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.mistake import UserMistake
-from landmark.rerank import DBA, AlphaQE, TwoStage
+from landmark.rerank import (
+    DBA,
+    EGT,
+    AlphaQE,
+    AQEDecay,
+    Diffusion,
+    KReciprocal,
+    OnlineDiffusion,
+    RankFusion,
+    SuperGlobal,
+    TwoStage,
+)
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.voting import Votes, soft_vote
+from landmark.rerank.voting import Votes, landmark_codes, soft_vote, vote
 from landmark.search import Flat
 
 seeds = st.integers(0, 10**6)
@@ -130,6 +143,47 @@ def test_soft_votes_are_their_definition(seed, train, k):
         assert votes.scores[i] == pytest.approx(score, abs=1e-6)
 
 
+@given(
+    seed=seeds,
+    k=st.integers(1, 6),
+    temperature=st.sampled_from([None, 0.07, 0.5]),
+    matched=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_votes_with_a_temperature_and_inliers_are_their_definition(seed, k, temperature, matched):
+    random = np.random.default_rng(seed)
+    landmarks = random.integers(-1, 3, (8, k))
+    cosines = -np.sort(-random.uniform(-1, 1, (8, k)), axis=1)
+    inliers = random.integers(0, 140, (8, k)) if matched else None
+    voters = np.arange(k) < random.integers(1, k + 1, (8, 1))
+    votes = vote(landmarks, cosines, temperature, inliers, voters)
+    for i in range(8):
+        shares: dict = {}
+        for place in np.flatnonzero(voters[i]):
+            weight = cosines[i, place]
+            if temperature is not None:
+                weight = np.exp((weight - 1) / temperature)
+            if matched:
+                weight += min(inliers[i, place], 70) / 70
+            landmark = landmarks[i, place]
+            shares[landmark] = shares.get(landmark, 0.0) + weight / k
+        assert votes.scores[i] == pytest.approx(max(shares.values()))
+        assert shares[votes.landmarks[i]] == pytest.approx(max(shares.values()))
+
+
+def test_a_temperature_reaches_the_votes_of_two_stage():
+    before = small_retrieval(0, 6, 60, 20, train=40)
+    codes = landmark_codes(before.train_landmark_ids)
+    for temperature in (None, 0.05):
+        votes = [
+            soft_vote(photos, before.train, codes, 5, before.search, temperature)
+            for photos in (before.query, before.gallery)
+        ]
+        two_stage = TwoStage(k=5, temperature=temperature)
+        wanted, _ = two_stage.rerank(before.rows, before.scores, *votes)
+        np.testing.assert_array_equal(two_stage(before).rows, wanted)
+
+
 def test_two_stage_equals_the_reference(reference, expected):
     for threshold, name in ((None, "0"), (0.6, "06"), (1.2, "12")):
         found = TwoStage(threshold=threshold)(reference)
@@ -187,6 +241,9 @@ def test_two_stage_is_its_definition(seed, gallery, k, threshold, sort, insert):
 def test_two_stage_needs_train_photos():
     with pytest.raises(UserMistake, match="give train=STORE"):
         TwoStage()(small_retrieval(0, 2, 9, 5))
+    known = small_retrieval(0, 2, 9, 5, train=4)
+    with pytest.raises(UserMistake, match="no photo of train=STORE has a landmark"):
+        TwoStage()(replace(known, train_landmark_ids=np.array(["", None, "", ""], object)))
 
 
 def test_re_rankers_chain_and_leave_their_input_alone():
@@ -203,16 +260,36 @@ def test_re_rankers_chain_and_leave_their_input_alone():
 
 
 @pytest.mark.parametrize(
-    ("make", "key"),
+    ("make", "words"),
     [
-        (lambda: AlphaQE(n=0), "alpha_qe.n=0"),
-        (lambda: AlphaQE(alpha=-1), "alpha_qe.alpha=-1"),
+        (lambda: AlphaQE(n=0), "alpha_qe.n=0 must be a whole number, 1 or more"),
+        (lambda: AlphaQE(n=2.5), "alpha_qe.n=2.5 must be a whole number"),
+        (lambda: AlphaQE(alpha=-1), "alpha_qe.alpha=-1 must be a number, 0 or more"),
+        (lambda: AlphaQE(alpha=float("nan")), "alpha_qe.alpha=nan must be a number"),
+        (lambda: AQEDecay(n=True), "aqe_decay.n=True must be a whole number"),
         (lambda: DBA(n=0), "dba.n=0"),
+        (lambda: Diffusion(n_trunc=0), "diffusion.n_trunc=0"),
+        (lambda: Diffusion(kd=1), "diffusion.kd=1 must be a whole number, 2 or more"),
+        (lambda: Diffusion(alpha=1.0), "diffusion.alpha=1.0 must be .* 0 or more and below 1"),
+        (lambda: Diffusion(iterations=0), "diffusion.iterations=0"),
+        (lambda: OnlineDiffusion(kq=0), "online_diffusion.kq=0"),
+        (lambda: EGT(k=0), "egt.k=0"),
+        (lambda: EGT(threshold="high"), "egt.threshold=high must be a number"),
+        (lambda: KReciprocal(k1=0), "k_reciprocal.k1=0"),
+        (lambda: KReciprocal(lambda_value=2), "k_reciprocal.lambda_value=2"),
+        (lambda: SuperGlobal(beta=-0.1), "superglobal.beta=-0.1"),
+        (
+            lambda: RankFusion(method="sum"),
+            "rank_fusion.method=sum .* reciprocal_rank or score_sum",
+        ),
+        (lambda: RankFusion(steps="egt"), r"rank_fusion.steps=egt must be a list: \[egt\]"),
         (lambda: TwoStage(k=0), "two_stage.k=0"),
+        (lambda: TwoStage(threshold="x"), "two_stage.threshold=x must be a number$"),
+        (lambda: TwoStage(temperature=0), "two_stage.temperature=0 must be a number, above 0"),
     ],
 )
-def test_settings_out_of_range_are_named(make, key):
-    with pytest.raises(UserMistake, match=key):
+def test_settings_out_of_range_are_named(make, words):
+    with pytest.raises(UserMistake, match=rf"^rerank\.{words}"):
         make()
 
 

@@ -1,8 +1,10 @@
 """rerank.py end to end on small stores: what it prints, writes and refuses."""
 
 import json
+import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
 from landmark.artifact.submission import check_retrieval
 from landmark.metric import revisited
+from landmark.metric.bootstrap import mean_interval
 from landmark.mistake import UserMistake
-from landmark.rerank import DBA, AlphaQE, TwoStage
+from landmark.rerank import DBA, AlphaQE, RankFusion, TwoStage
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.stores import Stores
 from landmark.rerank.truth import LandmarkTruth, RevisitedTruth, truth_of
@@ -108,6 +111,74 @@ def test_the_chain_applies_in_the_order_given(rerank, world, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_the_figures_say_how_sure_they_are_and_what_they_rest_on(rerank, world, tmp_path):
+    status, printed, errors = rerank(
+        *stores_of(world), "rerank=[two_stage,egt]", "rerank.egt.k=5", "k=20", "output=out"
+    )
+    assert status == 0, errors
+    stores = opened(world)
+    truth = LandmarkTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
+    first = stores.search(Flat(), 20)
+    before, after = (truth.judge(r.rows).precisions for r in (first, TwoStage()(first)))
+    interval = mean_interval(after["map_at_100"] - before["map_at_100"])
+    line = printed.splitlines()[2]
+    assert f"({interval.mean:+.4f}, {interval.low:+.4f} … {interval.high:+.4f})" in line
+    assert re.search(r"   \d+\.\d s   \d+\.\d\d GiB$", line)
+
+    metrics = Rankings.open(tmp_path / "out").metrics
+    assert metrics["steps"][1]["change"]["map_at_100"] == pytest.approx(interval._asdict())
+    assert metrics["steps"][1]["peak_bytes"] >= 0
+    protocol = metrics["protocol"]
+    assert protocol["stores"]["train"] == {
+        "photos": 80,
+        "dim": 16,
+        "embedder": "abc",
+        **dict.fromkeys(("table", "whitening", "image", "crop", "scales", "flip", "split")),
+    }
+    assert [step["step"] for step in protocol["steps"]] == ["search", "two_stage", "egt"]
+    assert protocol["steps"][2]["k"] == 5
+    assert protocol["distractors"] == 0
+    assert protocol["ground_truth"] == "landmarks of the stores"
+
+
+def test_all_re_rankers_in_one_chain(rerank, world, tmp_path):
+    names = sorted(path.stem for path in (ROOT / "conf/rerank").glob("*.yaml"))
+    names = [name for name in names if name != "rank_fusion"] + ["rank_fusion"]
+    status, printed, errors = rerank(
+        *stores_of(world), f"rerank=[{','.join(names)}]", "k=60", "output=out"
+    )
+    assert status == 0, errors
+    shown = [line.split()[0] for line in printed.splitlines() if "mAP@100" in line]
+    assert shown == ["search", *names]
+    found = Rankings.open(tmp_path / "out")
+    np.testing.assert_array_equal(np.sort(found.rows, axis=1), np.tile(np.arange(60), (12, 1)))
+    assert (found.scores[:, 1:] <= found.scores[:, :-1]).all()
+
+
+def test_rankings_of_earlier_runs_and_steps_are_fused(rerank, world, tmp_path):
+    for chain, output in (("[two_stage]", "a"), ("[alpha_qe]", "b")):
+        assert rerank(*stores_of(world), f"rerank={chain}", "k=20", f"output={output}")[0] == 0
+    status, _, errors = rerank(
+        *stores_of(world)[:2],
+        "rerank=[rank_fusion]",
+        "rerank.rank_fusion.rankings=[a,b]",
+        "k=20",
+        "output=folders",
+    )
+    assert status == 0, errors
+    status, _, errors = rerank(
+        *stores_of(world), "rerank=[two_stage,alpha_qe,rank_fusion]", "k=20", "output=steps"
+    )
+    assert status == 0, errors
+    first = opened(world).search(Flat(), 20)
+    staged, asked = TwoStage()(first), AlphaQE()(first)
+    both = AlphaQE()(staged)
+    for folder, rankings in (("folders", (staged, asked, first)), ("steps", (first, staged, both))):
+        earlier = {str(i): (r.rows, r.scores) for i, r in enumerate(rankings)}
+        wanted = RankFusion()(replace(rankings[-1], earlier=earlier))
+        np.testing.assert_array_equal(Rankings.open(tmp_path / folder).rows, wanted.rows)
+
+
 def test_one_reranker_needs_no_brackets_and_output_has_a_default(rerank, world, tmp_path):
     status, printed, errors = rerank(
         *stores_of(world)[:2], "rerank=alpha_qe", "rerank.alpha_qe.n=2"
@@ -127,7 +198,10 @@ def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
     status, printed, errors = rerank(*stores, "rerank=[]", "output=out")
     assert status == 0, errors
     assert "mAP" not in printed
-    assert list(Rankings.open(tmp_path / "out").metrics) == ["steps"]
+    metrics = Rankings.open(tmp_path / "out").metrics
+    assert list(metrics) == ["steps", "protocol"]
+    assert list(metrics["steps"][0]) == ["step", "seconds", "peak_bytes"]
+    assert metrics["protocol"]["ground_truth"] is None
 
 
 @pytest.mark.parametrize(
@@ -140,6 +214,13 @@ def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
         (["rerank=[alpha_qe]", "rerank.alpha_qe.alfa=2"], ["alfa", "alpha"]),
         (["rerank=two_stage", "train=null"], ["two_stage", "train=STORE"]),
         (["rerank=alpha_qe", "k=5"], ["alpha_qe.n=10", "choose k=10"]),
+        (["rerank=aqe_decay", "k=5"], ["aqe_decay.n=10", "choose k=10"]),
+        (["rerank=superglobal", "k=50"], ["superglobal.m=400", "choose k=400"]),
+        (["rerank=egt", "rerank.egt.k=many"], ["rerank.egt.k=many", "whole number"]),
+        (["rerank=diffusion", "rerank.diffusion.alpha=1"], ["diffusion.alpha=1", "below 1"]),
+        (["rerank=rank_fusion"], ["rank_fusion", "nothing to fuse"]),
+        (["rerank=rank_fusion", "rerank.rank_fusion.rankings=[nowhere]"], ["nowhere"]),
+        (["rerank=rank_fusion", "rerank.rank_fusion.rankings=here"], ["rankings=here", "list"]),
         (["k=0"], ["k=0"]),
         (["gallery=???"], ["gallery: a value is needed"]),
         (["output=taken"], ["taken", "overwrite=true"]),
@@ -215,6 +296,7 @@ def test_ground_truth_is_brought_into_the_order_of_the_stores(world, tmp_path):
     rows = stores.search(Flat(), 60).rows
     in_store = [{key: photos[listed] for key, listed in truth[i].items()} for i in range(12)]
     expected = revisited.evaluate(rows[queries], in_store)
+    assert found.distractors == 10
     assert found.measure(rows) == pytest.approx(
         {name: expected[name]["map"] for name in ("easy", "medium", "hard")}
     )

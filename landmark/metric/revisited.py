@@ -5,7 +5,7 @@ published evaluation: precision interpolated as a trapezoid, junk taken out of t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,7 @@ PROTOCOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),
 }
-_POSITIVE, _JUNK = 1, 2
+_BITS = {"easy": 1, "hard": 2, "junk": 4}
 
 
 def evaluate(
@@ -40,22 +40,26 @@ def evaluate(
     rows = np.asarray(rows)
     if len(rows) != len(ground_truth):
         raise ValueError(f"{len(rows)} rankings for {len(ground_truth)} queries")
+    precisions = {name: np.full(len(rows), np.nan) for name in PROTOCOLS}
+    at = {name: np.full((len(rows), len(precision_at)), np.nan) for name in PROTOCOLS}
+    padded = bool(rows.size) and int(rows.min()) < 0
+    kind = np.zeros(1 + _highest_row(rows, ground_truth), np.int8)
+    for query, truth in enumerate(ground_truth):
+        ranking = rows[query][rows[query] >= 0] if padded else rows[query]
+        for protocol, listed in _listed(ranking, truth, kind).items():
+            if listed.positives:
+                precisions[protocol][query] = trapezoid_average_precision(
+                    listed.places, listed.positives
+                )
+                at[protocol][query] = [_precision_at(listed.places, k) for k in precision_at]
     result = {}
-    for protocol, (positive_kinds, junk_kinds) in PROTOCOLS.items():
-        precisions = np.full(len(rows), np.nan)
-        at = np.full((len(rows), len(precision_at)), np.nan)
-        for query, truth in enumerate(ground_truth):
-            positives = _rows_of(truth, positive_kinds)
-            if len(positives) == 0:
-                continue
-            places = _places(rows[query], positives, _rows_of(truth, junk_kinds))
-            precisions[query] = trapezoid_average_precision(places, len(positives))
-            at[query] = [_precision_at(places, k) for k in precision_at]
-        counted = ~np.isnan(precisions)
-        means = at[counted].mean(axis=0) if counted.any() else np.zeros(len(precision_at))
+    for protocol in PROTOCOLS:
+        counted = ~np.isnan(precisions[protocol])
+        any_ = counted.any()
+        means = at[protocol][counted].mean(axis=0) if any_ else np.zeros(len(precision_at))
         result[protocol] = {
-            "map": float(precisions[counted].mean()) if counted.any() else 0.0,
-            "average_precision": precisions,
+            "map": float(precisions[protocol][counted].mean()) if any_ else 0.0,
+            "average_precision": precisions[protocol],
             **{f"mp_at_{k}": float(mean) for k, mean in zip(precision_at, means, strict=True)},
         }
     return result
@@ -79,23 +83,44 @@ def trapezoid_average_precision(places: NDArray[np.integer], positives: int) -> 
     return float((before + after).sum() / (2 * positives))
 
 
-def _rows_of(truth: Mapping[str, ArrayLike], kinds: Sequence[str]) -> NDArray[np.int64]:
-    return np.unique(np.concatenate([np.asarray(truth[kind], np.int64) for kind in kinds]))
+class _Listed(NamedTuple):
+    """Places of the positives found, from 0, in the ranking without its junk; and all there are."""
+
+    places: NDArray[np.int64]
+    positives: int
 
 
-def _places(
-    ranking: NDArray[np.integer], positives: NDArray[np.int64], junk: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Places of the positives, from 0, in the ranking without its junk."""
-    ranking = ranking[ranking >= 0]
-    size = 1 + max(ranking.max(initial=0), positives.max(initial=0), junk.max(initial=0))
-    kind = np.zeros(size, np.int8)
-    # A photo in both lists is no junk: the published evaluation would count it twice.
-    kind[junk] = _JUNK
-    kind[positives] = _POSITIVE
-    kinds = kind[ranking]
-    found = np.flatnonzero(kinds == _POSITIVE)
-    return found - np.searchsorted(np.flatnonzero(kinds == _JUNK), found)
+def _listed(
+    ranking: NDArray[np.integer], truth: Mapping[str, ArrayLike], kind: NDArray[np.int8]
+) -> dict[str, _Listed]:
+    """The positives of one query under each protocol.
+
+    Args:
+        ranking: rows of the gallery, best first.
+        truth: the query's `easy`, `hard` and `junk` rows.
+        kind: 0 for each row of the gallery, left as it is found.
+    """
+    lists = {name: np.unique(np.asarray(truth[name], np.int64)) for name in _BITS}
+    for name, rows in lists.items():
+        kind[rows] |= _BITS[name]
+    found = np.flatnonzero(kind[ranking])  # few: the protocols look at these alone
+    kinds = kind[ranking[found]]
+    for rows in lists.values():
+        kind[rows] = 0
+    result = {}
+    for protocol, (positive_kinds, junk_kinds) in PROTOCOLS.items():
+        positive = (kinds & sum(_BITS[name] for name in positive_kinds)) != 0
+        # A photo in both lists is no junk: the published evaluation would count it twice.
+        junk = ((kinds & sum(_BITS[name] for name in junk_kinds)) != 0) & ~positive
+        places = found[positive] - np.cumsum(junk)[positive]
+        total = len(np.unique(np.concatenate([lists[name] for name in positive_kinds])))
+        result[protocol] = _Listed(places, total)
+    return result
+
+
+def _highest_row(rows: NDArray[np.integer], ground_truth: Sequence[Mapping[str, ArrayLike]]) -> int:
+    listed = (np.max(truth[name], initial=0) for truth in ground_truth for name in _BITS)
+    return max(int(rows.max(initial=0)), *map(int, listed), 0)
 
 
 def _precision_at(places: NDArray[np.int64], k: int) -> float:

@@ -1,7 +1,25 @@
 """Re-rankers: `reranker(retrieval)` gives a better retrieval; they chain in any order."""
 
 from landmark.rerank.alpha_qe import AlphaQE
+from landmark.rerank.aqe_decay import AQEDecay
 from landmark.rerank.dba import DBA
+from landmark.rerank.diffusion import Diffusion
+from landmark.rerank.egt import EGT
+from landmark.rerank.k_reciprocal import KReciprocal
+from landmark.rerank.online_diffusion import OnlineDiffusion
+from landmark.rerank.rank_fusion import RankFusion
+from landmark.rerank.superglobal import SuperGlobal
 from landmark.rerank.two_stage import TwoStage
 
-__all__ = ["DBA", "AlphaQE", "TwoStage"]
+__all__ = [
+    "DBA",
+    "EGT",
+    "AQEDecay",
+    "AlphaQE",
+    "Diffusion",
+    "KReciprocal",
+    "OnlineDiffusion",
+    "RankFusion",
+    "SuperGlobal",
+    "TwoStage",
+]

@@ -1,8 +1,8 @@
 """Alpha query expansion: ask again with what was found."""
 
-from landmark.mistake import UserMistake
-from landmark.rerank.expansion import expand
+from landmark.rerank.expansion import alpha_weights, expanded_search
 from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.setting import number, whole_number
 
 
 class AlphaQE:
@@ -20,12 +20,8 @@ class AlphaQE:
     """
 
     def __init__(self, n: int = 10, alpha: float = 3.0) -> None:
-        if n < 1:
-            raise UserMistake(f"rerank.alpha_qe.n={n} must be 1 or more")
-        if alpha < 0:
-            raise UserMistake(f"rerank.alpha_qe.alpha={alpha} must be 0 or more")
-        self.n = n
-        self.alpha = alpha
+        self.n = whole_number("rerank.alpha_qe.n", n, 1)
+        self.alpha = number("rerank.alpha_qe.alpha", alpha, 0)
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Expand the queries and search again; queries, rows and scores are new.
@@ -33,12 +29,4 @@ class AlphaQE:
         Raises:
             UserMistake: The ranking is shorter than `n`, though the gallery is not.
         """
-        kept = retrieval.rows.shape[1]
-        if kept < min(self.n, len(retrieval.gallery)):
-            raise UserMistake(
-                f"rerank.alpha_qe.n={self.n} looks further than the k={kept} results kept: "
-                f"choose k={self.n} or more"
-            )
-        nearest = retrieval.rows[:, : self.n]
-        query = expand(retrieval.query, retrieval.gallery, nearest, self.alpha, include=True)
-        return retrieval.searched(query=query)
+        return expanded_search(retrieval, "alpha_qe", self.n, alpha_weights(self.alpha))

@@ -1,10 +1,9 @@
 """Database-side augmentation: the gallery's descriptors, each smoothed over its neighbours."""
 
-import numpy as np
-
-from landmark.mistake import UserMistake
-from landmark.rerank.expansion import expand
+from landmark.rerank.expansion import alpha_weights, expand
 from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.scratch import scratch
+from landmark.rerank.setting import number, whole_number
 
 _ROWS_AT_ONCE = 65536
 
@@ -18,7 +17,7 @@ class DBA:
     weigh all alike, alpha = 0; the weights are those of alpha query expansion.) To expand the
     queries too, put `alpha_qe` before or after it in the chain.
 
-    The new gallery is held in memory, in the dtype of the old one.
+    The new gallery has the old one's dtype; a large one lies in a temporary file.
 
     Args:
         n: Descriptors in a sum, the photo itself among them.
@@ -29,19 +28,16 @@ class DBA:
     """
 
     def __init__(self, n: int = 10, alpha: float = 3.0) -> None:
-        if n < 1:
-            raise UserMistake(f"rerank.dba.n={n} must be 1 or more")
-        if alpha < 0:
-            raise UserMistake(f"rerank.dba.alpha={alpha} must be 0 or more")
-        self.n = n
-        self.alpha = alpha
+        self.n = whole_number("rerank.dba.n", n, 1)
+        self.alpha = number("rerank.dba.alpha", alpha, 0)
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Augment the gallery and search it; gallery, rows and scores are new."""
         gallery = retrieval.gallery
-        augmented = np.empty(gallery.shape, gallery.dtype)
+        augmented = scratch(gallery.shape, gallery.dtype)
+        weights = alpha_weights(self.alpha)
         for first in range(0, len(gallery), _ROWS_AT_ONCE):
             block = slice(first, first + _ROWS_AT_ONCE)
             rows, _ = retrieval.search(gallery[block], gallery, self.n)
-            expand(gallery[block], gallery, rows, self.alpha, include=False, out=augmented[block])
+            expand(gallery[block], gallery, rows, weights, include=False, out=augmented[block])
         return retrieval.searched(gallery=augmented)

@@ -1,6 +1,6 @@
 """The value that re-rankers take and give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,6 +22,10 @@ class Retrieval:
         search: How to look again: search(query, gallery, k) gives rows (Q, k) and scores (Q, k).
         train: Descriptors of photos whose landmarks are known, (N_t, D), where there are any.
         train_landmark_ids: Their landmarks, (N_t,), strings or numbers.
+        query_ids: Ids of the queries, (Q,) strings, where they are known.
+        gallery_ids: Ids of the gallery, (N,) strings, likewise.
+        earlier: What the steps before gave where a re-ranker asks for it: name → rows and scores,
+            the last one's among them.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -34,6 +38,9 @@ class Retrieval:
     search: Search = field(default_factory=Flat)
     train: np.ndarray | None = None
     train_landmark_ids: np.ndarray | None = None
+    query_ids: np.ndarray | None = None
+    gallery_ids: np.ndarray | None = None
+    earlier: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rows.shape != self.scores.shape or len(self.rows) != len(self.query):
@@ -77,3 +84,11 @@ class Retrieval:
     def with_ranking(self, rows: np.ndarray, scores: np.ndarray) -> "Retrieval":
         """The same descriptors with other rows (Q, K) and scores (Q, K)."""
         return replace(self, rows=rows, scores=scores)
+
+    def with_ids(self, query_ids: np.ndarray, gallery_ids: np.ndarray) -> "Retrieval":
+        """The same with the ids of queries (Q,) and gallery (N,)."""
+        return replace(self, query_ids=query_ids, gallery_ids=gallery_ids)
+
+    def remembered(self, name: str) -> "Retrieval":
+        """The same, its ranking kept under a step's name for the steps to come."""
+        return replace(self, earlier={**self.earlier, name: (self.rows, self.scores)})

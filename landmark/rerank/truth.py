@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,24 +19,42 @@ if TYPE_CHECKING:
     from landmark.data.source import Source
 
 
+_RESULTS_AT_ONCE = 2**22
+
+
+class Judgement(NamedTuple):
+    """What rankings earn.
+
+    Attributes:
+        figures: Name → value over all queries.
+        precisions: Name of a mean average precision among them → the average precision of each
+            query, (Q,), NaN for one that has no answer.
+    """
+
+    figures: dict[str, float]
+    precisions: dict[str, np.ndarray]
+
+
 class Truth(ABC):
     """Measures rankings.
 
     Attributes:
-        labels: The figures to show, key → words.
-        headline: The figure that is the mean of `average_precision`.
+        labels: The mean average precisions to show, name → words.
+        headline: The one of them that matters most.
+        distractors: Gallery photos of which nothing is known: they answer no query.
     """
 
     labels: Mapping[str, str]
     headline: str
+    distractors: int
 
     @abstractmethod
+    def judge(self, rows: np.ndarray) -> Judgement:
+        """The figures of rankings (Q, K) of gallery rows, -1 pads, and those of each query."""
+
     def measure(self, rows: np.ndarray) -> dict[str, float]:
         """The figures of rankings (Q, K) of gallery rows, -1 pads."""
-
-    @abstractmethod
-    def average_precision(self, rows: np.ndarray) -> np.ndarray:
-        """The average precision of each ranking (Q, K), (Q,); NaN where nothing answers."""
+        return self.judge(rows).figures
 
     @abstractmethod
     def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -72,23 +90,21 @@ class LandmarkTruth(Truth):
         self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
         # A code of its own for unknown gallery photos: they answer no unknown query.
         self._gallery = np.where(gallery_codes < 0, -2, gallery_codes)
+        self.distractors = int((gallery_codes < 0).sum())
         if not np.isin(self._query, self._gallery).any():
             raise UserMistake("no query's landmark is in the gallery: these stores do not fit")
 
-    def measure(self, rows: np.ndarray) -> dict[str, float]:
+    def judge(self, rows: np.ndarray) -> Judgement:
         """`map_at_100`, `precision_at_10`, `top_1` over the queries that have an answer."""
         hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
-        hits, relevant = hits[relevant > 0], relevant[relevant > 0]
-        return {
-            "map_at_100": gldv2.map_at_k(hits, relevant, k=100),
+        precisions = gldv2.average_precision_at_k(hits, relevant, k=100)
+        hits = hits[relevant > 0]
+        figures = {
+            "map_at_100": float(precisions[relevant > 0].mean()),
             "precision_at_10": float(gldv2.precision_at_k(hits, k=10).mean()),
             "top_1": float(hits[:, 0].mean()),
         }
-
-    def average_precision(self, rows: np.ndarray) -> np.ndarray:
-        """The average precision at 100 of each ranking (Q, K), (Q,)."""
-        hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
-        return gldv2.average_precision_at_k(hits, relevant, k=100)
+        return Judgement(figures, {"map_at_100": precisions})
 
     def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """`right`, `wrong`, or `unknown` where one of the two has no landmark, (q, K)."""
@@ -119,18 +135,22 @@ class RevisitedTruth(Truth):
         self.labels = {name: f"{name} mAP" for name in ("easy", "medium", "hard")}
         self.headline = "medium"
         self._ground_truth = ground_truth
+        self.distractors = int((positions < 0).sum())
         beyond = positions.max(initial=-1) + 1 + np.arange(len(positions))  # in no list
         self._positions = np.where(positions < 0, beyond, positions)
 
-    def measure(self, rows: np.ndarray) -> dict[str, float]:
+    def judge(self, rows: np.ndarray) -> Judgement:
         """The mAP under the protocols `easy`, `medium` and `hard`."""
-        found = revisited.evaluate(self._in_table(rows), self._ground_truth)
-        return {protocol: found[protocol]["map"] for protocol in self.labels}
-
-    def average_precision(self, rows: np.ndarray) -> np.ndarray:
-        """The average precision of each ranking (Q, K) under the medium protocol, (Q,)."""
-        found = revisited.evaluate(self._in_table(rows), self._ground_truth)
-        return found[self.headline]["average_precision"]
+        precisions = {protocol: np.full(len(rows), np.nan) for protocol in self.labels}
+        at_once = max(1, _RESULTS_AT_ONCE // max(1, rows.shape[1]))
+        for first in range(0, len(rows), at_once):
+            part = slice(first, first + at_once)
+            found = revisited.evaluate(self._in_table(rows[part]), self._ground_truth[part])
+            for protocol, values in precisions.items():
+                values[part] = found[protocol]["average_precision"]
+        counted = {name: values[~np.isnan(values)] for name, values in precisions.items()}
+        figures = {name: float(v.mean()) if len(v) else 0.0 for name, v in counted.items()}
+        return Judgement(figures, precisions)
 
     def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """`easy`, `hard`, `junk` or `wrong`, (q, K); a photo in two lists is the first of these."""

@@ -1,10 +1,13 @@
 """Two-stage re-ranking: photos of the query's landmark first, and more of them."""
 
+from math import inf
+
 import numpy as np
 
 from landmark.mistake import UserMistake
 from landmark.rerank.by_landmark import ByLandmark
 from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.setting import number, whole_number
 from landmark.rerank.voting import Votes, landmark_codes, soft_vote
 
 _RESULTS_AT_ONCE = 2**20
@@ -28,34 +31,49 @@ class TwoStage:
         sort: Move the positives to the front. Without it inserted photos come after the last
             positive where it stands.
         insert: Insert positives that were not found.
+        temperature: Of the votes' weights (see `vote`); none: the cosines.
 
     Raises:
-        UserMistake: k is below 1.
+        UserMistake: A setting is out of its range.
     """
 
     needs_train = True
 
     def __init__(
-        self, k: int = 3, threshold: float | None = 0.6, sort: bool = True, insert: bool = True
+        self,
+        k: int = 3,
+        threshold: float | None = 0.6,
+        sort: bool = True,
+        insert: bool = True,
+        temperature: float | None = None,
     ) -> None:
-        if k < 1:
-            raise UserMistake(f"rerank.two_stage.k={k} must be 1 or more")
-        self.k = k
+        self.k = whole_number("rerank.two_stage.k", k, 1)
+        if threshold is not None:
+            threshold = number("rerank.two_stage.threshold", threshold, -inf)
+        if temperature is not None:
+            temperature = number("rerank.two_stage.temperature", temperature, 0, above=True)
         self.threshold = threshold
         self.sort = sort
         self.insert = insert
+        self.temperature = temperature
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Vote with the train photos, then sort and insert; rows and scores are new.
 
         Raises:
-            UserMistake: The retrieval has no train photos.
+            UserMistake: The retrieval has no train photos, or none of known landmark.
         """
         if retrieval.train is None or retrieval.train_landmark_ids is None:
             raise UserMistake("rerank=two_stage needs photos of known landmarks: give train=STORE")
         landmarks = landmark_codes(retrieval.train_landmark_ids)
+        if (landmarks < 0).all():
+            raise UserMistake(
+                "rerank=two_stage: no photo of train=STORE has a landmark to vote for"
+            )
         query, gallery = (
-            soft_vote(photos, retrieval.train, landmarks, self.k, retrieval.search)
+            soft_vote(
+                photos, retrieval.train, landmarks, self.k, retrieval.search, self.temperature
+            )
             for photos in (retrieval.query, retrieval.gallery)
         )
         rows, scores = self.rerank(retrieval.rows, retrieval.scores, query, gallery)

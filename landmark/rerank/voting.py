@@ -7,6 +7,8 @@ import pandas as pd
 
 from landmark.rerank.retrieval import Search
 
+_MOST_INLIERS = 70
+
 
 @dataclass(frozen=True, eq=False)
 class Votes:
@@ -14,7 +16,7 @@ class Votes:
 
     Attributes:
         landmarks: (N,) int code of the landmark, -1 for none.
-        scores: (N,) float64, its share of the cosines, at most 1.
+        scores: (N,) float64, its share of the weights, at most 1, or 2 where inliers count.
     """
 
     landmarks: np.ndarray
@@ -31,13 +33,14 @@ def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
 
 
 def soft_vote(
-    photos: np.ndarray, train: np.ndarray, train_landmarks: np.ndarray, k: int, search: Search
+    photos: np.ndarray,
+    train: np.ndarray,
+    train_landmarks: np.ndarray,
+    k: int,
+    search: Search,
+    temperature: float | None = None,
 ) -> Votes:
-    """Let each photo's k nearest train photos vote for their landmarks with their cosines.
-
-    v(x, c) = (1 / k) * sum over those of the k nearest train photos of x that show landmark c of
-    their cosine with x. The vote is the c of the largest v, and its score that v; of equal ones the
-    landmark of the nearer train photo. (Yokoo et al. 2020, arXiv 2003.11211.)
+    """Let each photo's k nearest train photos vote for their landmarks.
 
     Args:
         photos: (N, D), unit rows.
@@ -45,15 +48,49 @@ def soft_vote(
         train_landmarks: (N_t,) int codes from 0; photos of -1 vote for no landmark.
         k: Voters a photo.
         search: search(query, gallery, k) gives rows and scores.
+        temperature: See `vote`.
     """
     rows, cosines = search(photos, train, k)
-    voter = rows >= 0
-    landmarks = np.where(voter, train_landmarks[np.maximum(rows, 0)], -1)  # (N, k)
-    cosines = np.where(voter, cosines, 0).astype(np.float64)
-    shares = np.zeros(cosines.shape)
+    landmarks = np.where(rows >= 0, train_landmarks[np.maximum(rows, 0)], -1)
+    return vote(landmarks, cosines, temperature, voters=rows >= 0)
+
+
+def vote(
+    landmarks: np.ndarray,
+    cosines: np.ndarray,
+    temperature: float | None = None,
+    inliers: np.ndarray | None = None,
+    voters: np.ndarray | None = None,
+) -> Votes:
+    """Let the k nearest train photos of each photo vote for their landmarks.
+
+    v(x, c) = (1 / k) * sum over those of the k nearest train photos of x that show landmark c of
+    their weight. The vote is the c of the largest v, and its score that v; of equal ones the
+    landmark of the nearer train photo (Yokoo et al. 2020, arXiv 2003.11211). The weight is the
+    cosine with x; with a temperature it is exp((cosine - 1) / temperature), the weights of Wu et
+    al. 2018 (arXiv 1805.01978) but for a factor that makes 1 of a cosine of 1. Where the photos
+    were matched, min(inliers, 70) / 70 is added (Yokoo et al., recognition).
+
+    Args:
+        landmarks: (N, k) int codes of the voters' landmarks; -1 votes for no landmark.
+        cosines: (N, k) of the voters, falling.
+        temperature: The lower, the more the nearest count; none: the cosines themselves.
+        inliers: (N, k) inliers of each voter; none: not matched.
+        voters: (N, k) bool, where there is a voter; none: everywhere.
+    """
+    if voters is None:
+        voters = np.ones(landmarks.shape, bool)
+    weights = np.where(voters, cosines, 0).astype(np.float64)
+    if temperature is not None:
+        weights = np.exp((weights - 1) / temperature)
+    if inliers is not None:
+        weights += np.minimum(inliers, _MOST_INLIERS) / _MOST_INLIERS
+    k = landmarks.shape[1]
+    shares = np.zeros(landmarks.shape)
     for other in range(k):  # not at once: (N, k, k)
-        shares += (landmarks == landmarks[:, other, None]) * cosines[:, other, None] / k
-    shares[~voter] = -np.inf
+        same = (landmarks == landmarks[:, other, None]) & voters[:, other, None]
+        shares += same * weights[:, other, None] / k
+    shares[~voters] = -np.inf
     best = shares.argmax(axis=1)[:, None]
     return Votes(
         np.take_along_axis(landmarks, best, axis=1)[:, 0],

@@ -1,0 +1,108 @@
+"""SuperGlobal re-ranking: the first results refined by one another, then by their common query."""
+
+import numpy as np
+
+from landmark.mistake import UserMistake
+from landmark.rerank.expansion import taken
+from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.setting import number, whole_number
+
+_VALUES_AT_ONCE = 2**23  # of descriptors, or of cosines of one another: 32 MB
+
+
+class SuperGlobal:
+    """Global features only, re-ranking (Shao et al. 2023, ICCV, arXiv 2308.06954).
+
+    Each of a query's m first results becomes the weighted mean of itself (weight 1) and of its k
+    nearest among them (weights beta times the cosine). A second query is the maximum, dimension
+    by dimension, of the k + 1 refined results nearest to the first. The m results are sorted by the
+    mean of their products with both queries; as in the released code refined vectors are not
+    brought to unit length. The other results follow as they were.
+
+    Args:
+        m: Results that are re-ranked.
+        k: Neighbours of a result; without the result itself.
+        beta: Weight of the neighbours.
+
+    Raises:
+        UserMistake: A setting is out of its range.
+    """
+
+    def __init__(self, m: int = 400, k: int = 9, beta: float = 0.15) -> None:
+        self.m = whole_number("rerank.superglobal.m", m, 1)
+        self.k = whole_number("rerank.superglobal.k", k, 0)
+        self.beta = number("rerank.superglobal.beta", beta, 0)
+
+    def __call__(self, retrieval: Retrieval) -> Retrieval:
+        """Sort the first m results anew; rows and scores are new.
+
+        Raises:
+            UserMistake: The ranking is shorter than `m`, though the gallery is not.
+        """
+        kept, photos = retrieval.rows.shape[1], len(retrieval.gallery)
+        if kept < min(self.m, photos):
+            raise UserMistake(
+                f"rerank.superglobal.m={self.m} re-ranks more than the k={kept} results kept: "
+                f"choose k={self.m} or more, or rerank.superglobal.m={kept}"
+            )
+        m = min(self.m, kept)
+        rows = retrieval.rows.astype(np.int32)
+        scores = retrieval.scores.astype(np.float32)
+        wide = max(retrieval.gallery.shape[1], m)
+        at_once = max(1, _VALUES_AT_ONCE // (m * wide))
+        for first in range(0, len(rows), at_once):
+            part = slice(first, first + at_once)
+            new = self._scores(retrieval.query[part], retrieval.gallery, rows[part, :m])
+            order = np.argsort(-new, axis=1, kind="stable")
+            rows[part, :m] = np.take_along_axis(rows[part, :m], order, 1)
+            new = np.take_along_axis(new, order, 1)
+            scores[part, :m] = new
+            scores[part, m:] += _below(new, retrieval.scores[part, m : m + 1])
+        return retrieval.with_ranking(rows, scores)
+
+    def _scores(self, query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Scores (B, m) of the results (B, m) of some queries; -inf at -1."""
+        found = rows >= 0
+        results = taken(gallery, rows)  # (B, m, D)
+        results[~found] = 0
+        cosines = results @ results.transpose(0, 2, 1)  # (B, m, m)
+        cosines[np.broadcast_to(~found[:, None], cosines.shape)] = -np.inf
+        refined = self._refined(results, cosines)
+
+        first = np.einsum("bd,bmd->bm", np.asarray(query, np.float32), refined)
+        first[~found] = -np.inf
+        nearest = np.argsort(-first, axis=1, kind="stable")[:, : self.k + 1]
+        best = np.take_along_axis(refined, nearest[:, :, None], 1)  # (B, k + 1, D)
+        best[~np.take_along_axis(found, nearest, 1)] = -np.inf
+        second = best.max(axis=1)
+        second[~found.any(axis=1)] = 0
+        return (first + np.einsum("bd,bmd->bm", second, refined)) / 2
+
+    def _refined(self, results: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+        """Weighted means of the results (B, m, D) and their k nearest by the cosines (B, m, m)."""
+        batch = np.arange(len(results))[:, None]
+        own = np.arange(results.shape[1])
+        cosines[:, own, own] = np.inf  # itself first, whatever the rounding
+        near = _largest(cosines, self.k + 1)
+        weights = np.take_along_axis(cosines, near, 2)
+        weights = np.where(np.isfinite(weights), weights, 0) * np.float32(self.beta)
+        weights[near == own[:, None]] = 1
+        refined = np.zeros_like(results)
+        for place in range(near.shape[2]):
+            refined += weights[:, :, place, None] * results[batch, near[:, :, place]]
+        return refined / weights.sum(axis=2, keepdims=True)
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Places of the largest values along the last axis, (B, m, count), in any order."""
+    if count >= values.shape[2]:
+        return np.broadcast_to(np.arange(values.shape[2]), values.shape)
+    return np.argpartition(-values, count - 1, axis=2)[:, :, :count]
+
+
+def _below(scores: np.ndarray, next_score: np.ndarray) -> np.ndarray:
+    """What is added to the later scores so that they are below the m scores, (B, 1)."""
+    lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        shift = lowest - next_score - 1
+    return np.where(np.isfinite(shift), np.minimum(shift, 0), 0)

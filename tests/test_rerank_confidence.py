@@ -1,0 +1,56 @@
+"""What a step costs and how sure its change is."""
+
+import time
+
+import numpy as np
+import pytest
+from exact_descriptors import exact_retrieval
+
+from landmark.metric.bootstrap import mean_interval
+from landmark.rerank.chain import steps
+from landmark.rerank.memory import PeakMemory
+from landmark.rerank.truth import LandmarkTruth
+
+
+def test_peak_memory_is_that_of_the_block_alone():
+    held = np.ones(2**24)  # 128 MB before
+    with PeakMemory() as memory:
+        passing = np.ones(2**25)  # 256 MB that are gone at the end
+        time.sleep(0.3)
+        del passing
+    assert memory.bytes / 2**20 == pytest.approx(256, abs=30)
+    with PeakMemory() as memory:
+        time.sleep(0.05)
+    assert memory.bytes < 30 * 2**20
+    assert held.all()
+
+
+def test_mapped_files_do_not_count(tmp_path):
+    np.save(tmp_path / "stored.npy", np.ones(2**24))
+    stored = np.load(tmp_path / "stored.npy", mmap_mode="r")
+    with PeakMemory() as memory:
+        assert stored.sum() == 2**24
+    assert memory.bytes < 60 * 2**20
+
+
+def test_a_change_is_paired_by_query_and_timed():
+    first = exact_retrieval(0, 30, 60, 20)
+    random = np.random.default_rng(0)
+    truth = LandmarkTruth(random.integers(0, 3, 30), random.integers(0, 3, 60))
+
+    def reverse(retrieval):
+        time.sleep(0.2)
+        return retrieval.with_ranking(retrieval.rows[:, ::-1], retrieval.scores)
+
+    search, turned, back = steps(lambda: first, {"turn": reverse, "back": reverse}, truth)
+    assert search.changes == {}
+    change = turned.precisions["map_at_100"] - search.precisions["map_at_100"]
+    assert turned.changes["map_at_100"] == mean_interval(change)
+    low, high = turned.changes["map_at_100"][1:]
+    assert low < np.nanmean(change) < high
+    assert turned.seconds >= 0.2
+    assert back.metrics == search.metrics
+    before, after = (step.metrics["map_at_100"] for step in (search, turned))
+    words = f"mAP@100 {before:.4f} → {after:.4f} ({after - before:+.4f}, "
+    assert words in turned.line(truth.labels)
+    assert turned.line({}).split()[0] == "turn"
