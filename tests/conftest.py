@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Set before torch is imported, and inherited by every process that a test starts: the last bit of a
+# forward pass depends on the number of threads, which a process of several has fewer of.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
