@@ -4,6 +4,8 @@ python rerank.py query=STORE gallery=STORE output=DIR
 python rerank.py query=STORE gallery=STORE train=STORE 'rerank=[alpha_qe,two_stage]' output=DIR
 python rerank.py query=STORE gallery=STORE rerank=alpha_qe rerank.alpha_qe.n=5 output=DIR
 python rerank.py query=STORE gallery=STORE data=roxford5k data.root=OXFORD k=4993 output=DIR
+python rerank.py query=STORE 'gallery=[STORE,DISTRACTORS]' search=auto output=DIR
+torchrun --nproc-per-node 2 rerank.py query=STORE gallery=STORE output=DIR
 python rerank.py --help
 """
 
@@ -19,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from landmark.command import plain_mistakes, refuse_lists, run
 from landmark.job import unused_folder
 from landmark.mistake import UserMistake
+from landmark.search.processes import among_processes, first_process_speaks, rank
 
 
 @hydra.main(config_path="conf", config_name="rerank", version_base="1.3")
@@ -29,13 +32,14 @@ def main(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserMistake(f"{missing[0]}: a value is needed, say {missing[0]}=…")
-    if config.k < 1:
+    if config.k is not None and config.k < 1:
         raise UserMistake(f"k={config.k} must be 1 or more")
     if config.report < 0:
         raise UserMistake(f"report={config.report} must be 0 (no report.html) or more")
     output = Path(config.output) if config.output else default_output()
-    rerank(config, output)
-    print(f"wrote {output}")
+    with first_process_speaks():
+        rerank(config, output)
+        print(f"wrote {output}")
 
 
 def rerank(config: DictConfig, output: Path) -> None:
@@ -52,12 +56,13 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.rerank.truth import truth_of
 
     check_free(output, config.overwrite, marker="meta.json")
-    search = instantiate(config.search)
+    search = among_processes(instantiate(config.search))
     chain = {str(name): instantiate(settings) for name, settings in chain_of(config).items()}
     needs_train = [name for name, step in chain.items() if getattr(step, "needs_train", False)]
     if needs_train and not config.train:
         raise UserMistake(f"rerank={needs_train[0]} needs photos of known landmarks: train=STORE")
     stores = Stores.open(config.query, config.gallery, config.train, config.allow_mixed)
+    config.k = stores.results(config.k)
     source = instantiate(config.get("data"))
     truth = truth_of(stores, source)
     print(stores, flush=True)
@@ -84,6 +89,8 @@ def rerank(config: DictConfig, output: Path) -> None:
         metrics["nearest_train_accuracy"] = accuracy
         print(f"1-nn landmark of train {accuracy:.4f}", flush=True)
 
+    if rank() > 0:
+        return
     found = step.retrieval
     rankings = Rankings(
         found.rows,

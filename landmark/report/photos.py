@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import IDS, DescriptorStore
+from landmark.artifact.stacked_stores import StackedStores
 from landmark.image.decode import Box
 
 if TYPE_CHECKING:
@@ -80,6 +81,32 @@ class StoreSide:
         ]
 
 
+class StackedSide:
+    """A gallery of several stores, looked up in the store that each row is in.
+
+    Args:
+        stores: the stores, in the order of their rows.
+        table: as of `StoreSide`.
+    """
+
+    def __init__(self, stores: StackedStores, table: "ImageTable | None" = None) -> None:
+        self._sides = [StoreSide(store, table) for store in stores.stores]
+
+    def __len__(self) -> int:
+        return sum(len(side) for side in self._sides)
+
+    def entries(self, rows: NDArray[np.integer]) -> list[Entry]:
+        """What is known of each of the rows (R,)."""
+        found: dict[int, Entry] = {}
+        first = 0
+        for side in self._sides:
+            mine = np.flatnonzero((rows >= first) & (rows < first + len(side)))
+            if len(mine):
+                found.update(zip(mine.tolist(), side.entries(rows[mine] - first), strict=True))
+            first += len(side)
+        return [found[place] for place in range(len(rows))]
+
+
 def table_entries(table: "ImageTable") -> Callable[[NDArray[np.integer]], list[Entry]]:
     """Looks up rows (R,) of a table."""
 
@@ -99,12 +126,15 @@ def table_entries(table: "ImageTable") -> Callable[[NDArray[np.integer]], list[E
 
 
 def sides(
-    query: DescriptorStore, gallery: DescriptorStore, source: "Source | None" = None
-) -> tuple[StoreSide, StoreSide]:
+    query: DescriptorStore,
+    gallery: DescriptorStore | StackedStores,
+    source: "Source | None" = None,
+) -> tuple[StoreSide, StoreSide | StackedSide]:
     """Queries and gallery of a ranking; `source` is the data that rerank.py was told, if any."""
-    if source is None:
-        return StoreSide(query), StoreSide(gallery)
-    return StoreSide(query, source.read("query")), StoreSide(gallery, source.read("gallery"))
+    asked, searched = (source.read(split) if source else None for split in ("query", "gallery"))
+    if isinstance(gallery, StackedStores):
+        return StoreSide(query, asked), StackedSide(gallery, searched)
+    return StoreSide(query, asked), StoreSide(gallery, searched)
 
 
 def _columns_of_store(store: DescriptorStore, rows: NDArray[np.integer]) -> pd.DataFrame:

@@ -1,5 +1,10 @@
 """Nearest neighbours by inner product: `search(query, gallery, k)` gives rows and scores."""
 
+from landmark.search.exact_torch import ExactTorch
+from landmark.search.factory import Factory
 from landmark.search.flat import Flat
+from landmark.search.hnsw import HNSW
+from landmark.search.ivf import IVF
+from landmark.search.ivfpq import IVFPQ
 
-__all__ = ["Flat"]
+__all__ = ["HNSW", "IVF", "IVFPQ", "ExactTorch", "Factory", "Flat"]

@@ -1,0 +1,38 @@
+"""The candidates of an approximate search put in order by their exact scores."""
+
+import numpy as np
+
+from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.search.top_k import ties_by_row
+
+_CANDIDATE_VALUES = 2**24  # values of candidates held at once: 64 MB
+
+
+def rescore(
+    query: np.ndarray, gallery: np.ndarray | StackedVectors, candidates: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k candidates of the largest inner product, of each query.
+
+    Args:
+        query: (Q, D) float32.
+        gallery: (N, D); only the candidates' rows are read.
+        candidates: Gallery rows (Q, C), k <= C, -1 pads.
+        k: Results a query.
+
+    Returns:
+        rows (Q, k) and scores (Q, k) float32 by falling score, equal scores by row; pads last.
+    """
+    rows = np.empty((len(query), k), candidates.dtype)
+    scores = np.empty((len(query), k), np.float32)
+    at_once = max(1, _CANDIDATE_VALUES // max(1, candidates.shape[1] * gallery.shape[1]))
+    for first in range(0, len(query), at_once):
+        part = slice(first, first + at_once)
+        # In the order of rows, so that a stable sort by score leaves equal scores by row.
+        ordered = np.sort(candidates[part], axis=1)
+        vectors = np.asarray(gallery[np.maximum(ordered, 0)], np.float32)  # (q, C, D)
+        products = np.matmul(vectors, query[part, :, None])[:, :, 0]
+        products[ordered < 0] = -np.inf
+        best = np.argsort(-products, axis=1, kind="stable")[:, :k]
+        rows[part] = np.take_along_axis(ordered, best, axis=1)
+        scores[part] = np.take_along_axis(products, best, axis=1)
+    return ties_by_row(rows, scores)

@@ -1,0 +1,208 @@
+"""Approximate searches against faiss called directly, and against a full sort where they see all."""
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.mistake import UserMistake
+from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat, build
+from landmark.search.kept import Kept
+from landmark.search.rescore import rescore
+
+
+def unit_rows(seed, rows, dim=16):
+    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    vectors = np.random.default_rng(seed).standard_normal((rows, dim))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (np.round(256 * vectors) / 256).astype("f4")
+
+
+GALLERY, QUERY = unit_rows(0, 900), unit_rows(1, 40)
+
+
+def asked_directly(description, parameters, seed, rows):
+    """faiss alone: a factory string, trained on rows drawn as documented, added at once."""
+    index = faiss.index_factory(16, description, faiss.METRIC_INNER_PRODUCT)
+    drawn = np.random.default_rng(seed).choice(900, rows, replace=False, shuffle=False)
+    if hasattr(index, "cp"):
+        index.cp.seed = 1 + seed
+    index.train(np.ascontiguousarray(GALLERY[np.sort(drawn)]))
+    index.add(GALLERY)
+    faiss.ParameterSpace().set_index_parameters(index, parameters)
+    scores, found = index.search(QUERY, 25)
+    return found, scores
+
+
+@pytest.mark.parametrize(
+    ("search", "description", "parameters"),
+    [
+        (IVF(n_lists=20, n_probe=3), "IVF20,Flat", "nprobe=3"),
+        (IVF(n_lists=20, n_probe=3, storage="float16"), "IVF20,SQfp16", "nprobe=3"),
+        (IVF(n_lists=20, n_probe=3, storage="sq8"), "IVF20,SQ8", "nprobe=3"),
+        (IVF(n_probe=5, train_rows=700, seed=3), "IVF23,Flat", "nprobe=5"),
+        (IVFPQ(n_lists=8, n_probe=4, code_bytes=8, refine=0), "IVF8,PQ8np", "nprobe=4"),
+        (IVFPQ(refine=0, n_probe=6), "IVF23,PQ2np", "nprobe=6"),
+        (Factory("IVF12,SQ4", parameters="nprobe=2"), "IVF12,SQ4", "nprobe=2"),
+        (Factory("SQ8"), "SQ8", ""),
+    ],
+    ids=str,
+)
+def test_an_index_gives_what_faiss_gives(search, description, parameters):
+    search.block_rows = 128
+    rows, scores = search(QUERY, GALLERY, 25)
+    drawn = search.train_rows or 900
+    expected, expected_scores = asked_directly(description, parameters, search.seed, drawn)
+    assert rows.dtype == np.int32
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(scores[expected < 0], -np.inf)
+    np.testing.assert_allclose(scores[expected >= 0], expected_scores[expected >= 0], atol=1e-6)
+    # Photos of one code have one score: only those may stand in another order.
+    for own, other, values in zip(rows, expected, scores, strict=True):
+        tied = np.isin(values, values[1:][values[1:] == values[:-1]])
+        tied |= values == values[-1]  # the tie may go on beyond the last
+        np.testing.assert_array_equal(own[~tied], other[~tied])
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        IVF(n_lists=20, n_probe=20),
+        IVF(n_lists=20, n_probe=20, storage="float16", refine=2),
+        IVF(n_lists=20, n_probe=20, storage="sq8", refine=3),
+        IVFPQ(n_lists=4, n_probe=4, code_bytes=8, refine=20),
+        HNSW(ef_search=900, ef_construction=200),
+        HNSW(ef_search=900, storage="sq8", refine=5),
+        Factory("OPQ4_8,IVF8,PQ4np", parameters="nprobe=8", refine=90),
+    ],
+    ids=lambda search: f"{type(search).__name__}-{search.refine}",
+)
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_an_index_that_sees_all_is_exact(search, dtype):
+    gallery = GALLERY.astype(dtype)
+    rows, scores = search(QUERY, gallery, 10)
+    expected, expected_scores = Flat(device="cpu")(QUERY, gallery, 10)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-3 if not search.refine else 1e-6)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 60),
+    queries=st.integers(0, 9),
+    k=st.integers(1, 70),
+    kind=st.sampled_from([IVF, HNSW, IVFPQ]),
+    stacked=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_gallery_of_any_size_is_indexed(seed, count, queries, k, kind, stacked):
+    """With refine the scores are exact; few photos make one list, so all are found."""
+    gallery = np.random.default_rng(seed).integers(-2, 3, (count, 6)).astype("f4")
+    query = np.random.default_rng(seed + 1).integers(-2, 3, (queries, 6)).astype("f4")
+    products = query.astype("f8") @ gallery.astype("f8").T
+    expected = np.argsort(-products, axis=1, kind="stable")[:, :k]
+    given_gallery = gallery
+    if stacked:
+        given_gallery = StackedVectors([gallery[: count // 2].astype("f2"), gallery[count // 2 :]])
+    rows, scores = kind(refine=count)(query, given_gallery, k)
+    assert rows.shape == scores.shape == (queries, k)
+    found = min(k, count)
+    assert (rows[:, found:] == -1).all()
+    assert (scores[:, found:] == -np.inf).all()
+    if kind is not HNSW:  # a graph of equal photos need not be connected
+        np.testing.assert_array_equal(rows[:, :found], expected)
+        np.testing.assert_array_equal(scores[:, :found], np.take_along_axis(products, expected, 1))
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 12), more=st.integers(0, 8))
+@settings(max_examples=60, deadline=None)
+def test_candidates_are_put_in_order_by_exact_scores(seed, k, more):
+    random = np.random.default_rng(seed)
+    gallery = random.integers(-2, 3, (30, 4)).astype("f2")
+    query = random.integers(-2, 3, (5, 4)).astype("f4")
+    candidates = np.array([random.permutation(30)[: k + more] for _ in range(5)])
+    candidates[random.random(candidates.shape) < 0.2] = -1
+    rows, scores = rescore(query, gallery, candidates, k)
+    for number in range(5):
+        listed = [
+            (-float(query[number] @ gallery[row].astype("f4")), int(row))
+            for row in candidates[number]
+            if row >= 0
+        ]
+        best = sorted(listed)[:k]
+        best += [(np.inf, -1)] * (k - len(best))
+        assert rows[number].tolist() == [row for _, row in best]
+        assert scores[number].tolist() == [-score for score, _ in best]
+
+
+def test_an_index_is_built_once_for_an_array_and_never_serves_another(monkeypatch):
+    built = []
+    monkeypatch.setattr(
+        "landmark.search.indexed.empty_index",
+        lambda *given: built.append(given) or build.empty_index(*given),
+    )
+    search, gallery, train = IVF(n_lists=1), GALLERY.copy(), unit_rows(5, 300)
+    for _ in range(2):  # a chain asks the gallery and the train photos in turn
+        for searched in (gallery, train):
+            rows, _ = search(QUERY, searched, 3)
+            np.testing.assert_array_equal(rows, Flat()(QUERY, searched, 3)[0])
+    assert len(built) == 2
+    gallery[:] = unit_rows(6, 900)  # the same array, filled anew
+    np.testing.assert_array_equal(search(QUERY, gallery, 3)[0], Flat()(QUERY, gallery, 3)[0])
+    assert len(built) == 3
+    for seed in range(5):  # short-lived arrays, which may get one another's address
+        other = unit_rows(seed, 900)
+        np.testing.assert_array_equal(search(QUERY, other, 3)[0], Flat()(QUERY, other, 3)[0])
+        del other
+    assert len(built) == 8
+
+
+def test_what_was_made_of_a_gallery_goes_with_it():
+    kept = Kept(most=2)
+    arrays = [np.ones((3, 2)) for _ in range(3)]
+    for number, array in enumerate(arrays):
+        kept.put(array, number)
+    assert [kept.get(array) for array in arrays] == [None, 1, 2]
+    assert kept.get(arrays[1]) == 1
+    kept.put(arrays[0], 7)  # lets go of the one not asked for longest
+    assert [kept.get(arrays[number]) for number in range(3)] == [7, 1, None]
+    del arrays[1]
+    assert len(kept._entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: IVF(n_lists=0), "n_lists=0"),
+        (lambda: IVF(n_probe=0), "n_probe=0"),
+        (lambda: IVF(storage="float8"), "storage=float8 must be one of float32, float16, sq8"),
+        (lambda: IVF(refine=-1), "refine=-1"),
+        (lambda: IVF(device="gpu"), "device=gpu"),
+        (lambda: HNSW(neighbours=1), "neighbours=1"),
+        (lambda: HNSW(ef_search=0), "ef_search=0"),
+        (lambda: IVFPQ(code_bytes=5)(QUERY, GALLERY, 3), "code_bytes=5 does not divide.*1, 2, 4"),
+        (lambda: Factory("IVF4,Nonsense")(QUERY, GALLERY, 3), "refuses IVF4,Nonsense"),
+        (lambda: Factory("PQ4x10")(QUERY, GALLERY, 3), "refuses training on 900 rows.*1024"),
+        (lambda: Factory("Flat", parameters="nprobe=3")(QUERY, GALLERY, 3), "refuses nprobe=3"),
+    ],
+)
+def test_a_wrong_setting_is_named(make, words):
+    with pytest.raises(UserMistake, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_seed_fixes_the_index():
+    gallery = unit_rows(7, 2000)
+    found = [IVFPQ(refine=0, seed=seed)(QUERY, gallery, 20)[0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
+
+
+def test_defaults_hold_39_photos_a_list():
+    lists = [IVF().description(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
+    assert lists == ["IVF1,Flat", "IVF1,Flat", "IVF2,Flat", "IVF25,Flat", "IVF1265,Flat"]
+    sizes = [IVFPQ().description(1, dim).partition("PQ")[2].removesuffix("np") for dim in (512, 100, 7, 3072)]
+    assert sizes == ["64", "10", "1", "384"]

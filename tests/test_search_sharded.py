@@ -1,0 +1,98 @@
+"""Two processes, each with half of the gallery, find what one process finds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+
+from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.search import HNSW, IVF, ExactTorch, Flat
+from landmark.search.sharded import Sharded
+
+
+def whole_numbers(seed, rows, values=2, dim=5):
+    """Vectors whose products are exact, with many ties."""
+    return np.random.default_rng(seed).integers(-values, values + 1, (rows, dim)).astype("f4")
+
+
+def unit_rows(seed, rows, dim=24):
+    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    vectors = np.random.default_rng(seed).standard_normal((rows, dim))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (np.round(256 * vectors) / 256).astype("f4")
+
+
+GALLERIES = {
+    "ties": (whole_numbers(0, 30), whole_numbers(1, 301), 40),
+    "all equal": (whole_numbers(0, 3), np.ones((50, 5), "f4"), 20),
+    "one photo": (whole_numbers(0, 3), whole_numbers(1, 1), 4),
+    "no query": (whole_numbers(0, 0), whole_numbers(1, 9), 4),
+    "more than there are": (whole_numbers(0, 3), whole_numbers(1, 9), 12),
+    "random": (unit_rows(0, 60), unit_rows(1, 1501), 100),
+    "half precision": (unit_rows(2, 60), unit_rows(3, 1501).astype("f2"), 100),
+    "stacked": (
+        unit_rows(4, 60),
+        StackedVectors([unit_rows(5, 400).astype("f2"), unit_rows(6, 900)]),
+        100,
+    ),
+}
+SEARCHES = {
+    "flat": lambda: Flat(device="cpu", block_rows=64),
+    "exact_torch": lambda: ExactTorch(device="cpu", block_rows=64),
+    "ivf": lambda: IVF(n_lists=3, n_probe=3, refine=1),
+}
+
+
+def process(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    results = {}
+    for name, make in SEARCHES.items():
+        search = Sharded(make())
+        for gallery, given in GALLERIES.items():
+            results[f"{name}, {gallery}"] = search(*given)
+    saving = Sharded(HNSW(index=f"{folder}/index"))
+    for _ in range(2):
+        results["saved"] = saving(unit_rows(0, 9), GALLERIES["random"][1], 5)
+    try:
+        Sharded(Flat(device="cpu"))(unit_rows(0, 2 + rank), unit_rows(1, 9), 3)
+    except ValueError as error:
+        results["differ"] = str(error)
+    np.save(Path(folder) / f"{rank}.npy", np.array(results, object), allow_pickle=True)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    results = [np.load(folder / f"{rank}.npy", allow_pickle=True).item() for rank in (0, 1)]
+    return folder, results
+
+
+@pytest.mark.parametrize("gallery", GALLERIES)
+@pytest.mark.parametrize("search", SEARCHES)
+def test_two_processes_give_the_ranking_of_one(of_two, search, gallery):
+    query, vectors, k = GALLERIES[gallery]
+    rows, scores = Flat(device="cpu", block_rows=64)(query, vectors, k)
+    for results in of_two[1]:
+        found, found_scores = results[f"{search}, {gallery}"]
+        assert found.dtype == np.int32
+        assert found_scores.dtype == np.float32
+        np.testing.assert_array_equal(found, rows)
+        np.testing.assert_array_equal(found_scores, scores)
+
+
+def test_each_process_saves_the_index_of_its_part(of_two):
+    folder, _ = of_two
+    assert sorted(path.name for path in folder.glob("index*")) == ["index.0-of-2", "index.1-of-2"]
+
+
+def test_processes_that_ask_different_things_are_told(of_two):
+    for results in of_two[1]:
+        assert "ask for different things" in results["differ"]
+        assert "[2, 24, 9, 24, 3], [3, 24, 9, 24, 3]" in results["differ"]
