@@ -1,4 +1,4 @@
-"""Approximate searches against faiss called directly, and against a full sort where they see all."""
+"""Approximate searches against faiss itself, and against exact search where they see all."""
 
 import faiss
 import numpy as np
@@ -45,7 +45,7 @@ def asked_directly(description, parameters, seed, rows):
         (IVF(n_probe=5, train_rows=700, seed=3), "IVF23,Flat", "nprobe=5"),
         (IVFPQ(n_lists=8, n_probe=4, code_bytes=8, refine=0), "IVF8,PQ8np", "nprobe=4"),
         (IVFPQ(refine=0, n_probe=6), "IVF23,PQ2np", "nprobe=6"),
-        (Factory("IVF12,SQ4", parameters="nprobe=2"), "IVF12,SQ4", "nprobe=2"),
+        (Factory(["IVF12", "SQ4"], parameters={"nprobe": 2}), "IVF12,SQ4", "nprobe=2"),
         (Factory("SQ8"), "SQ8", ""),
     ],
     ids=str,
@@ -75,7 +75,7 @@ def test_an_index_gives_what_faiss_gives(search, description, parameters):
         IVFPQ(n_lists=4, n_probe=4, code_bytes=8, refine=20),
         HNSW(ef_search=900, ef_construction=200),
         HNSW(ef_search=900, storage="sq8", refine=5),
-        Factory("OPQ4_8,IVF8,PQ4np", parameters="nprobe=8", refine=90),
+        Factory("OPQ4_8,IVF8,PQ4np", parameters={"nprobe": 8}, refine=90),
     ],
     ids=lambda search: f"{type(search).__name__}-{search.refine}",
 )
@@ -185,7 +185,7 @@ def test_what_was_made_of_a_gallery_goes_with_it():
         (lambda: IVFPQ(code_bytes=5)(QUERY, GALLERY, 3), "code_bytes=5 does not divide.*1, 2, 4"),
         (lambda: Factory("IVF4,Nonsense")(QUERY, GALLERY, 3), "refuses IVF4,Nonsense"),
         (lambda: Factory("PQ4x10")(QUERY, GALLERY, 3), "refuses training on 900 rows.*1024"),
-        (lambda: Factory("Flat", parameters="nprobe=3")(QUERY, GALLERY, 3), "refuses nprobe=3"),
+        (lambda: Factory("Flat", parameters={"nprobe": 3})(QUERY, GALLERY, 3), "refuses nprobe=3"),
     ],
 )
 def test_a_wrong_setting_is_named(make, words):
@@ -204,5 +204,8 @@ def test_a_seed_fixes_the_index():
 def test_defaults_hold_39_photos_a_list():
     lists = [IVF().description(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
     assert lists == ["IVF1,Flat", "IVF1,Flat", "IVF2,Flat", "IVF25,Flat", "IVF1265,Flat"]
-    sizes = [IVFPQ().description(1, dim).partition("PQ")[2].removesuffix("np") for dim in (512, 100, 7, 3072)]
+    sizes = [
+        IVFPQ().description(1, dim).partition("PQ")[2].removesuffix("np")
+        for dim in (512, 100, 7, 3072)
+    ]
     assert sizes == ["64", "10", "1", "384"]

@@ -1,5 +1,6 @@
 """Nearest neighbours by inner product: `search(query, gallery, k)` gives rows and scores."""
 
+from landmark.search.auto import Auto
 from landmark.search.exact_torch import ExactTorch
 from landmark.search.factory import Factory
 from landmark.search.flat import Flat
@@ -7,4 +8,4 @@ from landmark.search.hnsw import HNSW
 from landmark.search.ivf import IVF
 from landmark.search.ivfpq import IVFPQ
 
-__all__ = ["HNSW", "IVF", "IVFPQ", "ExactTorch", "Factory", "Flat"]
+__all__ = ["HNSW", "IVF", "IVFPQ", "Auto", "ExactTorch", "Factory", "Flat"]

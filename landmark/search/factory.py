@@ -1,5 +1,6 @@
 """Any index that faiss can make of a line of text."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landmark.search.indexed import Indexed
@@ -10,9 +11,9 @@ class Factory(Indexed):
 
     Args:
         description: The factory string, such as `OPQ64_256,IVF4096,PQ64` (faiss wiki, "The index
-            factory").
-        parameters: Settings of the search as faiss writes them, such as `nprobe=32`; none: those of
-            the index.
+            factory"); also its parts in a list, which needs no quotes on a command line.
+        parameters: Settings of the search by their names in faiss, such as `nprobe`: 32; none:
+            those of the index.
         refine: See `Indexed`.
         train_rows: See `Indexed`.
         seed: Of the training.
@@ -26,8 +27,8 @@ class Factory(Indexed):
 
     def __init__(
         self,
-        description: str,
-        parameters: str | None = None,
+        description: str | Sequence[str],
+        parameters: Mapping[str, float] | None = None,
         refine: int = 0,
         train_rows: int | None = None,
         seed: int = 0,
@@ -36,8 +37,9 @@ class Factory(Indexed):
         block_rows: int = 65536,
     ) -> None:
         super().__init__(refine, train_rows, seed, index, device, block_rows)
-        self._description = description
-        self._parameters = parameters or ""
+        parts = [description] if isinstance(description, str) else description
+        self._description = ",".join(parts)
+        self._parameters = dict(parameters or {})
 
     def description(self, rows: int, dim: int) -> str:
         """The factory string."""
@@ -45,8 +47,8 @@ class Factory(Indexed):
         return self._description
 
     def parameters(self) -> str:
-        """The settings of the search."""
-        return self._parameters
+        """The settings of the search, as faiss writes them."""
+        return ",".join(f"{name}={value}" for name, value in self._parameters.items())
 
     def built_with(self) -> dict[str, Any]:
         """The settings that shape the index."""

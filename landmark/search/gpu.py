@@ -116,7 +116,8 @@ def on_gpus(index: "Index", gpus: list[int]) -> "Index | None":
 
 @cache
 def resources(gpu: int) -> "StandardGpuResources":
-    """The working memory of faiss on a GPU, taken once."""
+    """The working memory of faiss on a GPU, taken once: threads cannot share one."""
     import faiss
 
+    del gpu
     return faiss.StandardGpuResources()

@@ -62,6 +62,14 @@ class HNSW(Indexed):
         """The settings of the search, as faiss writes them."""
         return f"efSearch={self.ef_search}"
 
+    def widen(self, rows: int, k: int) -> bool:
+        """Looks at twice as many candidates; False where it sees all."""
+        wider = super().widen(rows, k)
+        if self.ef_search >= rows:
+            return wider
+        self.ef_search *= 2
+        return True
+
     def shape(self, index: "Index") -> None:
         """Sets what the building looks at."""
         index.hnsw.efConstruction = self.ef_construction  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landmark.artifact.stacked_vectors import StackedVectors
 from landmark.artifact.atomic import replace_folder
+from landmark.artifact.stacked_vectors import StackedVectors
 from landmark.mistake import UserMistake
 from landmark.search import gpu, saved
 from landmark.search.build import add, empty_index, faiss_mistakes, train
@@ -90,6 +90,13 @@ class Indexed(ABC):
     @abstractmethod
     def built_with(self) -> dict[str, Any]:
         """The settings that shape the index, as given."""
+
+    def widen(self, rows: int, k: int) -> bool:
+        """Looks twice as wide from now on; False where it sees all of (rows, D) for k already."""
+        if not 0 < self.refine * k < rows:
+            return False
+        self.refine *= 2
+        return True
 
     def shape(self, index: "Index") -> None:
         """Sets what an empty index is told before it is filled."""

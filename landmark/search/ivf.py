@@ -59,6 +59,14 @@ class IVF(Indexed):
         """The settings of the search, as faiss writes them."""
         return f"nprobe={self.n_probe}"
 
+    def widen(self, rows: int, k: int) -> bool:
+        """Looks into twice as many lists; False where it sees all."""
+        wider = super().widen(rows, k)
+        if self.n_probe >= lists_of(self.n_lists, rows):
+            return wider
+        self.n_probe *= 2
+        return True
+
     def built_with(self) -> dict[str, Any]:
         """The settings that shape the index."""
         return {"search": "ivf", "n_lists": self.n_lists, "storage": self.storage}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from faiss import Index
 
 SCHEMA = 1
-INDEX, META = "index.faiss", "meta.json"
+INDEX, META = "index.faiss", "index.json"
 _ROWS_AT_ONCE = 65536
 
 
