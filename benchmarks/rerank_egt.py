@@ -13,6 +13,7 @@ import numpy as np
 from landmark_descriptors import landmark_descriptors, measured
 
 from landmark.rerank import EGT
+from landmark.rerank.parallel import processors
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.traversal import traverse
 from landmark.search import Flat
@@ -89,7 +90,7 @@ def main():
             ours, seconds = measured(
                 f"ours, k {k}, threshold {threshold}",
                 lambda a=asked, g=among, t=threshold: traverse(
-                    a.rows, a.cosines, g.of, len(gallery), given.kept, t
+                    a.rows, a.cosines, g.of, len(gallery), given.kept, t, processors()
                 )[0],
                 "queries",
                 given.queries,

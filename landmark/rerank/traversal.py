@@ -5,7 +5,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from landmark.rerank.parallel import in_parallel, processors
+from landmark.rerank.parallel import in_parallel
 
 Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _UNSEEN, _RANKED = -1, -2
@@ -22,16 +22,18 @@ def traverse(
     photos: int,
     length: int,
     threshold: float,
+    threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Traverse from all queries, on all processors.
+    """Traverse from all queries.
 
     Args:
         near: Nearest gallery photos of each query, (Q, k); -1 is none.
         cosines: Theirs, (Q, k).
-        neighbours: Gives the nearest (P, k) and their cosines (P, k) of photos (P,), on any thread.
+        neighbours: Gives the nearest (P, k) and their cosines (P, k) of photos (P,).
         photos: N of the gallery.
         length: Photos to rank for a query.
         threshold: Cosine above which candidates are ranked together.
+        threads: At most.
 
     Returns:
         Photos (Q, length) int32 in the order ranked, -1 pads, and scores (Q, length) float32.
@@ -39,7 +41,7 @@ def traverse(
     rows = np.empty((len(near), length), np.int32)
     scores = np.empty((len(near), length), np.float32)
     # A traversal of few queries is slow: where the gallery is large, rather one of many queries.
-    threads = max(1, min(processors(), _TABLE // (photos * _LEAST_AT_ONCE)))
+    threads = max(1, min(threads, _TABLE // (photos * _LEAST_AT_ONCE)))
     at_once = max(1, min(_MOST_AT_ONCE, _TABLE // (photos * threads)))
     idle: SimpleQueue[Traversal] = SimpleQueue()
     for _ in range(threads):
