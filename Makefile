@@ -16,6 +16,9 @@ RUN ?=
 SUBMISSION ?= $(RUN)/submission
 CHAIN ?= [alpha_qe,two_stage]
 SOLUTION ?=
+# SUBMIT=1 hands the checked file to Kaggle's client.
+SUBMIT ?= 0
+COMPETITION ?= landmark-retrieval-2019
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -44,14 +47,15 @@ demo: $(INSTALLED) ## Train on a drawn world, extract, search, re-rank, score, s
 		$(RERANK) query=$(DEMO)/stores/$$name-query gallery=$(DEMO)/stores/$$name-gallery output=$(DEMO)/rankings/$$name; \
 	done
 	$(RERANK) query=$(DEMO)/stores/multiscale-query gallery=$(DEMO)/stores/multiscale-gallery \
-		train=$(DEMO)/stores/multiscale-train 'rerank=$(CHAIN)' output=$(DEMO)/rankings/multiscale
+		train=$(DEMO)/stores/multiscale-train 'rerank=$(CHAIN)' rerank.alpha_qe.n=1 output=$(DEMO)/rankings/multiscale
 	@echo
 	@$(BIN)/python -m landmark.report.comparison untrained=$(DEMO)/rankings/untrained \
 		trained=$(DEMO)/rankings/single 'trained, multi-scale=$(DEMO)/rankings/multiscale'
 	@echo "submission: $(DEMO)/rankings/multiscale/submission.csv"
 
-submit: $(INSTALLED) ## RUN=… From a trained run to a checked (SOLUTION=CSV: and scored) submission.csv
+submit: $(INSTALLED) ## RUN=… From a run to a checked submission.csv; SOLUTION=CSV scores it, SUBMIT=1 hands it in
 	@test -n "$(RUN)" || { echo "error: RUN: say which run, make submit RUN=runs/train/DATE/TIME" >&2; exit 2; }
+	@$(BIN)/python -m landmark.report.hand_in ready 'competition=$(COMPETITION)' 'submit=$(SUBMIT)'
 	for split in query gallery train; do \
 		$(EXTRACT) embedder=$(RUN)/embedder split=$$split output=$(SUBMISSION)/$$split overwrite=true; \
 	done
@@ -61,6 +65,8 @@ submit: $(INSTALLED) ## RUN=… From a trained run to a checked (SOLUTION=CSV: a
 	@if [ -n "$(SOLUTION)" ]; then \
 		$(BIN)/python score.py task=retrieval solution=$(SOLUTION) submission=$(SUBMISSION)/submission.csv; \
 	fi
+	@$(BIN)/python -m landmark.report.hand_in $(SUBMISSION)/submission.csv \
+		'competition=$(COMPETITION)' 'message=$(RUN)' 'submit=$(SUBMIT)'
 
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/python -m pytest

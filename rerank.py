@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from landmark.command import plain_mistakes, refuse_lists, run
+from landmark.job import unused_folder
 from landmark.mistake import UserMistake
 
 
@@ -30,6 +31,8 @@ def main(config: DictConfig) -> None:
         raise UserMistake(f"{missing[0]}: a value is needed, say {missing[0]}=…")
     if config.k < 1:
         raise UserMistake(f"k={config.k} must be 1 or more")
+    if config.report < 0:
+        raise UserMistake(f"report={config.report} must be 0 (no report.html) or more")
     output = Path(config.output) if config.output else default_output()
     rerank(config, output)
     print(f"wrote {output}")
@@ -40,6 +43,8 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.artifact.atomic import check_free, replace_folder
     from landmark.artifact.rankings import Rankings
     from landmark.artifact.submission import write_retrieval
+    from landmark.report.photos import sides
+    from landmark.report.ranking import RankingReport
     from landmark.rerank.chain import steps
     from landmark.rerank.protocol import protocol
     from landmark.rerank.retrieval import Retrieval
@@ -53,16 +58,20 @@ def rerank(config: DictConfig, output: Path) -> None:
     if needs_train and not config.train:
         raise UserMistake(f"rerank={needs_train[0]} needs photos of known landmarks: train=STORE")
     stores = Stores.open(config.query, config.gallery, config.train, config.allow_mixed)
-    truth = truth_of(stores, instantiate(config.get("data")))
+    source = instantiate(config.get("data"))
+    truth = truth_of(stores, source)
     print(stores, flush=True)
 
     def searched() -> Retrieval:
         return stores.search(search, config.k).with_ids(stores.query.ids, stores.gallery.ids)
 
-    figures = []
+    report, figures = RankingReport(truth), []
     for step in steps(searched, chain, truth):
         print(step.line(truth.labels if truth else {}), flush=True)
         figures.append(step.record())
+        rows, scores = step.retrieval.rows, step.retrieval.scores
+        precision = step.precisions[truth.headline] if truth else None
+        report.add(step.name, rows, scores, step.seconds, step.metrics, precision)
     written = record(config, {name: store.meta for name, store in stores.by_name.items()})
     data = HydraConfig.get().runtime.choices.get("data")
     metrics = {
@@ -87,6 +96,10 @@ def rerank(config: DictConfig, output: Path) -> None:
     with replace_folder(output, config.overwrite, marker="meta.json") as folder:
         rankings.write_into(folder)
         write_retrieval(folder / "submission.csv", rankings, k=100)
+    if config.report:
+        query, gallery = sides(stores.query, stores.gallery, source)
+        page = output / "report.html"
+        report.write(page, query, gallery, rankings.meta, accuracy, worst=config.report)
 
 
 def default_output() -> Path:
@@ -94,7 +107,7 @@ def default_output() -> Path:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if folder != Path.cwd():
         return folder
-    return Path("runs/rerank") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
+    return unused_folder(f"runs/rerank/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
 
 def chain_of(config: DictConfig) -> DictConfig:

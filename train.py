@@ -7,15 +7,25 @@ python train.py -m loss=arcface,cosface,adacos model=fishnet,resnet101
 python train.py --help
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from landmark.command import plain_mistakes, refuse_lists, run
+from landmark.job import run_as_single_job
+from landmark.mistake import UserMistake
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from landmark.data import LandmarkData
+    from landmark.task import RetrievalTask
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -25,9 +35,14 @@ def main(config: DictConfig) -> float | None:
     refuse_lists(HydraConfig.get().overrides.task, chains={"callback"})
     OmegaConf.resolve(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return train(
-        config, folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    )
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    if HydraConfig.get().mode == RunMode.MULTIRUN and has_several_processes(config):
+        from landmark.task.resume import read_result
+
+        run_as_single_job(__file__, HydraConfig.get().overrides.task, folder)
+        return read_result(folder)
+    return train(config, folder)
 
 
 def train(config: DictConfig, folder: Path) -> float | None:
@@ -35,16 +50,25 @@ def train(config: DictConfig, folder: Path) -> float | None:
     import json
 
     import pytorch_lightning as pl
+    from pytorch_lightning.utilities import rank_zero_only
 
     from landmark.data import LandmarkData
+    from landmark.data.bad_images import BadImageList
     from landmark.model.persist import describe_embedder
-    from landmark.task.resume import checkpoint_to_resume
+    from landmark.task.checkpoint_file import WholeCheckpointIO
+    from landmark.task.quiet import quieten
+    from landmark.task.resume import checkpoint_to_resume, clear, is_finished, read_result
     from landmark.task.training import checkpoints, fit, initialise
 
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    began_with = settings(config)
-    resume_from = checkpoint_to_resume(folder, began_with, config.overwrite)
+    began_with = plain(config)
+    if is_finished(folder, began_with, config.overwrite):
+        print(f"is trained already\nwrote {folder}")
+        return read_result(folder)
+    if config.overwrite:
+        rank_zero_only(clear)(folder)
+    resume_from, steps_done = checkpoint_to_resume(folder, began_with)
 
     source = instantiate(config.data)
     image = instantiate(config.image)
@@ -64,6 +88,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
         batch_size=config.batch_size,
         workers=config.workers,
         seed=config.seed,
+        bad_images=BadImageList(folder / "bad_images.csv"),
     )
     data.setup("fit")
     loss = instantiate(config.loss)(
@@ -80,52 +105,49 @@ def train(config: DictConfig, folder: Path) -> float | None:
             image=plain(config.get("test_image") or config.image),
         ),
         settings=json.dumps(began_with),
+        seed=config.seed,
     )
     if config.task.freeze_backbone_epochs and config.trainer.strategy == "ddp":
         # A frozen backbone gives no gradients, which DDP must be told.
         config.trainer.strategy = "ddp_find_unused_parameters_true"
     trainer = instantiate(config.trainer)(
         default_root_dir=folder,
-        logger=loggers(config, folder),
-        callbacks=[*checkpoints(folder, task.k, config.keep), *callbacks(config)],
+        logger=loggers(config, folder, steps_done),
+        callbacks=[
+            *checkpoints(folder, task.k, config.keep, config.save_every_steps),
+            *callbacks(config),
+        ],
+        plugins=WholeCheckpointIO(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    return fit(
-        trainer,
-        task,
-        data,
-        folder,
-        keep=config.keep,
-        resume_from=resume_from,
-        choices=chosen(config),
-    )
+    if config.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
+        raise UserMistake("trainer.sync_batchnorm=true: PyTorch synchronises it on GPUs only")
+    draw = partial(log_pictures, trainer, task, data, folder)
+    try:
+        return fit(
+            trainer,
+            task,
+            data,
+            folder,
+            keep=config.keep,
+            resume_from=resume_from,
+            choices=chosen(config),
+            at_the_end=draw,
+        )
+    finally:
+        finish_loggers()
 
 
-def quieten() -> None:
-    """Leaves out what Lightning says of itself: the run has a summary of its own."""
-    import logging
-    import warnings
-
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for words in (
-        ".*Experiment logs directory",
-        ".*LeafSpec",
-        ".*does not have many workers",
-        ".*smaller than the logging",
-    ):
-        warnings.filterwarnings("ignore", words)
+def has_several_processes(config: DictConfig) -> bool:
+    """Whether Lightning may start more processes than this one."""
+    return config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """A configuration node as dictionaries, lists and values."""
     return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-
-
-def settings(config: DictConfig) -> dict[str, Any]:
-    """What a resumed run must have in common with its beginning."""
-    return {key: value for key, value in plain(config).items() if key not in ("overwrite",)}
 
 
 def chosen(config: DictConfig) -> dict[str, str]:
@@ -136,14 +158,49 @@ def chosen(config: DictConfig) -> dict[str, str]:
     return {name: str(choices[name]) for name in shown} | {"weights": start}
 
 
-def loggers(config: DictConfig, folder: Path) -> list:
-    """metrics.csv always, and the chosen logger beside it."""
+def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:
+    """metrics.csv always, going on where the checkpoint is, and the chosen logger beside it."""
     from pytorch_lightning.loggers import CSVLogger
 
+    from landmark.task.history import carry_on_metrics
+    from landmark.task.resume import lasting_name
+
     table = CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=10)
-    if HydraConfig.get().runtime.choices["logger"] == "csv":
+    if steps_done:
+        carry_on_metrics(table, folder / "metrics.csv", steps_done)
+    choice = HydraConfig.get().runtime.choices["logger"]
+    if choice == "csv":
         return [table]
-    return [table, instantiate(config.logger)(save_dir=folder)]
+    options = {"id": lasting_name(folder), "resume": "allow"} if choice == "wandb" else {}
+    return [table, instantiate(config.logger)(save_dir=folder, **options)]
+
+
+def log_pictures(
+    trainer: "pl.Trainer", task: "RetrievalTask", data: "LandmarkData", folder: Path
+) -> None:
+    """Draws the run's pictures and hands them to the loggers that show pictures."""
+    import numpy as np
+    from PIL import Image
+    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+    from landmark.report.run_pictures import draw_pictures
+
+    for name, file in draw_pictures(folder, task, data).items():
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(key=name, images=[str(file)])
+            elif isinstance(logger, TensorBoardLogger):
+                pixels = np.asarray(Image.open(file).convert("RGB"))
+                logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+                logger.experiment.flush()  # the fit has closed the file
+
+
+def finish_loggers() -> None:
+    """Ends this job's run, so that the next job of a sweep begins one of its own."""
+    if HydraConfig.get().runtime.choices["logger"] == "wandb":
+        import wandb
+
+        wandb.finish()
 
 
 def callbacks(config: DictConfig) -> list:

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from landmark.data import Folder, Toy
 from landmark.data.batches import grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
-from landmark.extract import MultiScale
 from landmark.extract.describe import describe
+from landmark.extract.multiscale import MultiScale
 from landmark.image import ImageFormat
 from landmark.loss import ArcFace
 from landmark.model.build import build_embedder
@@ -101,16 +101,10 @@ def framework_extraction(embedder, table, image_format, method, batch_size, work
     """Seconds from photo files to descriptors."""
     into = np.empty((len(table), embedder.embedding_dim), np.float32)
     began = time.perf_counter()
-    describe(
-        embedder,
-        table,
-        image_format,
-        method,
-        into,
-        batch_size=batch_size,
-        workers=workers,
-        device="cpu",
-    )
+    photos = ScaledPhotoDataset(table, image_format, method.scales)
+    batches = grouped_batches(photos.groups, batch_size)
+    for rows, descriptors in describe(embedder, photos, batches, method, workers=workers):
+        into[rows] = descriptors
     return time.perf_counter() - began
 
 

@@ -1,5 +1,6 @@
 """How every root script ends: 0 done, 2 the user's mistake in one line, 1 anything else."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence, Set
@@ -13,6 +14,19 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from landmark.mistake import UserMistake
 
 Result = TypeVar("Result")
+
+# What a disk or its permissions refuse is for the user to mend.
+_REFUSED_BY_DISK = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
 
 
 def run(main: Callable[[], object]) -> None:
@@ -95,6 +109,8 @@ def mistake_line(error: BaseException) -> str | None:
         line = _composition_line(error)
     elif type(error).__name__ == "MisconfigurationException":
         line = f"trainer: {error}"
+    elif isinstance(error, OSError) and error.errno in _REFUSED_BY_DISK and error.filename:
+        line = f"{error.filename}: {error.strerror}; make room there or choose another place"
     elif isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
         line = str(error)
     else:

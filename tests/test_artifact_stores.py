@@ -1,6 +1,9 @@
 """Descriptor stores and rankings return as they were written, or are refused."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,11 +126,34 @@ def test_half_precision_is_held_to_less(tmp_path):
         pytest.fail("the block must not be entered")
 
 
-def test_a_vector_changed_on_disk_is_found(tmp_path):
+@pytest.mark.parametrize("spoilt", [NAN, LONG, np.full((2, 4), np.inf, np.float16)])
+def test_a_vector_changed_on_disk_is_found_when_the_vectors_are_asked_for(tmp_path, spoilt):
     DescriptorStore.write(tmp_path / "s", ["a", "b"], unit_rows(2))
-    np.save(tmp_path / "s" / "vectors.npy", NAN)
-    with pytest.raises(UserMistake, match="vector of 'b' has length nan"):
-        DescriptorStore.open(tmp_path / "s").check()
+    np.save(tmp_path / "s" / "vectors.npy", spoilt)
+    store = DescriptorStore.open(tmp_path / "s")
+    assert (len(store), store.dim, store.ids.tolist()) == (2, 4, ["a", "b"])
+    for look in (store.check, lambda: store.vectors):
+        with pytest.raises(UserMistake, match=r"vector of '[ab]' has length (nan|inf|1.01)"):
+            look()
+
+
+def test_a_ranking_of_vectors_that_are_no_numbers_is_one_line(tmp_path):
+    DescriptorStore.write(tmp_path / "q", ["a", "b"], unit_rows(2))
+    DescriptorStore.write(tmp_path / "g", ["c", "d"], unit_rows(2))
+    np.save(tmp_path / "g" / "vectors.npy", NAN)
+    script = Path(__file__).resolve().parents[1] / "rerank.py"
+    result = subprocess.run(
+        [sys.executable, str(script), "query=q", "gallery=g", "output=out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "error: g: the vector of 'd' has length nan, descriptors are finite and of unit length"
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g", "q"]
 
 
 def rankings() -> Rankings:

@@ -1,6 +1,7 @@
 """Decoding: modes, orientation, reduced scale, boxes, and what cannot be decoded."""
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,13 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
     return float(10 * np.log10(255**2 / error))
 
 
+@pytest.fixture
+def a_few_pixels_do(monkeypatch):
+    monkeypatch.setattr(sys.modules["landmark.image.decode"], "SMALLEST_SIDE", 1)
+
+
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 99))
+@given(st.integers(8, 20), st.integers(8, 20), st.integers(0, 99))
 def test_alpha_lies_over_white(tmp_path_factory, height, width, seed):
     folder = tmp_path_factory.mktemp("alpha")
     pixels = noise(height, width, 4, seed)
@@ -57,7 +63,7 @@ def test_alpha_lies_over_white(tmp_path_factory, height, width, seed):
     assert np.abs(np.asarray(decode(path), float) - expected).max() <= 1
 
 
-def test_palette_with_transparency(tmp_path):
+def test_palette_with_transparency(tmp_path, a_few_pixels_do):
     image = Image.new("P", (3, 1))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2])
@@ -68,13 +74,13 @@ def test_palette_with_transparency(tmp_path):
     assert np.asarray(decode(path))[0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
 
 
-def test_transparent_colour_of_an_rgb_png(tmp_path):
+def test_transparent_colour_of_an_rgb_png(tmp_path, a_few_pixels_do):
     image = Image.fromarray(np.array([[[9, 9, 9], [200, 10, 30]]], np.uint8))
     path = saved(tmp_path, image, "PNG", transparency=(9, 9, 9))
     assert np.asarray(decode(path))[0].tolist() == [[255, 255, 255], [200, 10, 30]]
 
 
-def test_deep_grey_is_scaled_down(tmp_path):
+def test_deep_grey_is_scaled_down(tmp_path, a_few_pixels_do):
     values = np.array([[0, 257, 32768, 65535, 300]], np.uint16)
     expected = np.rint(values / 257).astype(int)[0]
     for kind in ("PNG", "TIFF"):
@@ -87,7 +93,7 @@ def test_deep_grey_is_scaled_down(tmp_path):
         assert np.asarray(decode(path))[0, :, 0].tolist() == expected.tolist()
 
 
-def test_one_bit_and_grey(tmp_path):
+def test_one_bit_and_grey(tmp_path, a_few_pixels_do):
     bits = np.array([[True, False, True]])
     path = saved(tmp_path, Image.fromarray(bits), "PNG")
     assert np.asarray(decode(path))[0, :, 2].tolist() == [255, 0, 255]
@@ -181,6 +187,10 @@ def test_undecodable_files_are_named(tmp_path, monkeypatch):
         decode(tmp_path / "half.jpg")
     assert read_size(tmp_path / "half.jpg") == (400, 300)
     (tmp_path / "half.jpg").write_bytes(buffer.getvalue())
+    Image.new("RGB", (7, 300)).save(tmp_path / "thin.png")
+    for function in (decode, read_size):
+        with pytest.raises(UserMistake, match=r"thin.png: is only 7 x 300 pixels"):
+            function(tmp_path / "thin.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UserMistake, match=r"half.jpg: has more pixels"):
         read_size(tmp_path / "half.jpg")

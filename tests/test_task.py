@@ -1,6 +1,9 @@
 """The LightningModule's parts, each against a naive answer."""
 
+import json
 import math
+import os
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from landmark.loss import ArcFace
@@ -15,10 +19,18 @@ from landmark.mistake import UserMistake
 from landmark.model.build import build_embedder
 from landmark.pooling import GeM
 from landmark.task import RetrievalTask
+from landmark.task.blending import blend, check_share
+from landmark.task.history import carry_on_metrics
 from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
-from landmark.task.resume import checkpoint_to_resume
-from landmark.task.schedule import constant, cosine
+from landmark.task.resume import (
+    checkpoint_to_resume,
+    clear,
+    is_finished,
+    read_result,
+    write_result,
+)
+from landmark.task.schedule import constant, cosine, total_steps
 from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metrics
 
 
@@ -111,7 +123,8 @@ def test_validation_metrics_are_those_of_a_loop():
     rng = np.random.default_rng(3)
     query, gallery = (torch.from_numpy(rng.standard_normal((n, 8))) for n in (12, 40))
     query_labels, gallery_labels = rng.integers(0, 6, 12), rng.integers(0, 5, 40)
-    got = retrieval_metrics(query, gallery, query_labels, gallery_labels, k=10)
+    rows = nearest(query, gallery, 10).numpy()
+    got = retrieval_metrics(rows, query_labels, gallery_labels, k=10)
     precisions, firsts = [], []
     for row, label in zip((query @ gallery.T).numpy(), query_labels, strict=True):
         relevant = int((gallery_labels == label).sum())
@@ -136,7 +149,18 @@ def test_collector_restores_the_tables_order_and_refuses_gaps():
         collector.gather()
     collector.add(torch.tensor([0, 2]), torch.tensor([[3.0, 4.0], [0.0, -1.0]]))
     expected = [[0.6, 0.8], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]
-    torch.testing.assert_close(collector.gather(), torch.tensor(expected))
+    rows, embeddings = collector.gather()
+    assert rows.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(embeddings, torch.tensor(expected))
+
+
+def test_collector_leaves_skipped_photos_out_but_misses_no_row():
+    collector = EmbeddingCollector(3, dim=2)
+    collector.add(torch.tensor([2, -2]), torch.tensor([[0.0, 2.0], [5.0, 0.0]]))
+    collector.add(torch.tensor([0]), torch.tensor([[1.0, 0.0]]))
+    rows, embeddings = collector.gather()
+    assert rows.tolist() == [0, 2]
+    torch.testing.assert_close(embeddings, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
 
 
 def make_task(**options):
@@ -218,15 +242,92 @@ def test_imprinted_centres_are_the_mean_directions_of_a_loop():
 
 
 def test_resuming_needs_the_settings_of_the_beginning(tmp_path):
-    present = {"loss": {"margin": 0.3, "scale": 30}, "seed": 0}
-    assert checkpoint_to_resume(tmp_path, present, overwrite=False) is None
+    present = {"loss": {"margin": 0.3, "scale": 30}, "seed": 0, "workers": 2}
+    assert checkpoint_to_resume(tmp_path, present) == (None, 0)
     (tmp_path / "checkpoints").mkdir()
     last = tmp_path / "checkpoints" / "last.ckpt"
-    torch.save({"settings": '{"loss": {"margin": 0.3, "scale": 30}, "seed": 0}'}, last)
-    assert checkpoint_to_resume(tmp_path, present, overwrite=False) == last
-    with pytest.raises(UserMistake, match=r"loss\.margin, seed"):
-        checkpoint_to_resume(
-            tmp_path, {"loss": {"margin": 0.5, "scale": 30}, "seed": 1}, overwrite=False
-        )
-    assert checkpoint_to_resume(tmp_path, present, overwrite=True) is None
-    assert not last.exists()
+    torch.save({"settings": json.dumps(present | {"workers": 8}), "global_step": 7}, last)
+    assert checkpoint_to_resume(tmp_path, present) == (last, 7)
+    other = {"loss": {"margin": 0.5, "scale": 30}, "seed": 1, "workers": 2}
+    with pytest.raises(UserMistake, match=r"loss\.margin, seed;"):
+        checkpoint_to_resume(tmp_path, other)
+    write_result(tmp_path, 0.5, json.dumps(present))
+    assert is_finished(tmp_path, present, overwrite=False)
+    assert not is_finished(tmp_path, other, overwrite=True)
+    with pytest.raises(UserMistake, match=r"loss\.margin, seed;"):
+        is_finished(tmp_path, other, overwrite=False)
+    assert read_result(tmp_path) == 0.5
+    clear(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_backbone_is_averaged_with_its_start():
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    start = {name: torch.randn_like(t.float()) for name, t in backbone.state_dict().items()}
+    trained = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    blend(backbone, start, 0.7)
+    for name, tensor in backbone.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            assert tensor == trained[name]
+        else:
+            torch.testing.assert_close(tensor, 0.7 * trained[name] + 0.3 * start[name])
+    for share in (0.0, 1.5, -0.1):
+        with pytest.raises(UserMistake, match=r"task\.trained_share"):
+            check_share(share)
+
+
+class _Bang:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps(_Bang()), b"", b"not a checkpoint", pickle.dumps({"a": 1})]
+)
+def test_a_checkpoint_that_is_something_else_is_refused_and_never_executed(
+    content, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(content)
+    with pytest.raises(UserMistake, match=r"last\.ckpt"):
+        checkpoint_to_resume(tmp_path, {})
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_resumed_metrics_file_keeps_the_rows_before_the_checkpoint(tmp_path):
+    file = tmp_path / "metrics.csv"
+
+    def logger():
+        return CSVLogger(save_dir=tmp_path, name="", version="", flush_logs_every_n_steps=1)
+
+    first = logger()
+    for step in range(5):
+        first.log_metrics({"loss": 1 / (step + 3), "epoch": 0}, step)
+    first.log_metrics({"map": 0.1 + 0.2, "epoch": 0}, 2)
+    first.save()
+    whole = file.read_text().splitlines()
+    carry_on_metrics(logger(), file, 3)
+    kept = [line for line in whole if line.rpartition(",")[2] not in ("3", "4")]
+    assert file.read_text().splitlines() == kept
+    # Killed while the logger had only begun: what lies beside the file counts.
+    (tmp_path / ".metrics.csv.before").write_text("\n".join(whole) + "\n")
+    carry_on_metrics(logger(), file, 3)
+    assert file.read_text().splitlines() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_schedules_know_the_length_of_training_without_making_the_batches():
+    def steps(**options):
+        settings = {"max_epochs": 3, "max_steps": -1, "accumulate_grad_batches": 1}
+        settings |= {"limit_train_batches": 1.0, "world_size": 2}
+        data = SimpleNamespace(steps_per_epoch=lambda replicas: 20 // replicas)
+        return total_steps(SimpleNamespace(datamodule=data, **settings | options))
+
+    assert steps() == 30
+    assert steps(accumulate_grad_batches=4) == 9
+    assert steps(limit_train_batches=0.5) == 15
+    assert steps(limit_train_batches=4) == 12
+    assert steps(max_steps=7) == 7
+    assert steps(max_epochs=-1, max_steps=7) == 7

@@ -1,7 +1,7 @@
 """The descriptor store: unit vectors, their ids, and what they were made with."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +11,36 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from landmark import __version__
 from landmark.artifact.atomic import replace_folder
-from landmark.artifact.table import check_ids
+from landmark.artifact.description import (
+    IDS,
+    META,
+    SCHEMA,
+    Texts,
+    ids_frame,
+    meta_text,
+    read_ids,
+    read_skipped,
+    write_description,
+)
+from landmark.artifact.space import disk_mistakes
+from landmark.artifact.vectors import (
+    check_vectors,
+    create_vectors,
+    dtype_name,
+    open_vectors,
+    row_blocks,
+)
 from landmark.mistake import UserMistake
 
-SCHEMA = 1
-VECTORS, IDS, META = "vectors.npy", "ids.parquet", "meta.json"
-_ROWS_AT_ONCE = 65536
-_LENGTH_TOLERANCE = {"float16": 1e-2, "float32": 1e-3}
+VECTORS = "vectors.npy"
 
 
 class DescriptorStore:
     """A folder of N descriptors, opened without reading the vectors.
+
+    They are read once, and refused where one is not finite or not of unit length, when `vectors`
+    is first asked for.
 
     Example:
         >>> import tempfile, numpy as np
@@ -35,15 +52,15 @@ class DescriptorStore:
 
     Attributes:
         path: the folder.
-        vectors: (N, D) float16 or float32, memory-mapped, rows of unit length.
         meta: schema version, package version, dtype and what the writer recorded (scales, image
             sizes, digests of the embedder, the table and the whitening).
     """
 
     def __init__(self, path: Path, vectors: NDArray[np.floating], meta: dict[str, Any]) -> None:
         self.path = path
-        self.vectors = vectors
         self.meta = meta
+        self._vectors = vectors
+        self._is_checked = False
         if len(self._rows) != len(vectors):
             raise UserMistake(
                 f"{path}: {len(self._rows):,} ids in {IDS} for {len(vectors):,} rows in {VECTORS}"
@@ -62,27 +79,21 @@ class DescriptorStore:
                 raise UserMistake(f"{path}: is no descriptor store, it has no {name}")
         try:
             meta = json.loads((path / META).read_text())
-            vectors = np.load(path / VECTORS, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError) as error:
             raise UserMistake(f"{path}: is damaged ({error})") from error
         if not isinstance(meta, dict):
             raise UserMistake(f"{path}/{META}: is damaged (no mapping)")
         if meta.get("schema", 0) > SCHEMA:
             raise UserMistake(f"{path}: written by a later version ({meta.get('version')})")
-        if vectors.ndim != 2 or vectors.dtype.name not in _LENGTH_TOLERANCE:
-            raise UserMistake(
-                f"{path}/{VECTORS}: {vectors.dtype} {vectors.shape} is no (N, D) of float16 or "
-                "float32"
-            )
-        return cls(path, vectors, meta)
+        return cls(path, open_vectors(path / VECTORS), meta)
 
     @classmethod
     def write(
         cls,
         path: str | Path,
-        ids: Sequence[str],
+        ids: Texts,
         vectors: ArrayLike,
-        landmark_ids: Sequence[str] | None = None,
+        landmark_ids: Texts | None = None,
         overwrite: bool = False,
         **meta: Any,  # noqa: ANN401
     ) -> None:
@@ -103,25 +114,26 @@ class DescriptorStore:
         array = np.asarray(vectors)
         if array.ndim != 2:
             raise UserMistake(f"{path}: vectors have the shape {array.shape}, (N, D) is needed")
-        dtype = array.dtype.name if array.dtype.name in _LENGTH_TOLERANCE else "float32"
+        dtype = array.dtype.name if array.dtype.name == "float16" else "float32"
         if len(ids) != len(array):
             raise UserMistake(f"{path}: {len(ids):,} ids for {len(array):,} vectors")
         with cls.writing(
             path, ids, array.shape[1], dtype, landmark_ids, overwrite, **meta
         ) as stored:
-            for start in range(0, len(array), _ROWS_AT_ONCE):
-                stored[start : start + _ROWS_AT_ONCE] = array[start : start + _ROWS_AT_ONCE]
+            for block in row_blocks(len(array)):
+                stored[block] = array[block]
 
     @classmethod
     @contextmanager
     def writing(
         cls,
         path: str | Path,
-        ids: Sequence[str],
+        ids: Texts,
         dim: int,
         dtype: DTypeLike = "float32",
-        landmark_ids: Sequence[str] | None = None,
+        landmark_ids: Texts | None = None,
         overwrite: bool = False,
+        skipped: pd.DataFrame | None = None,
         **meta: Any,  # noqa: ANN401
     ) -> Iterator[NDArray[np.floating]]:
         """Gives the (N, dim) vectors to fill, memory-mapped; checks and renames when done.
@@ -135,47 +147,30 @@ class DescriptorStore:
             dtype: float16 or float32.
             landmark_ids: the landmark of each row, where known.
             overwrite: replace a store that is there.
+            skipped: `id` and `path` of photos that could not be read and are no rows.
             **meta: what to record: JSON-able values.
 
         Raises:
-            UserMistake: as `write`.
+            UserMistake: as `write`, or the disk is full.
             TypeError, ValueError: `meta` holds what JSON cannot, or a name that the store records.
         """
-        name = np.dtype(dtype).name
-        if name not in _LENGTH_TOLERANCE:
-            raise UserMistake(f"{path}: dtype {name}; choose float16 or float32")
-        rows = pd.DataFrame({"id": pd.Series(np.asarray(ids, dtype=object), dtype="str")})
-        check_ids(rows["id"], path)
-        if landmark_ids is not None:
-            if len(landmark_ids) != len(rows):
-                raise UserMistake(
-                    f"{path}: {len(landmark_ids):,} landmark_ids for {len(rows):,} ids"
-                )
-            rows["landmark_id"] = pd.Series(np.asarray(landmark_ids, dtype=object), dtype="str")
-        recorded = {"schema": SCHEMA, "version": __version__, "dtype": name}
-        if taken := recorded.keys() & meta.keys():
-            raise ValueError(f"{min(taken)} is recorded by the store itself")
+        name = dtype_name(dtype, path)
+        rows = ids_frame(path, ids, landmark_ids)
         # Written down before the vectors: what JSON refuses must not cost a long extraction.
-        description = json.dumps({**recorded, **meta}, indent=1) + "\n"
+        description = meta_text(name, meta)
         with replace_folder(path, overwrite, marker=META) as folder:
-            vectors = np.lib.format.open_memmap(
-                folder / VECTORS, mode="w+", dtype=name, shape=(len(rows), dim)
+            vectors = create_vectors(
+                folder / VECTORS, len(rows), dim, name, named=Path(path) / VECTORS
             )
             yield vectors
-            _check_vectors(vectors, path, rows["id"])
-            vectors.flush()
-            rows.to_parquet(folder / IDS, index=False)
-            (folder / META).write_text(description)
+            check_vectors(vectors, path, rows["id"])
+            with disk_mistakes(path):
+                vectors.flush()
+                write_description(folder, rows, description, skipped)
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
-        try:
-            rows = pd.read_parquet(self.path / IDS)
-        except (ValueError, OSError) as error:
-            raise UserMistake(f"{self.path}/{IDS}: is damaged ({error})") from error
-        if "id" not in rows.columns:
-            raise UserMistake(f"{self.path}/{IDS}: has no column id")
-        return rows
+        return read_ids(self.path)
 
     @cached_property
     def ids(self) -> NDArray[np.str_]:
@@ -190,12 +185,39 @@ class DescriptorStore:
         return self._rows["landmark_id"].fillna("").to_numpy(dtype=str)
 
     @property
+    def vectors(self) -> NDArray[np.floating]:
+        """The descriptors, (N, D).
+
+        Raises:
+            UserMistake: as `check`, the first time.
+        """
+        if not self._is_checked:
+            self.check()
+        return self._vectors
+
+    @property
     def dim(self) -> int:
         """Dimension D of the descriptors."""
-        return int(self.vectors.shape[1])
+        return int(self._vectors.shape[1])
+
+    @property
+    def dtype(self) -> str:
+        """Of the stored vectors: float16 or float32."""
+        return self._vectors.dtype.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the writer recorded, without what the store says of itself."""
+        own = json.loads(meta_text(self.dtype, {}))
+        return {key: value for key, value in self.meta.items() if key not in own}
+
+    @property
+    def skipped(self) -> pd.DataFrame:
+        """Photos that could not be read when the store was made: columns `id` and `path`."""
+        return read_skipped(self.path)
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self._vectors)
 
     def check(self) -> None:
         """Reads every vector and refuses those that are not finite or not of unit length.
@@ -203,19 +225,5 @@ class DescriptorStore:
         Raises:
             UserMistake: names the first id.
         """
-        _check_vectors(self.vectors, self.path, self._rows["id"])
-
-
-def _check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: pd.Series) -> None:
-    tolerance = _LENGTH_TOLERANCE[vectors.dtype.name]
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        block = np.asarray(vectors[start : start + _ROWS_AT_ONCE], np.float32)
-        lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
-        # NaN compares false, so this also finds what is not finite.
-        wrong = ~(np.abs(lengths - 1) <= tolerance)
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise UserMistake(
-                f"{path}: the vector of {ids.iloc[start + row]!r} has length {lengths[row]:.4g}, "
-                "descriptors are finite and of unit length"
-            )
+        check_vectors(self._vectors, self.path, self._rows["id"])
+        self._is_checked = True

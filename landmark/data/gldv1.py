@@ -19,6 +19,7 @@ class GLDv1(GLDv2):
         skip_missing, validation_landmarks, query_fraction, gallery_fraction: see `GLDv2`.
         most_frequent, min_photos, max_photos: filters of train, see `Filters`.
         seed: of the draws.
+        bad_image: see `LandmarkSource`.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class GLDv1(GLDv2):
         min_photos: int = 1,
         max_photos: int | None = None,
         seed: int = 0,
+        bad_image: str = "error",
     ) -> None:
         super().__init__(
             root,
@@ -46,4 +48,5 @@ class GLDv1(GLDv2):
             min_photos=min_photos,
             max_photos=max_photos,
             seed=seed,
+            bad_image=bad_image,
         )

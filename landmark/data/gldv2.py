@@ -32,6 +32,7 @@ class GLDv2(LandmarkSource):
         query_fraction, gallery_fraction: shares of such a landmark's photos; the rest trains.
         most_frequent, min_photos, max_photos: filters of train, see `Filters`.
         seed: of the draws.
+        bad_image: see `LandmarkSource`.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class GLDv2(LandmarkSource):
         min_photos: int = 1,
         max_photos: int | None = None,
         seed: int = 0,
+        bad_image: str = "error",
     ) -> None:
         super().__init__(
             root,
             Filters(most_frequent, min_photos, max_photos, seed),
             HoldOut(query_fraction, gallery_fraction, validation_landmarks, seed),
             "train" if validation_landmarks else "none",
+            bad_image,
         )
         self._photos = photos
         self._skip_missing = skip_missing

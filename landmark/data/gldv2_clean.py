@@ -22,6 +22,7 @@ class GLDv2Clean(GLDv2):
         photos, skip_missing, validation_landmarks, query_fraction, gallery_fraction: see `GLDv2`.
         most_frequent, min_photos, max_photos: filters of train, see `Filters`.
         seed: of the draws.
+        bad_image: see `LandmarkSource`.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class GLDv2Clean(GLDv2):
         min_photos: int = 1,
         max_photos: int | None = None,
         seed: int = 0,
+        bad_image: str = "error",
     ) -> None:
         super().__init__(
             root,
@@ -50,6 +52,7 @@ class GLDv2Clean(GLDv2):
             min_photos=min_photos,
             max_photos=max_photos,
             seed=seed,
+            bad_image=bad_image,
         )
         self._clean = clean
 

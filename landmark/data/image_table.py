@@ -11,11 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.artifact.digest import digest_of_table
+from landmark.data.bad_images import reason_of
+from landmark.mistake import UserMistake
 
 if TYPE_CHECKING:  # tables are read without torch
     from landmark.image.format import ImageFormat
 
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
+
+
+def _nothing_skipped() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=str) for name in ("id", "path", "reason")})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +35,15 @@ class ImageTable:
             (pixels of the upright photo, or of its box where it has one), `box_left`, `box_top`,
             `box_right`, `box_bottom` (the part to look at, missing values: all of the photo).
         ground_truth: for each query the gallery rows that are "easy", "hard" and "junk".
+        bad_image: what becomes of a photo that cannot be used, "error" or "skip".
+        skipped: photos that `with_sizes` took out: `id`, `path`, `reason`.
     """
 
     root: Path
     rows: pd.DataFrame
     ground_truth: Sequence[Mapping[str, Any]] | None = None
+    bad_image: str = "error"
+    skipped: pd.DataFrame = dataclasses.field(default_factory=_nothing_skipped)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,11 +77,13 @@ class ImageTable:
     def with_sizes(self, cache: str | Path | None = None) -> "ImageTable":
         """Return the table with `width` and `height` in every row, read from the files' headers.
 
+        Photos whose header cannot be read are taken out where `bad_image` is "skip".
+
         Args:
             cache: folder of remembered sizes; none: $LANDMARK_CACHE, else ~/.cache/landmark.
 
         Raises:
-            UserMistake: a photo is missing or no image.
+            UserMistake: a photo is missing or no image; or, with "skip", all are.
         """
         from landmark.data.size_cache import photo_sizes
 
@@ -81,20 +93,47 @@ class ImageTable:
         if np.all(known > 0):
             return self
         missing = np.flatnonzero(np.any(known <= 0, axis=1))
-        known[missing] = photo_sizes(self.root, self.rows["path"].iloc[missing], cache)
+        sizes, reasons = photo_sizes(self.root, self.rows["path"].iloc[missing], cache)
+        if reasons and self.bad_image == "error":
+            raise UserMistake(reasons[min(reasons)])
+        known[missing] = sizes
         boxes = self.boxes
         if boxes is not None:
             boxed = missing[~np.isnan(boxes[missing]).any(axis=1)]
             sides = np.rint(boxes[boxed, 2:] - boxes[boxed, :2])
             known[boxed] = np.clip(sides, 1, known[boxed])
         widths, heights = known.astype(np.int64).T
-        return dataclasses.replace(self, rows=self.rows.assign(width=widths, height=heights))
+        rows = self.rows.assign(width=widths, height=heights)
+        bad = {int(missing[place]): reason for place, reason in reasons.items()}
+        return dataclasses.replace(self, rows=rows)._without(bad)
+
+    def _without(self, reasons: Mapping[int, str]) -> "ImageTable":
+        """The table without the rows of `reasons`, which are listed in `skipped`."""
+        if not reasons:
+            return self
+        out = sorted(reasons)
+        if len(out) == len(self):
+            raise UserMistake(f"{reasons[out[0]]} (and so are all {len(self):,} photos)")
+        taken = self.rows.iloc[out][["id", "path"]]
+        taken["reason"] = [
+            reason_of(reasons[row], f"{self.root}/{path}")
+            for row, path in zip(out, taken["path"], strict=True)
+        ]
+        rows = self.rows.drop(index=self.rows.index[out]).reset_index(drop=True)
+        skipped = pd.concat([self.skipped, taken], ignore_index=True)
+        return dataclasses.replace(self, rows=rows, skipped=skipped)
 
     def groups(self, image_format: "ImageFormat") -> NDArray[np.int64]:
-        """Return each photo's aspect group (N,); sizes are read only where groups differ."""
+        """Return each photo's aspect group (N,); sizes are read only where groups differ.
+
+        Raises:
+            ValueError: photos would have to be skipped: call `with_sizes` first, which does it.
+        """
         if image_format.is_uniform:
             return np.zeros(len(self), np.int64)
         rows = self.with_sizes().rows
+        if len(rows) != len(self):
+            raise ValueError("some photos must be skipped: call with_sizes first")
         return image_format.groups(rows["width"].to_numpy(), rows["height"].to_numpy())
 
     @property

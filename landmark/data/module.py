@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from landmark.data.bad_images import BadImageList
 from landmark.data.batches import default_workers, grouped_batches
 from landmark.data.dataset import PhotoDataset
 from landmark.data.epochs import EpochBatches, place_in_training
@@ -35,6 +36,7 @@ class LandmarkData(pl.LightningDataModule):
             one a core, at most 8.
         seed: of the order and the augmentation.
         test_format: sizes of the validation photos; none: `image_format`, without augmentation.
+        bad_images: where the photos are noted that `data.bad_image=skip` leaves out.
 
     Attributes:
         train_table, query_table, gallery_table: after `setup`; the last two without rows where
@@ -54,6 +56,7 @@ class LandmarkData(pl.LightningDataModule):
         seed: int = 0,
         *,
         test_format: ImageFormat | None = None,
+        bad_images: BadImageList | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -62,6 +65,7 @@ class LandmarkData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.workers = default_workers() if workers is None else workers
         self.seed = seed
+        self.bad_images = bad_images
         self._sampler = sampler
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
@@ -79,11 +83,22 @@ class LandmarkData(pl.LightningDataModule):
     @cached_property
     def train_table(self) -> ImageTable:
         """The photos to train with."""
-        return self.source.read("train")
+        return self._usable(self.source.read("train"), self.image_format)
 
     @cached_property
     def _validation(self) -> tuple[ImageTable, ImageTable]:
-        return self.source.validation()
+        query, gallery = self.source.validation()
+        return self._usable(query, self.test_format), self._usable(gallery, self.test_format)
+
+    def _usable(self, table: ImageTable, image_format: ImageFormat) -> ImageTable:
+        """The table with the sizes that the format groups by, without the photos that have none."""
+        if image_format.is_uniform or not len(table):
+            return table
+        sized = table.with_sizes()
+        if self.bad_images is not None and self._place()[1] == 0:
+            for photo in sized.skipped.itertuples():
+                self.bad_images.note(photo.id, photo.path, photo.reason)
+        return sized
 
     @property
     def query_table(self) -> ImageTable:
@@ -99,6 +114,11 @@ class LandmarkData(pl.LightningDataModule):
     def has_validation(self) -> bool:
         """Whether there are both queries and a gallery."""
         return bool(len(self.query_table) and len(self.gallery_table))
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether a validation query has a photo of its landmark to find."""
+        return bool(np.isin(self.query_labels, self.gallery_labels).any())
 
     @cached_property
     def classes(self) -> list[str]:
@@ -131,7 +151,9 @@ class LandmarkData(pl.LightningDataModule):
     @cached_property
     def _train_dataset(self) -> PhotoDataset:
         labels = labels_of(self.train_table.rows["landmark_id"], self.classes)
-        return PhotoDataset(self.train_table, self.image_format, labels, train=True, seed=self.seed)
+        return PhotoDataset(
+            self.train_table, self.image_format, labels, True, self.seed, self.bad_images
+        )
 
     def batches(self, num_replicas: int = 1, rank: int = 0) -> EpochBatches:
         """Return the train batches of one process."""
@@ -168,7 +190,10 @@ class LandmarkData(pl.LightningDataModule):
         The batches are those of `train_dataloader` in form.
         """
         replicas, rank = self._place()
-        dataset = PhotoDataset(self.train_table, self.image_format, self._train_dataset.labels)
+        labels = self._train_dataset.labels
+        dataset = PhotoDataset(
+            self.train_table, self.image_format, labels, bad_images=self.bad_images
+        )
         batches = grouped_batches(dataset.groups, self.batch_size, replicas, rank)
         return self._loader(dataset, batches, persistent=False)
 
@@ -182,7 +207,7 @@ class LandmarkData(pl.LightningDataModule):
         replicas, rank = self._place()
         loaders = []
         for table, labels in zip(self._validation, self._validation_labels, strict=True):
-            dataset = PhotoDataset(table, self.test_format, labels)
+            dataset = PhotoDataset(table, self.test_format, labels, bad_images=self.bad_images)
             batches = grouped_batches(dataset.groups, self.batch_size, replicas, rank)
             loaders.append(self._loader(dataset, batches))
         return loaders

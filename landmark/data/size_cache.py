@@ -21,28 +21,34 @@ _THREADS = 16
 _BLOCK = 4096
 
 
-def photo_sizes(root: Path, paths: pd.Series, cache: str | Path | None = None) -> NDArray[np.int64]:
-    """Return (N, 2) widths and heights of the upright photos at `root / path`.
+def photo_sizes(
+    root: Path, paths: pd.Series, cache: str | Path | None = None
+) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Return widths and heights of the upright photos at `root / path`.
 
     A photo's size is remembered in one parquet file a root and read anew when the photo's length
     in bytes or its time of change differs.
 
-    Raises:
-        UserMistake: a photo is missing or no image.
+    Returns:
+        (N, 2), 0 for photos whose size cannot be read; and place → reason of each of these.
     """
     file = _cache_folder(cache) / f"sizes-{digest_of(str(root.resolve()))}.parquet"
     found = pd.DataFrame({"path": paths.to_numpy()})
     places = [f"{root}/{path}" for path in found["path"]]
-    found[["bytes", "changed"]] = _in_threads(_stamp, places, "look up photos")
+    stamps, reasons = _in_threads(_stamp, places, "look up photos")
+    found[["bytes", "changed"]] = stamps
     remembered = _read_cache(file)
     merged = found.merge(remembered, how="left", on=["path", "bytes", "changed"])
+    merged.loc[list(reasons), ["width", "height"]] = 0
     unknown = np.flatnonzero(merged["width"].isna())
     if len(unknown):
-        sizes = _in_threads(read_size, [places[row] for row in unknown], "read sizes")
+        sizes, unreadable = _in_threads(read_size, [places[row] for row in unknown], "read sizes")
         merged.loc[unknown, ["width", "height"]] = sizes
+        reasons |= {int(unknown[place]): reason for place, reason in unreadable.items()}
         older = remembered[~remembered["path"].isin(set(found["path"]))]
-        _write_cache(file, pd.concat([older, merged], ignore_index=True))
-    return merged[["width", "height"]].to_numpy(np.int64)
+        readable = merged[merged["width"] > 0]
+        _write_cache(file, pd.concat([older, readable], ignore_index=True))
+    return merged[["width", "height"]].to_numpy(np.int64), reasons
 
 
 def _cache_folder(cache: str | Path | None) -> Path:
@@ -77,9 +83,18 @@ def _stamp(path: str) -> tuple[int, int]:
 
 def _in_threads(
     read: Callable[[str], tuple[int, int]], paths: list[str], word: str
-) -> NDArray[np.int64]:
-    """Return (N, 2) of what `read` gives for each path."""
-    pairs = np.empty((len(paths), 2), np.int64)
+) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Return (N, 2) of what `read` gives for each path, and place → reason where it gives none."""
+    pairs = np.zeros((len(paths), 2), np.int64)
+    reasons: dict[int, str] = {}
+
+    def read_or_note(place: int) -> tuple[int, int]:
+        try:
+            return read(paths[place])
+        except UserMistake as mistake:
+            reasons[place] = str(mistake)
+            return 0, 0
+
     with (
         ThreadPoolExecutor(_THREADS) as pool,
         tqdm(
@@ -90,7 +105,7 @@ def _in_threads(
         ) as progress,
     ):
         for start in range(0, len(paths), _BLOCK):
-            block = paths[start : start + _BLOCK]
-            pairs[start : start + len(block)] = list(pool.map(read, block))
+            block = range(start, min(start + _BLOCK, len(paths)))
+            pairs[start : block.stop] = list(pool.map(read_or_note, block))
             progress.update(len(block))
-    return pairs
+    return pairs, reasons

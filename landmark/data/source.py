@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from landmark.data.bad_images import check_policy
 from landmark.data.filters import Filters
 from landmark.data.image_table import ImageTable
 from landmark.data.splits import SPLITS, HoldOut
@@ -46,16 +47,26 @@ class LandmarkSource(Source):
         validation: "splits": the set's own query and gallery photos, where they have landmarks,
             else held out of train; "train": always held out of train, so that settings can be
             chosen without a look at the queries; "none": no validation, nothing held out.
+        bad_image: of photos that cannot be used (missing, broken, no image, too small, too large):
+            "error" stops at the first; "skip" leaves them out and lists them, see
+            `landmark.data.bad_images`.
     """
 
     def __init__(
-        self, root: str | Path, filters: Filters, hold_out: HoldOut, validation: str = "splits"
+        self,
+        root: str | Path,
+        filters: Filters,
+        hold_out: HoldOut,
+        validation: str = "splits",
+        bad_image: str = "error",
     ) -> None:
         if validation not in VALIDATIONS:
             raise UserMistake(
                 f"data.validation={validation}: choose one of {', '.join(VALIDATIONS)}"
             )
+        check_policy(bad_image)
         self.root = Path(root)
+        self._bad_image = bad_image
         self._filters = filters
         self._hold_out = hold_out
         self._validation = validation
@@ -80,7 +91,10 @@ class LandmarkSource(Source):
         filled = [part for part in parts if len(part)]
         if not filled:
             raise UserMistake(f"{self.root}: no {split or ''} photos there".replace("  ", " "))
-        return ImageTable(self.root, pd.concat(filled, ignore_index=True))
+        return self._table(pd.concat(filled, ignore_index=True))
+
+    def _table(self, rows: pd.DataFrame) -> ImageTable:
+        return ImageTable(self.root, rows, bad_image=self._bad_image)
 
     def validation(self) -> tuple[ImageTable, ImageTable]:
         """Return (query, gallery) with landmarks, of the splits or held out of train."""
@@ -93,7 +107,7 @@ class LandmarkSource(Source):
             tables = [self._rows(name).assign(split=name) for name in ("query", "gallery")]
             # A query without landmark has no right answer; a gallery photo without distracts.
             tables[0] = tables[0].dropna(subset="landmark_id")
-        query, gallery = (ImageTable(self.root, table.reset_index(drop=True)) for table in tables)
+        query, gallery = (self._table(table.reset_index(drop=True)) for table in tables)
         return query, gallery
 
     @property

@@ -27,6 +27,7 @@ class Table(LandmarkSource):
             in the same fractions, "none" does neither.
         most_frequent, min_photos, max_photos: filters of train, see `Filters`.
         seed: of the draws.
+        bad_image: see `LandmarkSource`.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class Table(LandmarkSource):
         min_photos: int = 1,
         max_photos: int | None = None,
         seed: int = 0,
+        bad_image: str = "error",
     ) -> None:
         self._hold_out = HoldOut(query_fraction, gallery_fraction, seed=seed)
         filters = Filters(most_frequent, min_photos, max_photos, seed)
-        super().__init__(root, filters, self._hold_out, validation)
+        super().__init__(root, filters, self._hold_out, validation, bad_image)
         self.file = self.root / table
 
     @cached_property

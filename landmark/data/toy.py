@@ -31,6 +31,7 @@ class Toy(LandmarkSource):
         validation: "splits" validates with query and gallery, "train" holds out a part of train
             in the same fractions, "none" does neither.
         most_frequent, min_photos, max_photos: filters of train, see `Filters`.
+        bad_image: see `LandmarkSource`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Toy(LandmarkSource):
         most_frequent: int | None = None,
         min_photos: int = 1,
         max_photos: int | None = None,
+        bad_image: str = "error",
     ) -> None:
         if styles is None:
             styles = math.ceil(landmarks * 0.4)
@@ -58,7 +60,7 @@ class Toy(LandmarkSource):
         self._hold_out = HoldOut(query_fraction, gallery_fraction, seed=seed)
         folder = self.world.folder(Path(root))
         filters = Filters(most_frequent, min_photos, max_photos, seed)
-        super().__init__(folder, filters, self._hold_out, validation)
+        super().__init__(folder, filters, self._hold_out, validation, bad_image)
 
     @cached_property
     def _all_rows(self) -> pd.DataFrame:

@@ -1,5 +1,1 @@
-"""From photos to stored descriptors, at several scales."""
-
-from landmark.extract.multiscale import MultiScale
-
-__all__ = ["MultiScale"]
+"""From photos to stored descriptors, and from stores to other stores."""

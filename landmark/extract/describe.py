@@ -1,90 +1,94 @@
-"""Describes every photo of a table with an embedder, in the table's order."""
+"""Describes photos with an embedder, a batch at a time."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset
 
-from landmark.data.batches import default_workers, grouped_batches
-from landmark.data.dataset import ScaledPhotoDataset
-from landmark.data.image_table import ImageTable
 from landmark.extract.multiscale import MultiScale
-from landmark.image.format import ImageFormat
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder
 
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+Described = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` takes the first GPU where there is one.
+def choose_device(name: str, number: int = 0, of: int = 1) -> torch.device:
+    """The device of one process among those of this machine.
+
+    Args:
+        name: `auto` (the GPUs where there are any), `cpu`, `cuda` or `cuda:N`.
+        number: of the process: with `auto` and `cuda` it takes the GPU of its number.
+        of: number of processes.
 
     Raises:
-        UserMistake: a device that this machine lacks or that PyTorch does not know.
+        UserMistake: a device that this machine lacks or that PyTorch does not know, or one GPU
+            for several processes.
     """
+    gpus = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if gpus else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserMistake(f"device={name}: choose auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not gpus:
         raise UserMistake(f"device={name}: no GPU here; choose device=cpu")
+    if device.index is None:
+        return torch.device("cuda", number % gpus)
+    if of > 1:
+        raise UserMistake(f"device={name}: one GPU for {of} processes; choose device=cuda")
+    if device.index >= gpus:
+        raise UserMistake(f"device={name}: there are {gpus} GPUs here, counted from 0")
     return device
 
 
 @torch.inference_mode()
 def describe(
     embedder: Embedder,
-    table: ImageTable,
-    image_format: ImageFormat,
+    photos: Dataset,
+    batches: Sequence[NDArray[np.int64]],
     method: MultiScale,
-    into: NDArray[np.floating],
     *,
-    batch_size: int = 32,
-    workers: int | None = None,
-    device: str = "auto",
+    workers: int = 0,
+    device: torch.device | None = None,
     precision: str = "32",
-) -> None:
-    """Writes the unit-length descriptor of each row of `table` to the same row of `into`.
+) -> Iterator[Described]:
+    """Gives the descriptors of batch after batch: rows (B,) and unit-length vectors (B, D).
 
-    Photos are read once each, in batches of one aspect group, and described at every scale.
-    Memory beside `into` is that of the batches in flight; it does not grow with the table.
+    Photos are read once each and described at every scale. Memory is that of the batches in
+    flight; it does not grow with their number.
 
     Args:
         embedder: images → embeddings.
-        table: N photos with their sizes.
-        image_format: sizes of the aspect groups.
+        photos: row → (one image a scale, row); a row given as -row - 1 says that its photo could
+            not be read, and passes through to the caller.
+        batches: rows of photos whose images can be stacked.
         method: scales and flip.
-        into: (N, D) float16 or float32, may be memory-mapped.
-        batch_size: photos at once.
-        workers: processes that decode; 0 decodes in this one, None takes one a core, at most 8.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        workers: processes that decode; 0 decodes in this one.
+        device: none: the CPU.
         precision: `32`, `bf16` or `16`: the precision of the forward passes.
 
     Raises:
-        UserMistake: an unknown precision or device, or a photo that cannot be read.
+        UserMistake: an unknown precision, or a photo that cannot be read.
     """
-    if str(precision) not in PRECISIONS:
+    if precision not in PRECISIONS:
         raise UserMistake(f"precision={precision}: choose one of {', '.join(PRECISIONS)}")
-    dtype = PRECISIONS[str(precision)]
-    place = choose_device(device)
-    groups = image_format.groups(table.rows["width"].to_numpy(), table.rows["height"].to_numpy())
+    dtype, place = PRECISIONS[precision], device or torch.device("cpu")
     loader = DataLoader(
-        ScaledPhotoDataset(table, image_format, method.scales),
-        batch_sampler=grouped_batches(groups, batch_size),  # type: ignore[arg-type]
-        num_workers=default_workers() if workers is None else workers,
+        photos,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
         pin_memory=place.type == "cuda",
     )
     embedder = embedder.to(place).eval()
-    progress = tqdm(total=len(table), desc="describe", unit="photo", disable=None)
     for images, rows in loader:
         moved = [scaled.to(place, non_blocking=True) for scaled in images]
         with torch.autocast(place.type, dtype=dtype) if dtype else nullcontext():
             descriptors = method(embedder, moved)
-        into[rows.numpy()] = descriptors.cpu().numpy()
-        progress.update(len(rows))
-    progress.close()
+        yield rows.numpy(), descriptors.cpu().numpy()

@@ -30,13 +30,16 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 INTERPOLATIONS = tuple(_RESAMPLING)
+SMALLEST_SIDE = 8  # a photo with a shorter side shows nothing to recognise
+_WAY_OUT = "replace it, take it out, or set data.bad_image=skip"
 
 
 def read_size(path: str | Path) -> Size:
     """Return (width, height) as the photo is seen, read from the file's header alone.
 
     Raises:
-        UserMistake: the file is missing, no image, or beyond pillow's limit on pixels.
+        UserMistake: the file is missing, no image, beyond pillow's limit on pixels, or a side is
+            shorter than `SMALLEST_SIDE`.
     """
     with _opened(path) as image:
         return _seen_size(image.size, _orientation(image))
@@ -54,8 +57,8 @@ def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -
         box: (left, top, right, bottom) in pixels of the upright photo at full scale.
 
     Raises:
-        UserMistake: the file is missing, no image, broken, or beyond pillow's limit on pixels;
-            the box lies outside the photo.
+        UserMistake: the file is missing, no image, broken, beyond pillow's limit on pixels, or a
+            side is shorter than `SMALLEST_SIDE`; the box lies outside the photo.
     """
     with _opened(path) as image:
         orientation = _orientation(image)
@@ -88,18 +91,22 @@ def resize(
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
+            if min(image.size) < SMALLEST_SIDE:
+                raise UserMistake(
+                    f"{path}: is only {image.width} x {image.height} pixels, each side needs "
+                    f"{SMALLEST_SIDE}; {_WAY_OUT}"
+                )
             yield image
     except FileNotFoundError:
-        raise UserMistake(f"{path}: no such photo") from None
+        raise UserMistake(f"{path}: no such photo; {_WAY_OUT}") from None
     except Image.DecompressionBombError:
         raise UserMistake(
             f"{path}: has more pixels than is safe to decode "
-            f"({2 * (Image.MAX_IMAGE_PIXELS or 0):,}); shrink it or take it out"
+            f"({2 * (Image.MAX_IMAGE_PIXELS or 0):,}); {_WAY_OUT}"
         ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserMistake(
-            f"{path}: cannot be decoded ({error}); replace it or take it out"
-        ) from error
+        reason = "no image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserMistake(f"{path}: cannot be decoded ({reason}); {_WAY_OUT}") from error
 
 
 def _orientation(image: Image.Image) -> int:

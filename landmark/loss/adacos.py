@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from landmark.loss.margin import MarginLoss
+from landmark.loss.processes import of_all_processes
 from landmark.mistake import UserMistake
 
 
@@ -21,7 +22,7 @@ class AdaCos(MarginLoss):
     with theta_med the median of the batch's target angles (of an even batch the lower middle one).
     A batch for which this is no positive number, which takes a handful of classes all opposite to
     the embeddings, leaves the scale as it was. The scale is a float32 buffer, saved with the
-    weights; of several processes each follows its own part of the batch.
+    weights; of several processes all follow the batch that their parts make together.
 
     Args:
         embedding_dim: Length D of an embedding.
@@ -65,9 +66,10 @@ class AdaCos(MarginLoss):
     @torch.no_grad()
     def _follow(self, cosines: Tensor, target: Tensor) -> None:
         others = (self.scale * cosines).scatter(1, target, -math.inf)
-        log_average = torch.logsumexp(others.flatten(), 0) - math.log(len(cosines))
+        log_sums = of_all_processes(torch.logsumexp(others, 1))  # (B,) of all processes
+        log_average = torch.logsumexp(log_sums, 0) - math.log(len(log_sums))
         # Angles rise as cosines fall, and `median` takes the lower middle: hence the two signs.
-        median_cosine = -(-cosines.gather(1, target)).median()
+        median_cosine = -(-of_all_processes(cosines.gather(1, target)[:, 0])).median()
         scale = log_average / median_cosine.clamp(min=math.cos(math.pi / 4))
         usable = torch.isfinite(scale) & (scale > 0)
         self.scale.copy_(torch.where(usable, scale, self.scale))

@@ -4,6 +4,7 @@ import importlib.util
 import pickle
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -79,10 +80,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): tensor for key, tensor in inner.items()}
 
 
-def read_checkpoint(path: Path) -> dict:
-    """The dictionary in a file of torch.save, with plain types and tensors only."""
+def read_checkpoint(path: Path, mmap: bool = False) -> dict:
+    """The dictionary in a file of torch.save, with plain types and tensors only.
+
+    Args:
+        path: the file.
+        mmap: leave the tensors on disk until they are used.
+
+    Raises:
+        UserMistake: damaged, or holding anything else, which is never executed.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles, which are refused just below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserMistake(
             f"{path} cannot be read: it is damaged or holds more than plain tensors; "

@@ -40,10 +40,12 @@ class Truth(ABC):
 
     Attributes:
         labels: The mean average precisions to show, name → words.
+        headline: The one of them that matters most.
         distractors: Gallery photos of which nothing is known: they answer no query.
     """
 
     labels: Mapping[str, str]
+    headline: str
     distractors: int
 
     @abstractmethod
@@ -53,6 +55,15 @@ class Truth(ABC):
     def measure(self, rows: np.ndarray) -> dict[str, float]:
         """The figures of rankings (Q, K) of gallery rows, -1 pads."""
         return self.judge(rows).figures
+
+    @abstractmethod
+    def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What each result is to its query, (q, K) words; "" at the pads.
+
+        Args:
+            queries: Rows of the query store, (q,).
+            rows: What they found, (q, K).
+        """
 
     def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
         """Share of queries whose nearest train photo shows their landmark; None: not known."""
@@ -73,6 +84,7 @@ class LandmarkTruth(Truth):
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray) -> None:
         self.labels = {"map_at_100": "mAP@100"}
+        self.headline = "map_at_100"
         self._query_landmarks = np.asarray(query, object)
         codes = landmark_codes(np.concatenate([self._query_landmarks, gallery]))
         self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
@@ -93,6 +105,12 @@ class LandmarkTruth(Truth):
             "top_1": float(hits[:, 0].mean()),
         }
         return Judgement(figures, {"map_at_100": precisions})
+
+    def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`right`, `wrong`, or `unknown` where one of the two has no landmark, (q, K)."""
+        asked, shown = self._query[queries, None], self._gallery[np.maximum(rows, 0)]
+        cases = [rows < 0, (asked < 0) | (shown < 0), asked == shown]
+        return np.select(cases, ["", "unknown", "right"], "wrong")
 
     def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
         """Share of the queries of known landmark whose nearest train photo shows it."""
@@ -115,6 +133,7 @@ class RevisitedTruth(Truth):
 
     def __init__(self, ground_truth: Sequence[Mapping[str, Any]], positions: np.ndarray) -> None:
         self.labels = {name: f"{name} mAP" for name in ("easy", "medium", "hard")}
+        self.headline = "medium"
         self._ground_truth = ground_truth
         self.distractors = int((positions < 0).sum())
         beyond = positions.max(initial=-1) + 1 + np.arange(len(positions))  # in no list
@@ -126,13 +145,26 @@ class RevisitedTruth(Truth):
         at_once = max(1, _RESULTS_AT_ONCE // max(1, rows.shape[1]))
         for first in range(0, len(rows), at_once):
             part = slice(first, first + at_once)
-            ranked = np.where(rows[part] < 0, -1, self._positions[np.maximum(rows[part], 0)])
-            found = revisited.evaluate(ranked, self._ground_truth[part])
+            found = revisited.evaluate(self._in_table(rows[part]), self._ground_truth[part])
             for protocol, values in precisions.items():
                 values[part] = found[protocol]["average_precision"]
         counted = {name: values[~np.isnan(values)] for name, values in precisions.items()}
         figures = {name: float(v.mean()) if len(v) else 0.0 for name, v in counted.items()}
         return Judgement(figures, precisions)
+
+    def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`easy`, `hard`, `junk` or `wrong`, (q, K); a photo in two lists is the first of these."""
+        ranked = self._in_table(rows)
+        kinds = np.full(rows.shape, "wrong", "<U7")
+        for place, query in enumerate(queries):
+            for kind in ("junk", "hard", "easy"):
+                kinds[place, np.isin(ranked[place], self._ground_truth[query][kind])] = kind
+        kinds[rows < 0] = ""
+        return kinds
+
+    def _in_table(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the store as rows of the data's gallery table, -1 pads kept."""
+        return np.where(rows < 0, -1, self._positions[np.maximum(rows, 0)])
 
 
 def truth_of(stores: Stores, source: "Source | None" = None) -> Truth | None:

@@ -17,7 +17,8 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     Args:
         embedder: images → embeddings (B, D).
         loss: has the centres as `weight` (C, D).
-        batches: images (B, 3, h, w), labels (B,), rows (B,); this process's share.
+        batches: images (B, 3, h, w), labels (B,), rows (B,), negative where the image only stands
+            for a skipped photo; this process's share.
 
     Raises:
         UserMistake: the loss has no such centres, or a class has no photo.
@@ -31,10 +32,10 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     was_training = embedder.training
     embedder.eval()
     total = torch.zeros_like(weight, dtype=torch.float32)
-    for images, labels, _rows in batches:
+    for images, labels, rows in batches:
         embeddings = embedder(images.to(weight.device)).float()
-        unit = torch.nn.functional.normalize(embeddings, dim=1)
-        total.index_add_(0, labels.to(weight.device), unit)
+        unit = torch.nn.functional.normalize(embeddings, dim=1)[rows >= 0]
+        total.index_add_(0, labels[rows >= 0].to(weight.device), unit)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     if not bool((total.norm(dim=1) > 0).all()):

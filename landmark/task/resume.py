@@ -1,41 +1,95 @@
 """Going on from a run folder's last checkpoint, with the settings that it began with."""
 
 import json
+import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from landmark.mistake import UserMistake
+from landmark.model.weights import read_checkpoint
+
+RESULT = "result.json"
+NAME = "run_name.txt"
+# What changes neither the weights nor the figures: a run may go on with other ones.
+_FREE = {"overwrite", "workers", "logger", "save_every_steps"}
+_FREE |= {f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")}
 
 
-def checkpoint_to_resume(folder: Path, settings: dict[str, Any], overwrite: bool) -> Path | None:
-    """The last checkpoint of `folder`, None where the run begins anew.
+def write_result(folder: Path, best: float | None, settings: str) -> None:
+    """Marks a run as finished: `result.json` with its best figure and its settings (JSON text)."""
+    result = {"best": best, "settings": json.loads(settings)}
+    temporary = folder / f".{RESULT}.part"
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(temporary, folder / RESULT)  # noqa: PTH105 - replaces on every platform
+
+
+def read_result(folder: Path) -> float | None:
+    """The best validation figure of a finished run."""
+    return json.loads((folder / RESULT).read_text())["best"]
+
+
+def is_finished(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
+    """Whether `folder` holds a finished run of these settings.
+
+    Raises:
+        UserMistake: it holds one of other settings; names them.
+    """
+    if overwrite or not (folder / RESULT).is_file():
+        return False
+    _refuse_other_settings(folder, json.loads((folder / RESULT).read_text())["settings"], settings)
+    return True
+
+
+def lasting_name(folder: Path) -> str:
+    """A random name that a run keeps when it goes on, written to its folder the first time."""
+    file = folder / NAME
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4))
+    return file.read_text()
+
+
+def clear(folder: Path) -> None:
+    """Removes what an earlier run left in its folder, so that another can begin there."""
+    for name in ("checkpoints", "embedder"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (RESULT, NAME, "metrics.csv", ".metrics.csv.before", "bad_images.csv"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def checkpoint_to_resume(folder: Path, settings: dict[str, Any]) -> tuple[Path | None, int]:
+    """The last checkpoint of `folder` and its optimizer steps; None, 0: the run begins anew.
 
     Args:
         folder: the run folder.
         settings: the settings of this run.
-        overwrite: begin anew; earlier checkpoints and embedder are removed.
 
     Raises:
-        UserMistake: a setting differs from those that the checkpoint was made with.
+        UserMistake: the checkpoint is damaged or no checkpoint of train.py, or a setting differs
+            from those that it was made with.
     """
     last = folder / "checkpoints" / "last.ckpt"
-    if overwrite:
-        for name in ("checkpoints", "embedder"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        return None
     if not last.is_file():
-        return None
-    saved = torch.load(last, map_location="cpu", weights_only=True, mmap=True).get("settings", "{}")
-    changed = sorted(_differing(json.loads(saved), settings))
+        return None, 0
+    checkpoint = read_checkpoint(last, mmap=True)
+    if "settings" not in checkpoint or "global_step" not in checkpoint:
+        raise UserMistake(f"{last}: is no checkpoint of train.py; overwrite=true begins anew")
+    _refuse_other_settings(folder, json.loads(checkpoint["settings"]), settings)
+    return last, int(checkpoint["global_step"])
+
+
+def _refuse_other_settings(folder: Path, saved: dict[str, Any], present: dict[str, Any]) -> None:
+    differing = _differing(saved, present)
+    changed = sorted(
+        key for key in differing if key not in _FREE and key.split(".")[0] not in _FREE
+    )
     if changed:
         raise UserMistake(
             f"{folder}: holds a run with another {', '.join(changed)}; use the same settings to "
             "go on, another hydra.run.dir, or overwrite=true to begin anew"
         )
-    return last
 
 
 def _differing(saved: object, present: object, key: str = "") -> set[str]:

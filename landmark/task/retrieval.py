@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -13,10 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder, pool
+from landmark.task.blending import check_share
 from landmark.task.freezing import freeze_first_stages
 from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
-from landmark.task.validation import EmbeddingCollector, retrieval_metrics
+from landmark.task.schedule import total_steps
+from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metrics
 
 
 class RetrievalTask(pl.LightningModule):
@@ -30,6 +33,8 @@ class RetrievalTask(pl.LightningModule):
         embedder_description: text of `embedder.yaml`, kept in each checkpoint so that a
             checkpoint alone can be extracted with.
         settings: the run's settings as JSON, kept in each checkpoint; a resumed run must agree.
+        seed: what is drawn while training (dropout, stochastic depth) depends on it, the epoch, the
+            batch and the process alone, so that a resumed run draws the same.
         backbone_lr: learning rate of the backbone; None takes the optimizer's.
         neck_lr: learning rate of pooling and neck; None takes the optimizer's.
         head_lr: learning rate of the class centres; None takes the optimizer's.
@@ -40,7 +45,13 @@ class RetrievalTask(pl.LightningModule):
             learn; nothing is computed backwards through them.
         imprint: before the first step each class centre becomes its photos' mean embedding.
         compile: passes the backbone through `torch.compile`.
+        trained_share: the backbone of the embedder that is written is this share of the trained
+            weights and the rest of those at the start, see `landmark.task.blending`.
         k: results a query in the validation's mAP.
+
+    Attributes:
+        found: rows of the queries (Q,) in their table and of the gallery photos found for each
+            (Q, k), best first, by the last validation; None before.
     """
 
     def __init__(
@@ -51,6 +62,7 @@ class RetrievalTask(pl.LightningModule):
         schedule: Callable[[Optimizer, int], LRScheduler],
         embedder_description: str = "",
         settings: str = "{}",
+        seed: int = 0,
         *,
         backbone_lr: float | None = None,
         neck_lr: float | None = None,
@@ -61,18 +73,23 @@ class RetrievalTask(pl.LightningModule):
         freeze_stages: int = 0,
         imprint: bool = False,
         compile: bool = False,
+        trained_share: float = 1.0,
         k: int = 100,
     ) -> None:
         super().__init__()
+        check_share(trained_share)
         if freeze_backbone_epochs < 0 or freeze_stages < 0:
             raise UserMistake("task.freeze_backbone_epochs and task.freeze_stages are 0 or more")
         self.embedder = embedder
         self.loss = loss
         self.embedder_description = embedder_description
         self.settings = settings
+        self.seed = seed
         self.freeze_backbone_epochs = freeze_backbone_epochs
         self.k = k
         self.imprint = imprint
+        self.trained_share = trained_share
+        self.found: tuple[np.ndarray, np.ndarray] | None = None
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._learning_rates = {"backbone": backbone_lr, "neck": neck_lr, "head": head_lr}
@@ -100,7 +117,7 @@ class RetrievalTask(pl.LightningModule):
         optimizer = self._make_optimizer(
             parameter_groups(parts, self._learning_rates, self._decay_norms)
         )
-        schedule = self._make_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = self._make_schedule(optimizer, total_steps(self.trainer))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -108,6 +125,8 @@ class RetrievalTask(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Imprints the class centres, once: a resumed run has them already."""
+        # A run resumed in mid-epoch never comes to the start of an epoch.
+        self.on_train_epoch_start()
         if self.imprint and self.global_step == 0:
             loader = self.trainer.datamodule.plain_train_dataloader()  # type: ignore[attr-defined]
             imprint(self.embedder, self.loss, loader)
@@ -120,6 +139,12 @@ class RetrievalTask(pl.LightningModule):
             self.embedder.freeze_batchnorm()
         for batchnorm in self._still:
             batchnorm.eval()
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        """Draws of this step depend on nothing that was drawn before."""
+        del batch
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
         """The loss of one batch: images (B, 3, h, w), labels (B,), rows (B,)."""
@@ -151,15 +176,26 @@ class RetrievalTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Searches and logs `val/map_at_k` and `val/top_1`."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        query, gallery = (collector.gather() for collector in self._collectors)
-        self._collectors = []
-        metrics = retrieval_metrics(
-            query, gallery, data.query_labels, data.gallery_labels, k=self.k
+        (query_rows, query), (gallery_rows, gallery) = (
+            collector.gather() for collector in self._collectors
         )
+        self._collectors = []
+        queries, photos = query_rows.cpu().numpy(), gallery_rows.cpu().numpy()
+        rows = nearest(query, gallery, self.k).cpu().numpy()
+        metrics = retrieval_metrics(
+            rows, data.query_labels[queries], data.gallery_labels[photos], k=self.k
+        )
+        self.found = queries, photos[rows]
         # Every process computed the same numbers from the same gathered embeddings.
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the embedder from the checkpoint alone, and the settings."""
+        """Adds what rebuilds the embedder from the checkpoint alone, and the settings.
+
+        What was logged before is on disk before the checkpoint is: a resumed run logs no step twice
+        and lacks none.
+        """
+        for logger in self.trainer.loggers:
+            logger.save()
         checkpoint["embedder_yaml"] = self.embedder_description
         checkpoint["settings"] = self.settings

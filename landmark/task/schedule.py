@@ -3,10 +3,32 @@
 import math
 from collections.abc import Callable
 
+import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from landmark.mistake import UserMistake
+
+
+def total_steps(trainer: pl.Trainer) -> int:
+    """Optimizer steps of the whole training, on each process.
+
+    Lightning's own estimate would make the train batches for it, before a resumed run knows from
+    which batch to go on.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if data is None:
+        return int(trainer.estimated_stepping_batches)
+    batches = data.steps_per_epoch(trainer.world_size)
+    limit = trainer.limit_train_batches
+    if isinstance(limit, float):
+        batches = int(batches * limit)
+    elif limit is not None:
+        batches = min(batches, limit)
+    if trainer.max_epochs in (None, -1):
+        return trainer.max_steps
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
 
 
 def cosine(

@@ -1,27 +1,39 @@
 """One training run: fit, choose the checkpoint, write the embedder, say what happened."""
 
+import copy
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from landmark.data import LandmarkData
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
+from landmark.task.blending import blend
+from landmark.task.checkpoint_file import KeepLast
+from landmark.task.resume import write_result
 from landmark.task.retrieval import RetrievalTask
 from landmark.task.summary import end_summary, start_summary
 
 
-def checkpoints(folder: Path, k: int, keep: str) -> list[ModelCheckpoint]:
+def checkpoints(folder: Path, k: int, keep: str, every_steps: int | None) -> list[Checkpoint]:
     """Callbacks that keep `checkpoints/last.ckpt` and, by validation mAP@k, `best.ckpt`.
 
+    Args:
+        folder: the run folder.
+        k: results a query in the validation's mAP.
+        keep: "best" or "last", what becomes the run's embedder.
+        every_steps: optimizer steps between two last.ckpt within an epoch; None: at its end alone.
+
     Raises:
-        UserMistake: `keep` is neither best nor last.
+        UserMistake: `keep` is neither best nor last, or `every_steps` is below 1.
     """
     if keep not in ("best", "last"):
         raise UserMistake(f"keep={keep}: choose best or last")
@@ -35,6 +47,7 @@ def checkpoints(folder: Path, k: int, keep: str) -> list[ModelCheckpoint]:
     return [
         keeping(filename="best", monitor=f"val/map_at_{k}", mode="max"),
         keeping(filename="last", monitor=None, save_on_train_epoch_end=True),
+        KeepLast(folder / "checkpoints" / "last.ckpt", every_steps),
     ]
 
 
@@ -64,9 +77,11 @@ def fit(
     keep: str,
     resume_from: Path | None,
     choices: dict[str, str],
+    at_the_end: Callable[[], None] = lambda: None,
 ) -> float | None:
     """Trains, then writes `folder/embedder` from the checkpoint that `keep` names.
 
+    The first process calls `at_the_end` once all is trained, before the run counts as finished.
     With `max_epochs` 0 nothing is trained and the untrained embedder is written.
 
     Returns:
@@ -74,21 +89,36 @@ def fit(
 
     Raises:
         UserMistake: `keep` is best and there is nothing to validate with.
+        SystemExit: 143 after SIGTERM, once last.ckpt is written.
     """
-    if keep == "best" and not data.has_validation:
-        raise UserMistake("keep=best: the data has no held-out queries and gallery; use keep=last")
+    if keep == "best" and not data.has_answers:
+        raise UserMistake(
+            "keep=best: no held-out query has a photo of its landmark to find in the held-out "
+            "gallery; give the landmarks more photos, or use keep=last"
+        )
     _say(start_summary(trainer, task, data, folder, choices, resume_from))
     began = time.perf_counter()
     best = None
+    start = copy.deepcopy(task.embedder.backbone.state_dict()) if task.trained_share < 1 else None
     if trainer.max_epochs != 0:
-        trainer.fit(task, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        try:
+            trainer.fit(task, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        except SIGTERMException:
+            _say("stopped by SIGTERM; the same command goes on from here")
+            raise SystemExit(143) from None
         if trainer.interrupted:
             raise KeyboardInterrupt
         chosen = folder / "checkpoints" / f"{keep}.ckpt"
         _load_weights(task.embedder, chosen)
+        if start is not None:
+            blend(task.embedder.backbone, start, task.trained_share)
         best = _best_score(trainer)
     if trainer.is_global_zero:
         write_embedder(folder / "embedder", task.embedder, task.embedder_description, data.classes)
+        if trainer.max_epochs != 0:
+            at_the_end()
+        _say_skipped(data)
+        write_result(folder, best, task.settings)
     _say(end_summary(best, task.k, time.perf_counter() - began, folder))
     return best
 
@@ -112,6 +142,11 @@ def _best_score(trainer: pl.Trainer) -> float | None:
         and callback.best_model_score is not None
     ]
     return scores[0] if scores else None
+
+
+def _say_skipped(data: LandmarkData) -> None:
+    if data.bad_images is not None and (count := data.bad_images.tidy()):
+        print(f"left out {count:,} photos that cannot be used: {data.bad_images.file}", flush=True)
 
 
 @rank_zero_only

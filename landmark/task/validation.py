@@ -25,12 +25,15 @@ class EmbeddingCollector:
         self._embeddings = [torch.empty(0, dim, device=device)]
 
     def add(self, rows: Tensor, embeddings: Tensor) -> None:
-        """Takes the embeddings (B, D) of the table's `rows` (B,)."""
+        """Takes the embeddings (B, D) of the table's `rows` (B,), negative for skipped photos."""
         self._rows.append(rows.to(embeddings.device))
         self._embeddings.append(torch.nn.functional.normalize(embeddings.float(), dim=1))
 
-    def gather(self) -> Tensor:
-        """All embeddings (N, D) in the table's order, the same on every process.
+    def gather(self) -> tuple[Tensor, Tensor]:
+        """What every process collected, in the table's order, the same on each of them.
+
+        Returns:
+            The rows (M,) whose photos were not skipped, ascending, and their embeddings (M, D).
 
         Raises:
             RuntimeError: a row is missing or came twice.
@@ -38,12 +41,13 @@ class EmbeddingCollector:
         rows, embeddings = torch.cat(self._rows), torch.cat(self._embeddings)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rows, embeddings = _gather_processes(rows, embeddings)
-        counts = torch.bincount(rows, minlength=self._size)
+        seen = torch.where(rows < 0, -rows - 1, rows)
+        counts = torch.bincount(seen, minlength=self._size)
         if len(counts) != self._size or not bool((counts == 1).all()):
             raise RuntimeError("validation must see every row exactly once")
-        ordered = torch.empty_like(embeddings)
-        ordered[rows] = embeddings
-        return ordered
+        good = rows >= 0
+        order = rows[good].argsort()
+        return rows[good][order], embeddings[good][order]
 
 
 def _gather_processes(rows: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,14 +101,19 @@ def nearest(
 
 
 def retrieval_metrics(
-    query: Tensor, gallery: Tensor, query_labels: np.ndarray, gallery_labels: np.ndarray, k: int
+    rows: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray, k: int
 ) -> dict[str, float]:
-    """mAP@k and top-1 accuracy of searching `query` (Q, D) in `gallery` (N, D).
+    """mAP@k and top-1 accuracy of what was found.
+
+    Args:
+        rows: gallery rows found for each query, best first, (Q, K).
+        query_labels: (Q,) int.
+        gallery_labels: (N,) int.
+        k: results that count in the mAP.
 
     Returns:
         `map_at_<k>` and `top_1`, both in [0, 1].
     """
-    rows = nearest(query, gallery, k).cpu().numpy()
     hits, relevant = hits_by_label(rows, query_labels, gallery_labels)
     answerable = relevant > 0
     return {

@@ -1,0 +1,132 @@
+"""Extraction killed at seeded moments and started again: are the bytes those of one never killed?
+
+Each round starts the command line, kills it and its processes with SIGKILL when a seeded number of
+photos is marked as done, starts the same command again and compares every file.
+
+python benchmarks/killed_extraction.py
+python benchmarks/killed_extraction.py --moments 10 --devices 2 --photos 400 --seed 1
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from landmark.model.build import build_embedder
+from landmark.model.persist import describe_embedder, write_embedder
+from landmark.pooling import GeM
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = [[96, 64], [80, 64], [64, 64], [64, 80], [64, 96]]
+
+
+def write_world(root: Path, photos: int) -> None:
+    torch.manual_seed(0)
+    write_embedder(
+        root / "embedder",
+        build_embedder("resnet10t", GeM(), embedding_dim=64),
+        describe_embedder(
+            {
+                "_target_": "landmark.model.build.build_embedder",
+                "backbone": "resnet10t",
+                "embedding_dim": 64,
+            },
+            {"_target_": "landmark.pooling.gem.GeM"},
+            {
+                "_target_": "landmark.image.format.ImageFormat",
+                "sizes": SIZES,
+                "interpolation": "bilinear",
+            },
+        ),
+    )
+    random = np.random.default_rng(0)
+    (root / "photos" / "a").mkdir(parents=True)
+    for number in range(photos):
+        patches = Image.fromarray(random.integers(0, 255, (4, 4, 3), dtype=np.uint8))
+        size = random.integers(90, 160, 2).tolist()
+        patches.resize(size).save(root / "photos" / "a" / f"{number:05d}.jpg")
+
+
+def start(root: Path, output: str, devices: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "extract.py"), "embedder=embedder", "data=folder"),
+            *("data.root=photos", f"output={output}", f"devices={devices}", "batch_size=8"),
+            *("workers=0", "save_every=0", "device=cpu", "extract.scales=[1,1.5]"),
+        ],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "LANDMARK_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    return printed
+
+
+def files(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(store.iterdir())}
+
+
+def marked(marks: Path) -> int:
+    """Photos marked as done; 0 before there are marks, which begin behind a header of 128 bytes."""
+    try:
+        return int(np.count_nonzero(np.fromfile(marks, np.uint8, offset=128)))
+    except FileNotFoundError:
+        return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--moments", type=int, default=10)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    random = np.random.default_rng(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_world(root, options.photos)
+        finish(start(root, "first", 1))  # reads the photos' sizes, which are remembered
+        began = time.perf_counter()
+        finish(start(root, "whole", 1))
+        whole, seconds = files(root / "whole"), time.perf_counter() - began
+        print(f"never killed: {seconds:.1f} s, {options.photos} photos")
+        same = 0
+        for moment in np.sort(random.integers(0, options.photos, options.moments)):
+            process = start(root, "killed", options.devices)
+            marks = root / ".killed.partial" / "marks.npy"
+            while process.poll() is None and marked(marks) < moment:
+                time.sleep(0.005)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            died = process.returncode == -signal.SIGKILL
+            went_on = finish(start(root, "killed", options.devices))
+            line = next((one for one in went_on.splitlines() if one.startswith("goes")), "anew")
+            equal = died and files(root / "killed") == whole
+            same += equal
+            hidden = [path.name for path in root.iterdir() if path.name.startswith(".")]
+            print(
+                f"killed {died} at {moment} photos: {line}; same bytes {equal}; left: {hidden}",
+                flush=True,
+            )
+            shutil.rmtree(root / "killed")
+        print(f"{same} of {options.moments} ended with the same bytes")
+        sys.exit(same != options.moments)
+
+
+if __name__ == "__main__":
+    main()

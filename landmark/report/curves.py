@@ -1,0 +1,147 @@
+"""A run's metrics.csv as a picture: loss, validation and learning rate against the step."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from landmark.mistake import UserMistake
+from landmark.report.picture import write_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#2f5d8c", "#c2412d", "#1b7f5a", "#8a6a00", "#6b4c9a")
+_QUIET = "#5c636b"
+_SMOOTHED_FROM = 60
+_NAMES = {"val/top_1": "top-1"}
+
+
+def draw_curves(metrics: str | Path, output: str | Path) -> Path | None:
+    """Draws `curves.png` of a run.
+
+    Args:
+        metrics: the run's `metrics.csv`: `step`, `train/loss`, and where logged `val/map_at_<k>`,
+            `val/top_1`, `lr-…`.
+        output: the PNG, written whole or not at all.
+
+    Returns:
+        The PNG; None where the run has logged none of these, or no metrics.csv at all.
+
+    Raises:
+        UserMistake: the file is no table of metrics.
+    """
+    figure = curves_figure(metrics)
+    return None if figure is None else write_png(figure, output, dpi=150)
+
+
+def curves_figure(metrics: str | Path) -> "Figure | None":
+    """The same as a matplotlib figure, of no window and no global state.
+
+    Raises:
+        UserMistake: the file is no table of metrics.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    table = _read(Path(metrics))
+    panels = _panels(table)
+    if not panels:
+        return None
+    figure = Figure(figsize=(8, 0.6 + 2.1 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axis, (title, columns) in zip(axes, panels.items(), strict=True):
+        _draw_panel(axis, table, title, columns)
+    axes[-1].set_xlabel("optimizer step", color=_QUIET)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    _mark_epochs(axes[0], table)
+    return figure
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file() or not path.stat().st_size:
+        return pd.DataFrame({"step": []})
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserMistake(f"{path}: is no table of metrics ({error})") from error
+    if "step" not in table:
+        raise UserMistake(f"{path}: is no table of metrics, it has no column step")
+    return table
+
+
+def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Title → columns with numbers, in the order drawn."""
+    filled = [str(name) for name in table.columns if table[name].notna().any()]
+    panels = {
+        "loss": [name for name in filled if name == "train/loss"],
+        "validation": [name for name in filled if name in _NAMES or name.startswith("val/map_at_")],
+        "learning rate": [name for name in filled if name.startswith("lr-")],
+    }
+    return {title: columns for title, columns in panels.items() if columns}
+
+
+def _draw_panel(axis: "Axes", table: pd.DataFrame, title: str, columns: list[str]) -> None:
+    lines: dict[tuple[tuple[float, ...], ...], list[str]] = {}
+    for column in columns:
+        # Rates that are equal all along are one line with several names.
+        lines.setdefault(tuple(map(tuple, _points(table, column))), []).append(_name(column))
+    for colour, ((steps, values), names) in zip(_COLOURS * len(lines), lines.items(), strict=False):
+        name = ", ".join(names)
+        if name.startswith("mAP@"):
+            best = int(np.argmax(values))
+            name += f", best {values[best]:.4f} at step {steps[best]:.0f}"
+        _draw(axis, np.array(steps), np.array(values), colour, name, title)
+    axis.set_ylabel(title, color=_QUIET)
+    axis.grid(axis="y", color="#e2ded8", linewidth=0.7)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("#c9c4bd")
+    axis.tick_params(colors=_QUIET, labelsize=9)
+    axis.margins(x=0.02, y=0.1)
+    if title != "loss":
+        axis.legend(frameon=False, fontsize=9, labelcolor=_QUIET)
+
+
+def _points(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Steps and values of a column, (2, P)."""
+    points = table.loc[table[column].notna(), ["step", column]]
+    # A run that went on from a checkpoint logs the steps after it again: the last word counts.
+    points = points.drop_duplicates("step", keep="last").sort_values("step")
+    return points.to_numpy(np.float64).T
+
+
+def _draw(
+    axis: "Axes", steps: np.ndarray, values: np.ndarray, colour: str, name: str, title: str
+) -> None:
+    few = len(steps) < _SMOOTHED_FROM
+    if title == "loss" and not few:
+        axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+        window = pd.Series(values).rolling(len(values) // 20, center=True, min_periods=1)
+        values = window.mean().to_numpy()
+    marker = "o" if few and title != "learning rate" else None
+    axis.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=name)
+
+
+def _name(column: str) -> str:
+    if column.startswith("val/map_at_"):
+        return f"mAP@{column.removeprefix('val/map_at_')}"
+    if column.startswith("lr-"):
+        return column.partition("/")[2] or column.removeprefix("lr-")
+    return _NAMES.get(column, column)
+
+
+def _mark_epochs(axis: "Axes", table: pd.DataFrame) -> None:
+    """Epoch numbers along the top, where the validation says at which step an epoch ended."""
+    if "epoch" not in table:
+        return
+    ends = table.dropna(subset="epoch").groupby("epoch")["step"].max()
+    if len(ends) < 2:
+        return
+    shown = ends.iloc[:: max(1, len(ends) // 10)]
+    top = axis.secondary_xaxis("top")
+    top.set_xticks(shown.to_numpy(), [f"{int(epoch) + 1}" for epoch in shown.index])
+    top.set_xlabel("epoch", color=_QUIET)
+    top.tick_params(colors=_QUIET, labelsize=9, length=2)
+    top.spines["top"].set_visible(False)

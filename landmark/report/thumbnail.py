@@ -1,0 +1,57 @@
+"""Photos made small, to be looked at."""
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from landmark.image.decode import decode, read_size, resize
+from landmark.mistake import UserMistake
+from landmark.report.photos import Photo
+
+_QUALITY = 72
+_THREADS = 4
+
+
+def thumbnail(photo: Photo, side: int) -> Image.Image:
+    """The photo in its own proportions, its longer side at most `side` pixels.
+
+    Raises:
+        UserMistake: the file is missing, no image, or broken.
+    """
+    width, height = read_size(photo.path)
+    if photo.box is not None:
+        left, top, right, bottom = photo.box
+        width, height = max(1, round(right - left)), max(1, round(bottom - top))
+    scale = min(1.0, side / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return resize(decode(photo.path, size, photo.box), size, "bicubic")
+
+
+def data_uri(photo: Photo, side: int) -> str:
+    """The thumbnail as a JPEG inside a `data:` address.
+
+    Raises:
+        UserMistake: as `thumbnail`.
+    """
+    file = io.BytesIO()
+    # Without the comment, which pillow would carry over.
+    thumbnail(photo, side).save(file, "JPEG", quality=_QUALITY, optimize=True, comment=b"")
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def data_uris(photos: Sequence[Photo | None], side: int) -> list[str | UserMistake]:
+    """The thumbnail of each photo, or why there is none."""
+
+    def one(photo: Photo | None) -> str | UserMistake:
+        if photo is None:
+            return UserMistake("the store does not say where its photos lie")
+        try:
+            return data_uri(photo, side)
+        except UserMistake as mistake:
+            return mistake
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(one, photos))

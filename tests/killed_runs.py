@@ -1,0 +1,101 @@
+"""Kills training runs with SIGKILL at seeded moments and begins them again (test_train_killed.py).
+
+python tests/killed_runs.py MOMENTS OVERRIDE …
+
+Prints one JSON line a run: the moment, and whether weights and metrics.csv became those of a run
+that was never killed. Everything is imported once; each run is a fork of this process.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from landmark.data import LandmarkData  # noqa: E402, F401
+from landmark.task import RetrievalTask, checkpoint_file, training  # noqa: E402, F401
+
+PLACES = ("before the step", "before the optimizer", "while writing a checkpoint", "in validation")
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(place: str, count: int) -> None:
+    """Has this process killed when the place is reached for the count-th time."""
+    holder, name = {
+        "before the step": (RetrievalTask, "on_train_batch_start"),
+        "before the optimizer": (RetrievalTask, "on_before_optimizer_step"),
+        "in validation": (RetrievalTask, "validation_step"),
+        "while writing a checkpoint": (torch, "save"),
+    }[place]
+    original, calls = getattr(holder, name), []
+
+    def counting(*arguments, **options):
+        calls.append(1)
+        if len(calls) < count:
+            return original(*arguments, **options)
+        if name == "save":
+            arguments[1].write(b"half of a checkpoint")
+            arguments[1].flush()
+        return die()
+
+    setattr(holder, name, counting)
+
+
+def run(folder: str, overrides: list[str], place: str | None = None, count: int = 0) -> int:
+    """Trains in a fork; returns how it ended."""
+    child = os.fork()
+    if child == 0:
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 1)
+        if place is not None:
+            die_at(place, count)
+        sys.argv = [str(ROOT / "train.py"), *overrides, f"hydra.run.dir={folder}"]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = (
+        load_file(folder / "embedder" / "weights.safetensors") for folder in (one, other)
+    )
+    weights = first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    return weights and (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+
+
+def main() -> None:
+    moments, overrides = int(sys.argv[1]), sys.argv[2:]
+    assert run("whole", overrides) == 0
+    random = np.random.default_rng(0)
+    for number in range(moments):
+        place = PLACES[number % len(PLACES)]
+        most = {"before the step": 11, "before the optimizer": 11, "in validation": 4}.get(place, 6)
+        count, folder = int(random.integers(2, most + 1)), f"killed-{number}"
+        ended = run(folder, overrides, place, count)
+        finished = run(folder, overrides)
+        print(
+            json.dumps(
+                {
+                    "moment": f"{place}, time {count}",
+                    "killed": os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGKILL,
+                    "finished": finished == 0,
+                    "same": finished == 0 and same(Path("whole"), Path(folder)),
+                }
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

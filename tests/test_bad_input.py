@@ -1,0 +1,294 @@
+"""What a user can get wrong ends in one line that names the file or key, status 2, and no trace."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from test_data_bad_images import SPOIL
+
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.mistake import UserMistake
+from landmark.task.checkpoint_file import WholeCheckpointIO
+
+SMALL = [
+    "model=resnet10t",
+    "model.embedding_dim=16",
+    "image=px96",
+    "image.sizes=[[32,32]]",
+    "batch_size=4",
+    "trainer=cpu",
+    "trainer.enable_progress_bar=false",
+    "trainer.max_epochs=1",
+    "hydra.run.dir=run",
+]
+FOLDER = [*SMALL, "data=folder", "data.root=photos"]
+
+
+def refused(scripts, script, *overrides, cwd, words):
+    """The script says one line with all the words, and leaves the folder as it was."""
+    before = sorted(cwd.rglob("*"))
+    result = scripts.run(script, *overrides, cwd=cwd, status=2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+    left = [
+        path
+        for path in sorted(cwd.rglob("*"))
+        if path not in before and "toy" not in path.parts and path.is_file()
+    ]
+    # Hydra notes the settings of a run that fails; nothing else may be there.
+    assert all(".hydra" in path.parts for path in left), left
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """photos/<landmark>/<number>.jpg, three landmarks of five noisy photos."""
+    root = tmp_path_factory.mktemp("folders")
+    random = np.random.default_rng(0)
+    for landmark in "abc":
+        (root / "photos" / landmark).mkdir(parents=True)
+        for number in range(5):
+            pixels = random.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "photos" / landmark / f"{number}.jpg")
+    return root
+
+
+@pytest.fixture
+def place(folders, tmp_path):
+    shutil.copytree(folders / "photos", tmp_path / "photos")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(folders, scripts):
+    """A run folder with an embedder."""
+    scripts.run("train.py", *FOLDER, "workers=0", cwd=folders)
+    return folders / "run"
+
+
+def store(path, count=4, dim=8, seed=0, **options):
+    vectors = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"{path.name}-{number}" for number in range(count)]
+    DescriptorStore.write(path, ids, vectors, **options)
+    return path
+
+
+def test_no_photos_and_no_folder(scripts, tmp_path):
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    refused(scripts, "train.py", *FOLDER, cwd=tmp_path, words=["photos: no photos"])
+    missing = [*FOLDER, "data.root=nowhere"]
+    refused(scripts, "train.py", *missing, cwd=tmp_path, words=["nowhere: no such folder"])
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("path,landmark_id\na/0.jpg,a\n", ["table.csv", "no column id"]),
+        ("id,path,landmark_id\nx,a/0.jpg,a\nx,a/1.jpg,a\n", ["table.csv", "'x'", "more than once"]),
+        ("id,path,landmark_id\nx,../a/0.jpg,a\n", ["table.csv", "../a/0.jpg", "leaves"]),
+        ("id,path,landmark_id\nx,/etc/passwd,a\n", ["table.csv", "/etc/passwd", "leaves"]),
+        ("", ["table.csv"]),
+    ],
+)
+def test_tables_that_are_none(scripts, place, table, words):
+    (place / "photos" / "table.csv").write_text(table)
+    overrides = [*SMALL, "data=table", "data.root=photos"]
+    refused(scripts, "train.py", *overrides, cwd=place, words=words)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", SPOIL)
+def test_a_bad_photo_is_named(scripts, place, kind, workers):
+    for number in range(5):
+        SPOIL[kind](place / "photos" / "b" / f"{number}.jpg")
+    overrides = [*FOLDER, f"workers={workers}"]
+    refused(scripts, "train.py", *overrides, cwd=place, words=["photos/b/", "data.bad_image=skip"])
+
+
+@pytest.mark.parametrize("kind", SPOIL)
+def test_a_bad_photo_is_skipped_counted_and_listed(scripts, place, kind):
+    SPOIL[kind](place / "photos" / "b" / "2.jpg")
+    result = scripts.run("train.py", *FOLDER, "data.bad_image=skip", cwd=place)
+    assert "left out 1 photo" in result.stdout
+    listed = pd.read_csv(place / "run" / "bad_images.csv")
+    assert listed["path"].tolist() == ["b/2.jpg"]
+    assert listed["reason"].str.len().between(5, 120).all()
+
+
+def test_extraction_leaves_bad_photos_out_and_shifts_no_row(scripts, place, trained):
+    extract = [f"embedder={trained / 'embedder'}", "data=folder", "data.root=photos", "workers=0"]
+    scripts.run("extract.py", *extract, "output=whole", cwd=place)
+    SPOIL["truncated"](place / "photos" / "a" / "1.jpg")
+    SPOIL["empty"](place / "photos" / "b" / "3.jpg")
+    refused(scripts, "extract.py", *extract, "output=store", cwd=place, words=["b/3.jpg"])
+    result = scripts.run("extract.py", *extract, "output=store", "data.bad_image=skip", cwd=place)
+    assert "skipped 2 photos" in result.stdout
+    whole, got = (DescriptorStore.open(place / name) for name in ("whole", "store"))
+    kept = [photo for photo in whole.ids if photo not in ("a/1.jpg", "b/3.jpg")]
+    assert got.ids.tolist() == kept
+    rows = [whole.ids.tolist().index(photo) for photo in kept]
+    np.testing.assert_allclose(got.vectors, whole.vectors[rows], atol=1e-5)
+    listed = pd.read_csv(place / "store" / "skipped.csv")
+    assert sorted(listed["path"]) == ["a/1.jpg", "b/3.jpg"]
+
+
+def test_one_photo_a_landmark_gives_no_query(scripts, place):
+    for landmark in "abc":
+        for number in range(1, 5):
+            (place / "photos" / landmark / f"{number}.jpg").unlink()
+    refused(scripts, "train.py", *FOLDER, cwd=place, words=["keep=best", "keep=last"])
+
+
+def test_a_query_without_an_answer_in_the_gallery(scripts, tmp_path):
+    for name, landmark in (("query", "a"), ("gallery", "b")):
+        store(tmp_path / name, landmark_ids=[landmark] * 4)
+    overrides = ["query=query", "gallery=gallery", "output=out"]
+    refused(scripts, "rerank.py", *overrides, cwd=tmp_path, words=["no query's landmark"])
+
+
+def test_stores_that_do_not_fit(scripts, tmp_path):
+    store(tmp_path / "gallery")
+    store(tmp_path / "narrow", dim=4)
+    store(tmp_path / "other", embedder="another")
+    store(tmp_path / "one", embedder="one")
+    search = ["output=out", "k=2"]
+    refused(
+        scripts,
+        "rerank.py",
+        *search,
+        "query=narrow",
+        "gallery=gallery",
+        cwd=tmp_path,
+        words=["narrow", "4 dimensions", "8"],
+    )
+    refused(
+        scripts,
+        "rerank.py",
+        *search,
+        "query=other",
+        "gallery=one",
+        cwd=tmp_path,
+        words=["other", "embedder", "allow_mixed=true"],
+    )
+    refused(
+        scripts,
+        "rerank.py",
+        *search,
+        "query=nowhere",
+        "gallery=one",
+        cwd=tmp_path,
+        words=["nowhere"],
+    )
+
+
+def test_damaged_stores(scripts, tmp_path):
+    for name in ("query", "gallery", "short"):
+        store(tmp_path / name)
+    ids = pd.read_parquet(tmp_path / "short" / "ids.parquet")
+    ids.iloc[:3].to_parquet(tmp_path / "short" / "ids.parquet", index=False)
+    search = ["query=query", "output=out", "k=2"]
+    refused(
+        scripts,
+        "rerank.py",
+        *search,
+        "gallery=short",
+        cwd=tmp_path,
+        words=["short", "3 ids", "4 rows"],
+    )
+    vectors = np.load(tmp_path / "gallery" / "vectors.npy")
+    vectors[2, 3] = np.nan
+    np.save(tmp_path / "gallery" / "vectors.npy", vectors)
+    refused(
+        scripts,
+        "rerank.py",
+        *search,
+        "gallery=gallery",
+        cwd=tmp_path,
+        words=["'gallery-2'", "finite"],
+    )
+
+
+def test_unknown_keys_and_choices(scripts, tmp_path):
+    for override, words in {
+        "loss=arcfac": ["loss=arcfac", "did you mean arcface?", "cosface"],
+        "loss.margn=1": ["loss.margn", "did you mean margin?"],
+        "modle=fishnet": ["modle", "did you mean model?"],
+        "data.bad_image=maybe": ["data.bad_image=maybe", "error or skip"],
+    }.items():
+        refused(scripts, "train.py", override, cwd=tmp_path, words=words)
+
+
+class _Bang:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_of_something_else_is_no_checkpoint(scripts, place):
+    (place / "evil.ckpt").write_bytes(pickle.dumps(_Bang()))
+    torch.save({"state_dict": {"a": torch.ones(2)}}, place / "poor.ckpt")
+    for name in ("evil", "poor"):
+        overrides = [f"embedder={name}.ckpt", "data=folder", "data.root=photos", "output=out"]
+        refused(scripts, "extract.py", *overrides, cwd=place, words=[f"{name}.ckpt"])
+        refused(
+            scripts, "train.py", *FOLDER, f"init={name}.ckpt", cwd=place, words=[f"{name}.ckpt"]
+        )
+    assert not (place / "executed").exists()
+    (place / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copy(place / "evil.ckpt", place / "run" / "checkpoints" / "last.ckpt")
+    refused(scripts, "train.py", *FOLDER, cwd=place, words=["last.ckpt"])
+    assert not (place / "executed").exists()
+
+
+def test_steps_between_checkpoints_are_at_least_one(scripts, place):
+    wrong = [*FOLDER, "save_every_steps=0"]
+    refused(scripts, "train.py", *wrong, cwd=place, words=["save_every_steps=0", "null"])
+
+
+def test_places_that_cannot_be_written(scripts, place, trained):
+    (place / "file").write_text("")
+    run = [*FOLDER, "hydra.run.dir=file/run"]
+    refused(scripts, "train.py", *run, cwd=place, words=["file/run", "Not a directory"])
+    extract = [f"embedder={trained / 'embedder'}", "data=folder", "data.root=photos"]
+    refused(scripts, "extract.py", *extract, "output=file/store", cwd=place, words=["file/store"])
+    store(place / "query")
+    search = ["query=query", "gallery=query", "k=2", "output=file/out"]
+    refused(scripts, "rerank.py", *search, cwd=place, words=["file/out"])
+
+
+def test_a_full_disk_ends_training_and_leaves_the_earlier_checkpoint(disk, tmp_path):
+    file = disk / "last.ckpt"
+    writer = WholeCheckpointIO()
+    writer.save_checkpoint({"weights": torch.ones(2000)}, file)
+    with pytest.raises(
+        UserMistake, match=r"last\.ckpt: the checkpoint cannot be written \(No space"
+    ):
+        writer.save_checkpoint({"weights": torch.ones(20_000)}, file)
+    assert torch.load(file, weights_only=True)["weights"].sum() == 2000
+    assert [path.name for path in disk.iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_on_a_full_disk_is_one_line(scripts, place, disk):
+    run = [*FOLDER, "workers=0", f"hydra.run.dir={disk}/run"]
+    result = scripts.run("train.py", *run, cwd=place, status=2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert "No space left" in lines[0]
+
+
+def test_a_setting_outside_its_range_in_a_run_that_goes_on(scripts, place):
+    scripts.run("train.py", *FOLDER, "workers=0", cwd=place)
+    other = [*FOLDER, "loss.margin=0.4"]
+    refused(scripts, "train.py", *other, cwd=place, words=["run", "loss.margin", "overwrite=true"])
+    again = scripts.run("train.py", *FOLDER, cwd=place)
+    assert "is trained already" in again.stdout
+    assert json.loads((place / "run" / "result.json").read_text())["settings"]["seed"] == 0

@@ -1,0 +1,246 @@
+"""Whitenings are held against singular values, and against plain loops over pairs of photos."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landmark.artifact import vectors as vectors_module
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.extract.whitening import Whitening, apply, main
+from landmark.extract.whitening_fit import fit_learned, fit_pca
+from landmark.mistake import UserMistake
+from landmark.rerank.stores import Stores
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def write(path, vectors, landmarks=None, **meta):
+    ids = [f"p{row}" for row in range(len(vectors))]
+    DescriptorStore.write(path, ids, vectors, landmarks, **{"embedder": "e", **meta})
+    return DescriptorStore.open(path)
+
+
+def cloud(seed, count=60, dim=5, landmarks=None):
+    """Unit vectors, unequally spread, about a mean that is not zero."""
+    random = np.random.default_rng(seed)
+    spread = random.standard_normal((dim, dim)) * np.linspace(1, 0.3, dim)
+    points = random.standard_normal((count, dim)) @ spread + random.standard_normal(dim)
+    if landmarks is not None:
+        points = points * 0.4 + 2 * random.standard_normal((landmarks.max() + 1, dim))[landmarks]
+    return unit(points).astype("float32")
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 9999), dim=st.integers(1, 5), blocks=st.sampled_from([7, 8192]))
+def test_pca_is_that_of_the_singular_values(tmp_path_factory, seed, dim, blocks):
+    x = cloud(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors_module.row_blocks, "__defaults__", (blocks,))
+        store = write(tmp_path_factory.mktemp("pca") / "s", x)
+        turned = fit_pca(store, dim, power=0.0)
+        white = fit_pca(store, dim)
+        half = fit_pca(store, dim, power=0.25)
+    centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = (left * singular)[:, :dim]
+    expected_values = singular[:dim] ** 2 / len(x)
+    ours = (x - turned.mean) @ turned.projection
+    signs = np.sign((ours * expected).sum(axis=0))
+    np.testing.assert_allclose(ours * signs, expected, atol=1e-7)
+    np.testing.assert_allclose(ours.var(axis=0), expected_values, rtol=1e-6)
+    # Whitened, each component has the variance 1; with half the power, the square root of its own.
+    whitened = (x - white.mean) @ white.projection
+    np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(dim), atol=1e-6)
+    np.testing.assert_allclose(
+        ((x - half.mean) @ half.projection).var(axis=0), np.sqrt(expected_values), rtol=1e-6
+    )
+    np.testing.assert_allclose(np.linalg.norm(white(x), axis=1), 1, atol=1e-12)
+
+
+def naive_learned(x, landmarks):
+    """The two covariances by a loop over all pairs, and the projection by the paper's formula."""
+    dim = x.shape[1]
+    within, between = np.zeros((dim, dim)), np.zeros((dim, dim))
+    for i, j in itertools.combinations(range(len(x)), 2):
+        outer = np.outer(x[i] - x[j], x[i] - x[j])
+        if landmarks[i] == landmarks[j]:
+            within += outer
+        else:
+            between += outer
+    values, axes = np.linalg.eigh(within)
+    root = axes @ np.diag(values**-0.5) @ axes.T  # C_S^(-1/2), the symmetric one
+    values, axes = np.linalg.eigh(root @ between @ root)
+    return root @ axes[:, ::-1], values[::-1]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 9999), blocks=st.sampled_from([7, 8192]))
+def test_the_learned_whitening_is_that_of_all_pairs(tmp_path_factory, seed, blocks):
+    random = np.random.default_rng(seed)
+    landmarks = random.permutation(np.repeat(np.arange(9), random.integers(1, 9, 9)))
+    x = cloud(seed, len(landmarks), landmarks=landmarks)
+    known = random.random(len(x)) > 0.1
+    labels = [
+        f"l{landmark}" if knows else None for landmark, knows in zip(landmarks, known, strict=True)
+    ]
+    same = landmarks[known][:, None] == landmarks[known]
+    if np.triu(same, 1).sum() < 12 or len(set(landmarks[known])) < 3:
+        return  # too few pairs to span the dimensions
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors_module.row_blocks, "__defaults__", (blocks,))
+        try:
+            made = fit_learned(write(tmp_path_factory.mktemp("l") / "s", x, labels))
+        except UserMistake:
+            assert known.sum() - len(set(landmarks[known])) < 5
+            return
+    exact = x[known].astype(np.float64)
+    np.testing.assert_allclose(made.mean, exact.mean(axis=0), atol=1e-9)
+    expected, values = naive_learned(exact, landmarks[known])
+    # Equal to a scale and to signs; an axis is as sure as its eigenvalue stands off the next.
+    expected /= np.linalg.norm(expected[:, 0]) / np.linalg.norm(made.projection[:, 0])
+    expected *= np.sign((expected * made.projection).sum(axis=0))
+    gaps = np.min(np.abs(values[:, None] - values + np.diag([np.inf] * 5)), axis=1)
+    tolerance = 1e-8 * np.linalg.norm(expected) * (1 + values.max() / gaps).max()
+    np.testing.assert_allclose(made.projection, expected, atol=tolerance)
+
+
+def test_the_learned_whitening_parts_what_noise_hides(tmp_path):
+    random = np.random.default_rng(0)
+    landmarks = np.repeat(np.arange(30), 6)
+    signal = random.standard_normal((30, 8))[landmarks]
+    noise = random.standard_normal((180, 8)) * np.array([6, 6, 6, 6, 0.3, 0.3, 0.3, 0.3])
+    store = write(tmp_path / "s", unit(signal + noise).astype("f4"), [f"{i}" for i in landmarks])
+
+    def nearest_shows_the_same(vectors):
+        scores = vectors @ vectors.T
+        np.fill_diagonal(scores, -2)
+        return (landmarks[scores.argmax(axis=1)] == landmarks).mean()
+
+    learned = nearest_shows_the_same(fit_learned(store, dim=4)(store.vectors))
+    pca = nearest_shows_the_same(fit_pca(store, dim=4, power=0.0)(store.vectors))
+    assert learned > nearest_shows_the_same(np.asarray(store.vectors)) + 0.2
+    assert learned > pca + 0.2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_whitening_is_written_read_and_applied(tmp_path, dtype):
+    x = cloud(3, 40).astype(dtype)
+    labels = [f"{row % 4}" for row in range(40)]
+    train = write(tmp_path / "train", x, labels, scales=[1.0], table="t")
+    arguments = [str(tmp_path / "train"), str(tmp_path / "w")]
+    line = main(["fit", *arguments, "--dim", "3", "--method", "learned"])
+    assert line == f"wrote {tmp_path / 'w'}: learned from landmarks, 5 → 3-d, 40 photos"
+    made, read = fit_learned(train, 3), Whitening.open(tmp_path / "w")
+    np.testing.assert_array_equal(made.projection, read.projection)
+    assert made.digest == read.digest
+    line = main(["apply", str(tmp_path / "w"), str(tmp_path / "train"), str(tmp_path / "o")])
+    assert line == f"wrote {tmp_path / 'o'}: 40 photos, 5 → 3-d"
+    store = DescriptorStore.open(tmp_path / "o")
+    expected = unit((train.vectors.astype(float) - made.mean) @ made.projection)
+    np.testing.assert_allclose(store.vectors, expected, atol=1e-3 if dtype == "float16" else 1e-7)
+    assert store.dtype == dtype
+    assert store.ids.tolist() == train.ids.tolist()
+    assert store.landmark_ids.tolist() == labels
+    assert store.meta["whitening"] == read.digest
+    assert (store.meta["embedder"], store.meta["scales"], store.meta["table"]) == ("e", [1.0], "t")
+
+
+def test_queries_and_gallery_must_be_whitened_alike(tmp_path):
+    store = write(tmp_path / "s", cloud(0))
+    one, other = fit_pca(store, 3), fit_pca(store, 3, power=0.0)
+    for name, whitening in (("one", one), ("same", one), ("other", other)):
+        apply(whitening, store, tmp_path / name)
+    Stores.open(tmp_path / "one", tmp_path / "same")
+    with pytest.raises(UserMistake, match="whitening is"):
+        Stores.open(tmp_path / "one", tmp_path / "other")
+
+
+def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
+    store = write(tmp_path / "s", cloud(0))
+    whitening = fit_pca(store, 4)
+    for name, other, words in (
+        ("embedder", write(tmp_path / "1", cloud(1), embedder="f"), "another embedder"),
+        ("dim", write(tmp_path / "2", cloud(1, dim=4)), "has 4 dimensions, the whitening is of 5"),
+        ("twice", write(tmp_path / "3", cloud(1), whitening="v"), "another whitening"),
+    ):
+        with pytest.raises(UserMistake, match=words):
+            apply(whitening, other, tmp_path / name)
+        assert not (tmp_path / name).exists()
+    apply(whitening, store, tmp_path / "once")
+    once = DescriptorStore.open(tmp_path / "once")
+    apply(fit_pca(once, 2), once, tmp_path / "twice")
+    twice = DescriptorStore.open(tmp_path / "twice")
+    assert (twice.dim, once.dim) == (2, 4)
+    assert twice.meta["whitening"] != once.meta["whitening"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dim", "6"], "--dim 6: choose 1 to 5"),
+        (["--dim", "0"], "--dim 0: choose 1 to 5"),
+        (["--power", "2"], "--power 2.0: choose 0"),
+        (["--method", "learned", "--power", "0.5"], "--power: is for --method pca"),
+        (["--method", "learned"], "has no landmark_id"),
+    ],
+)
+def test_options_that_do_not_fit_are_mistakes(tmp_path, arguments, words):
+    write(tmp_path / "s", cloud(0))
+    with pytest.raises(UserMistake, match=words):
+        main(["fit", str(tmp_path / "s"), str(tmp_path / "w"), *arguments])
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_directions_that_hold_but_rounding_are_not_blown_up(tmp_path, dtype):
+    flat = cloud(0, dim=3) @ np.linalg.qr(np.random.default_rng(0).standard_normal((5, 3)))[0].T
+    labels = [f"{row % 6}" for row in range(60)]
+    store = write(tmp_path / "s", unit(flat).astype(dtype), labels)
+    assert fit_pca(store, 3).dim == 3
+    with pytest.raises(UserMistake, match="60 descriptors span 3 of the 4 dimensions wanted"):
+        fit_pca(store, 4)
+    with pytest.raises(UserMistake, match="pairs of photos that show one landmark span 3 of the 5"):
+        fit_learned(store, 2)
+    with pytest.raises(UserMistake, match="too few"):
+        fit_pca(write(tmp_path / "one", cloud(0, 1)))
+
+
+def test_a_damaged_whitening_is_a_mistake(tmp_path):
+    fit_pca(write(tmp_path / "s", cloud(0))).write(tmp_path / "w")
+    for name in ("mean.npy", "projection.npy", "whitening.json"):
+        whole = (tmp_path / "w" / name).read_bytes()
+        for damage in (b"", b"nonsense", whole[: len(whole) // 2]):
+            (tmp_path / "w" / name).write_bytes(damage)
+            with pytest.raises(UserMistake, match="w: is damaged"):
+                Whitening.open(tmp_path / "w")
+        (tmp_path / "w" / name).unlink()
+        with pytest.raises(UserMistake, match=f"is no whitening, it has no {name}"):
+            Whitening.open(tmp_path / "w")
+        (tmp_path / "w" / name).write_bytes(whole)
+    np.save(tmp_path / "w" / "mean.npy", np.array([{}], object))  # a pickle is not read
+    with pytest.raises(UserMistake, match="w: is damaged"):
+        Whitening.open(tmp_path / "w")
+    np.save(tmp_path / "w" / "mean.npy", np.full(5, np.nan))
+    with pytest.raises(UserMistake, match="no finite numbers"):
+        Whitening.open(tmp_path / "w")
+
+
+def test_a_digest_tells_numbers_and_origin(tmp_path):
+    base = Whitening(np.zeros(2), np.eye(2), {"method": "pca"})
+    others = [
+        Whitening(np.ones(2), np.eye(2), {"method": "pca"}),
+        Whitening(np.zeros(2), np.eye(2) * 2, {"method": "pca"}),
+        Whitening(np.zeros(2), np.eye(2), {"method": "learned"}),
+    ]
+    assert len({one.digest for one in (base, *others)}) == 4
+    base.write(tmp_path / "w")
+    assert json.loads((tmp_path / "w" / "whitening.json").read_text()) == {"method": "pca"}
+    with pytest.raises(UserMistake, match="is there already"):
+        base.write(tmp_path / "w")
+    base.write(tmp_path / "w", overwrite=True)

@@ -1,0 +1,76 @@
+"""What the truth says of each query and result, against naive loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landmark.rerank.truth import LandmarkTruth, RevisitedTruth
+
+
+def rankings(random, queries, gallery, k):
+    rows = np.stack([random.permutation(gallery)[:k] for _ in range(queries)])
+    rows[0, k // 2 :] = -1
+    return rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_landmarks(seed):
+    random = np.random.default_rng(seed)
+    names = np.array(["a", "b", "c", "", None], object)
+    query, gallery = random.choice(names, 6), random.choice(names, 25)
+    query[0] = gallery[0] = "a"
+    rows = rankings(random, 6, 25, 9)
+    truth = LandmarkTruth(query, gallery)
+    precision = truth.judge(rows).precisions[truth.headline]
+    kinds = truth.kinds(np.arange(6), rows)
+    for one, asked in enumerate(query):
+        right, total = 0, 0.0
+        for place, row in enumerate(rows[one].tolist()):
+            if row < 0:
+                assert kinds[one, place] == ""
+            elif not asked or not gallery[row]:
+                assert kinds[one, place] == "unknown"
+            elif gallery[row] == asked:
+                right += 1
+                total += right / (place + 1)
+                assert kinds[one, place] == "right"
+            else:
+                assert kinds[one, place] == "wrong"
+        relevant = sum(landmark == asked for landmark in gallery) if asked else 0
+        if relevant:
+            assert precision[one] == pytest.approx(total / relevant)
+        else:
+            assert np.isnan(precision[one])
+    assert np.nanmean(precision) == pytest.approx(truth.measure(rows)[truth.headline])
+    some = random.permutation(6)[:3]
+    assert truth.kinds(some, rows[some]).tolist() == kinds[some].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_lists(seed):
+    random = np.random.default_rng(seed)
+    photos = random.permutation(25)[:20]  # five of the store are distractors
+    positions = np.full(25, -1)
+    positions[photos] = np.arange(20)
+    lists = []
+    for _ in range(6):
+        drawn = random.permutation(20)
+        lists.append({"easy": drawn[:3], "hard": drawn[3:7], "junk": drawn[7:10]})
+    lists[1] = {"easy": [], "hard": [], "junk": [1]}
+    lists[2]["junk"] = [*lists[2]["junk"], lists[2]["easy"][0]]  # listed twice: easy
+    rows = rankings(random, 6, 25, 12)
+    truth = RevisitedTruth(lists, positions)
+    kinds = truth.kinds(np.arange(6), rows)
+    for one, place in np.ndindex(rows.shape):
+        row = rows[one, place]
+        listed = [kind for kind in ("easy", "hard", "junk") if positions[row] in lists[one][kind]]
+        expected = "" if row < 0 else next(iter(listed), "wrong")
+        assert kinds[one, place] == expected
+    precision = truth.judge(rows).precisions[truth.headline]
+    assert np.isnan(precision).tolist() == [False, True, False, False, False, False]
+    assert np.nanmean(precision) == pytest.approx(truth.measure(rows)[truth.headline])
+    some = random.permutation(6)[:3]
+    assert truth.kinds(some, rows[some]).tolist() == kinds[some].tolist()
