@@ -2,7 +2,6 @@
 
 from landmark.rerank.filling import filled
 from landmark.rerank.neighbours import GalleryNeighbours
-from landmark.rerank.parallel import processors
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.setting import number, whole_number
 from landmark.rerank.traversal import traverse
@@ -40,8 +39,6 @@ class EGT:
         k = min(self.k, len(retrieval.gallery))
         near, cosines = retrieval.search(retrieval.query, retrieval.gallery, k)
         neighbours = GalleryNeighbours(retrieval, k, expected=asked * kept)
-        # Looked up bit by bit, one after another: so that the searches come in one order.
-        threads = processors() if neighbours.complete else 1
         photos = len(retrieval.gallery)
-        rows, scores = traverse(near, cosines, neighbours.of, photos, kept, self.threshold, threads)
+        rows, scores = traverse(near, cosines, neighbours.of, photos, kept, self.threshold)
         return retrieval.with_ranking(*filled(rows, scores, retrieval.rows, retrieval.scores))

@@ -117,9 +117,6 @@ class GalleryNeighbours:
         k: Neighbours of a photo, at most N, the photo itself among them.
         expected: Photos that will be asked for at most; where that is all of the gallery, all are
             looked up at once, which is quicker than bit by bit.
-
-    Attributes:
-        complete: Whether all were looked up. Only then may several threads ask.
     """
 
     def __init__(self, retrieval: Retrieval, k: int, expected: int) -> None:
@@ -130,13 +127,12 @@ class GalleryNeighbours:
         self._known = 0
         self._rows = scratch((min(expected, photos), k), np.int32)
         self._scores = scratch((min(expected, photos), k), np.float32)
-        self.complete = expected >= photos
-        if self.complete:
+        if expected >= photos:
             self._look_up(np.arange(photos))
 
     def of(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Neighbours (B, k) int32, -1 where there are no more, and cosines (B, k) of photos."""
-        if not self.complete:
+        if self._known < len(self._place):
             wanted = np.unique(photos)
             self._look_up(wanted[self._place[wanted] < 0])
         places = self._place[photos]
