@@ -1,7 +1,6 @@
 """Nearest neighbours of every photo, and of gallery photos on demand."""
 
 from collections.abc import Iterator, Sequence
-from threading import Lock
 
 import numpy as np
 
@@ -126,7 +125,6 @@ class GalleryNeighbours:
         photos = len(self._gallery)
         self._place = np.full(photos, -1, np.int32)  # of a photo among those looked up
         self._known = 0
-        self._lock = Lock()
         self._rows = scratch((min(expected, photos), k), np.int32)
         self._scores = scratch((min(expected, photos), k), np.float32)
         if expected >= photos:
@@ -135,9 +133,8 @@ class GalleryNeighbours:
     def of(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Neighbours (B, k) int32, -1 where there are no more, and cosines (B, k) of photos."""
         if self._known < len(self._place):
-            with self._lock:
-                wanted = np.unique(photos)
-                self._look_up(wanted[self._place[wanted] < 0])
+            wanted = np.unique(photos)
+            self._look_up(wanted[self._place[wanted] < 0])
         places = self._place[photos]
         return self._rows[places], self._scores[places]
 

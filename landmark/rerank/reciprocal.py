@@ -57,7 +57,9 @@ class Encoding:
         """Weights exp(-distance) of the members of each photo's set, of sum 1, (B, N) float32."""
         photos = first + np.repeat(np.arange(members.shape[0]), np.diff(members.indptr))
         cosines = pair_cosines(self._sets, photos, members.indices)
-        weights = np.exp(-np.maximum(2 - 2 * cosines, 0) / self._farthest[photos])
+        # Of its own length, rounded in half precision, a photo is not a distance away.
+        distances = np.where(photos == members.indices, 0, np.maximum(2 - 2 * cosines, 0))
+        weights = np.exp(-distances / self._farthest[photos]).astype(np.float32)
         total = np.add.reduceat(weights, members.indptr[:-1])
         weights /= np.repeat(total, np.diff(members.indptr))
         return sparse.csr_matrix((weights, members.indices, members.indptr), shape=members.shape)

@@ -1,16 +1,13 @@
 """Several traversals of explore-exploit side by side, each at its own pace."""
 
-from collections.abc import Callable
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from landmark.rerank.parallel import in_parallel, processors
-
 Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _UNSEEN, _RANKED = -1, -2
-_TABLE = 2**26  # entries of the tables of candidates of all traversals: 256 MB
-_MOST_AT_ONCE, _LEAST_AT_ONCE = 256, 64
+_TABLE = 2**26  # entries of the table of candidates: 256 MB
+_MOST_AT_ONCE = 1024
 _EDGES_AT_ONCE = 2**16  # what the processor's cache holds
 _GROWN = 32
 
@@ -23,12 +20,12 @@ def traverse(
     length: int,
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Traverse from all queries, on all processors.
+    """Traverse from all queries.
 
     Args:
         near: Nearest gallery photos of each query, (Q, k); -1 is none.
         cosines: Theirs, (Q, k).
-        neighbours: Gives the nearest (P, k) and their cosines (P, k) of photos (P,), on any thread.
+        neighbours: Gives the nearest (P, k) and their cosines (P, k) of photos (P,).
         photos: N of the gallery.
         length: Photos to rank for a query.
         threshold: Cosine above which candidates are ranked together.
@@ -38,22 +35,11 @@ def traverse(
     """
     rows = np.empty((len(near), length), np.int32)
     scores = np.empty((len(near), length), np.float32)
-    # A traversal of few queries is slow: where the gallery is large, rather one of many queries.
-    threads = max(1, min(processors(), _TABLE // (photos * _LEAST_AT_ONCE)))
-    at_once = max(1, min(_MOST_AT_ONCE, _TABLE // (photos * threads)))
-    idle: SimpleQueue[Traversal] = SimpleQueue()
-    for _ in range(threads):
-        idle.put(Traversal(photos, length, near.shape[1], threshold, at_once))
-
-    def work(part: slice) -> None:
-        traversal = idle.get()
-        try:
-            rows[part], scores[part] = traversal(near[part], cosines[part], neighbours)
-        finally:
-            idle.put(traversal)
-
-    for _ in in_parallel(work, (slice(i, i + at_once) for i in range(0, len(near), at_once))):
-        pass
+    at_once = max(1, min(_MOST_AT_ONCE, len(near), _TABLE // photos))
+    traversal = Traversal(photos, length, near.shape[1], threshold, at_once)
+    for first in range(0, len(near), at_once):
+        part = slice(first, first + at_once)
+        rows[part], scores[part] = traversal(near[part], cosines[part], neighbours)
     return rows, scores
 
 
@@ -87,7 +73,7 @@ class Traversal:
 
         Args:
             near: Their nearest gallery photos, (B, k); -1 is none.
-            cosines: Theirs, (B, k).
+            cosines: Theirs, (B, k); -inf at -1.
             neighbours: Gives the nearest (P, k) and their cosines (P, k) of photos (P,).
 
         Returns:
@@ -98,16 +84,16 @@ class Traversal:
         self._scores = np.full((queries, self._length), -np.inf, np.float32)
         self._ranked = np.zeros(queries, np.int64)
         self._seen = np.zeros(queries, np.int64)
-        # A cosine that so many candidates have that no lower one will ever be ranked.
-        self._least = np.full(queries, -np.inf, np.float32)
+        # A cosine that so many candidates have that no lower one will ever be ranked; at first any,
+        # but for the -inf of pads.
+        self._least = np.full(queries, np.finfo(np.float32).min)
         self._seen_then = np.zeros(queries, np.int64)
         going = query = np.arange(queries)
         while len(query):
-            # The 0 that is added leaves no -0, whose bits would not sort.
-            cosines = np.maximum(cosines, 0) + np.float32(0)
-            parts = range(0, len(query), max(1, _EDGES_AT_ONCE // near.shape[1]))
-            lists = [slice(first, first + parts.step) for first in parts]
-            met = [self._explore(query[some], near[some], cosines[some]) for some in lists]
+            met = [
+                self._explore(query.take(some), near.take(some, axis=0), cosines.take(some, axis=0))
+                for some in self._rounds(query, going, near.shape[1])
+            ]
             query, photos = self._exploit(going, *map(np.concatenate, zip(*met, strict=True)))
             going = going[self._ranked[going] < self._length]
             near, cosines = neighbours(photos)
@@ -117,6 +103,21 @@ class Traversal:
             self._cosine[seen] = -np.inf
         return self._rows, np.minimum.accumulate(self._scores, axis=1)
 
+    def _rounds(self, query: np.ndarray, going: np.ndarray, edges: int) -> Iterator[np.ndarray]:
+        """Which lists to look at together: the first of every query, then more, then the rest.
+
+        What the first ones hold tells how little the others need to be looked at.
+        """
+        place = _place_in_group(query, np.bincount(query, minlength=len(self._seen)))
+        few = max(1, 2 * self._length // edges)
+        for first, end in ((0, few), (few, 4 * few), (4 * few, len(query))):
+            lists = np.flatnonzero((place >= first) & (place < end))
+            if first and len(lists):
+                self._bound(going)
+            at_once = max(1, _EDGES_AT_ONCE // edges)
+            for start in range(0, len(lists), at_once):
+                yield lists[start : start + at_once]
+
     def _explore(
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +126,7 @@ class Traversal:
         Args:
             query: Whose traversal each list belongs to, (L,) ascending.
             near: (L, k) photos; -1 is none.
-            cosines: (L, k).
+            cosines: (L, k); -inf at -1.
 
         Returns:
             The candidates that are new or were met again, some maybe often: query (C,) and number
@@ -159,12 +160,14 @@ class Traversal:
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The edges that can still matter: query, photo and cosine, all (E,)."""
-        worth = (cosines >= self._least.take(query)[:, None]) & (near >= 0)
+        worth = cosines >= self._least.take(query)[:, None]
         query = np.repeat(query, near.shape[1])
-        if worth.all():
-            return query, near.ravel(), cosines.ravel()
-        edges = np.flatnonzero(worth)
-        return query.take(edges), near.ravel().take(edges), cosines.ravel().take(edges)
+        near, cosines = near.ravel(), cosines.ravel()
+        if not worth.all():
+            edges = np.flatnonzero(worth)
+            query, near, cosines = query.take(edges), near.take(edges), cosines.take(edges)
+        # The 0 that is added leaves no -0, whose bits would not sort.
+        return query, near, np.maximum(cosines, 0) + np.float32(0)
 
     def _exploit(
         self, going: np.ndarray, query: np.ndarray, number: np.ndarray
