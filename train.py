@@ -54,6 +54,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
 
     from landmark.data import LandmarkData
     from landmark.data.bad_images import BadImageList
+    from landmark.loss.build import build_loss
     from landmark.model.persist import describe_embedder
     from landmark.task.checkpoint_file import WholeCheckpointIO
     from landmark.task.quiet import quieten
@@ -91,9 +92,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
         bad_images=BadImageList(folder / "bad_images.csv"),
     )
     data.setup("fit")
-    loss = instantiate(config.loss)(
-        embedding_dim=embedder.embedding_dim, num_classes=data.num_classes
-    )
+    loss = build_loss(instantiate(config.loss), embedder.embedding_dim, data.class_counts)
     task = instantiate(config.task)(
         embedder,
         loss,

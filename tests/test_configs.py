@@ -18,7 +18,7 @@ OF_SCRIPT = {"extract": "extract", "search": "rerank", "rerank": "rerank"}
 # What the scripts add to a group's own settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
-    "loss": {"embedding_dim", "num_classes"},
+    "loss": {"embedding_dim", "num_classes", "class_counts"},
     "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
     "schedule": {"optimizer", "total_steps"},
 }

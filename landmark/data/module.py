@@ -131,6 +131,11 @@ class LandmarkData(pl.LightningDataModule):
         return len(self.classes)
 
     @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Train photos of each class, (C,)."""
+        return np.bincount(self._train_dataset.labels, minlength=self.num_classes)
+
+    @property
     def query_labels(self) -> NDArray[np.int64]:
         """(Q,) int."""
         return self._validation_labels[0]

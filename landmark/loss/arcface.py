@@ -50,8 +50,9 @@ class ArcFace(MarginLoss):
         self.margin = margin
         self.easy_margin = easy_margin
 
-    def with_margin(self, cosine: Tensor) -> Tensor:
+    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
         """cos(theta + margin) of the target's cosine, continued where it would rise again."""
+        del labels, lengths
         # Rounding can take a cosine past 1, and the root has no slope at 0: both stay above eps.
         sine = (1 - cosine.square()).clamp(min=torch.finfo(cosine.dtype).eps).sqrt()
         widened = cosine * math.cos(self.margin) - sine * math.sin(self.margin)

@@ -12,20 +12,22 @@ class MarginLoss(nn.Module):
     """Softmax cross entropy over scaled cosines between embeddings and class centres.
 
     A loss of this family is one file: subclass, and override `with_margin` (what becomes of the
-    cosine to an embedding's own class) or `logit_scale`. The margin touches one column a row, by
-    gather and scatter; there is no (B, C) one-hot. Cosines, margin and log-softmax are computed in
-    float32 or wider with autocast switched off: at scale 30 a half-precision cosine is off by more
-    than the loss of a well-placed photo.
+    cosine to an embedding's own class), `of_others` (of the cosines to the other classes),
+    `logit_scale` or `penalty`. The margin touches one column a row, by gather and scatter; there is
+    no (B, C) one-hot. Cosines, margin and log-softmax are computed in float32 or wider with
+    autocast switched off: at scale 30 a half-precision cosine is off by more than the loss of a
+    well-placed photo.
 
     Args:
         embedding_dim: Length D of an embedding.
         num_classes: Number C of classes.
         scale: Factor on the cosines.
+        sub_centres: Centres K a class; a photo's cosine to a class is that to the nearest of them.
         label_smoothing: Share of the target spread evenly over all classes.
 
     Shape:
         embeddings (B, D), of any length; labels (B,) int64; result a scalar, the mean over B.
-        `weight` is (C, D).
+        `weight` is (C · K, D), the centres of a class side by side.
 
     Raises:
         UserMistake: A setting is out of its range.
@@ -33,22 +35,62 @@ class MarginLoss(nn.Module):
     """
 
     def __init__(
-        self, embedding_dim: int, num_classes: int, scale: float, *, label_smoothing: float = 0.0
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        scale: float,
+        *,
+        sub_centres: int = 1,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if scale <= 0:
             raise UserMistake(f"loss.scale={scale} must be above 0")
+        if sub_centres < 1:
+            raise UserMistake(f"loss.sub_centres={sub_centres} must be 1 or more")
         if not 0 <= label_smoothing < 1:
             raise UserMistake(f"loss.label_smoothing={label_smoothing} must be in [0, 1)")
         self.num_classes = num_classes
+        self.sub_centres = sub_centres
         self.scale: float | Tensor = scale
         self.label_smoothing = label_smoothing
-        self.weight = nn.Parameter(torch.empty(num_classes, embedding_dim))
+        self.weight = nn.Parameter(torch.empty(num_classes * sub_centres, embedding_dim))
         nn.init.xavier_uniform_(self.weight)
 
-    def with_margin(self, cosine: Tensor) -> Tensor:
-        """The target's cosine after the margin, (B, 1) to (B, 1); here unchanged."""
+    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
+        """The cosine to an embedding's own class after the margin; here unchanged.
+
+        Args:
+            cosine: (B,).
+            labels: (B,).
+            lengths: Of the embeddings before they were made unit length, (B,).
+
+        Returns:
+            (B,).
+        """
+        del labels, lengths
         return cosine
+
+    def of_others(self, cosines: Tensor, target: Tensor) -> Tensor:
+        """The cosines to other classes as they enter the softmax; here unchanged.
+
+        Each element depends on itself and on its row's target alone, so that heads may call it on
+        any part of the classes.
+
+        Args:
+            cosines: To some of the classes, (B, n).
+            target: Cosine to the own class after the margin, (B, 1).
+
+        Returns:
+            (B, n).
+        """
+        del target
+        return cosines
+
+    def penalty(self, lengths: Tensor) -> Tensor | None:
+        """What is added to each photo's loss for the length of its embedding, (B,) to (B,)."""
+        del lengths
+        return None
 
     def logit_scale(self, cosines: Tensor, labels: Tensor) -> float | Tensor:
         """The factor on this batch's cosines (B, C) with labels (B,); here `scale`."""
@@ -60,8 +102,13 @@ class MarginLoss(nn.Module):
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, weight = full_precision(embeddings, self.weight)
-            cosines = functional.normalize(embeddings) @ functional.normalize(weight).T  # (B, C)
+            cosines = functional.normalize(embeddings) @ functional.normalize(weight).T
+            if self.sub_centres > 1:
+                cosines = cosines.view(len(labels), self.num_classes, -1).amax(2)  # (B, C)
             scale = self.logit_scale(cosines, labels)
-            target = labels[:, None]
-            logits = cosines.scatter(1, target, self.with_margin(cosines.gather(1, target)))
-            return cross_entropy(scale * logits, labels, self.label_smoothing)
+            lengths, column = embeddings.norm(dim=1), labels[:, None]
+            target = self.with_margin(cosines.gather(1, column)[:, 0], labels, lengths)[:, None]
+            logits = self.of_others(cosines, target).scatter(1, column, target)
+            loss = cross_entropy(scale * logits, labels, self.label_smoothing)
+            penalty = self.penalty(lengths)
+            return loss if penalty is None else loss + penalty.mean()
