@@ -160,7 +160,7 @@ def test_a_file_of_another_index_is_refused(tmp_path):
 def test_a_taken_place_is_refused_before_anything_is_built(tmp_path, added):
     (tmp_path / "photo.jpg").touch()
     for place in (tmp_path, tmp_path / "photo.jpg", tmp_path / "photo.jpg" / "index"):
-        with pytest.raises(UserMistake, match="photo|holds no saved"):
+        with pytest.raises(UserMistake, match=r"photo|holds no saved"):
             IVF(index=str(place))(QUERY, GALLERY, 9)
     assert added == []
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]

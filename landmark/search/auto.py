@@ -17,8 +17,9 @@ from landmark.search.ivf import IVF
 from landmark.search.ivfpq import IVFPQ
 from landmark.search.kept import Kept
 from landmark.search.memory import memory_at_hand
-from landmark.search.plan import GIB, Machine, Plan, Work, best, plans, shortest
+from landmark.search.plan import GIB, Machine, Plan, Work, best, shortest
 from landmark.search.recall import recall_at_k
+from landmark.search.reckoning import plans
 from landmark.search.speed import speeds
 
 _SMALL = 10**10  # multiply-adds that any machine does exactly in a second
@@ -181,10 +182,13 @@ class Auto:
                 f"flat {exact_seconds:.2f} s: {_command(plan, search)}",
                 flush=True,
             )
+            if seconds >= exact_seconds:
+                print(f"  flat is as quick as recall {self.recall} by {plan.search}", flush=True)
+                return flat
             if reached >= self.recall:
                 return search
-            if seconds >= exact_seconds or not search.widen(len(gallery), k):
-                print(f"  flat is as quick as recall {self.recall} by {plan.search}", flush=True)
+            if not search.widen(len(gallery), k):
+                print(f"  {plan.search} cannot find more: flat", flush=True)
                 return flat
 
 

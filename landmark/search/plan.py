@@ -1,25 +1,9 @@
-"""What each search would cost for a gallery: bytes, seconds and recall, reckoned beforehand.
+"""Ways to search a gallery, and which of them to take."""
 
-The seconds come from two speeds measured on the machine at hand and from counting multiply-adds;
-the expected recalls from measurements on synthetic descriptors of landmarks (docs/scale.md). Both
-are to choose by, not to rely on: the recall is measured afterwards.
-"""
-
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 GIB = 2**30
-_KMEANS_ROUNDS = 10
-_ROWS_A_LIST = 64  # trained on
-_CENTRES = 256  # of a byte of code
-_CODE_ROWS = 65536  # trained on
-_CODE_ROUNDS = 25
-_BLOCK_ROWS = 65536
-_RECALL_RATE, _RECALL_POWER = 1.4, 0.6
-_CODES_KEEP = 0.98  # of the recall, by codes of D / 8 bytes whose best 4 k are scored exactly
-_GRAPH_RECALL = 0.97  # of 32 links a photo, ef_search = 256 or 2 k
 
 
 @dataclass(frozen=True)
@@ -93,17 +77,6 @@ class Plan:
         ).rstrip()
 
 
-def plans(work: Work, machine: Machine, recall: float) -> list[Plan]:
-    """Every way to search that is weighed, whether or not it fits.
-
-    Args:
-        work: What is to be searched.
-        machine: What searches it.
-        recall: Share of the true k nearest to be found, 0 to 1; the settings aim at it.
-    """
-    return [_flat(work, machine), *_inverted(work, machine, recall), *_graphs(work, machine)]
-
-
 def best(found: list[Plan], work: Work, machine: Machine, recall: float) -> Plan:
     """The quickest plan that fits the memory and is expected to reach the recall."""
     able = [plan for plan in found if plan.bytes <= machine.memory and plan.recall >= recall]
@@ -116,94 +89,3 @@ def shortest(found: list[Plan], chosen: Plan, work: Work) -> list[Plan]:
     for plan in sorted(found, key=lambda plan: (plan is not chosen, plan.total(work))):
         shown.setdefault((plan.search, plan.settings.get("storage", "")), plan)
     return sorted(shown.values(), key=lambda plan: plan.total(work))
-
-
-def _flat(work: Work, machine: Machine) -> Plan:
-    held = 0 if work.value_bytes == 4 else 4 * min(work.rows, _BLOCK_ROWS) * work.dim
-    return Plan("flat", bytes=held, seconds=_products(work, work.queries) / machine.products)
-
-
-def _inverted(work: Work, machine: Machine, recall: float) -> Iterator[Plan]:
-    """Inverted lists of √N to 4 √N lists, in several storages."""
-    check = _products(work, min(work.sample, work.queries)) / machine.products
-    for factor in (1, 2, 4):
-        lists = round(factor * math.sqrt(work.rows))
-        if lists < 1 or work.rows < 39 * lists:
-            continue
-        probed = lists_to_probe(recall, lists)
-        expected = expected_recall(probed, lists)
-        trained = min(work.rows, _ROWS_A_LIST * lists)
-        train = _KMEANS_ROUNDS * trained * lists * work.dim / machine.products
-        assign = work.rows * lists * work.dim / machine.products
-        ask = work.queries * lists * work.dim / machine.products
-        compared = work.queries * probed / lists * work.rows
-        overhead = 4 * work.dim * (lists + trained) + 8 * work.rows
-        settings = {"n_lists": lists, "n_probe": probed}
-        for storage, size in (("float32", 4), ("float16", 2), ("sq8", 1)):
-            found = settings if storage == "float32" else {**settings, "storage": storage}
-            if storage == "sq8":
-                found = {**found, "refine": 2}
-            yield Plan(
-                "ivf",
-                found,
-                size * work.rows * work.dim + overhead,
-                expected,
-                train + assign + check,
-                ask + compared * work.dim / machine.scans,
-            )
-        code = max(n for n in range(1, max(1, work.dim // 8) + 1) if work.dim % n == 0)
-        train += _CODE_ROUNDS * min(work.rows, _CODE_ROWS) * _CENTRES * work.dim / machine.scans
-        encode = work.rows * _CENTRES * work.dim / machine.scans
-        refine = 4
-        rescored = work.queries * refine * work.k * work.dim
-        yield Plan(
-            "ivfpq",
-            {**settings, "refine": refine},
-            code * work.rows + overhead,
-            expected * _CODES_KEEP,
-            train + assign + encode + check,
-            ask + (3 * compared * code + 3 * rescored) / machine.scans,
-        )
-
-
-def _graphs(work: Work, machine: Machine) -> Iterator[Plan]:
-    """Graphs, of descriptors as they are or in 8 bits."""
-    check = _products(work, min(work.sample, work.queries)) / machine.products
-    wide = max(256, 2 * work.k)
-    links = 4 * 2 * 33 * work.rows
-    steps = math.log2(max(2, work.rows)) / math.log2(100_000)
-    for storage, size in (("float32", 4), ("sq8", 1)):
-        settings: dict[str, Any] = {"ef_search": wide}
-        if storage == "sq8":
-            settings |= {"storage": storage, "refine": 2}
-        yield Plan(
-            "hnsw",
-            settings,
-            size * work.rows * work.dim + links,
-            _GRAPH_RECALL,
-            check + _LINKED * steps * work.rows * work.dim / machine.scans,
-            _WALKED * steps * wide * work.queries * work.dim / machine.scans,
-        )
-
-
-def expected_recall(probed: int, lists: int) -> float:
-    """Share of the true nearest in the `probed` nearest of `lists` lists.
-
-    1 - exp(-1.4 p^0.6 / L^0.25), fitted to 100,000 and 1,000,000 synthetic descriptors; all lists
-    hold all.
-    """
-    if probed >= lists:
-        return 1.0
-    return 1 - math.exp(-_RECALL_RATE * probed**_RECALL_POWER / lists**0.25)
-
-
-def lists_to_probe(recall: float, lists: int) -> int:
-    """The least number of lists that `expected_recall` trusts with the recall."""
-    if recall >= 1:
-        return lists
-    needed = -math.log(1 - recall) * lists**0.25 / _RECALL_RATE
-    return max(1, min(lists, math.ceil(needed ** (1 / _RECALL_POWER))))
-
-
-def _products(work: Work, queries: int) -> float:
-    return float(queries) * work.rows * work.dim
