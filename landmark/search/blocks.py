@@ -32,14 +32,19 @@ def float32_blocks(
                 if buffer is None:
                     buffer = np.empty((min(block_rows, len(gallery)), part.shape[1]), np.float32)
                 converted = buffer[: len(block)]
-                _convert(block, converted)
+                convert(block, converted)
                 block = converted
             yield first + start, block
         first += len(part)
 
 
-def _convert(block: np.ndarray, into: np.ndarray) -> None:
-    """Writes values as float32; half precision with faiss, which is threaded and vectorised."""
+def convert(block: np.ndarray, into: np.ndarray) -> None:
+    """Writes values as float32: half precision with faiss, which is threaded and vectorised.
+
+    Args:
+        block: (n, D), of any floating type.
+        into: (n, D) float32, C order.
+    """
     if block.dtype != np.float16 or not block.flags.c_contiguous or not block.size:
         np.copyto(into, block)
         return

@@ -3,6 +3,7 @@
 import numpy as np
 
 from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.search.blocks import convert
 from landmark.search.top_k import ties_by_row
 
 _CANDIDATE_VALUES = 2**24  # values of candidates held at once: 64 MB
@@ -29,7 +30,7 @@ def rescore(
         part = slice(first, first + at_once)
         # In the order of rows, so that a stable sort by score leaves equal scores by row.
         ordered = np.sort(candidates[part], axis=1)
-        vectors = np.asarray(gallery[np.maximum(ordered, 0)], np.float32)  # (q, C, D)
+        vectors = _float32(gallery[np.maximum(ordered, 0)])  # (q, C, D)
         # Not as a matrix product: the threads of BLAS cost more than they give on such slices.
         products = np.einsum("qcd,qd->qc", vectors, query[part])
         products[ordered < 0] = -np.inf
@@ -37,3 +38,13 @@ def rescore(
         rows[part] = np.take_along_axis(ordered, best, axis=1)
         scores[part] = np.take_along_axis(products, best, axis=1)
     return ties_by_row(rows, scores)
+
+
+def _float32(vectors: np.ndarray) -> np.ndarray:
+    """(q, C, D), converted if it must be."""
+    if vectors.dtype == np.float32:
+        return vectors
+    converted = np.empty(vectors.shape, np.float32)
+    dim = vectors.shape[-1]
+    convert(vectors.reshape(-1, dim), converted.reshape(-1, dim))
+    return converted
