@@ -186,7 +186,7 @@ def test_one_reranker_needs_no_brackets_and_output_has_a_default(rerank, world, 
     assert status == 0, errors
     output = tmp_path / printed.splitlines()[-1].removeprefix("wrote ")
     assert output.relative_to(tmp_path).parts[:2] == ("runs", "rerank")
-    expected = AlphaQE(n=2)(opened(world).search(Flat(), 100))
+    expected = AlphaQE(n=2)(opened(world).search(Flat(), 60))
     np.testing.assert_array_equal(Rankings.open(output).rows, expected.rows)
 
 

@@ -34,7 +34,7 @@ class IVFPQ(Indexed):
         code_bytes: int | None = None,
         n_lists: int | None = None,
         n_probe: int = 32,
-        refine: int = 4,
+        refine: int = 16,
         train_rows: int | None = None,
         seed: int = 0,
         index: str | None = None,
