@@ -3,6 +3,7 @@
 import math
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from landmark.loss.margin import MarginLoss
@@ -26,6 +27,9 @@ class ArcFace(MarginLoss):
         scale: Factor s on the cosines.
         easy_margin: Put the margin only on targets nearer than a right angle.
         label_smoothing: Share of the target spread evenly over all classes.
+        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
+        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
+        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
     Shape:
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
@@ -43,8 +47,19 @@ class ArcFace(MarginLoss):
         easy_margin: bool = False,
         *,
         label_smoothing: float = 0.0,
+        class_weights: str | None = None,
+        focal: float = 0.0,
+        class_counts: ArrayLike | None = None,
     ) -> None:
-        super().__init__(embedding_dim, num_classes, scale, label_smoothing=label_smoothing)
+        super().__init__(
+            embedding_dim,
+            num_classes,
+            scale,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            focal=focal,
+            class_counts=class_counts,
+        )
         if not 0 <= margin <= math.pi:
             raise UserMistake(f"loss.margin={margin} must be an angle from 0 to pi")
         self.margin = margin
