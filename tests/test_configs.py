@@ -87,7 +87,9 @@ def test_an_unknown_key_is_refused(group):
 
 @pytest.mark.parametrize("choice", choices("loss"))
 def test_losses_do_a_forward_pass(choice):
-    loss = instantiate(node("loss", choice))(embedding_dim=8, num_classes=5)
+    from landmark.loss.build import build_loss
+
+    loss = build_loss(instantiate(node("loss", choice)), 8, np.array([3, 1, 4, 1, 5]))
     value = loss(torch.randn(4, 8), torch.tensor([0, 4, 2, 1]))
     assert value.ndim == 0
     assert torch.isfinite(value)

@@ -1,13 +1,11 @@
 """ArcFace: an additive margin on the angle (Deng et al. 2019, arXiv 1801.07698)."""
 
-import math
-
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.loss.angle import check_margin, plus_angle, widened
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class ArcFace(MarginLoss):
@@ -60,18 +58,13 @@ class ArcFace(MarginLoss):
             focal=focal,
             class_counts=class_counts,
         )
-        if not 0 <= margin <= math.pi:
-            raise UserMistake(f"loss.margin={margin} must be an angle from 0 to pi")
+        check_margin(margin)
         self.margin = margin
         self.easy_margin = easy_margin
 
     def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
         """cos(theta + margin) of the target's cosine, continued where it would rise again."""
         del labels, lengths
-        # Rounding can take a cosine past 1, and the root has no slope at 0: both stay above eps.
-        sine = (1 - cosine.square()).clamp(min=torch.finfo(cosine.dtype).eps).sqrt()
-        widened = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         if self.easy_margin:
-            return torch.where(cosine > 0, widened, cosine)
-        turned = cosine < -math.cos(self.margin)  # theta > pi - margin
-        return torch.where(turned, cosine - self.margin * math.sin(self.margin), widened)
+            return torch.where(cosine > 0, widened(cosine, self.margin), cosine)
+        return plus_angle(cosine, self.margin)

@@ -53,7 +53,7 @@ class PhotoWeighting(nn.Module):
         weights = None
         if class_weights is not None:
             counts = checked_counts(class_counts, num_classes, "loss.class_weights")
-            weights = _weights(class_weights, counts)
+            weights = _weights(class_weights, counts).float()
         # Made again from the counts in each run, so no part of a checkpoint.
         self.register_buffer("class_weights", weights, persistent=False)
 
