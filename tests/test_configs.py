@@ -90,7 +90,7 @@ def test_losses_do_a_forward_pass(choice):
     from landmark.loss.build import build_loss
 
     loss = build_loss(instantiate(node("loss", choice)), 8, np.array([3, 1, 4, 1, 5]))
-    value = loss(torch.randn(4, 8), torch.tensor([0, 4, 2, 1]))
+    value = loss(torch.randn(4, 8), torch.tensor([0, 4, 0, 1]))
     assert value.ndim == 0
     assert torch.isfinite(value)
 
