@@ -134,4 +134,4 @@ def test_imprinted_sub_centres_lie_apart_around_their_class_mean():
         mean = nn.functional.normalize(units[labels == label].sum(0), dim=0)
         centres = loss.weight[3 * label : 3 * label + 3]
         assert bool((centres @ mean > 0.98).all())
-        assert float(torch.pdist(centres).min()) > 1e-3
+        assert float(torch.pdist(centres.detach()).min()) > 1e-3

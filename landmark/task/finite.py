@@ -62,19 +62,19 @@ class StopAtNonFinite(pl.Callback):
         self._check_loss(trainer)
         values = [v for v in pl_module.state_dict().values() if isinstance(v, Tensor)]
         whole = [torch.isfinite(value).all() for value in values if value.is_floating_point()]
-        if not bool(torch.stack([flag.cpu() for flag in whole]).all()):
-            self._stop(f"step {trainer.global_step}: weights are NaN or infinite after it")
+        finite = torch.stack([flag.to(pl_module.device) for flag in whole]).all().to(torch.int64)
+        if not int(_least(trainer, finite)):
+            self._stop(trainer, f"step {trainer.global_step}: weights are NaN or infinite after it")
 
     def _check_loss(self, trainer: pl.Trainer) -> None:
         if self._first is None:
             return
-        first = self._first
-        if trainer.world_size > 1:
-            first = trainer.strategy.reduce(first.clone(), reduce_op="min")
-        if (step := int(first)) != _NEVER:
-            self._stop(f"step {step}: the loss is NaN or infinite")
+        if (step := int(_least(trainer, self._first))) != _NEVER:
+            self._stop(trainer, f"step {step}: the loss is NaN or infinite")
 
-    def _stop(self, what: str) -> None:
+    def _stop(self, trainer: pl.Trainer, what: str) -> None:
+        if not trainer.is_global_zero:
+            raise SystemExit(2)  # all processes stop here, and one says why
         if not self._last.is_file():
             raise UserMistake(
                 f"{what}, and no checkpoint was written before; lower optimizer.lr or raise "
@@ -85,3 +85,10 @@ class StopAtNonFinite(pl.Callback):
             f"{what}; the last good checkpoint is {self._last} (step {step}): begin another run "
             f"from it with init={self._last} and a lower optimizer.lr"
         )
+
+
+def _least(trainer: pl.Trainer, value: Tensor) -> Tensor:
+    """The least that a process has: all stop at the same moment, or none."""
+    if trainer.world_size == 1:
+        return value
+    return trainer.strategy.reduce(value.clone(), reduce_op="min")
