@@ -3,6 +3,7 @@
 python train.py model=fishnet loss=arcface
 python train.py data=folder data.root=PHOTOS model=resnet101 weights=timm image=s2
 python train.py experiment=small_collection data.root=PHOTOS
+python train.py loss=arcface 'auxiliary=[supcon]' auxiliary.supcon.weight=0.5 sampler=per_class
 python train.py -m loss=arcface,cosface,adacos model=fishnet,resnet101
 python train.py --help
 """
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @plain_mistakes
 def main(config: DictConfig) -> float | None:
     """Returns the best validation mAP, for sweepers that optimise it."""
-    refuse_lists(HydraConfig.get().overrides.task, chains={"callback"})
+    refuse_lists(HydraConfig.get().overrides.task, chains={"callback", "auxiliary"})
     OmegaConf.resolve(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if folder.is_relative_to(Path.cwd()):
@@ -54,9 +55,11 @@ def train(config: DictConfig, folder: Path) -> float | None:
 
     from landmark.data import LandmarkData
     from landmark.data.bad_images import BadImageList
-    from landmark.loss.build import build_loss
+    from landmark.loss.build import build_auxiliary, build_loss, check_pairs
     from landmark.model.persist import describe_embedder
     from landmark.task.checkpoint_file import WholeCheckpointIO
+    from landmark.task.classes import KeepClasses, refuse_other_classes
+    from landmark.task.finite import StopAtNonFinite
     from landmark.task.quiet import quieten
     from landmark.task.resume import checkpoint_to_resume, clear, is_finished, read_result
     from landmark.task.training import checkpoints, fit, initialise
@@ -92,7 +95,13 @@ def train(config: DictConfig, folder: Path) -> float | None:
         bad_images=BadImageList(folder / "bad_images.csv"),
     )
     data.setup("fit")
-    loss = build_loss(instantiate(config.loss), embedder.embedding_dim, data.class_counts)
+    refuse_other_classes(resume_from, data.classes)
+    of_data = {"embedding_dim": embedder.embedding_dim, "counts": data.class_counts}
+    loss = build_loss(instantiate(config.loss), **of_data)
+    weights, losses = auxiliary_losses(config)
+    auxiliary = build_auxiliary(losses, weights, **of_data)
+    loss_name = HydraConfig.get().runtime.choices["loss"]
+    check_pairs({loss_name: loss, **auxiliary.losses}, config.sampler.get("photos_per_class", 1))
     task = instantiate(config.task)(
         embedder,
         loss,
@@ -105,6 +114,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
         ),
         settings=json.dumps(began_with),
         seed=config.seed,
+        auxiliary=auxiliary,
+        loss_name=loss_name,
     )
     if config.task.freeze_backbone_epochs and config.trainer.strategy == "ddp":
         # A frozen backbone gives no gradients, which DDP must be told.
@@ -114,6 +125,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
         logger=loggers(config, folder, steps_done),
         callbacks=[
             *checkpoints(folder, task.k, config.keep, config.save_every_steps),
+            StopAtNonFinite(folder / "checkpoints" / "last.ckpt"),
+            KeepClasses(data.classes),
             *callbacks(config),
         ],
         plugins=WholeCheckpointIO(),
@@ -139,6 +152,17 @@ def train(config: DictConfig, folder: Path) -> float | None:
         finish_loggers()
 
 
+def auxiliary_losses(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
+    """The weights and the makers of the losses beside the main one, by name."""
+    weights, losses = {}, {}
+    for name, settings in plain(config).get("auxiliary", {}).items():
+        if name == HydraConfig.get().runtime.choices["loss"]:
+            raise UserMistake(f"auxiliary=[{name}]: is the main loss already; choose another")
+        weights[name] = settings.pop("weight")
+        losses[name] = instantiate(settings)
+    return weights, losses
+
+
 def has_several_processes(config: DictConfig) -> bool:
     """Whether Lightning may start more processes than this one."""
     return config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
@@ -154,7 +178,10 @@ def chosen(config: DictConfig) -> dict[str, str]:
     choices = HydraConfig.get().runtime.choices
     shown = ("data", "model", "pooling", "loss", "optimizer", "sampler", "image", "trainer")
     start = config.init or config.weights or "random; weights=timm starts from a pretrained network"
-    return {name: str(choices[name]) for name in shown} | {"weights": start}
+    names = {name: str(choices[name]) for name in shown}
+    for name, settings in plain(config).get("auxiliary", {}).items():
+        names["loss"] += f" + {settings['weight']} {name}"
+    return names | {"weights": start}
 
 
 def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:

@@ -38,7 +38,7 @@ def composed(script, *overrides):
 def node(group, choice):
     """The group's node of the script that uses it."""
     config = composed(OF_SCRIPT.get(group, "train"), f"{group}={choice}")
-    if group in ("rerank", "callback"):
+    if group in ("rerank", "callback", "auxiliary"):
         return config[group][choice]
     return config[group]
 
@@ -61,7 +61,8 @@ def test_a_choice_composes_with_one_target_and_a_comment(group, choice):
     settings = node(group, choice)
     text = (CONF / group / f"{choice}.yaml").read_text()
     assert text.startswith("#")
-    assert text.count("_target_") == (0 if "auto, _self_" in text else 1)
+    of_another = "auto, _self_" in text or "_here_" in text
+    assert text.count("_target_") == (0 if of_another else 1)
     assert "${" not in text
     assert settings["_target_"]
 
@@ -87,10 +88,17 @@ def test_an_unknown_key_is_refused(group):
 
 @pytest.mark.parametrize("choice", choices("loss"))
 def test_losses_do_a_forward_pass(choice):
-    loss = instantiate(node("loss", choice))(embedding_dim=8, num_classes=5)
-    value = loss(torch.randn(4, 8), torch.tensor([0, 4, 2, 1]))
+    from landmark.loss.build import build_loss
+
+    loss = build_loss(instantiate(node("loss", choice)), 8, np.array([3, 1, 4, 1, 5]))
+    value = loss(torch.randn(4, 8), torch.tensor([0, 4, 0, 1]))
     assert value.ndim == 0
     assert torch.isfinite(value)
+
+
+@pytest.mark.parametrize("choice", choices("auxiliary"))
+def test_an_auxiliary_loss_is_the_loss_of_its_name_with_a_weight(choice):
+    assert node("auxiliary", choice) == {**node("loss", choice), "weight": 1.0}
 
 
 @pytest.mark.parametrize("choice", choices("sampler"))

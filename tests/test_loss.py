@@ -7,50 +7,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_loss import (
+    CLASSES,
+    DIM,
+    batch,
+    cosines_of,
+    fresh,
+    naive_cross_entropy,
+    seeds,
+    smoothings,
+)
 
 from landmark.loss import AdaCos, ArcFace, CosFace, Softmax
+from landmark.loss.cross_entropy import LabelOutsideClasses
 from landmark.mistake import UserMistake
-
-DIM, CLASSES = 8, 6
-seeds = st.integers(0, 2**32 - 1)
-smoothings = st.sampled_from([0.0, 0.1, 0.4])
-
-
-def batch(seed: int, size: int = 7, classes: int = CLASSES, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    embeddings = 3 * torch.randn(size, DIM, generator=generator, dtype=dtype)
-    return embeddings, torch.randint(classes, (size,), generator=generator)
-
-
-def fresh(loss: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """The loss in float64 with centres drawn anew; AdaCos keeps its scale in float32."""
-    generator = torch.Generator().manual_seed(seed + 1)
-    for parameter in loss.parameters():
-        drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.data = drawn
-    return loss
-
-
-def cosines_of(embeddings, weight) -> list[list[float]]:
-    rows, centres = embeddings.tolist(), weight.detach().tolist()
-    return [
-        [
-            sum(a * b for a, b in zip(x, w, strict=True)) / (math.hypot(*x) * math.hypot(*w))
-            for w in centres
-        ]
-        for x in rows
-    ]
-
-
-def naive_cross_entropy(logits: list[list[float]], labels: list[int], smoothing: float) -> float:
-    total = 0.0
-    for row, label in zip(logits, labels, strict=True):
-        top = max(row)
-        log_sum = top + math.log(sum(math.exp(z - top) for z in row))
-        for j, z in enumerate(row):
-            share = smoothing / len(row) + (1 - smoothing) * (j == label)
-            total -= share * (z - log_sum)
-    return total / len(labels)
 
 
 def naive_margin_loss(loss, embeddings, labels, on_target) -> float:
@@ -222,7 +192,7 @@ def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
 def test_a_label_that_is_no_class_is_refused(make, label):
     embeddings, labels = batch(1)
     labels[2] = label
-    with pytest.raises(ValueError, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):
+    with pytest.raises(LabelOutsideClasses, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):
         make(DIM, CLASSES)(embeddings, labels)
 
 

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from landmark.loss.margin import MarginLoss
@@ -29,6 +30,9 @@ class AdaCos(MarginLoss):
         num_classes: Number C of classes, at least 3: log(C - 1) must be above 0.
         dynamic: Move the scale while training; else keep the first one.
         label_smoothing: Share of the target spread evenly over all classes.
+        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
+        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
+        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
     Shape:
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
@@ -46,13 +50,24 @@ class AdaCos(MarginLoss):
         dynamic: bool = True,
         *,
         label_smoothing: float = 0.0,
+        class_weights: str | None = None,
+        focal: float = 0.0,
+        class_counts: ArrayLike | None = None,
     ) -> None:
         if num_classes < 3:
             raise UserMistake(
                 f"loss=adacos needs at least 3 landmarks, and there are {num_classes}"
             )
         scale = math.sqrt(2) * math.log(num_classes - 1)
-        super().__init__(embedding_dim, num_classes, scale, label_smoothing=label_smoothing)
+        super().__init__(
+            embedding_dim,
+            num_classes,
+            scale,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            focal=focal,
+            class_counts=class_counts,
+        )
         del self.scale
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         self.dynamic = dynamic

@@ -1,12 +1,11 @@
 """ArcFace: an additive margin on the angle (Deng et al. 2019, arXiv 1801.07698)."""
 
-import math
-
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.loss.angle import check_margin, plus_angle, widened
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class ArcFace(MarginLoss):
@@ -26,6 +25,9 @@ class ArcFace(MarginLoss):
         scale: Factor s on the cosines.
         easy_margin: Put the margin only on targets nearer than a right angle.
         label_smoothing: Share of the target spread evenly over all classes.
+        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
+        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
+        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
     Shape:
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
@@ -43,20 +45,26 @@ class ArcFace(MarginLoss):
         easy_margin: bool = False,
         *,
         label_smoothing: float = 0.0,
+        class_weights: str | None = None,
+        focal: float = 0.0,
+        class_counts: ArrayLike | None = None,
     ) -> None:
-        super().__init__(embedding_dim, num_classes, scale, label_smoothing=label_smoothing)
-        if not 0 <= margin <= math.pi:
-            raise UserMistake(f"loss.margin={margin} must be an angle from 0 to pi")
+        super().__init__(
+            embedding_dim,
+            num_classes,
+            scale,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            focal=focal,
+            class_counts=class_counts,
+        )
+        check_margin(margin)
         self.margin = margin
         self.easy_margin = easy_margin
 
     def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
         """cos(theta + margin) of the target's cosine, continued where it would rise again."""
         del labels, lengths
-        # Rounding can take a cosine past 1, and the root has no slope at 0: both stay above eps.
-        sine = (1 - cosine.square()).clamp(min=torch.finfo(cosine.dtype).eps).sqrt()
-        widened = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         if self.easy_margin:
-            return torch.where(cosine > 0, widened, cosine)
-        turned = cosine < -math.cos(self.margin)  # theta > pi - margin
-        return torch.where(turned, cosine - self.margin * math.sin(self.margin), widened)
+            return torch.where(cosine > 0, widened(cosine, self.margin), cosine)
+        return plus_angle(cosine, self.margin)

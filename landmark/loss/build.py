@@ -1,10 +1,13 @@
 """A loss made for the data that it is trained on."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from torch import nn
+
+from landmark.loss.auxiliary import AuxiliaryLosses
+from landmark.mistake import UserMistake
 
 
 def build_loss(make: Callable[..., nn.Module], embedding_dim: int, counts: np.ndarray) -> nn.Module:
@@ -19,3 +22,33 @@ def build_loss(make: Callable[..., nn.Module], embedding_dim: int, counts: np.nd
     asked = inspect.signature(make).parameters
     known = {"class_counts": counts} if "class_counts" in asked else {}
     return make(embedding_dim=embedding_dim, num_classes=len(counts), **known)
+
+
+def build_auxiliary(
+    makes: Mapping[str, Callable[..., nn.Module]],
+    weights: Mapping[str, float],
+    embedding_dim: int,
+    counts: np.ndarray,
+) -> AuxiliaryLosses:
+    """Makes the losses beside the main one, as `build_loss` does, each with its weight."""
+    losses = {name: build_loss(make, embedding_dim, counts) for name, make in makes.items()}
+    return AuxiliaryLosses(losses, weights)
+
+
+def check_pairs(losses: Mapping[str, nn.Module], photos_per_class: int) -> None:
+    """Refuses, before a long run, a sampler whose batches leave a pair loss nothing to compare.
+
+    Args:
+        losses: by the names that were chosen.
+        photos_per_class: photos of each landmark that the sampler puts into a batch; 1: it promises
+            no more.
+
+    Raises:
+        UserMistake: names the loss.
+    """
+    for name, loss in losses.items():
+        if photos_per_class < 2 and getattr(loss, "needs_pairs", False):
+            raise UserMistake(
+                f"loss {name}: compares photos of one landmark within a batch; choose "
+                "sampler=per_class with sampler.photos_per_class=2 or more"
+            )

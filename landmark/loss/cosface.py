@@ -1,5 +1,6 @@
 """CosFace: an additive margin on the cosine (Wang et al. 2018, arXiv 1801.09414)."""
 
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from landmark.loss.margin import MarginLoss
@@ -17,6 +18,9 @@ class CosFace(MarginLoss):
         margin: Taken off the target's cosine; 0 or more.
         scale: Factor s on the cosines.
         label_smoothing: Share of the target spread evenly over all classes.
+        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
+        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
+        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
     Shape:
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
@@ -33,8 +37,19 @@ class CosFace(MarginLoss):
         scale: float = 30.0,
         *,
         label_smoothing: float = 0.0,
+        class_weights: str | None = None,
+        focal: float = 0.0,
+        class_counts: ArrayLike | None = None,
     ) -> None:
-        super().__init__(embedding_dim, num_classes, scale, label_smoothing=label_smoothing)
+        super().__init__(
+            embedding_dim,
+            num_classes,
+            scale,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            focal=focal,
+            class_counts=class_counts,
+        )
         if margin < 0:
             raise UserMistake(f"loss.margin={margin} must be 0 or more")
         self.margin = margin

@@ -4,8 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from landmark.mistake import UserMistake
+
 # F.cross_entropy passes over targets equal to `ignore_index`, -100 by default; no label is this.
 _NO_LABEL = torch.iinfo(torch.int64).min
+
+
+class LabelOutsideClasses(UserMistake, ValueError):
+    """A label that is none of the classes which a loss was made for."""
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
@@ -19,20 +25,20 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         num_classes: Number of classes.
 
     Raises:
-        ValueError: A label on the CPU is out of range.
+        LabelOutsideClasses: A label on the CPU is out of range.
     """
     if labels.device.type != "cpu" or torch.compiler.is_compiling() or labels.numel() == 0:
         return
     low, high = (int(end) for end in labels.aminmax())
     if low < 0 or high >= num_classes:
-        raise ValueError(
+        raise LabelOutsideClasses(
             f"labels run from {low} to {high}, but the loss has the {num_classes} classes "
-            f"0 to {num_classes - 1}"
+            f"0 to {num_classes - 1}: make it for as many classes as the data has"
         )
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy in which every label counts.
+    """Cross entropy of each photo, in which every label counts.
 
     Args:
         logits: (B, C), float32 or wider.
@@ -41,10 +47,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
             arXiv 1512.00567, section 7).
 
     Returns:
-        Scalar.
+        (B,).
     """
     return functional.cross_entropy(
-        logits, labels, ignore_index=_NO_LABEL, label_smoothing=label_smoothing
+        logits,
+        labels,
+        ignore_index=_NO_LABEL,
+        label_smoothing=label_smoothing,
+        reduction="none",
     )
 
 

@@ -1,10 +1,12 @@
 """What the cosine losses share: class centres, cosines, and a margin on the target alone."""
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
 from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
+from landmark.loss.weighting import PhotoWeighting
 from landmark.mistake import UserMistake
 
 
@@ -24,6 +26,9 @@ class MarginLoss(nn.Module):
         scale: Factor on the cosines.
         sub_centres: Centres K a class; a photo's cosine to a class is that to the nearest of them.
         label_smoothing: Share of the target spread evenly over all classes.
+        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
+        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
+        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
     Shape:
         embeddings (B, D), of any length; labels (B,) int64; result a scalar, the mean over B.
@@ -42,6 +47,9 @@ class MarginLoss(nn.Module):
         *,
         sub_centres: int = 1,
         label_smoothing: float = 0.0,
+        class_weights: str | None = None,
+        focal: float = 0.0,
+        class_counts: ArrayLike | None = None,
     ) -> None:
         super().__init__()
         if scale <= 0:
@@ -54,6 +62,7 @@ class MarginLoss(nn.Module):
         self.sub_centres = sub_centres
         self.scale: float | Tensor = scale
         self.label_smoothing = label_smoothing
+        self.weighting = PhotoWeighting(num_classes, class_weights, focal, class_counts)
         self.weight = nn.Parameter(torch.empty(num_classes * sub_centres, embedding_dim))
         nn.init.xavier_uniform_(self.weight)
 
@@ -97,18 +106,23 @@ class MarginLoss(nn.Module):
         del cosines, labels
         return self.scale
 
+    def per_photo(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Each photo's cross entropy (B,): embeddings (B, D) in float32 or wider, labels (B,)."""
+        embeddings, weight = full_precision(embeddings, self.weight)
+        cosines = functional.normalize(embeddings) @ functional.normalize(weight).T
+        if self.sub_centres > 1:
+            cosines = cosines.view(len(labels), self.num_classes, -1).amax(2)  # (B, C)
+        scale = self.logit_scale(cosines, labels)
+        lengths, column = embeddings.norm(dim=1), labels[:, None]
+        target = self.with_margin(cosines.gather(1, column)[:, 0], labels, lengths)[:, None]
+        logits = self.of_others(cosines, target).scatter(1, column, target)
+        return cross_entropy(scale * logits, labels, self.label_smoothing)
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch: embeddings (B, D), labels (B,), result a scalar."""
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings, weight = full_precision(embeddings, self.weight)
-            cosines = functional.normalize(embeddings) @ functional.normalize(weight).T
-            if self.sub_centres > 1:
-                cosines = cosines.view(len(labels), self.num_classes, -1).amax(2)  # (B, C)
-            scale = self.logit_scale(cosines, labels)
-            lengths, column = embeddings.norm(dim=1), labels[:, None]
-            target = self.with_margin(cosines.gather(1, column)[:, 0], labels, lengths)[:, None]
-            logits = self.of_others(cosines, target).scatter(1, column, target)
-            loss = cross_entropy(scale * logits, labels, self.label_smoothing)
-            penalty = self.penalty(lengths)
+            (embeddings,) = full_precision(embeddings)
+            loss = self.weighting(self.per_photo(embeddings, labels), labels)
+            penalty = self.penalty(embeddings.norm(dim=1))
             return loss if penalty is None else loss + penalty.mean()

@@ -12,11 +12,14 @@ from landmark.mistake import UserMistake
 def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     """Sets each class centre to the mean of its photos' unit-length embeddings, unit length again.
 
+    Where a class has several centres, all begin near that mean, each moved at random (always alike)
+    by about a tenth of its length: at one and the same place they would never part.
+
     Under DDP each process brings its share of the photos; all end with the same centres.
 
     Args:
         embedder: images → embeddings (B, D).
-        loss: has the centres as `weight` (C, D).
+        loss: has the centres as `weight` (C, D), or (C · K, D) where it has `sub_centres` K.
         batches: images (B, 3, h, w), labels (B,), rows (B,), negative where the image only stands
             for a skipped photo; this process's share.
 
@@ -31,7 +34,9 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
         raise UserMistake("task.imprint: this loss has no class centres; use imprint=false")
     was_training = embedder.training
     embedder.eval()
-    total = torch.zeros_like(weight, dtype=torch.float32)
+    centres_a_class = getattr(loss, "sub_centres", 1)
+    classes = len(weight) // centres_a_class
+    total = torch.zeros(classes, weight.shape[1], dtype=torch.float32, device=weight.device)
     for images, labels, rows in batches:
         embeddings = embedder(images.to(weight.device)).float()
         unit = torch.nn.functional.normalize(embeddings, dim=1)[rows >= 0]
@@ -40,5 +45,16 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
         torch.distributed.all_reduce(total)
     if not bool((total.norm(dim=1) > 0).all()):
         raise UserMistake("task.imprint: a landmark has no photo to take its centre from")
-    weight.copy_(torch.nn.functional.normalize(total, dim=1))
+    centres = torch.nn.functional.normalize(total, dim=1)
+    if centres_a_class > 1:
+        centres = _spread(centres, centres_a_class)
+    weight.copy_(centres)
     embedder.train(was_training)
+
+
+def _spread(centres: Tensor, times: int) -> Tensor:
+    """Each of the centres (C, D) `times` times with a little noise, of unit length: (C · K, D)."""
+    several = centres.repeat_interleave(times, dim=0)
+    noise = torch.randn(several.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.nn.functional.normalize(noise, dim=1).to(several.device)
+    return torch.nn.functional.normalize(several + 0.1 * noise, dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from landmark.loss.auxiliary import AuxiliaryLosses
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder, pool
 from landmark.task.blending import check_share
@@ -48,6 +49,8 @@ class RetrievalTask(pl.LightningModule):
         trained_share: the backbone of the embedder that is written is this share of the trained
             weights and the rest of those at the start, see `landmark.task.blending`.
         k: results a query in the validation's mAP.
+        auxiliary: losses added to `loss`, each times its weight; none: `loss` alone.
+        loss_name: what `loss` is called where each part is logged.
 
     Attributes:
         found: rows of the queries (Q,) in their table and of the gallery photos found for each
@@ -75,6 +78,8 @@ class RetrievalTask(pl.LightningModule):
         compile: bool = False,
         trained_share: float = 1.0,
         k: int = 100,
+        auxiliary: AuxiliaryLosses | None = None,
+        loss_name: str = "main",
     ) -> None:
         super().__init__()
         check_share(trained_share)
@@ -82,6 +87,8 @@ class RetrievalTask(pl.LightningModule):
             raise UserMistake("task.freeze_backbone_epochs and task.freeze_stages are 0 or more")
         self.embedder = embedder
         self.loss = loss
+        self.auxiliary = auxiliary or AuxiliaryLosses({}, {})
+        self.loss_name = loss_name
         self.embedder_description = embedder_description
         self.settings = settings
         self.seed = seed
@@ -112,7 +119,7 @@ class RetrievalTask(pl.LightningModule):
         parts: dict[str, list[nn.Module]] = {
             "backbone": [self.embedder.backbone],
             "neck": [self.embedder.pooling, self.embedder.neck],
-            "head": [self.loss],
+            "head": [self.loss, self.auxiliary],
         }
         optimizer = self._make_optimizer(
             parameter_groups(parts, self._learning_rates, self._decay_norms)
@@ -149,7 +156,13 @@ class RetrievalTask(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
         """The loss of one batch: images (B, 3, h, w), labels (B,), rows (B,)."""
         images, labels, _rows = batch
-        loss = self.loss(self._embed(images), labels)
+        embeddings = self._embed(images)
+        main, others = self.loss(embeddings, labels), self.auxiliary(embeddings, labels)
+        loss = self.auxiliary.total(main, others)
+        if others:
+            parts = {self.loss_name: main, **others}
+            named = {f"train/{name}": part for name, part in parts.items()}
+            self.log_dict(named, batch_size=len(images))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
