@@ -32,7 +32,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy in which every label counts.
+    """Cross entropy of each photo, in which every label counts.
 
     Args:
         logits: (B, C), float32 or wider.
@@ -41,10 +41,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
             arXiv 1512.00567, section 7).
 
     Returns:
-        Scalar.
+        (B,).
     """
     return functional.cross_entropy(
-        logits, labels, ignore_index=_NO_LABEL, label_smoothing=label_smoothing
+        logits,
+        labels,
+        ignore_index=_NO_LABEL,
+        reduction="none",
+        label_smoothing=label_smoothing,
     )
 
 

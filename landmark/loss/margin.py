@@ -97,18 +97,33 @@ class MarginLoss(nn.Module):
         del cosines, labels
         return self.scale
 
+    def photo_losses(self, embeddings: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """The cross entropy of each photo, from its cosines to all classes at once.
+
+        Args:
+            embeddings: (B, D), float32 or wider.
+            lengths: Of the embeddings, (B,).
+            labels: (B,).
+
+        Returns:
+            (B,).
+        """
+        embeddings, weight = full_precision(embeddings, self.weight)
+        cosines = functional.normalize(embeddings) @ functional.normalize(weight).T
+        if self.sub_centres > 1:
+            cosines = cosines.view(len(labels), self.num_classes, -1).amax(2)  # (B, C)
+        scale = self.logit_scale(cosines, labels)
+        column = labels[:, None]
+        target = self.with_margin(cosines.gather(1, column)[:, 0], labels, lengths)[:, None]
+        logits = self.of_others(cosines, target).scatter(1, column, target)
+        return cross_entropy(scale * logits, labels, self.label_smoothing)
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch: embeddings (B, D), labels (B,), result a scalar."""
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings, weight = full_precision(embeddings, self.weight)
-            cosines = functional.normalize(embeddings) @ functional.normalize(weight).T
-            if self.sub_centres > 1:
-                cosines = cosines.view(len(labels), self.num_classes, -1).amax(2)  # (B, C)
-            scale = self.logit_scale(cosines, labels)
-            lengths, column = embeddings.norm(dim=1), labels[:, None]
-            target = self.with_margin(cosines.gather(1, column)[:, 0], labels, lengths)[:, None]
-            logits = self.of_others(cosines, target).scatter(1, column, target)
-            loss = cross_entropy(scale * logits, labels, self.label_smoothing)
+            (embeddings,) = full_precision(embeddings)
+            lengths = embeddings.norm(dim=1)
+            losses = self.photo_losses(embeddings, lengths, labels)
             penalty = self.penalty(lengths)
-            return loss if penalty is None else loss + penalty.mean()
+            return (losses if penalty is None else losses + penalty).mean()

@@ -44,4 +44,4 @@ class Softmax(nn.Module):
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             logits = functional.linear(*full_precision(embeddings, self.weight, self.bias))
-            return cross_entropy(logits, labels, self.label_smoothing)
+            return cross_entropy(logits, labels, self.label_smoothing).mean()
