@@ -1,11 +1,22 @@
 """What the cosine losses share: class centres, cosines, and a margin on the target alone."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
 from landmark.mistake import UserMistake
+
+
+class PhotoLosses(Protocol):
+    """Another way to compute the cross entropies of a batch: what landmark.head gives."""
+
+    def photo_losses(
+        self, loss: "MarginLoss", embeddings: Tensor, lengths: Tensor, labels: Tensor
+    ) -> Tensor:
+        """As `MarginLoss.photo_losses`."""
 
 
 class MarginLoss(nn.Module):
@@ -56,6 +67,18 @@ class MarginLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.weight = nn.Parameter(torch.empty(num_classes * sub_centres, embedding_dim))
         nn.init.xavier_uniform_(self.weight)
+        self.head: PhotoLosses | None = None
+
+    @property
+    def needs_all_cosines(self) -> bool:
+        """Whether the loss has to see all cosines of a batch at once, as no head does."""
+        names = ("forward", "photo_losses", "logit_scale")
+        return any(getattr(type(self), name) is not getattr(MarginLoss, name) for name in names)
+
+    @property
+    def others_stay(self) -> bool:
+        """Whether the cosines to other classes enter the softmax as they are."""
+        return type(self).of_others is MarginLoss.of_others
 
     def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
         """The cosine to an embedding's own class after the margin; here unchanged.
@@ -124,6 +147,9 @@ class MarginLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             (embeddings,) = full_precision(embeddings)
             lengths = embeddings.norm(dim=1)
-            losses = self.photo_losses(embeddings, lengths, labels)
+            if self.head is None:
+                losses = self.photo_losses(embeddings, lengths, labels)
+            else:
+                losses = self.head.photo_losses(self, embeddings, lengths, labels)
             penalty = self.penalty(lengths)
             return (losses if penalty is None else losses + penalty).mean()
