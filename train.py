@@ -92,7 +92,12 @@ def train(config: DictConfig, folder: Path) -> float | None:
         bad_images=BadImageList(folder / "bad_images.csv"),
     )
     data.setup("fit")
-    loss = build_loss(instantiate(config.loss), embedder.embedding_dim, data.class_counts)
+    loss = build_loss(
+        instantiate(config.loss),
+        embedder.embedding_dim,
+        data.class_counts,
+        instantiate(config.head),
+    )
     task = instantiate(config.task)(
         embedder,
         loss,
@@ -152,7 +157,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def chosen(config: DictConfig) -> dict[str, str]:
     """The names of the choices, for the summary."""
     choices = HydraConfig.get().runtime.choices
-    shown = ("data", "model", "pooling", "loss", "optimizer", "sampler", "image", "trainer")
+    shown = ("data", "model", "pooling", "loss", "head", "optimizer", "sampler", "image", "trainer")
     start = config.init or config.weights or "random; weights=timm starts from a pretrained network"
     return {name: str(choices[name]) for name in shown} | {"weights": start}
 

@@ -1,12 +1,13 @@
-"""ArcFace forward and backward over many classes: our heads, pytorch-metric-learning, plain PyTorch.
+"""ArcFace, forward and backward, over many classes: our heads and pytorch-metric-learning's.
 
     python benchmarks/heads.py
     python benchmarks/heads.py --classes 203094 --rounds 5
 
-Each way runs in a process of its own, in turns, as often as there are rounds. Printed are the
-fastest step (forward and backward, gradients dropped before it) and its ratio to both others; the
-peak resident memory of the whole process; and the memory of activations: what the step needs at its
-peak beyond what was there before it, less the dense gradient of the centres where there is one.
+Beside them runs what most would write: normalise, linear, cross entropy. Each way has a process of
+its own, in turns, as often as there are rounds. Printed are the fastest step (forward and backward,
+gradients dropped before it) and its ratio to both others; the peak resident memory of the whole
+process; and the memory of activations: what the step needs at its peak beyond what was there before
+it, less the dense gradient of the centres where there is one.
 """
 
 import argparse

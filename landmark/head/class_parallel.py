@@ -36,7 +36,7 @@ class ClassParallel(Head):
 
     choice: ClassVar[str] = "class_parallel"
 
-    def __init__(self, ratio: float = 1.0, block: int = 8192) -> None:
+    def __init__(self, ratio: float = 1.0, block: int = 4096) -> None:
         check_ratio(ratio)
         check_block(self.choice, block)
         self.ratio = ratio

@@ -26,7 +26,7 @@ class Fused(Head):
 
     choice: ClassVar[str] = "fused"
 
-    def __init__(self, block: int = 8192) -> None:
+    def __init__(self, block: int = 4096) -> None:
         check_block(self.choice, block)
         self.block = block
 

@@ -36,7 +36,7 @@ class Sampled(Head):
 
     choice: ClassVar[str] = "sampled"
 
-    def __init__(self, ratio: float = 0.1, block: int = 8192) -> None:
+    def __init__(self, ratio: float = 0.1, block: int = 4096) -> None:
         check_ratio(ratio)
         check_block(self.choice, block)
         self.ratio = ratio

@@ -5,6 +5,8 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from landmark.head.head import Head
+from landmark.loss.margin import MarginLoss
 from landmark.mistake import UserMistake
 
 
@@ -12,11 +14,12 @@ from landmark.mistake import UserMistake
 def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     """Sets each class centre to the mean of its photos' unit-length embeddings, unit length again.
 
-    Under DDP each process brings its share of the photos; all end with the same centres.
+    Under DDP each process brings its share of the photos; all end with the same centres, or with
+    those that a class-parallel head gave them.
 
     Args:
         embedder: images → embeddings (B, D).
-        loss: has the centres as `weight` (C, D).
+        loss: has the centres as `weight` (C, D), or this process's share of them.
         batches: images (B, 3, h, w), labels (B,), rows (B,), negative where the image only stands
             for a skipped photo; this process's share.
 
@@ -29,9 +32,12 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     weight = getattr(loss, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise UserMistake("task.imprint: this loss has no class centres; use imprint=false")
+    classes = getattr(loss, "num_classes", len(weight))
+    if getattr(loss, "sub_centres", 1) > 1:
+        raise UserMistake("task.imprint: this loss has several centres a class; use imprint=false")
     was_training = embedder.training
     embedder.eval()
-    total = torch.zeros_like(weight, dtype=torch.float32)
+    total = weight.new_zeros(classes, weight.shape[1], dtype=torch.float32)
     for images, labels, rows in batches:
         embeddings = embedder(images.to(weight.device)).float()
         unit = torch.nn.functional.normalize(embeddings, dim=1)[rows >= 0]
@@ -40,5 +46,7 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
         torch.distributed.all_reduce(total)
     if not bool((total.norm(dim=1) > 0).all()):
         raise UserMistake("task.imprint: a landmark has no photo to take its centre from")
+    if isinstance(loss, MarginLoss) and isinstance(loss.head, Head):
+        total = loss.head.share(loss, total)
     weight.copy_(torch.nn.functional.normalize(total, dim=1))
     embedder.train(was_training)
