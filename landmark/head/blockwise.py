@@ -31,12 +31,11 @@ class Classes:
     chosen: Tensor | None
     block: int
 
-    @property
-    def count(self) -> int:
-        """Classes that this process looks at."""
-        if self.chosen is not None:
-            return len(self.chosen)
-        return len(self.loss.weight) // self.loss.sub_centres
+    def of_all_processes(self) -> int:
+        """Number of classes in the softmax."""
+        if self.chosen is None:
+            return self.loss.num_classes
+        return int(self.group.total(self.chosen.new_tensor(len(self.chosen))))
 
     def columns(self, labels: Tensor) -> Tensor:
         """Place of each label among this process's classes, -1 where it is none of them."""
@@ -105,7 +104,7 @@ class _Blockwise(torch.autograd.Function):
         losses = log_sum - (1 - loss.label_smoothing) * logit
         share = 0.0
         if loss.label_smoothing:
-            share = loss.label_smoothing / int(group.total(labels.new_tensor(classes.count)))
+            share = loss.label_smoothing / classes.of_all_processes()
             losses = losses - share * (group.mine(group.total(logits_sum)) + logit)
 
         ctx.classes, ctx.rows, ctx.own, ctx.share = classes, rows, own, share

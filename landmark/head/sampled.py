@@ -19,9 +19,10 @@ class Sampled(Head):
     """Partial FC: the softmax runs over the batch's own classes and some drawn at random.
 
     Each training step takes ⌈ratio · C⌉ classes, or the batch's own where these are more; in
-    evaluation it takes all. The gradient of the centres is sparse: rows not drawn have none, and
-    the run's optimizer leaves them as they are, momentum and weight decay too (`RowStep`). In a
-    loop of one's own, `follow` tells the head of the optimizer.
+    evaluation it takes all. Label smoothing spreads over those that take part. The gradient of the
+    centres is sparse: rows not drawn have none, and the run's optimizer leaves them as they are,
+    momentum and weight decay too (`RowStep`). In a loop of one's own, `follow` tells the head of
+    the optimizer.
 
     Args:
         ratio: share r of the classes, in (0, 1].
