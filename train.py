@@ -97,7 +97,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
     data.setup("fit")
     refuse_other_classes(resume_from, data.classes)
     of_data = {"embedding_dim": embedder.embedding_dim, "counts": data.class_counts}
-    loss = build_loss(instantiate(config.loss), **of_data)
+    loss = build_loss(instantiate(config.loss), **of_data, head=instantiate(config.head))
     weights, losses = auxiliary_losses(config)
     auxiliary = build_auxiliary(losses, weights, **of_data)
     loss_name = HydraConfig.get().runtime.choices["loss"]
@@ -176,7 +176,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def chosen(config: DictConfig) -> dict[str, str]:
     """The names of the choices, for the summary."""
     choices = HydraConfig.get().runtime.choices
-    shown = ("data", "model", "pooling", "loss", "optimizer", "sampler", "image", "trainer")
+    shown = ("data", "model", "pooling", "loss", "head", "optimizer", "sampler", "image", "trainer")
     start = config.init or config.weights or "random; weights=timm starts from a pretrained network"
     names = {name: str(choices[name]) for name in shown}
     for name, settings in plain(config).get("auxiliary", {}).items():

@@ -22,8 +22,8 @@ ADDED = {
     "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
     "schedule": {"optimizer", "total_steps"},
 }
-OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "schedule", "extract")
-OWN_GROUPS += ("search", "rerank")
+OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
+OWN_GROUPS += ("extract", "search", "rerank")
 
 
 def choices(group):
@@ -80,7 +80,9 @@ def test_a_choice_holds_the_constructors_keys_and_defaults(group, choice):
     assert keys == set(parameters) - ADDED.get(group, set())
 
 
-@pytest.mark.parametrize("group", ["loss", "pooling", "image", "optimizer", "trainer", "sampler"])
+@pytest.mark.parametrize(
+    "group", ["loss", "head", "pooling", "image", "optimizer", "trainer", "sampler"]
+)
 def test_an_unknown_key_is_refused(group):
     with pytest.raises(ConfigCompositionException):
         composed("train", f"{group}.no_such_key=1")
@@ -99,6 +101,14 @@ def test_losses_do_a_forward_pass(choice):
 @pytest.mark.parametrize("choice", choices("auxiliary"))
 def test_an_auxiliary_loss_is_the_loss_of_its_name_with_a_weight(choice):
     assert node("auxiliary", choice) == {**node("loss", choice), "weight": 1.0}
+
+
+@pytest.mark.parametrize("choice", choices("head"))
+def test_heads_serve_a_loss(choice):
+    loss = instantiate(node("loss", "arcface"))(embedding_dim=8, num_classes=5)
+    instantiate(node("head", choice)).serve(loss)
+    value = loss(torch.randn(4, 8), torch.tensor([0, 4, 2, 1]))
+    assert torch.isfinite(value)
 
 
 @pytest.mark.parametrize("choice", choices("sampler"))

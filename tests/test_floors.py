@@ -17,6 +17,7 @@ FLOORS = {
     "loss": 1,
     "verify": 1,
     "data": 2,
+    "head": 2,
     "task": 3,
     "extract": 3,
     "search": 3,
@@ -36,7 +37,8 @@ ONLY = {
     "model": set(),
     "pooling": set(),
     "loss": set(),
-    "task": {"model", "pooling", "loss", "metric", "data"},
+    "head": {"loss"},
+    "task": {"model", "pooling", "loss", "head", "metric", "data"},
     "extract": {"model", "pooling", "data", "artifact", "image"},
     "search": {"artifact"},
 }

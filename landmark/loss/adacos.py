@@ -72,6 +72,11 @@ class AdaCos(MarginLoss):
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         self.dynamic = dynamic
 
+    @property
+    def needs_all_cosines(self) -> bool:
+        """The scale is moved by all cosines of a batch."""
+        return self.dynamic
+
     def logit_scale(self, cosines: Tensor, labels: Tensor) -> Tensor:
         """The scale, moved first by this batch's cosines (B, C) while training."""
         if self.dynamic and self.training:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -10,7 +11,19 @@ from landmark.loss.auxiliary import AuxiliaryLosses
 from landmark.mistake import UserMistake
 
 
-def build_loss(make: Callable[..., nn.Module], embedding_dim: int, counts: np.ndarray) -> nn.Module:
+class Serving(Protocol):
+    """A head, of landmark.head."""
+
+    def serve(self, loss: nn.Module) -> None:
+        """Takes over from the margin loss that `loss` is or holds."""
+
+
+def build_loss(
+    make: Callable[..., nn.Module],
+    embedding_dim: int,
+    counts: np.ndarray,
+    head: Serving | None = None,
+) -> nn.Module:
     """Makes a loss for so many classes.
 
     Args:
@@ -18,10 +31,17 @@ def build_loss(make: Callable[..., nn.Module], embedding_dim: int, counts: np.nd
             is given `embedding_dim` and `num_classes`, and `class_counts` where it asks for them.
         embedding_dim: Length D of an embedding.
         counts: Train photos of each class, (C,).
+        head: How the softmax over the classes is computed; None: all cosines at once.
+
+    Raises:
+        UserMistake: The head cannot serve this loss.
     """
     asked = inspect.signature(make).parameters
     known = {"class_counts": counts} if "class_counts" in asked else {}
-    return make(embedding_dim=embedding_dim, num_classes=len(counts), **known)
+    loss = make(embedding_dim=embedding_dim, num_classes=len(counts), **known)
+    if head is not None:
+        head.serve(loss)
+    return loss
 
 
 def build_auxiliary(

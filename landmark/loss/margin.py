@@ -1,5 +1,8 @@
 """What the cosine losses share: class centres, cosines, and a margin on the target alone."""
 
+from functools import partial
+from typing import Protocol
+
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -8,6 +11,15 @@ from torch.nn import functional
 from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
 from landmark.loss.weighting import PhotoWeighting
 from landmark.mistake import UserMistake
+
+
+class PhotoLosses(Protocol):
+    """Another way to compute the cross entropies of a batch: what landmark.head gives."""
+
+    def photo_losses(
+        self, loss: "MarginLoss", embeddings: Tensor, lengths: Tensor, labels: Tensor
+    ) -> Tensor:
+        """As `MarginLoss.photo_losses`."""
 
 
 class MarginLoss(nn.Module):
@@ -65,6 +77,18 @@ class MarginLoss(nn.Module):
         self.weighting = PhotoWeighting(num_classes, class_weights, focal, class_counts)
         self.weight = nn.Parameter(torch.empty(num_classes * sub_centres, embedding_dim))
         nn.init.xavier_uniform_(self.weight)
+        self.head: PhotoLosses | None = None
+
+    @property
+    def needs_all_cosines(self) -> bool:
+        """Whether the loss has to see all cosines of a batch at once, as no head does."""
+        names = ("forward", "photo_losses", "logit_scale")
+        return any(getattr(type(self), name) is not getattr(MarginLoss, name) for name in names)
+
+    @property
+    def others_stay(self) -> bool:
+        """Whether the cosines to other classes enter the softmax as they are."""
+        return type(self).of_others is MarginLoss.of_others
 
     def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
         """The cosine to an embedding's own class after the margin; here unchanged.
@@ -106,14 +130,23 @@ class MarginLoss(nn.Module):
         del cosines, labels
         return self.scale
 
-    def per_photo(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Each photo's cross entropy (B,): embeddings (B, D) in float32 or wider, labels (B,)."""
+    def photo_losses(self, embeddings: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """The cross entropy of each photo, from its cosines to all classes at once.
+
+        Args:
+            embeddings: (B, D), float32 or wider.
+            lengths: Of the embeddings, (B,).
+            labels: (B,).
+
+        Returns:
+            (B,).
+        """
         embeddings, weight = full_precision(embeddings, self.weight)
         cosines = functional.normalize(embeddings) @ functional.normalize(weight).T
         if self.sub_centres > 1:
             cosines = cosines.view(len(labels), self.num_classes, -1).amax(2)  # (B, C)
         scale = self.logit_scale(cosines, labels)
-        lengths, column = embeddings.norm(dim=1), labels[:, None]
+        column = labels[:, None]
         target = self.with_margin(cosines.gather(1, column)[:, 0], labels, lengths)[:, None]
         logits = self.of_others(cosines, target).scatter(1, column, target)
         return cross_entropy(scale * logits, labels, self.label_smoothing)
@@ -123,6 +156,10 @@ class MarginLoss(nn.Module):
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             (embeddings,) = full_precision(embeddings)
-            loss = self.weighting(self.per_photo(embeddings, labels), labels)
-            penalty = self.penalty(embeddings.norm(dim=1))
+            lengths = embeddings.norm(dim=1)
+            compute = self.photo_losses
+            if self.head is not None:
+                compute = partial(self.head.photo_losses, self)
+            loss = self.weighting(compute(embeddings, lengths, labels), labels)
+            penalty = self.penalty(lengths)
             return loss if penalty is None else loss + penalty.mean()

@@ -5,6 +5,8 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from landmark.head.head import Head
+from landmark.loss.margin import MarginLoss
 from landmark.mistake import UserMistake
 
 
@@ -15,11 +17,13 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     Where a class has several centres, all begin near that mean, each moved at random (always alike)
     by about a tenth of its length: at one and the same place they would never part.
 
-    Under DDP each process brings its share of the photos; all end with the same centres.
+    Under DDP each process brings its share of the photos; all end with the same centres, or with
+    those that a class-parallel head gave them.
 
     Args:
         embedder: images → embeddings (B, D).
-        loss: has the centres as `weight` (C, D), or (C · K, D) where it has `sub_centres` K.
+        loss: has the centres as `weight` (C, D), or (C · K, D) where it has `sub_centres` K; or this
+            process's share of them.
         batches: images (B, 3, h, w), labels (B,), rows (B,), negative where the image only stands
             for a skipped photo; this process's share.
 
@@ -32,11 +36,11 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     weight = getattr(loss, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise UserMistake("task.imprint: this loss has no class centres; use imprint=false")
+    classes = getattr(loss, "num_classes", len(weight))
+    centres_a_class = getattr(loss, "sub_centres", 1)
     was_training = embedder.training
     embedder.eval()
-    centres_a_class = getattr(loss, "sub_centres", 1)
-    classes = len(weight) // centres_a_class
-    total = torch.zeros(classes, weight.shape[1], dtype=torch.float32, device=weight.device)
+    total = weight.new_zeros(classes, weight.shape[1], dtype=torch.float32)
     for images, labels, rows in batches:
         embeddings = embedder(images.to(weight.device)).float()
         unit = torch.nn.functional.normalize(embeddings, dim=1)[rows >= 0]
@@ -48,6 +52,8 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     centres = torch.nn.functional.normalize(total, dim=1)
     if centres_a_class > 1:
         centres = _spread(centres, centres_a_class)
+    if isinstance(loss, MarginLoss) and isinstance(loss.head, Head):
+        centres = loss.head.share(loss, centres)
     weight.copy_(centres)
     embedder.train(was_training)
 

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from landmark.loss.auxiliary import AuxiliaryLosses
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder, pool
+from landmark.task import heads
 from landmark.task.blending import check_share
 from landmark.task.freezing import freeze_first_stages
 from landmark.task.imprinting import imprint
@@ -114,21 +115,40 @@ class RetrievalTask(pl.LightningModule):
         """Whether the backbone is held still in the present epoch."""
         return self.current_epoch < self.freeze_backbone_epochs
 
+    def configure_model(self) -> None:
+        """Shares the class centres out among the processes, where the head does so."""
+        heads.place(self)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One group of parameters a part, and a schedule advanced each optimizer step."""
-        parts: dict[str, list[nn.Module]] = {
-            "backbone": [self.embedder.backbone],
-            "neck": [self.embedder.pooling, self.embedder.neck],
-            "head": [self.loss, self.auxiliary],
-        }
-        optimizer = self._make_optimizer(
-            parameter_groups(parts, self._learning_rates, self._decay_norms)
-        )
+        optimizer = self._make_optimizer(self._parameter_groups())
+        heads.follow(self, optimizer)
         schedule = self._make_schedule(optimizer, total_steps(self.trainer))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        parts: dict[str, list[nn.Module]] = {
+            "backbone": [self.embedder.backbone],
+            "neck": [self.embedder.pooling, self.embedder.neck],
+            "head": [self.loss, self.auxiliary],
+        }
+        return parameter_groups(parts, self._learning_rates, self._decay_norms)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as Lightning does, with the norm that goes over all processes' centres."""
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        if gradient_clip_val and by_norm and heads.shared_out(self):
+            heads.clip_by_norm(self, optimizer, gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_start(self) -> None:
         """Imprints the class centres, once: a resumed run has them already."""
@@ -212,3 +232,8 @@ class RetrievalTask(pl.LightningModule):
             logger.save()
         checkpoint["embedder_yaml"] = self.embedder_description
         checkpoint["settings"] = self.settings
+        heads.bring_together(self, self._parameter_groups(), checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves each process its share of the class centres, where the head shares them out."""
+        heads.share_out(self, self._parameter_groups(), checkpoint)

@@ -18,6 +18,7 @@ from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
 from landmark.task.blending import blend
 from landmark.task.checkpoint_file import KeepLast
+from landmark.task.heads import refuse_processes
 from landmark.task.resume import write_result
 from landmark.task.retrieval import RetrievalTask
 from landmark.task.summary import end_summary, start_summary
@@ -88,7 +89,8 @@ def fit(
         The best validation mAP@k, None without validation.
 
     Raises:
-        UserMistake: `keep` is best and there is nothing to validate with.
+        UserMistake: `keep` is best and there is nothing to validate with, or the head cannot serve
+            so many processes.
         SystemExit: 143 after SIGTERM, once last.ckpt is written.
     """
     if keep == "best" and not data.has_answers:
@@ -96,6 +98,7 @@ def fit(
             "keep=best: no held-out query has a photo of its landmark to find in the held-out "
             "gallery; give the landmarks more photos, or use keep=last"
         )
+    refuse_processes(task, trainer)
     _say(start_summary(trainer, task, data, folder, choices, resume_from))
     began = time.perf_counter()
     best = None

@@ -1,0 +1,220 @@
+"""Every head against the softmax written out cosine by cosine, and against the loss's own way."""
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_heads import MAKERS, Centres, Hard, drawn, naive_losses
+from omegaconf import OmegaConf
+from test_configs import CONF, choices
+from torch import nn
+
+from landmark.head import ClassParallel, Full, Fused, Sampled
+from landmark.head.head import margin_losses
+from landmark.loss import AdaCos, ArcFace, CosFace, Softmax
+from landmark.loss.build import build_loss
+from landmark.loss.margin import MarginLoss
+from landmark.mistake import UserMistake
+
+HEADS = (Fused, ClassParallel)
+
+
+def results(loss, embeddings, labels):
+    """The loss and its two gradients."""
+    embeddings = embeddings.detach().requires_grad_()
+    loss.weight.grad = None
+    value = loss(embeddings, labels)
+    value.backward()
+    return value.detach(), embeddings.grad, loss.weight.grad
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    name=st.sampled_from(sorted(MAKERS)),
+    head=st.sampled_from(HEADS),
+    size=st.integers(1, 5),
+    dim=st.integers(1, 6),
+    classes=st.integers(1, 9),
+    centres=st.integers(1, 3),
+    smoothing=st.sampled_from([0.0, 0.1, 0.6]),
+    block=st.integers(1, 11),
+)
+@settings(max_examples=60, deadline=None)
+def test_loss_and_gradients_are_the_formula_s(
+    seed, name, head, size, dim, classes, centres, smoothing, block
+):
+    options = {"label_smoothing": smoothing}
+    if name in ("Hard", "Centres"):
+        options["sub_centres"] = centres
+    loss, embeddings, labels = drawn(MAKERS[name], seed, size, dim, classes, **options)
+    weight = loss.weight.detach().clone().requires_grad_()
+    expected = naive_losses(loss, embeddings, weight, labels).mean()
+    expected.backward()
+    head(block=block).serve(loss)
+    got = results(loss, embeddings, labels)
+    for one, other in zip(got, (expected.detach(), embeddings.grad, weight.grad), strict=True):
+        # A margin's root multiplies the rounding of a cosine near 1 by at most 1 / sqrt(eps).
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def configured(choice, smoothing):
+    """The loss of conf/loss, over 37 classes of 2 to 38 photos."""
+    settings_of = OmegaConf.load(CONF / "loss" / f"{choice}.yaml")
+    if "label_smoothing" in settings_of:
+        settings_of.label_smoothing = smoothing
+    return build_loss(instantiate(settings_of), 8, np.arange(2, 39))
+
+
+def two_batches(choice, smoothing, head, dtype):
+    """Loss and gradients twice over, as what a loss follows from batch to batch changes."""
+    torch.manual_seed(3)
+    loss = configured(choice, smoothing).to(dtype)
+    embeddings = 2 * torch.randn(24, 8, dtype=dtype)
+    labels = torch.randint(37, (24,))
+    head.serve(loss)
+    outcomes = []
+    for _ in range(2):
+        torch.manual_seed(4)  # of losses that draw their margins
+        outcomes += results(loss, embeddings, labels)
+    return outcomes
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("choice", choices("loss"))
+def test_heads_give_what_each_configured_loss_gives_itself(choice, smoothing):
+    loss = configured(choice, smoothing)
+    is_served = isinstance(loss, MarginLoss) and not loss.needs_all_cosines
+    for head in (Fused(5), Fused(64), ClassParallel(block=7), Sampled(1.0)):
+        if not is_served:
+            with pytest.raises(UserMistake, match=r"^head=\w+: loss=\w+ .*; choose head=full$"):
+                head.serve(loss)
+            continue
+        for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+            expected = two_batches(choice, smoothing, Full(), dtype)
+            got = two_batches(choice, smoothing, head, dtype)
+            for one, other in zip(got, expected, strict=True):
+                atol = tolerance * float(other.abs().max())
+                torch.testing.assert_close(one, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("make", [ArcFace, Hard, Centres])
+def test_gradients_are_those_of_finite_differences(make):
+    loss, embeddings, labels = drawn(make, 5, 6, 4, 7, label_smoothing=0.2)
+    Fused(3).serve(loss)
+    weight = loss.weight.detach().clone().requires_grad_()
+
+    def value(embeddings, weight):
+        return torch.func.functional_call(loss, {"weight": weight}, (embeddings, labels))
+
+    assert torch.autograd.gradcheck(value, (embeddings, weight))
+
+
+def test_each_photo_s_loss_has_a_gradient_of_its_own():
+    """Class weights and focal modulation multiply the losses of the photos."""
+    loss, embeddings, labels = drawn(Hard, 8, 6, 5, 9, label_smoothing=0.1)
+    factors = torch.rand(6, dtype=torch.float64)
+    gradients = []
+    for compute in (loss.photo_losses, lambda *a: Fused(4).photo_losses(loss, *a)):
+        loss.zero_grad()
+        losses = compute(embeddings, embeddings.norm(dim=1), labels)
+        (factors * losses.square()).sum().backward()
+        gradients.append(loss.weight.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
+
+
+def test_equally_near_centres_share_the_gradient():
+    loss, embeddings, labels = drawn(Centres, 1, 6, 4, 5, sub_centres=2)
+    loss.weight.data = loss.weight.data.view(5, 2, 4)[:, :1].repeat(1, 2, 1).view(10, 4)
+    expected = results(loss, embeddings, labels)
+    Fused(2).serve(loss)
+    for one, other in zip(results(loss, embeddings, labels), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("scale", [64.0, 256.0])
+def test_a_steep_scale_neither_overflows_nor_vanishes(scale):
+    loss, embeddings, labels = drawn(CosFace, 2, 4, 3, 2, torch.float32, scale=scale)
+    expected = results(loss, embeddings, labels)
+    Fused(1).serve(loss)
+    for one, other in zip(results(loss, embeddings, labels), expected, strict=True):
+        assert bool(torch.isfinite(one).all())
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_loses_only_the_rounding_of_the_embeddings(dtype):
+    loss, embeddings, labels = drawn(ArcFace, 3, 12, 8, 20, torch.float32)
+    half = embeddings.detach().to(dtype)
+    exact = results(loss, half.float(), labels)
+    Fused(6).serve(loss)
+    with torch.autocast("cpu", dtype=dtype):
+        got = results(loss, half, labels)
+    for one, other in zip(got, exact, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(got[0], exact[0], rtol=1e-6, atol=1e-6)
+
+
+def test_centres_in_bfloat16_have_gradients_in_bfloat16():
+    loss, embeddings, labels = drawn(ArcFace, 4, 12, 8, 20, torch.float32)
+    loss.to(torch.bfloat16)
+    expected = results(loss, embeddings, labels)
+    Fused(6).serve(loss)
+    got = results(loss, embeddings, labels)
+    assert got[2].dtype == torch.bfloat16
+    for one, other in zip(got, expected, strict=True):
+        roundings = 4 * torch.finfo(torch.bfloat16).eps * float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=roundings)
+
+
+def test_a_label_that_is_no_class_is_refused_by_every_head():
+    for head in (Fused(), Sampled(), ClassParallel()):
+        loss, embeddings, labels = drawn(ArcFace, 4, 3, 4, 6)
+        head.serve(loss)
+        labels[1] = 6
+        with pytest.raises(ValueError, match="the 6 classes 0 to 5"):
+            loss(embeddings, labels)
+
+
+@pytest.mark.parametrize("head", [Fused(), Sampled(), ClassParallel()])
+def test_losses_that_need_all_cosines_are_refused_in_one_line(head):
+    for loss, word in ((AdaCos(4, 5), "adacos"), (Softmax(4, 5), "softmax")):
+        with pytest.raises(UserMistake, match=f"^head={head.choice}: loss={word} .*choose head="):
+            head.serve(loss)
+    Full().serve(Softmax(4, 5))
+
+
+def test_a_fixed_adacos_is_served():
+    loss, embeddings, labels = drawn(AdaCos, 6, 5, 4, 6, dynamic=False)
+    loss.scale = loss.scale.float()
+    expected = results(loss, embeddings, labels)
+    Fused(2).serve(loss)
+    torch.testing.assert_close(results(loss, embeddings, labels), expected)
+
+
+def test_a_loss_within_another_module_is_served():
+    holder = nn.ModuleDict({"main": ArcFace(4, 5), "auxiliary": Softmax(4, 5)})
+    head = Fused()
+    head.serve(holder)
+    assert [loss.head for loss in margin_losses(holder)] == [head]
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: Fused(0), "head.block=0"),
+        (lambda: Sampled(0.0), "head.ratio=0.0"),
+        (lambda: Sampled(1.5), "head.ratio=1.5"),
+        (lambda: ClassParallel(ratio=-1), "head.ratio=-1"),
+        (lambda: ClassParallel(block=-3), "head.block=-3"),
+    ],
+)
+def test_settings_out_of_range_are_named(make, word):
+    with pytest.raises(UserMistake, match=word):
+        make()
+
+
+def test_heads_are_the_choices_of_the_configuration():
+    for file in (CONF / "head").glob("*.yaml"):
+        assert instantiate(OmegaConf.load(file)).choice == file.stem

@@ -1,0 +1,281 @@
+"""Class-parallel centres on several processes: one process's losses, gradients and checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from hydra.utils import instantiate
+from naive_heads import Centres, Hard, naive_losses
+from omegaconf import OmegaConf
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from landmark.head import ClassParallel, Full
+from landmark.head.shards import bounds
+from landmark.loss.build import build_loss
+from landmark.loss.margin import MarginLoss
+from landmark.task import heads
+
+CONF = Path(__file__).resolve().parents[1] / "conf" / "loss"
+STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+}
+
+
+def configured(choice):
+    return build_loss(
+        instantiate(OmegaConf.load(CONF / f"{choice}.yaml")), DIM, np.arange(2, CLASSES + 2)
+    )
+
+
+def is_served(loss):
+    return isinstance(loss, MarginLoss) and not loss.needs_all_cosines
+
+
+CHOICES = sorted(file.stem for file in CONF.glob("*.yaml"))
+SERVED = [choice for choice in CHOICES if is_served(configured(choice))]
+# More processes than some of the classes, several centres, every hook, label smoothing.
+MORE = {
+    "hard": lambda: Hard(DIM, CLASSES, sub_centres=2, label_smoothing=0.1),
+    "centres": lambda: Centres(DIM, CLASSES, sub_centres=3),
+    "one class": lambda: Centres(DIM, 1),
+    "two classes": lambda: Hard(DIM, 2, label_smoothing=0.2),
+}
+LOSSES = [*SERVED, *MORE]
+
+
+def batch(step, classes):
+    random = torch.Generator().manual_seed(step)
+    images = torch.randn(BATCH, 6, generator=random)
+    return images, torch.randint(classes, (BATCH,), generator=random)
+
+
+class Task(nn.Module):
+    """An embedder of one layer and a loss, as one module, so that DDP sees both."""
+
+    def __init__(self, name, head):
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer = nn.Linear(6, DIM)
+        self.loss = MORE[name]() if name in MORE else configured(name)
+        head.serve(self.loss)
+
+    def forward(self, images, labels):
+        return self.loss(self.layer(images), labels)
+
+
+class Run:
+    """A few steps of a task on this process's share of the photos, as a training run does them."""
+
+    def __init__(self, name, head, optimizer="sgd", checkpoint=None):
+        self.several = torch.distributed.is_initialized()
+        self.count = torch.distributed.get_world_size() if self.several else 1
+        self.rank = torch.distributed.get_rank() if self.several else 0
+        self.task = Task(name, head)
+        heads.place(self.task)
+        self.optimizer = OPTIMIZERS[optimizer](self.task.parameters())
+        if checkpoint is not None:
+            heads.share_out(self.task, self.optimizer.param_groups, checkpoint)
+            self.task.load_state_dict(checkpoint["state_dict"])
+            self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        heads.follow(self.task, self.optimizer)
+
+    def steps(self, first, last, longest=None):
+        model = DistributedDataParallel(self.task) if self.several else self.task
+        losses, gradients = [], []
+        for step in range(first, last):
+            images, labels = batch(step, self.task.loss.num_classes)
+            share = slice(self.rank * BATCH // self.count, (self.rank + 1) * BATCH // self.count)
+            torch.manual_seed(100 * step + self.rank)  # of losses that draw their margins
+            self.optimizer.zero_grad()
+            loss = model(images[share], labels[share])
+            loss.backward()
+            losses.append(self._mean(loss.detach()))
+            gradients.append({n: self._whole(n, p.grad) for n, p in self.task.named_parameters()})
+            if longest is not None:
+                heads.clip_by_norm(self.task, self.optimizer, longest)
+            self.optimizer.step()
+        return (
+            losses,
+            gradients,
+            {n: self._whole(n, p.detach()) for n, p in self.task.named_parameters()},
+        )
+
+    def checkpoint(self):
+        saved = {
+            "state_dict": self.task.state_dict(),
+            "optimizer_states": [self.optimizer.state_dict()],
+        }
+        heads.bring_together(self.task, self.optimizer.param_groups, saved)
+        return saved
+
+    def _mean(self, loss):
+        if self.several:
+            torch.distributed.all_reduce(loss)
+        return loss / self.count
+
+    def _whole(self, name, value):
+        head = self.task.loss.head
+        whole = head.whole(self.task.loss, value) if head and name == "loss.weight" else value
+        return whole.clone()
+
+
+def alike(one, other, rtol=1e-4, atol=1e-5):
+    (losses, gradients, weights), (losses_2, gradients_2, weights_2) = one, other
+    torch.testing.assert_close(losses, losses_2, rtol=rtol, atol=atol)
+    torch.testing.assert_close(gradients, gradients_2, rtol=rtol, atol=atol)
+    torch.testing.assert_close(weights, weights_2, rtol=rtol, atol=atol)
+
+
+def sampled():
+    """A step over a random part of each share: what was drawn, mean loss, centres' gradient."""
+    run = Run("hard", ClassParallel(ratio=0.3))
+    loss = run.task.loss
+    images, labels = batch(0, CLASSES)
+    # The run's optimizer has not taken the gradient: it is looked at as it comes.
+    loss.weight = nn.Parameter(loss.weight.detach())
+    share = slice(run.rank * BATCH // run.count, (run.rank + 1) * BATCH // run.count)
+    value = loss(run.task.layer(images[share]), labels[share])
+    value.backward()
+    first, _ = bounds(CLASSES, run.count, run.rank)
+    rows = loss.weight.grad.coalesce().indices()[0]
+    drawn = torch.zeros(CLASSES)
+    drawn[first + rows // loss.sub_centres] = 1
+    torch.distributed.all_reduce(drawn)
+    return drawn, run._mean(value.detach()), run._whole("loss.weight", loss.weight.grad.to_dense())
+
+
+def beginning(folder, count):
+    """Every loss, and checkpoints of each optimizer after two steps."""
+    found = {}
+    for name in LOSSES:
+        found[name] = Run(name, ClassParallel(block=3)).steps(0, STEPS)
+        if name in SERVED and count == 2:
+            found[name, "full"] = Run(name, Full()).steps(0, STEPS)
+    for optimizer in OPTIMIZERS:
+        run = Run("hard", ClassParallel(), optimizer)
+        run.steps(0, 2)
+        checkpoint = run.checkpoint()
+        if run.rank == 0:
+            torch.save(checkpoint, folder / f"{optimizer}-of-{count}.ckpt")
+    found["clipped"] = Run("hard", ClassParallel()).steps(0, 2, longest=0.5)
+    if count > 1:
+        found["sampled"] = sampled()
+    return found
+
+
+def going_on(folder, count):
+    """Two more steps from the checkpoints of every number of processes."""
+    found = {}
+    for optimizer in OPTIMIZERS:
+        for writers in (1, 2, 3):
+            file = folder / f"{optimizer}-of-{writers}.ckpt"
+            saved = torch.load(file, weights_only=True)
+            found[optimizer, writers] = Run("hard", ClassParallel(), optimizer, saved).steps(2, 4)
+    return found
+
+
+def process(rank, folder):
+    torch.set_num_threads(1)
+    for work in (beginning, going_on):
+        for count in (2, 3):
+            if rank >= count:
+                continue
+            meeting = f"file://{folder}/meeting-{work.__name__}-{count}"
+            torch.distributed.init_process_group(
+                "gloo", init_method=meeting, rank=rank, world_size=count
+            )
+            found = work(folder, count)
+            if rank == 0:
+                torch.save(found, folder / f"{work.__name__}-{count}.pt")
+            torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What one, two and three processes found in each part of the work."""
+    folder = tmp_path_factory.mktemp("processes")
+    results = {("beginning", 1): beginning(folder, 1)}
+    torch.multiprocessing.spawn(process, args=(folder,), nprocs=3)
+    results["going_on", 1] = going_on(folder, 1)
+    for work in ("beginning", "going_on"):
+        for count in (2, 3):
+            file = folder / f"{work}-{count}.pt"
+            results[work, count] = torch.load(file, weights_only=True)
+    return results
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_class_parallel_gives_the_losses_and_gradients_of_one_process(found, name):
+    expected = Run(name, Full()).steps(0, STEPS)
+    alike(found["beginning", 1][name], expected)
+    if draws_its_margins(name):
+        return  # each process draws for its own photos
+    for count in (2, 3):
+        alike(found["beginning", count][name], expected)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_class_parallel_gives_the_losses_and_gradients_of_ddp(found, name):
+    alike(found["beginning", 2][name], found["beginning", 2][name, "full"])
+
+
+def draws_its_margins(name):
+    task, (images, labels) = Task(name, Full()), batch(0, CLASSES)
+    values = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        state = {key: value.clone() for key, value in task.state_dict().items()}
+        values.add(float(task(images, labels % task.loss.num_classes).detach()))
+        task.load_state_dict(state)
+    return len(values) > 1
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("writers", [1, 2, 3])
+@pytest.mark.parametrize("readers", [1, 2, 3])
+def test_a_checkpoint_goes_on_on_any_number_of_processes(found, optimizer, writers, readers):
+    whole = Run("hard", Full(), optimizer)
+    whole.steps(0, 2)
+    alike(found["going_on", readers][optimizer, writers], whole.steps(2, 4))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
+    run = Run("hard", Full())
+    for step in range(2):
+        images, labels = batch(step, CLASSES)
+        run.optimizer.zero_grad()
+        run.task(images, labels).backward()
+        torch.nn.utils.clip_grad_norm_(run.task.parameters(), 0.5)
+        run.optimizer.step()
+    expected = {name: value.detach() for name, value in run.task.named_parameters()}
+    torch.testing.assert_close(found["beginning", count]["clipped"][2], expected)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_softmax_over_drawn_classes_runs_over_all_shares(found, count):
+    drawn, value, gradient = found["beginning", count]["sampled"]
+    classes = torch.nonzero(drawn)[:, 0].tolist()
+    images, labels = batch(0, CLASSES)
+    assert set(labels.tolist()) <= set(classes)
+    task = Task("hard", Full()).double()
+    embeddings = task.layer(images.double())
+    expected = naive_losses(task.loss, embeddings, task.loss.weight, labels, classes).mean()
+    expected.backward()
+    torch.testing.assert_close(value.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient.double(), task.loss.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, 81_313])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_shares_cover_all_classes_and_differ_by_one_at_most(count, processes):
+    shares = [bounds(count, processes, rank) for rank in range(processes)]
+    assert [share[0] for share in shares] == [0, *(share[1] for share in shares[:-1])]
+    assert shares[-1][1] == count
+    sizes = [end - first for first, end in shares]
+    assert max(sizes) - min(sizes) <= 1

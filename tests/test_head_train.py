@@ -1,0 +1,96 @@
+"""train.py with each head, in one process and in two, killed and begun again."""
+
+import json
+import os
+
+import pytest
+import torch
+from test_train import ROOT, TINY, assert_same_weights, weights
+
+ONE_EPOCH = [*TINY, "trainer.max_epochs=1", "keep=last", "model=resnet10t"]
+TWO_PROCESSES = ["trainer=ddp_cpu", "head=class_parallel", "head.block=2"]
+# Kills the second process at its third batch: the first then ends as well.
+KILLER = """
+import os
+from landmark.task import RetrievalTask
+begin, seen = RetrievalTask.on_train_batch_start, []
+def killed(self, batch, batch_idx):
+    seen.append(batch_idx)
+    if len(seen) == 3:
+        os.kill(os.getpid(), 9)
+    return begin(self, batch, batch_idx)
+RetrievalTask.on_train_batch_start = killed
+"""
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def place(scripts, tmp_path_factory):
+    """A folder with the run of each head that gives all cosines' loss."""
+    cwd = tmp_path_factory.mktemp("heads")
+    for head in ("full", "fused", "class_parallel"):
+        settings = [] if head == "full" else ["head.block=2"]
+        run = [*ONE_EPOCH, f"head={head}", *settings, f"hydra.run.dir={head}"]
+        result = scripts.run("train.py", *run, cwd=cwd)
+        assert f"head        {head}" in result.stdout
+    return cwd
+
+
+@pytest.mark.parametrize("head", ["fused", "class_parallel"])
+def test_a_head_trains_the_weights_that_all_cosines_train(place, head):
+    assert_same_weights(weights(place / head), weights(place / "full"), rtol=1e-3, atol=1e-5)
+    centres = [checkpoint(place / name)["state_dict"]["loss.weight"] for name in (head, "full")]
+    torch.testing.assert_close(*centres, rtol=1e-3, atol=1e-5)
+
+
+def test_a_sampled_head_trains_and_goes_on_where_it_was(scripts, place):
+    settings = [*ONE_EPOCH, "head=sampled", "head.ratio=0.6", "callback=ema"]
+    settings += ["trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=2"]
+    settings += ["task.imprint=true", "hydra.run.dir=sampled"]
+    scripts.run("train.py", *settings, cwd=place)
+    kept = checkpoint(place / "sampled")
+    assert kept["state_dict"]["loss.weight"].shape == (5, 16)
+    state = kept["optimizer_states"][0]["state"]
+    momentum = state[max(state)]["momentum_buffer"]
+    assert momentum.shape == (5, 16)
+    assert bool(momentum.any())
+
+
+def test_class_parallel_is_killed_and_ends_like_a_run_that_never_was(scripts, place):
+    settings = [*ONE_EPOCH, *TWO_PROCESSES, "save_every_steps=1", "batch_size=6"]
+    settings += ["callback=ema", "callback.ema.decay=0.9", "task.imprint=true"]
+    settings += ["trainer.gradient_clip_val=0.5"]
+    scripts.run("train.py", *settings, "hydra.run.dir=whole", cwd=place)
+    (place / "site").mkdir()
+    (place / "site" / "sitecustomize.py").write_text(KILLER)
+    killer = {"PYTHONPATH": f"{place / 'site'}{os.pathsep}{ROOT}"}
+    run = [*settings, "hydra.run.dir=killed"]
+    with pytest.raises(AssertionError):  # of its own, or as Lightning kills it
+        scripts.run("train.py", *run, cwd=place, environment=killer)
+    assert checkpoint(place / "killed")["global_step"] == 2
+    assert not (place / "killed" / "result.json").exists()
+    scripts.run("train.py", *run, cwd=place)
+    assert_same_weights(weights(place / "killed"), weights(place / "whole"), rtol=0, atol=0)
+    one, other = (checkpoint(place / name) for name in ("killed", "whole"))
+    for key in ("state_dict", "current_model_state"):
+        assert one[key]["loss.weight"].shape == (5, 16)
+        assert torch.equal(one[key]["loss.weight"], other[key]["loss.weight"])
+    assert json.loads(one["settings"])["head"]["_target_"].endswith("ClassParallel")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["head=fused", "loss=adacos"], "error: head=fused: loss=adacos has to see all"),
+        (["head=sampled", "loss=softmax"], "error: head=sampled: loss=softmax is no softmax"),
+        (["head=sampled", "trainer=ddp_cpu"], "error: head=sampled serves one process"),
+        (["head=sampled", "head.ratio=2"], "error: head.ratio=2: give a share"),
+    ],
+)
+def test_what_a_head_cannot_serve_is_refused_in_one_line(scripts, place, settings, words):
+    result = scripts.run("train.py", *ONE_EPOCH, *settings, cwd=place, status=2)
+    assert result.stderr.startswith(words)
+    assert len(result.stderr.strip().splitlines()) == 1
