@@ -1,7 +1,7 @@
 """Losses forward and backward: ours beside pytorch-metric-learning's, and beside a plain softmax.
 
-A ratio below 1: ours is faster. Losses that pytorch-metric-learning lacks stand beside a softmax over
-normalised embeddings and centres, which has no margin to compute.
+A ratio below 1: ours is faster. Losses that pytorch-metric-learning lacks stand beside a softmax
+over normalised embeddings and centres, which has no margin to compute.
 
 python benchmarks/losses.py
 python benchmarks/losses.py --classes 81313 --rounds 5
