@@ -22,8 +22,8 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
 
     Args:
         embedder: images → embeddings (B, D).
-        loss: has the centres as `weight` (C, D), or (C · K, D) where it has `sub_centres` K; or this
-            process's share of them.
+        loss: has the centres as `weight` (C, D), or (C · K, D) where it has `sub_centres` K, or
+            this process's share of them.
         batches: images (B, 3, h, w), labels (B,), rows (B,), negative where the image only stands
             for a skipped photo; this process's share.
 
