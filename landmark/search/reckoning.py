@@ -19,8 +19,9 @@ _CODE_ROWS = 65536  # trained on
 _CODE_ROUNDS = 25
 _BLOCK_ROWS = 65536
 _RECALL_RATE, _RECALL_POWER = 1.4, 0.6
-_REFINED = 16
-_CODES_KEEP = 0.98  # of the recall, by codes of D / 8 bytes whose best 16 k are scored exactly
+# Codes of D / 8 bytes keep this much of the recall where the best 16 k are scored exactly, of a
+# gallery of up to so many photos, or the best 64 k of a larger one.
+_CODES_KEEP, _CODES_ROWS = 0.98, 100_000
 _GRAPH_RECALL = 0.97  # of 32 links a photo, ef_search = 256 or 2 k
 # Descriptors compared while a photo is linked into a graph of 100,000, and for each candidate that
 # a query looks at; both grow with the logarithm of N.
@@ -83,7 +84,7 @@ def _coded(work: Work, machine: Machine, lists: int, probed: int) -> Plan:
     code = max(n for n in range(1, max(1, work.dim // 8) + 1) if work.dim % n == 0)
     learned = _CODE_ROUNDS * min(work.rows, _CODE_ROWS) * _CENTRES * work.dim / machine.scans
     encoded = work.rows * _CENTRES * work.dim / machine.scans
-    refine = _REFINED
+    refine = 16 if work.rows <= _CODES_ROWS else 64
     rescored = work.queries * refine * work.k * work.dim
     return Plan(
         "ivfpq",
