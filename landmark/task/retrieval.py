@@ -17,7 +17,7 @@ from landmark.model.embedder import Embedder, pool
 from landmark.task.blending import check_share
 from landmark.task.freezing import freeze_first_stages
 from landmark.task.imprinting import imprint
-from landmark.task.parameter_groups import parameter_groups
+from landmark.task.parameter_groups import parameter_groups, scale_rates
 from landmark.task.schedule import total_steps
 from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metrics
 
@@ -39,6 +39,8 @@ class RetrievalTask(pl.LightningModule):
         neck_lr: learning rate of pooling and neck; None takes the optimizer's.
         head_lr: learning rate of the class centres; None takes the optimizer's.
         decay_norms: whether weight decay acts on biases and normalisation weights too.
+        layer_decay: each layer of the backbone learns at this share of the rate of the layer above
+            it; None: all at one rate.
         freeze_batchnorm: the backbone's BatchNorm keeps its statistics.
         freeze_backbone_epochs: for so many epochs only pooling, neck and head learn.
         freeze_stages: so many first groups of the backbone's layers (stem, stage 1, …) never
@@ -68,6 +70,7 @@ class RetrievalTask(pl.LightningModule):
         neck_lr: float | None = None,
         head_lr: float | None = None,
         decay_norms: bool = True,
+        layer_decay: float | None = None,
         freeze_batchnorm: bool = False,
         freeze_backbone_epochs: int = 0,
         freeze_stages: int = 0,
@@ -94,6 +97,7 @@ class RetrievalTask(pl.LightningModule):
         self._make_schedule = schedule
         self._learning_rates = {"backbone": backbone_lr, "neck": neck_lr, "head": head_lr}
         self._decay_norms = decay_norms
+        self._layer_decay = layer_decay
         self._collectors: list[EmbeddingCollector] = []
         self._batchnorm_is_frozen = freeze_batchnorm
         self._still: list[nn.Module] = []
@@ -115,8 +119,9 @@ class RetrievalTask(pl.LightningModule):
             "head": [self.loss],
         }
         optimizer = self._make_optimizer(
-            parameter_groups(parts, self._learning_rates, self._decay_norms)
+            parameter_groups(parts, self._learning_rates, self._decay_norms, self._layer_decay)
         )
+        scale_rates(optimizer)
         schedule = self._make_schedule(optimizer, total_steps(self.trainer))
         return {
             "optimizer": optimizer,
