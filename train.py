@@ -57,10 +57,13 @@ def train(config: DictConfig, folder: Path) -> float | None:
     from landmark.loss.build import build_loss
     from landmark.model.persist import describe_embedder
     from landmark.task.checkpoint_file import WholeCheckpointIO
+    from landmark.task.earlier_head import take_over_head
     from landmark.task.quiet import quieten
     from landmark.task.resume import checkpoint_to_resume, clear, is_finished, read_result
     from landmark.task.training import checkpoints, fit, initialise
 
+    if config.keep_head and not config.init:
+        raise UserMistake("keep_head=true: say whose head with init=RUN/embedder")
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     began_with = plain(config)
@@ -93,6 +96,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
     )
     data.setup("fit")
     loss = build_loss(instantiate(config.loss), embedder.embedding_dim, data.class_counts)
+    if config.keep_head:
+        take_over_head(loss, config.init, data.classes)
     task = instantiate(config.task)(
         embedder,
         loss,

@@ -1,5 +1,7 @@
 """Learning rates of parts of a longer cosine, and of the layers of a backbone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import timm
@@ -49,7 +51,7 @@ def test_runs_one_after_another_have_the_rates_of_one_long_run(lengths, steps, w
             stop_at=int(stop) if stop < epochs else None,
             of_epochs=epochs,
         )
-        for start, stop in zip(ends[:-1], ends[1:], strict=True)
+        for start, stop in pairwise(ends)
     ]
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-9)
 
