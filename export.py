@@ -8,7 +8,7 @@ python export.py --help
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, ListConfig
@@ -46,9 +46,8 @@ def check(config: DictConfig) -> None:
         raise UserMistake(f"{config.output}: is there already; overwrite=true replaces it")
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise UserMistake(
-            f"{', '.join(missing)} is needed for an export: pip install {' '.join(NEEDED)}"
-        )
+        lacking, all_needed = ", ".join(missing), " ".join(NEEDED)
+        raise UserMistake(f"{lacking}: needed for an export, pip install {all_needed}")
     if not Path(config.embedder).exists():
         raise UserMistake(f"embedder={config.embedder}: no such folder or checkpoint")
 
@@ -57,27 +56,19 @@ def export(config: DictConfig) -> None:
     """From `RUN/embedder` to a checked ONNX file."""
     from landmark import __version__
     from landmark.artifact.atomic import replace_file
-    from landmark.model.export import TOLERANCE, ExportedEmbedder, add_metadata, largest_difference
+    from landmark.model.export import ExportedEmbedder, add_metadata
     from landmark.model.persist import embedder_digest, load_embedder
     from landmark.task.quiet import quieten
 
     quieten()
     embedder, description = load_embedder(config.embedder)
     exported = ExportedEmbedder(embedder, config.normalise, config.unit_length).eval()
-    width, height = description["model"]["image_size"] if config.size == "any" else config.size
     with replace_file(config.output) as temporary:
-        one_size = write(exported, temporary, (width, height), config)
-        sizes = [one_size] * 3 if one_size else other_sizes(width, height)
-        worst, place = largest_difference(exported, temporary, sizes)
-        if not worst <= TOLERANCE:
-            raise UserMistake(
-                f"{config.output}: not written, its embeddings differ by {worst:.1e} from "
-                f"PyTorch's for {place}, more than {TOLERANCE:.0e}; try another opset"
-            )
-        metadata = exported.metadata(one_size) | {
+        size, any_size, difference = write(exported, temporary, description, config)
+        metadata = exported.metadata(None if any_size else size) | {
             "embedder": embedder_digest(config.embedder),
             "landmark_version": __version__,
-            "checked": f"largest difference {worst:.1e}, {len(sizes)} sizes",
+            "checked": f"differs from PyTorch by {difference:.1e} at most",
         }
         add_metadata(temporary, metadata)
     for key in ("images", "size", "embeddings", "checked"):
@@ -86,32 +77,27 @@ def export(config: DictConfig) -> None:
 
 
 def write(
-    exported: "ExportedEmbedder", file: Path, size: tuple[int, int], config: DictConfig
-) -> tuple[int, int] | None:
-    """Writes for any size where that is asked for and can be; returns the one size otherwise."""
-    from landmark.model.export import write_onnx
+    exported: "ExportedEmbedder", file: Path, description: dict[str, Any], config: DictConfig
+) -> tuple[tuple[int, int], bool, float]:
+    """Writes for any size where that is asked for and can be, else for one.
 
-    if config.size == "any":
+    Returns:
+        The size, whether others are taken too, and the largest difference from PyTorch.
+    """
+    from landmark.model.export import write_checked
+
+    if config.size != "any":
+        width, height = config.size
+    else:
+        width, height = description["model"]["image_size"]
         try:
-            write_onnx(exported, file, size, any_size=True, opset=config.opset)
+            difference = write_checked(exported, file, (width, height), True, config.opset)
         except UserMistake as mistake:
-            print(f"{mistake}: exporting for {size[0]}x{size[1]} alone")
+            print(f"size=any cannot be had: {mistake}\nexporting for {width}x{height} alone")
         else:
-            return None
-    write_onnx(exported, file, size, any_size=False, opset=config.opset)
-    return size
-
-
-def other_sizes(width: int, height: int) -> list[tuple[int, int]]:
-    """The run's size, a wider, a higher and a larger one, and one that no stride divides."""
-    grown = (width + 32, height + 64)
-    return [
-        (width, height),
-        (width + 64, height),
-        (width, height + 32),
-        grown,
-        (width + 7, height + 3),
-    ]
+            return (width, height), True, difference
+    difference = write_checked(exported, file, (width, height), False, config.opset)
+    return (width, height), False, difference
 
 
 if __name__ == "__main__":

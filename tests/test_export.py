@@ -58,7 +58,7 @@ def metadata(file):
 
 @pytest.fixture(scope="module")
 def convolutional(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("convolutional"), "resnet10t", (64, 64))
+    return written(tmp_path_factory.mktemp("convolutional"), "test_resnet", (64, 64))
 
 
 def test_any_size_and_batch(convolutional, scripts, tmp_path):
@@ -73,7 +73,7 @@ def test_any_size_and_batch(convolutional, scripts, tmp_path):
     said = metadata(file)
     assert said["size"] == "any width and height"
     assert (said["normalise"], said["unit_length"]) == ("true", "true")
-    assert "0.485, 0.456, 0.406" in said["images"]
+    assert "mean 0.5, 0.5, 0.5; standard deviation 0.5, 0.5, 0.5" in said["images"]
     assert onnx.load(file).opset_import[0].version == 18
     refused = scripts.run(
         "export.py", f"embedder={convolutional}", "output=out/file.onnx", cwd=tmp_path, status=2
@@ -116,6 +116,7 @@ def test_a_transformer_of_one_size(scripts, tmp_path):
     embedder, _ = load_embedder(folder)
     sizes = [(160, 160)] * 2
     if "any" in size:
+        assert size == "any width and height, multiples of 16"
         sizes += [(96, 224)]
     else:
         assert size == "160x160 alone"

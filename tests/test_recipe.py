@@ -22,7 +22,7 @@ from landmark.task.schedule import cosine
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
-    "model.backbone=resnet10t",
+    "model.backbone=test_resnet",
     "model.embedding_dim=8",
     "batch_size=8",
     "workers=0",
@@ -186,7 +186,7 @@ def test_the_ensemble_is_joined_with_its_weights(tmp_path):
             store = sweep / "stores" / f"{split}-{member}"
             store.parent.mkdir(parents=True, exist_ok=True)
             DescriptorStore.write(store, ids, parts[-1].astype("float32"))
-    result = make("ensemble", f"ENSEMBLE={sweep}", "EXTRACT=@true")
+    result = make("ensemble", f"ENSEMBLE={sweep}", "EXTRACT=true")
     assert result.returncode == 0, result.stderr + result.stdout
     joined = np.concatenate([w * part for w, part in zip(weights, parts, strict=True)], axis=1)
     joined /= np.linalg.norm(joined, axis=1, keepdims=True)

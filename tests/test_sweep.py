@@ -18,6 +18,7 @@ TINY = [
     "data.photos=8",
     "data.scale=0.3",
     "model=resnet10t",
+    "model.backbone=test_resnet",
     "model.embedding_dim=8",
     "image=px96",
     "image.sizes=[[32,32]]",
@@ -47,12 +48,6 @@ def killed_once_a_job_is_done(command, cwd, folder):
     return results(folder)
 
 
-def in_a_process(command, cwd):
-    return subprocess.run(
-        command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-
-
 def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
     command = ["-m", *TINY, "seed=1,2,3", "hydra.sweep.dir=sweep"]
     before = killed_once_a_job_is_done(
@@ -75,17 +70,15 @@ def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
     assert "unfinished" not in report
 
 
-def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(tmp_path):
+def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tmp_path):
     """With joblib: the second command answers job 0 and does job 1; both lie in one folder."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=processes", *TINY]
-    first = in_a_process([*command, "seed=1"], tmp_path)
-    assert first.returncode == 0, first.stderr
+    command = ["-m", "hydra/launcher=processes", *TINY]
+    scripts.run("train.py", *command, "seed=1", cwd=tmp_path)
     (sweep,) = (tmp_path / "runs" / "train").glob("*/*")  # the default folder, of one sweep
-    assert sorted(results(sweep)) == [0]
     before = results(sweep)
-    second = in_a_process([*command, "seed=1,2", f"hydra.sweep.dir={sweep}"], tmp_path)
-    assert second.returncode == 0, second.stderr
+    assert sorted(before) == [0]
+    scripts.run("train.py", *command, "seed=1,2", f"hydra.sweep.dir={sweep}", cwd=tmp_path)
     assert sorted(results(sweep)) == [0, 1]
     assert results(sweep)[0] == before[0]
 

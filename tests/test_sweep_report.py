@@ -106,18 +106,18 @@ def test_only_seeds_differ(tmp_path):
 
 
 def test_no_jobs_and_damaged_files_are_one_line(tmp_path, capsys):
-    job(tmp_path / "run", "sweep", ["a=1"], [0.1])
+    job(tmp_path / "run", 0, ["a=1"], [0.1])
     for arguments, words in (
         ([], "error: DIR"),
         ([str(tmp_path / "none")], "holds no job of a sweep"),
-        ([str(tmp_path / "run" / "sweep")], "holds no job of a sweep"),  # a run, no sweep
+        ([str(tmp_path / "run" / "0")], "holds no job of a sweep"),  # a run, no sweep
     ):
         assert sweep.main(arguments) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
         assert words in printed.err
         assert printed.err.count("\n") == 1
-    (tmp_path / "run" / "sweep" / "result.json").write_text("{")
+    (tmp_path / "run" / "0" / "result.json").write_text("{")
     with pytest.raises(UserMistake, match=r"result.json: is damaged"):
         read_jobs(tmp_path / "run")
 

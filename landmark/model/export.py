@@ -43,6 +43,15 @@ class ExportedEmbedder(nn.Module):
         embeddings = self.embedder.neck(pooled)
         return functional.normalize(embeddings) if self.unit_length else embeddings
 
+    @property
+    def multiple(self) -> int:
+        """Sides must be multiples of this: photos are not padded to whole patches in the file."""
+        return self.embedder.backbone.reduction if self.embedder.backbone.dynamic else 1
+
+    def _any(self) -> str:
+        multiples = f", multiples of {self.multiple}" if self.multiple > 1 else ""
+        return f"any width and height{multiples}"
+
     def metadata(self, size: Size | None) -> dict[str, str]:
         """What the file says about itself; `size` (width, height) where it takes one alone."""
         mean, std = (
@@ -54,12 +63,50 @@ class ExportedEmbedder(nn.Module):
             shown = f"(value from 0 to 1 - mean) / standard deviation: mean {mean}; deviation {std}"
         return {
             "images": f"float32 (batch, 3, height, width), RGB, {shown}",
-            "size": "any width and height" if size is None else f"{size[0]}x{size[1]} alone",
+            "size": self._any() if size is None else f"{size[0]}x{size[1]} alone",
             "embeddings": f"float32 (batch, {self.embedder.embedding_dim}), "
             + ("of unit length" if self.unit_length else "not of unit length"),
             "normalise": str(self.normalise).lower(),
             "unit_length": str(self.unit_length).lower(),
         }
+
+
+def write_checked(
+    exported: ExportedEmbedder, path: Path, size: Size, any_size: bool, opset: int
+) -> float:
+    """Writes the network and holds it against PyTorch, with `any_size` at several sizes.
+
+    Args:
+        exported: what to write.
+        path: the file.
+        size: (width, height) of the photos that the network is traced with.
+        any_size: whether width and height stay open.
+        opset: version of ONNX's operators.
+
+    Returns:
+        The largest difference, see `largest_difference`.
+
+    Raises:
+        UserMistake: the network cannot be written like this, or differs by more than `TOLERANCE`.
+    """
+    write_onnx(exported, path, size, any_size, opset)
+    sizes = _several_sizes(size, exported.multiple) if any_size else [size] * len(_BATCHES)
+    worst, place = largest_difference(exported, path, sizes)
+    if not worst <= TOLERANCE:
+        raise UserMistake(
+            f"ONNX Runtime's embeddings differ from PyTorch's by {worst:.1e} for {place}, more "
+            f"than {TOLERANCE:.0e}: nothing is written; try another opset"
+        )
+    return worst
+
+
+def _several_sizes(size: Size, multiple: int) -> list[Size]:
+    """The size, a wider, a higher and a larger one, and one that no stride divides."""
+    step = multiple if multiple > 1 else 16
+    width, height = (side + -side % multiple for side in size)
+    added = [(0, 0), (4, 0), (0, 2), (1, 3)]
+    sizes = [(width + step * wider, height + step * higher) for wider, higher in added]
+    return sizes if multiple > 1 else [*sizes, (width + 7, height + 3)]
 
 
 def write_onnx(
@@ -98,11 +145,11 @@ def write_onnx(
     except Exception as error:  # torch raises what it comes across inside of the network
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserMistake(f"size: this network cannot be exported so ({first})") from error
-    _name_open_sides(path, any_size)
+    _check_open_sides(path, any_size)
 
 
-def _name_open_sides(path: Path, any_size: bool) -> None:
-    """Refuses a file in which a side that should be open is a number; names the others."""
+def _check_open_sides(path: Path, any_size: bool) -> None:
+    """Refuses a file in which a side that should be open is a number."""
     import onnx
 
     model = onnx.load(path)
