@@ -64,8 +64,8 @@ def export(config: DictConfig) -> None:
     embedder, description = load_embedder(config.embedder)
     exported = ExportedEmbedder(embedder, config.normalise, config.unit_length).eval()
     with replace_file(config.output) as temporary:
-        size, any_size, difference = write(exported, temporary, description, config)
-        metadata = exported.metadata(None if any_size else size) | {
+        size, multiple, difference = write(exported, temporary, description, config)
+        metadata = exported.metadata(size, multiple) | {
             "embedder": embedder_digest(config.embedder),
             "landmark_version": __version__,
             "checked": f"differs from PyTorch by {difference:.1e} at most",
@@ -78,26 +78,26 @@ def export(config: DictConfig) -> None:
 
 def write(
     exported: "ExportedEmbedder", file: Path, description: dict[str, Any], config: DictConfig
-) -> tuple[tuple[int, int], bool, float]:
+) -> tuple[tuple[int, int], int | None, float]:
     """Writes for any size where that is asked for and can be, else for one.
 
     Returns:
-        The size, whether others are taken too, and the largest difference from PyTorch.
+        The size that it was written with, of what sides may be multiples (None: it alone), and the
+        largest difference from PyTorch.
     """
     from landmark.model.export import write_checked
 
-    if config.size != "any":
-        width, height = config.size
-    else:
-        width, height = description["model"]["image_size"]
+    of_run = config.size == "any"
+    width, height = description["model"]["image_size"] if of_run else config.size
+    for multiple in exported.multiples if of_run else []:
         try:
-            difference = write_checked(exported, file, (width, height), True, config.opset)
+            difference = write_checked(exported, file, (width, height), multiple, config.opset)
         except UserMistake as mistake:
-            print(f"size=any cannot be had: {mistake}\nexporting for {width}x{height} alone")
+            print(f"not for all multiples of {multiple}: {mistake}", flush=True)
         else:
-            return (width, height), True, difference
-    difference = write_checked(exported, file, (width, height), False, config.opset)
-    return (width, height), False, difference
+            return (width, height), multiple, difference
+    difference = write_checked(exported, file, (width, height), None, config.opset)
+    return (width, height), None, difference
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_a_file_that_differs_is_not_written(convolutional, scripts, tmp_path):
     """The same export beside a PyTorch embedder that was changed after writing."""
     embedder, _ = load_embedder(convolutional)
     exported = exporting.ExportedEmbedder(embedder).eval()
-    exporting.write_onnx(exported, tmp_path / "file.onnx", (64, 64), any_size=False, opset=18)
+    exporting.write_onnx(exported, tmp_path / "file.onnx", (64, 64), multiple=None, opset=18)
     worst, _ = exporting.largest_difference(exported, tmp_path / "file.onnx", [(64, 64)])
     assert worst <= exporting.TOLERANCE
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from landmark.model.embedder import Embedder, pool
 IMAGES, EMBEDDINGS = "images", "embeddings"
 TOLERANCE = 1e-4
 _BATCHES = (1, 3, 2)
+_LARGEST_STRIDE = 32
 
 Size = tuple[int, int]
 
@@ -44,16 +46,26 @@ class ExportedEmbedder(nn.Module):
         return functional.normalize(embeddings) if self.unit_length else embeddings
 
     @property
-    def multiple(self) -> int:
-        """Sides must be multiples of this: photos are not padded to whole patches in the file."""
-        return self.embedder.backbone.reduction if self.embedder.backbone.dynamic else 1
+    def multiples(self) -> list[int]:
+        """Of what sides may have to be multiples, the least first.
 
-    def _any(self) -> str:
-        multiples = f", multiples of {self.multiple}" if self.multiple > 1 else ""
-        return f"any width and height{multiples}"
+        A transformer's photos are not padded to whole patches in the file. Networks that join maps
+        of several strides, as FishNet, can be written for multiples of the largest stride alone.
+        """
+        backbone = self.embedder.backbone
+        return [backbone.reduction] if backbone.dynamic else [1, _LARGEST_STRIDE]
 
-    def metadata(self, size: Size | None) -> dict[str, str]:
-        """What the file says about itself; `size` (width, height) where it takes one alone."""
+    def metadata(self, size: Size, multiple: int | None) -> dict[str, str]:
+        """What the file says about itself.
+
+        Args:
+            size: (width, height) that it was written with.
+            multiple: see `write_onnx`.
+        """
+        sides = f"{size[0]}x{size[1]} alone"
+        if multiple is not None:
+            sides = "any width and height"
+            sides += f", multiples of {multiple}" if multiple > 1 else ""
         mean, std = (
             ", ".join(f"{value:.6g}" for value in values.flatten().tolist())
             for values in (self.embedder.mean, self.embedder.std)
@@ -63,7 +75,7 @@ class ExportedEmbedder(nn.Module):
             shown = f"(value from 0 to 1 - mean) / standard deviation: mean {mean}; deviation {std}"
         return {
             "images": f"float32 (batch, 3, height, width), RGB, {shown}",
-            "size": self._any() if size is None else f"{size[0]}x{size[1]} alone",
+            "size": sides,
             "embeddings": f"float32 (batch, {self.embedder.embedding_dim}), "
             + ("of unit length" if self.unit_length else "not of unit length"),
             "normalise": str(self.normalise).lower(),
@@ -72,15 +84,15 @@ class ExportedEmbedder(nn.Module):
 
 
 def write_checked(
-    exported: ExportedEmbedder, path: Path, size: Size, any_size: bool, opset: int
+    exported: ExportedEmbedder, path: Path, size: Size, multiple: int | None, opset: int
 ) -> float:
-    """Writes the network and holds it against PyTorch, with `any_size` at several sizes.
+    """Writes the network and holds it against PyTorch, at several sizes where it takes them.
 
     Args:
         exported: what to write.
         path: the file.
         size: (width, height) of the photos that the network is traced with.
-        any_size: whether width and height stay open.
+        multiple: of what width and height may be any multiple; None: they are `size` alone.
         opset: version of ONNX's operators.
 
     Returns:
@@ -89,8 +101,8 @@ def write_checked(
     Raises:
         UserMistake: the network cannot be written like this, or differs by more than `TOLERANCE`.
     """
-    write_onnx(exported, path, size, any_size, opset)
-    sizes = _several_sizes(size, exported.multiple) if any_size else [size] * len(_BATCHES)
+    write_onnx(exported, path, size, multiple, opset)
+    sizes = [size] * len(_BATCHES) if multiple is None else _several_sizes(size, multiple)
     worst, place = largest_difference(exported, path, sizes)
     if not worst <= TOLERANCE:
         raise UserMistake(
@@ -110,7 +122,7 @@ def _several_sizes(size: Size, multiple: int) -> list[Size]:
 
 
 def write_onnx(
-    exported: ExportedEmbedder, path: Path, size: Size, any_size: bool, opset: int
+    exported: ExportedEmbedder, path: Path, size: Size, multiple: int | None, opset: int
 ) -> None:
     """Writes the network for any batch and, with `any_size`, any width and height.
 
@@ -118,17 +130,21 @@ def write_onnx(
         exported: what to write.
         path: the file.
         size: (width, height) of the photos that the network is traced with.
-        any_size: whether width and height stay open.
+        multiple: of what width and height may be any multiple; None: they are `size` alone.
         opset: version of ONNX's operators.
 
     Raises:
         UserMistake: the network cannot be written like this; says why.
     """
-    width, height = size
+    width, height = (side + -side % (multiple or 1) for side in size)
     images = torch.rand(2, 3, height, width)
-    open_sides = {0: torch.export.Dim.DYNAMIC}
-    if any_size:
+    open_sides: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
+    if multiple == 1 or (multiple and exported.embedder.backbone.dynamic):
         open_sides |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    elif multiple:
+        open_sides[0] = torch.export.Dim("batch")
+        for place, name in ((2, "rows"), (3, "columns")):
+            open_sides[place] = multiple * torch.export.Dim(name, min=1)
     try:
         torch.onnx.export(
             exported,
@@ -143,9 +159,10 @@ def write_onnx(
             verbose=False,
         )
     except Exception as error:  # torch raises what it comes across inside of the network
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserMistake(f"size: this network cannot be exported so ({first})") from error
-    _check_open_sides(path, any_size)
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:200] or type(cause).__name__
+        raise UserMistake(f"size: this network cannot be exported so ({reason})") from error
+    _check_open_sides(path, multiple is not None)
 
 
 def _check_open_sides(path: Path, any_size: bool) -> None:
