@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format submit benchmark clean
+.PHONY: help setup demo test lint format submit recipe ensemble sweep-report benchmark clean
 
 DEMO := runs/demo
 TRAIN := $(BIN)/python train.py experiment=demo
@@ -19,9 +19,22 @@ SOLUTION ?=
 # SUBMIT=1 hands the checked file to Kaggle's client.
 SUBMIT ?= 0
 COMPETITION ?= landmark-retrieval-2019
+# What `make recipe` trains, one experiment after the other, each going on from the one before.
+GLDV1 ?=
+GLDV2 ?=
+RECIPE ?= runs/recipe
+STAGES ?= gldv1_pretrain gldv2_clean scale_up
+# More settings for each stage, of the first alone (as weights=FILE), and of each extraction.
+OVERRIDES ?=
+FIRST ?=
+EXTRACT_OVERRIDES ?=
+# What `make ensemble` joins: the folder of a sweep of the six members, in their order.
+ENSEMBLE ?=
+WEIGHTS ?= 0.5 1 1 0.5 1 1
+DIR ?=
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(INSTALLED) ## Make .venv and install the package with all it needs
 
@@ -67,6 +80,35 @@ submit: $(INSTALLED) ## RUN=… From a run to a checked submission.csv; SOLUTION
 	fi
 	@$(BIN)/python -m landmark.report.hand_in $(SUBMISSION)/submission.csv \
 		'competition=$(COMPETITION)' 'message=$(RUN)' 'submit=$(SUBMIT)'
+
+recipe: $(INSTALLED) ## GLDV1=… GLDV2=… Train the recipe's stages one after the other, done ones not again
+	@for stage in $(STAGES); do \
+		case $$stage in *gldv1*) root='$(GLDV1)' name=GLDV1;; *) root='$(GLDV2)' name=GLDV2;; esac; \
+		test -n "$$root" || { echo "error: $$name: say where its photos lie, make recipe $$name=FOLDER" >&2; exit 2; }; \
+	done
+	@earlier=; for stage in $(STAGES); do \
+		case $$stage in *gldv1*) root='$(GLDV1)';; *) root='$(GLDV2)';; esac; \
+		folder='$(RECIPE)'/$$stage; \
+		case $$stage in ensemble*) job='/$${hydra:job.num}';; *) job=;; esac; \
+		if [ -n "$$earlier" ]; then more="init=$$earlier$$job/embedder"; else more='$(FIRST)'; fi; \
+		echo "== $$stage"; \
+		$(BIN)/python train.py experiment=$$stage data.root="$$root" hydra.run.dir=$$folder \
+			hydra.sweep.dir=$$folder $$more $(OVERRIDES); \
+		earlier=$$folder; \
+	done
+
+ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Describe with each of its six models, join to 3,072 dimensions
+	@test -n "$(ENSEMBLE)" || { echo "error: ENSEMBLE: say which sweep, make ensemble ENSEMBLE=runs/recipe/ensemble_scale_up" >&2; exit 2; }
+	for split in query gallery train; do \
+		stores=; for weight in $(WEIGHTS); do \
+			member=$$(wc -w <<< "$$stores"); store=$(ENSEMBLE)/stores/$$split-$$member; stores="$$stores $$store"; \
+			$(EXTRACT) embedder=$(ENSEMBLE)/$$member/embedder split=$$split output=$$store $(EXTRACT_OVERRIDES); \
+		done; \
+		$(BIN)/python -m landmark.extract.ensemble $(ENSEMBLE)/stores/$$split $$stores --weights $(WEIGHTS) --overwrite; \
+	done
+
+sweep-report: $(INSTALLED) ## DIR=SWEEP One table and a plot of a sweep's jobs
+	@$(BIN)/python -m landmark.report.sweep $(DIR)
 
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/python -m pytest

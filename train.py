@@ -24,8 +24,10 @@ from landmark.mistake import UserMistake
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from torch import nn
 
     from landmark.data import LandmarkData
+    from landmark.loss.auxiliary import AuxiliaryLosses
     from landmark.task import RetrievalTask
 
 
@@ -55,7 +57,6 @@ def train(config: DictConfig, folder: Path) -> float | None:
 
     from landmark.data import LandmarkData
     from landmark.data.bad_images import BadImageList
-    from landmark.loss.build import build_auxiliary, build_loss, check_pairs
     from landmark.model.persist import describe_embedder
     from landmark.task.checkpoint_file import WholeCheckpointIO
     from landmark.task.classes import KeepClasses, refuse_other_classes
@@ -64,6 +65,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
     from landmark.task.resume import checkpoint_to_resume, clear, is_finished, read_result
     from landmark.task.training import checkpoints, fit, initialise
 
+    if config.keep_head and not config.init:
+        raise UserMistake("keep_head=true: say whose head with init=RUN/embedder")
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     began_with = plain(config)
@@ -96,12 +99,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
     )
     data.setup("fit")
     refuse_other_classes(resume_from, data.classes)
-    of_data = {"embedding_dim": embedder.embedding_dim, "counts": data.class_counts}
-    loss = build_loss(instantiate(config.loss), **of_data, head=instantiate(config.head))
-    weights, losses = auxiliary_losses(config)
-    auxiliary = build_auxiliary(losses, weights, **of_data)
-    loss_name = HydraConfig.get().runtime.choices["loss"]
-    check_pairs({loss_name: loss, **auxiliary.losses}, config.sampler.get("photos_per_class", 1))
+    loss, auxiliary = losses(config, embedder.embedding_dim, data)
     task = instantiate(config.task)(
         embedder,
         loss,
@@ -115,7 +113,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
         settings=json.dumps(began_with),
         seed=config.seed,
         auxiliary=auxiliary,
-        loss_name=loss_name,
+        loss_name=HydraConfig.get().runtime.choices["loss"],
     )
     if config.task.freeze_backbone_epochs and config.trainer.strategy == "ddp":
         # A frozen backbone gives no gradients, which DDP must be told.
@@ -152,15 +150,27 @@ def train(config: DictConfig, folder: Path) -> float | None:
         finish_loggers()
 
 
-def auxiliary_losses(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
-    """The weights and the makers of the losses beside the main one, by name."""
-    weights, losses = {}, {}
+def losses(
+    config: DictConfig, embedding_dim: int, data: "LandmarkData"
+) -> tuple["nn.Module", "AuxiliaryLosses"]:
+    """The main loss, with its head, and those beside it."""
+    from landmark.loss.build import build_auxiliary, build_loss, check_pairs
+    from landmark.task.earlier_head import take_over_head
+
+    counts, main = data.class_counts, HydraConfig.get().runtime.choices["loss"]
+    head = instantiate(config.head)
+    loss = build_loss(instantiate(config.loss), embedding_dim, counts, head)
+    weights, makes = {}, {}
     for name, settings in plain(config).get("auxiliary", {}).items():
-        if name == HydraConfig.get().runtime.choices["loss"]:
+        if name == main:
             raise UserMistake(f"auxiliary=[{name}]: is the main loss already; choose another")
         weights[name] = settings.pop("weight")
-        losses[name] = instantiate(settings)
-    return weights, losses
+        makes[name] = instantiate(settings)
+    auxiliary = build_auxiliary(makes, weights, embedding_dim, counts)
+    check_pairs({main: loss, **auxiliary.losses}, config.sampler.get("photos_per_class", 1))
+    if config.keep_head:
+        take_over_head(loss, config.init, data.classes)
+    return loss, auxiliary
 
 
 def has_several_processes(config: DictConfig) -> bool:

@@ -28,6 +28,16 @@ _REFUSED_BY_DISK = {
     errno.ENAMETOOLONG,
 }
 
+# Configurations that only a plugin of Hydra brings, and what to install for them.
+_PLUGINS = {
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+    "hydra/launcher/ray_aws": "hydra-ray-launcher",
+    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+}
+
 
 def run(main: Callable[[], object]) -> None:
     """Calls a script's Hydra entry point and turns its outcome into the exit status.
@@ -145,8 +155,10 @@ def _instantiation_line(error: BaseException) -> str | None:
 
 def _missing_choice_line(error: BaseException) -> str:
     """`loss=arcfac`: names the choices that exist."""
-    missing = str(getattr(error, "missing_cfg_file", None) or "")
-    group, _, choice = missing.removesuffix(".yaml").rpartition("/")
+    missing = str(getattr(error, "missing_cfg_file", None) or "").removesuffix(".yaml")
+    group, _, choice = missing.rpartition("/")
+    if missing in _PLUGINS:
+        return f"{group}={choice}: a plugin of Hydra is needed, pip install {_PLUGINS[missing]}"
     if not group or not (_configuration() / group).is_dir():
         return str(error)
     names = sorted(file.stem for file in (_configuration() / group).glob("*.yaml"))

@@ -28,7 +28,9 @@ def unused_folder(wish: str) -> Path:
     return _folders_in_use[wish]
 
 
-OmegaConf.register_new_resolver("unused_folder", lambda wish: str(unused_folder(wish)))
+OmegaConf.register_new_resolver(
+    "unused_folder", lambda wish: str(unused_folder(wish)), use_cache=True
+)
 
 
 def run_as_single_job(script: str, overrides: Sequence[str], folder: Path) -> None:

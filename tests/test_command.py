@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST_KEYS = {
     "train.py": "task:",
     "extract.py": "embedder:",
+    "export.py": "embedder:",
     "rerank.py": "query:",
     "score.py": "task:",
 }
@@ -29,7 +30,7 @@ def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("script", ["train.py", "extract.py", "rerank.py", "score.py"])
+@pytest.mark.parametrize("script", ["train.py", "extract.py", "export.py", "rerank.py", "score.py"])
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]], ids=lambda flag: flag[0])
 def test_help_and_configuration_are_shown_without_heavy_imports(script, flag, tmp_path):
     hook = (

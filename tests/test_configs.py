@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-SCRIPTS = ("train", "extract", "rerank", "score")
+SCRIPTS = ("train", "extract", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "search": "rerank", "rerank": "rerank"}
 # What the scripts add to a group's own settings.
 ADDED = {
@@ -46,7 +46,7 @@ def node(group, choice):
 EVERY = [
     (folder.name, file.stem)
     for folder in sorted(CONF.iterdir())
-    if folder.is_dir() and folder.name != "experiment"
+    if folder.is_dir() and folder.name not in ("experiment", "hydra")
     for file in sorted(folder.glob("*.yaml"))
 ]
 
@@ -204,6 +204,24 @@ def test_rerankers_and_searches_run(choice):
 def test_experiments_compose(choice):
     config = composed("train", f"experiment={choice}")
     assert config.model.backbone
+
+
+def test_the_ensemble_is_a_sweep_over_six_models():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["experiment=ensemble_scale_up"], return_hydra_config=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    names = config.hydra.sweeper.params["experiment/member"].split(",")
+    members = [
+        composed("train", "experiment=ensemble_scale_up", f"experiment/member={name}")
+        for name in names
+    ]
+    backbones = ["fishnet150"] * 3 + ["legacy_seresnext101_32x4d"] * 2 + ["resnet101"]
+    assert [member.model.backbone for member in members] == backbones
+    stages = [member.pooling._target_.endswith("Stages") for member in members]
+    assert stages == [False, False, True, False, False, False]
+    assert len({member.seed for member in members}) == 6
+    assert sum(member.model.embedding_dim for member in members) == 3072
+    assert all(member.task.freeze_batchnorm for member in members)
 
 
 @pytest.mark.parametrize("choice", choices("extract"))

@@ -17,9 +17,24 @@ _FREE = {"overwrite", "workers", "logger", "save_every_steps"}
 _FREE |= {f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")}
 
 
-def write_result(folder: Path, best: float | None, settings: str) -> None:
-    """Marks a run as finished: `result.json` with its best figure and its settings (JSON text)."""
-    result = {"best": best, "settings": json.loads(settings)}
+def write_result(
+    folder: Path,
+    best: float | None,
+    settings: str,
+    seconds: float | None = None,
+    resumed: bool = False,
+) -> None:
+    """Marks a run as finished: writes its `result.json`.
+
+    Args:
+        folder: the run folder.
+        best: its best validation figure.
+        settings: its settings as JSON.
+        seconds: it took, since it was last begun.
+        resumed: whether it then went on from a checkpoint.
+    """
+    result = {"best": best, "seconds": seconds, "resumed": resumed}
+    result["settings"] = json.loads(settings)
     temporary = folder / f".{RESULT}.part"
     temporary.write_text(json.dumps(result, indent=1) + "\n")
     os.replace(temporary, folder / RESULT)  # noqa: PTH105 - replaces on every platform

@@ -19,7 +19,7 @@ from landmark.task import heads
 from landmark.task.blending import check_share
 from landmark.task.freezing import freeze_first_stages
 from landmark.task.imprinting import imprint
-from landmark.task.parameter_groups import parameter_groups
+from landmark.task.parameter_groups import parameter_groups, scale_rates
 from landmark.task.schedule import total_steps
 from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metrics
 
@@ -41,6 +41,8 @@ class RetrievalTask(pl.LightningModule):
         neck_lr: learning rate of pooling and neck; None takes the optimizer's.
         head_lr: learning rate of the class centres; None takes the optimizer's.
         decay_norms: whether weight decay acts on biases and normalisation weights too.
+        layer_decay: each layer of the backbone learns at this share of the rate of the layer above
+            it; None: all at one rate.
         freeze_batchnorm: the backbone's BatchNorm keeps its statistics.
         freeze_backbone_epochs: for so many epochs only pooling, neck and head learn.
         freeze_stages: so many first groups of the backbone's layers (stem, stage 1, …) never
@@ -72,6 +74,7 @@ class RetrievalTask(pl.LightningModule):
         neck_lr: float | None = None,
         head_lr: float | None = None,
         decay_norms: bool = True,
+        layer_decay: float | None = None,
         freeze_batchnorm: bool = False,
         freeze_backbone_epochs: int = 0,
         freeze_stages: int = 0,
@@ -102,6 +105,7 @@ class RetrievalTask(pl.LightningModule):
         self._make_schedule = schedule
         self._learning_rates = {"backbone": backbone_lr, "neck": neck_lr, "head": head_lr}
         self._decay_norms = decay_norms
+        self._layer_decay = layer_decay
         self._collectors: list[EmbeddingCollector] = []
         self._batchnorm_is_frozen = freeze_batchnorm
         self._still: list[nn.Module] = []
@@ -122,6 +126,7 @@ class RetrievalTask(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One group of parameters a part, and a schedule advanced each optimizer step."""
         optimizer = self._make_optimizer(self._parameter_groups())
+        scale_rates(optimizer)
         heads.follow(self, optimizer)
         schedule = self._make_schedule(optimizer, total_steps(self.trainer))
         return {
@@ -135,7 +140,7 @@ class RetrievalTask(pl.LightningModule):
             "neck": [self.embedder.pooling, self.embedder.neck],
             "head": [self.loss, self.auxiliary],
         }
-        return parameter_groups(parts, self._learning_rates, self._decay_norms)
+        return parameter_groups(parts, self._learning_rates, self._decay_norms, self._layer_decay)
 
     def configure_gradient_clipping(
         self,

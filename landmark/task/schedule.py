@@ -32,38 +32,73 @@ def total_steps(trainer: pl.Trainer) -> int:
 
 
 def cosine(
-    optimizer: Optimizer, total_steps: int, final_lr: float = 3e-6, warmup: float = 0.0
+    optimizer: Optimizer,
+    total_steps: int,
+    final_lr: float = 3e-6,
+    warmup: float = 0.0,
+    start_at: float = 0.0,
+    stop_at: float | None = None,
+    of_epochs: float | None = None,
 ) -> LambdaLR:
-    """One cosine from each part's learning rate down to `final_lr`, over the whole training.
+    """One cosine from each part's learning rate down to `final_lr`, or a part of a longer one.
 
     Args:
         optimizer: its groups may have different learning rates; each follows its own cosine.
         total_steps: optimizer steps of the whole training.
-        final_lr: learning rate after the last step.
-        warmup: fraction of the steps, in [0, 1), spent rising linearly from 0 first.
+        final_lr: learning rate after the cosine's last step.
+        warmup: fraction of the cosine's steps, in [0, 1), spent rising linearly from 0 first.
+        start_at: epochs of the cosine that earlier runs have done.
+        stop_at: epoch of the cosine at which this run ends; None: its last. A run of
+            `stop_at - start_at` epochs has at each step the learning rate that one run of
+            `of_epochs` epochs has there.
+        of_epochs: length of the cosine in epochs; None: this run is the whole of it.
 
     Raises:
-        UserMistake: `warmup` is outside [0, 1).
+        UserMistake: `warmup` is outside [0, 1), or not 0 ≤ `start_at` < `stop_at` ≤ `of_epochs`.
 
     Source:
         Loshchilov and Hutter, SGDR, ICLR 2017, equation 5, without restarts.
     """
-    if not 0 <= warmup < 1:
-        raise UserMistake(f"schedule.warmup={warmup}: give a fraction of the steps in [0, 1)")
-    warmup_steps = round(warmup * total_steps)
+    _check_warmup(warmup)
+    behind, all_steps = _place(total_steps, start_at, stop_at, of_epochs)
+    warmup_steps = round(warmup * all_steps)
 
     def factor_of(base_lr: float) -> Callable[[int], float]:
         floor = min(final_lr / base_lr, 1.0) if base_lr > 0 else 1.0
 
         def factor(step: int) -> float:
-            if step < warmup_steps:
-                return (step + 1) / warmup_steps
-            progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+            place = behind + step
+            if place < warmup_steps:
+                return (place + 1) / warmup_steps
+            progress = (place - warmup_steps) / max(1, all_steps - warmup_steps)
             return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
         return factor
 
     return LambdaLR(optimizer, [factor_of(group["lr"]) for group in optimizer.param_groups])
+
+
+def _place(
+    total_steps: int, start_at: float, stop_at: float | None, of_epochs: float | None
+) -> tuple[float, float]:
+    """Steps of the cosine before this run, and its steps altogether."""
+    if of_epochs is None:
+        if start_at != 0 or stop_at is not None:
+            raise UserMistake("schedule.of_epochs: say how many epochs the whole cosine has")
+        return 0.0, float(total_steps)
+    stop = of_epochs if stop_at is None else stop_at
+    if not 0 <= start_at < stop <= of_epochs:
+        raise UserMistake(
+            f"schedule.start_at={start_at}, stop_at={stop}, of_epochs={of_epochs}: "
+            "the run's part of the cosine must lie within it, start before stop"
+        )
+    epochs = stop - start_at
+    return total_steps * start_at / epochs, total_steps * of_epochs / epochs
+
+
+def _check_warmup(warmup: float) -> None:
+    if not 0 <= warmup < 1:
+        raise UserMistake(f"schedule.warmup={warmup}: give a fraction of the steps in [0, 1)")
 
 
 def constant(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> LambdaLR:
@@ -77,7 +112,6 @@ def constant(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> Lam
     Raises:
         UserMistake: `warmup` is outside [0, 1).
     """
-    if not 0 <= warmup < 1:
-        raise UserMistake(f"schedule.warmup={warmup}: give a fraction of the steps in [0, 1)")
+    _check_warmup(warmup)
     warmup_steps = round(warmup * total_steps)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))

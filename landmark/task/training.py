@@ -121,7 +121,8 @@ def fit(
         if trainer.max_epochs != 0:
             at_the_end()
         _say_skipped(data)
-        write_result(folder, best, task.settings)
+        seconds = round(time.perf_counter() - began, 1)
+        write_result(folder, best, task.settings, seconds, resumed=resume_from is not None)
     _say(end_summary(best, task.k, time.perf_counter() - began, folder))
     return best
 

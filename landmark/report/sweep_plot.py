@@ -1,0 +1,50 @@
+"""The jobs of a sweep as a picture: a line a setting, a dot a seed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from landmark.report.picture import write_png
+
+_COLOUR = "#2f5d8c"
+_QUIET = "#5c636b"
+_LONGEST_NAME = 70
+
+
+def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str | Path) -> Path:
+    """Draws `sweep.png`: the best setting on top, its mean and deviation beside the dots.
+
+    Args:
+        points: setting → the metric of its jobs.
+        metric: the metric's name.
+        output: the PNG, written whole or not at all.
+    """
+    from matplotlib.figure import Figure
+
+    names = sorted(points, key=lambda name: fmean(points[name]))
+    figure = Figure(figsize=(8, 1.1 + 0.36 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    for place, name in enumerate(names):
+        values = points[name]
+        mean = fmean(values)
+        deviation = stdev(values) if len(values) > 1 else 0.0
+        axis.plot(values, [place] * len(values), "o", color=_COLOUR, alpha=0.45, markersize=5)
+        text = f"{mean:.4f}"
+        if len(values) > 1:
+            axis.errorbar(
+                mean, place, xerr=deviation, color=_COLOUR, capsize=4, marker="|", markersize=12
+            )
+            text += f" ± {deviation:.4f}"
+        axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", size=9)
+    axis.set_yticks(range(len(names)), [_short(name) for name in names])
+    axis.set_ylim(-0.6, len(names) - 0.4)
+    axis.set_xlabel(f"mAP@{metric.removeprefix('map_at_')}" if "map_at_" in metric else metric)
+    axis.grid(axis="x", color="#e2ded8", linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(colors=_QUIET, labelsize=9, left=False)
+    return write_png(figure, output, dpi=150)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"

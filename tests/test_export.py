@@ -1,0 +1,181 @@
+"""ONNX files of embedders, each held against PyTorch here too."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+pytest.importorskip("onnxscript")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from landmark.model import export as exporting  # noqa: E402
+from landmark.model.build import build_embedder  # noqa: E402
+from landmark.model.persist import describe_embedder, load_embedder, write_embedder  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = {"_target_": "landmark.model.build.build_embedder", "embedding_dim": 8}
+GEM = {"_target_": "landmark.pooling.gem.GeM", "p": 3.0}
+
+
+def written(folder, backbone, size, pooling=GEM):
+    """An embedder whose BatchNorm has statistics, as after training."""
+    module, _, name = pooling["_target_"].rpartition(".")
+    options = {key: value for key, value in pooling.items() if key != "_target_"}
+    make = getattr(__import__(module, fromlist=[name]), name)
+    torch.manual_seed(0)
+    embedder = build_embedder(backbone, make(**options), embedding_dim=8, image_size=size)
+    embedder.train()
+    with torch.no_grad():
+        for _ in range(3):
+            embedder(torch.rand(8, 3, size[1], size[0]))
+    model = MODEL | {"backbone": backbone, "image_size": list(size)}
+    description = describe_embedder(model, pooling, {"sizes": [list(size)]})
+    return write_embedder(folder / "embedder", embedder, description)
+
+
+def assert_equal_at(file, embedder, sizes, normalise=True, unit_length=True):
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for batch, (width, height) in enumerate(sizes, 1):
+        images = torch.rand(batch, 3, height, width)
+        with torch.inference_mode():
+            expected = embedder(images)
+        shown = images if normalise else embedder.normalise(images)
+        found = session.run(None, {"images": shown.numpy()})[0]
+        if unit_length:
+            np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+            expected = functional.normalize(expected)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def metadata(file):
+    return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("convolutional"), "test_resnet", (64, 64))
+
+
+def test_any_size_and_batch(convolutional, scripts, tmp_path):
+    printed = scripts.run(
+        "export.py", f"embedder={convolutional}", "output=out/file.onnx", cwd=tmp_path
+    ).stdout
+    assert printed.splitlines()[-1] == "wrote out/file.onnx"
+    file = tmp_path / "out" / "file.onnx"
+    assert [path.name for path in file.parent.iterdir()] == ["file.onnx"]  # no data beside it
+    embedder, _ = load_embedder(convolutional)
+    assert_equal_at(file, embedder, [(64, 64), (128, 96), (51, 77), (224, 160)])
+    said = metadata(file)
+    assert said["size"] == "any width and height"
+    assert (said["normalise"], said["unit_length"]) == ("true", "true")
+    assert "mean 0.5, 0.5, 0.5; standard deviation 0.5, 0.5, 0.5" in said["images"]
+    assert onnx.load(file).opset_import[0].version == 18
+    refused = scripts.run(
+        "export.py", f"embedder={convolutional}", "output=out/file.onnx", cwd=tmp_path, status=2
+    )
+    assert refused.stderr == "error: out/file.onnx: is there already; overwrite=true replaces it\n"
+
+
+def test_normalisation_and_length_outside_and_one_size(convolutional, scripts, tmp_path):
+    scripts.run(
+        "export.py",
+        f"embedder={convolutional}",
+        "output=file.onnx",
+        "normalise=false",
+        "unit_length=false",
+        "size=[96,64]",
+        "opset=20",
+        cwd=tmp_path,
+    )
+    embedder, _ = load_embedder(convolutional)
+    file = tmp_path / "file.onnx"
+    assert_equal_at(file, embedder, [(96, 64)] * 3, normalise=False, unit_length=False)
+    said = metadata(file)
+    assert (said["size"], said["normalise"], said["unit_length"]) == (
+        "96x64 alone",
+        "false",
+        "false",
+    )
+    assert "not of unit length" in said["embeddings"]
+    assert onnx.load(file).opset_import[0].version == 20
+
+
+def test_a_transformer_of_one_size(scripts, tmp_path):
+    token = {"_target_": "landmark.pooling.class_token.ClassToken"}
+    folder = written(tmp_path, "test_vit", (160, 160), token)
+    printed = scripts.run(
+        "export.py", f"embedder={folder}", "output=file.onnx", cwd=tmp_path
+    ).stdout
+    size = metadata(tmp_path / "file.onnx")["size"]
+    assert f"size        {size}" in printed
+    embedder, _ = load_embedder(folder)
+    sizes = [(160, 160)] * 2
+    if "any" in size:
+        assert size == "any width and height, multiples of 16"
+        sizes += [(96, 224)]
+    else:
+        assert size == "160x160 alone"
+    assert_equal_at(tmp_path / "file.onnx", embedder, sizes)
+
+
+def test_a_file_that_differs_is_not_written(convolutional, scripts, tmp_path):
+    """The same export beside a PyTorch embedder that was changed after writing."""
+    embedder, _ = load_embedder(convolutional)
+    exported = exporting.ExportedEmbedder(embedder).eval()
+    exporting.write_onnx(exported, tmp_path / "file.onnx", (64, 64), multiple=None, opset=18)
+    worst, _ = exporting.largest_difference(exported, tmp_path / "file.onnx", [(64, 64)])
+    assert worst <= exporting.TOLERANCE
+    with torch.no_grad():
+        embedder.neck[0].weight[0] *= 1.5
+    worst, place = exporting.largest_difference(exported, tmp_path / "file.onnx", [(64, 64)])
+    assert worst > exporting.TOLERANCE
+    assert place == "1 of 64x64"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["embedder=nowhere", "output=f.onnx"], "embedder=nowhere: no such folder or checkpoint"),
+        (["embedder=EMBEDDER"], "output: a value is needed"),
+        (["embedder=EMBEDDER", "output=f.onnx", "opset=9"], "opset=9: give a number, 18 or more"),
+        (["embedder=EMBEDDER", "output=f.onnx", "size=[32]"], "size=[32]: choose any"),
+        (["embedder=EMBEDDER", "output=f.onnx", "size=some"], "size=some: choose any"),
+        (
+            ["embedder=EMBEDDER", "output=f.onnx", "normalise=1"],
+            "normalise=1: choose true",
+        ),
+        (["embedder=EMBEDDER", "output=.", "overwrite=true"], ".: is a folder"),
+    ],
+)
+def test_wrong_settings_are_one_line(convolutional, scripts, tmp_path, settings, words):
+    settings = [setting.replace("EMBEDDER", str(convolutional)) for setting in settings]
+    result = scripts.run("export.py", *settings, cwd=tmp_path, status=2)
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_named(convolutional, tmp_path):
+    hidden = (
+        "import importlib.util, runpy, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if 'onnx' in name else find(name, *a)\n"
+    )
+    code = (
+        f"{hidden}sys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.argv = [{str(ROOT / 'export.py')!r}, 'embedder={convolutional}', 'output=f.onnx']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: onnx, onnxruntime, onnxscript: needed for an export, "
+        "pip install onnx onnxruntime onnxscript\n"
+    )

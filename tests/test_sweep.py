@@ -1,0 +1,130 @@
+"""Sweeps: killed ones go on with what is missing, launchers and sweepers are Hydra's plugins."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TINY = [
+    "data.landmarks=4",
+    "data.photos=8",
+    "data.scale=0.3",
+    "model=resnet10t",
+    "model.backbone=test_resnet",
+    "model.embedding_dim=8",
+    "image=px96",
+    "image.sizes=[[32,32]]",
+    "batch_size=8",
+    "workers=0",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+]
+
+
+def results(folder):
+    """Number of each finished job → when its result was written."""
+    return {int(f.parent.name): f.stat().st_mtime_ns for f in folder.glob("*/result.json")}
+
+
+def killed_once_a_job_is_done(command, cwd, folder):
+    """Starts a sweep and kills it, children too, when the first result is there."""
+    started = subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not results(folder) and started.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    return results(folder)
+
+
+def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
+    command = ["-m", *TINY, "seed=1,2,3", "hydra.sweep.dir=sweep"]
+    before = killed_once_a_job_is_done(
+        [sys.executable, str(ROOT / "train.py"), *command], tmp_path, tmp_path / "sweep"
+    )
+    assert 1 <= len(before) < 3
+    printed = scripts.run("train.py", *command, cwd=tmp_path).stdout
+    after = results(tmp_path / "sweep")
+    assert sorted(after) == [0, 1, 2]
+    assert {number: after[number] for number in before} == before
+    assert printed.count("is trained already") == len(before)
+    report = subprocess.run(
+        [sys.executable, "-m", "landmark.report.sweep", str(tmp_path / "sweep")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert report.count("| done") == 3
+    assert "unfinished" not in report
+
+
+def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tmp_path):
+    """With joblib: the second command answers job 0 and does job 1; both lie in one folder."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    command = ["-m", "hydra/launcher=processes", *TINY]
+    scripts.run("train.py", *command, "seed=1", cwd=tmp_path)
+    (sweep,) = (tmp_path / "runs" / "train").glob("*/*")  # the default folder, of one sweep
+    before = results(sweep)
+    assert sorted(before) == [0]
+    scripts.run("train.py", *command, "seed=1,2", f"hydra.sweep.dir={sweep}", cwd=tmp_path)
+    assert sorted(results(sweep)) == [0, 1]
+    assert results(sweep)[0] == before[0]
+
+
+def test_optunas_trials_are_asked_in_the_same_order_again(scripts, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    command = ["-m", "hydra/sweeper=tpe", "hydra.sweep.dir=sweep", *TINY]
+    command += [
+        "optimizer.lr=tag(log,interval(1e-5,1e-1))",
+        "hydra.sweeper.sampler.n_startup_trials=1",
+    ]
+    scripts.run("train.py", *command, "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    before = results(tmp_path / "sweep")
+    printed = scripts.run("train.py", *command, "hydra.sweeper.n_trials=3", cwd=tmp_path).stdout
+    assert printed.count("is trained already") == 2
+    after = results(tmp_path / "sweep")
+    assert sorted(after) == [0, 1, 2]
+    assert [after[number] for number in before] == list(before.values())
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    scores = [json.loads(f.read_text())["best"] for f in tmp_path.glob("sweep/*/result.json")]
+    assert best["best_value"] == max(scores)
+
+
+@pytest.mark.parametrize(
+    ("choice", "plugin", "package"),
+    [
+        ("hydra/launcher=processes", "hydra_joblib_launcher", "hydra-joblib-launcher"),
+        ("hydra/launcher=slurm", "hydra_submitit_launcher", "hydra-submitit-launcher"),
+        ("hydra/launcher=ray_cluster", "hydra_ray_launcher", "hydra-ray-launcher"),
+        ("hydra/sweeper=tpe", "hydra_optuna_sweeper", "hydra-optuna-sweeper"),
+    ],
+)
+def test_a_missing_plugin_is_named_with_what_to_install(choice, plugin, package, tmp_path):
+    """A process in which the plugin is not to be found, as where it is not installed."""
+    hide = (
+        "import sys, pkgutil\n"
+        "walk = pkgutil.walk_packages\n"
+        "pkgutil.walk_packages = lambda *a, **k: "
+        f"(m for m in walk(*a, **k) if {plugin!r} not in m.name)\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.argv = [{str(ROOT / 'train.py')!r}, '-m', {choice!r}, 'seed=1,2']\n"
+        "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", hide], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith(f"pip install {package}\n")
