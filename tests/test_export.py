@@ -16,6 +16,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from landmark.model import export as exporting  # noqa: E402
 from landmark.model.build import build_embedder  # noqa: E402
 from landmark.model.persist import describe_embedder, load_embedder, write_embedder  # noqa: E402
+from landmark.model.same_padding import has_same_padding, with_fixed_padding  # noqa: E402
+from landmark.pooling import GeM  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {"_target_": "landmark.model.build.build_embedder", "embedding_dim": 8}
@@ -121,6 +123,19 @@ def test_a_transformer_of_one_size(scripts, tmp_path):
     else:
         assert size == "160x160 alone"
     assert_equal_at(tmp_path / "file.onnx", embedder, sizes)
+
+
+def test_tensorflows_padding_is_fixed_where_strides_divide():
+    embedder = build_embedder("tf_efficientnet_lite0", GeM(), embedding_dim=8).eval()
+    exported = exporting.ExportedEmbedder(embedder).eval()
+    assert exported.multiples == [32]
+    fixed = with_fixed_padding(exported).eval()
+    assert has_same_padding(exported)
+    assert not has_same_padding(fixed)
+    for width, height in ((32, 32), (96, 64), (160, 32)):
+        images = torch.rand(1, 3, height, width)
+        with torch.inference_mode():
+            torch.testing.assert_close(fixed(images), exported(images), rtol=1e-5, atol=1e-6)
 
 
 def test_a_file_that_differs_is_not_written(convolutional, scripts, tmp_path):

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder, pool
+from landmark.model.same_padding import has_same_padding, with_fixed_padding
 
 IMAGES, EMBEDDINGS = "images", "embeddings"
 TOLERANCE = 1e-4
@@ -50,10 +51,13 @@ class ExportedEmbedder(nn.Module):
         """Of what sides may have to be multiples, the least first.
 
         A transformer's photos are not padded to whole patches in the file. Networks that join maps
-        of several strides, as FishNet, can be written for multiples of the largest stride alone.
+        of several strides, as FishNet, or pad by TensorFlow's rule can be written for multiples of
+        the largest stride alone.
         """
         backbone = self.embedder.backbone
-        return [backbone.reduction] if backbone.dynamic else [1, _LARGEST_STRIDE]
+        if backbone.dynamic:
+            return [backbone.reduction]
+        return [_LARGEST_STRIDE] if has_same_padding(backbone) else [1, _LARGEST_STRIDE]
 
     def metadata(self, size: Size, multiple: int | None) -> dict[str, str]:
         """What the file says about itself.
@@ -145,9 +149,12 @@ def write_onnx(
         open_sides[0] = torch.export.Dim("batch")
         for place, name in ((2, "rows"), (3, "columns")):
             open_sides[place] = multiple * torch.export.Dim(name, min=1)
+    network: nn.Module = exported
+    if multiple == _LARGEST_STRIDE and has_same_padding(exported):
+        network = with_fixed_padding(exported).eval()
     try:
         torch.onnx.export(
-            exported,
+            network,
             (images,),
             path,
             input_names=[IMAGES],
