@@ -111,7 +111,7 @@ sweep-report: $(INSTALLED) ## DIR=SWEEP One table and a plot of a sweep's jobs
 	@$(BIN)/python -m landmark.report.sweep $(DIR)
 
 test: $(INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## Check lint, format and types
 	$(BIN)/ruff check .

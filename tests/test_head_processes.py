@@ -124,11 +124,21 @@ class Run:
         return whole.clone()
 
 
-def alike(one, other, rtol=1e-4, atol=1e-5):
+def alike(one, other):
+    """Losses, gradients and weights after the steps, to a share of each tensor's largest value.
+
+    At scale 80 a gradient's elements are sums of large terms that cancel: a small element is only
+    as exact as the large ones. Later steps begin from weights that differ by as much already.
+    """
     (losses, gradients, weights), (losses_2, gradients_2, weights_2) = one, other
-    torch.testing.assert_close(losses, losses_2, rtol=rtol, atol=atol)
-    torch.testing.assert_close(gradients, gradients_2, rtol=rtol, atol=atol)
-    torch.testing.assert_close(weights, weights_2, rtol=rtol, atol=atol)
+    torch.testing.assert_close(losses[0], losses_2[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(losses, losses_2, rtol=1e-4, atol=1e-4)
+    every = zip([*gradients, weights], [*gradients_2, weights_2], strict=True)
+    for place, (found, expected) in enumerate(every):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            off = (found[name] - value).abs().max()
+            assert off <= (1e-4 if place else 1e-5) * value.abs().max().clamp(min=1), name
 
 
 def sampled():
