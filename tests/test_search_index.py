@@ -48,7 +48,7 @@ def asked_directly(description, parameters, seed, rows):
         (Factory(["IVF12", "SQ4"], parameters={"nprobe": 2}), "IVF12,SQ4", "nprobe=2"),
         (Factory("SQ8"), "SQ8", ""),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_an_index_gives_what_faiss_gives(search, description, parameters):
     search.block_rows = 128
