@@ -10,6 +10,9 @@ import pytest
 # Set before torch is imported, and inherited by every process that a test starts: the last bit of a
 # forward pass depends on the number of threads, which a process of several has fewer of.
 os.environ["OMP_NUM_THREADS"] = "1"
+# `make test` tells the makes that tests start that they are parts of it, and they say so.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
