@@ -1,5 +1,6 @@
 """The data of a training run: train batches, and validation as queries and gallery."""
 
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,10 @@ from landmark.data.image_table import ImageTable, sorted_landmarks
 from landmark.data.source import Source
 from landmark.image.format import ImageFormat
 from landmark.mistake import UserMistake
+
+# The default on Linux until Python 3.14, but not within a job that joblib started: there workers
+# would be sent copies of everything, which not all of it allows.
+_FORK = "fork" if sys.platform == "linux" else None
 
 
 class LandmarkData(pl.LightningDataModule):
@@ -236,6 +241,7 @@ class LandmarkData(pl.LightningDataModule):
             batch_sampler=batches,
             num_workers=self.workers,
             persistent_workers=persistent and self.workers > 0,
+            multiprocessing_context=_FORK if self.workers > 0 else None,
             pin_memory=self._is_on_gpu(),
         )
 
