@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from miniature import google_landmarks, google_landmarks_clean, revisited, toy
+from PIL import Image
 
 from landmark.data import GLDv1, GLDv2, GLDv2Clean, ROxford5k, RParis6k
 from landmark.data.dataset import PhotoDataset
@@ -125,8 +126,8 @@ def test_roxford(world, tmp_path):
     image_format = ImageFormat([[32, 32]])
     image, label, row = PhotoDataset(query, image_format)[1]
     photo = decode(root / query.rows["path"].iloc[1]).crop((10, 9, 60, 71))
-    expected = np.asarray(photo.resize((32, 32), 2, reducing_gap=3.0))
-    assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
+    expected = np.asarray(photo.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(image.permute(1, 2, 0).numpy() - expected).max() <= 2
     assert (label, row) == (-1, 1)
     whole = PhotoDataset(source.read(), image_format)[13][0]
     assert np.array_equal(whole, image_format.image(root / gallery.rows["path"].iloc[11], (32, 32)))

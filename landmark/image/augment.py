@@ -8,11 +8,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageEnhance
+import torch
+from PIL import Image
 
-from landmark.image.decode import Box, Size, resize
+from landmark.image.colour import brightened, contrasted, saturated
+from landmark.image.decode import Box, Size
+from landmark.image.resample import resample, to_image, to_tensor
 
-_MID_GREY = (128, 128, 128)
+_MID_GREY = 128
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,14 @@ class View:
 
 def draw_view(augmentation: Augmentation, generator: np.random.Generator) -> View:
     """Draw one view; a fixed number of random numbers is used, so settings do not shift others."""
-    sides, places = generator.uniform(size=2), generator.uniform(size=2)
-    shear, brightness, contrast, saturation = generator.uniform(-1, 1, size=4)
-    colour, flip = generator.uniform(size=2)
+    first = generator.random(10).tolist()
+    sides, places = first[:2], first[2:4]
+    shear, brightness, contrast, saturation = (2 * value - 1 for value in first[4:8])
+    colour, flip = first[8:]
     seed = int(generator.integers(2**31))
     coloured = colour < augmentation.colour_probability
-    grey, erasing = generator.uniform(size=2)
-    erased = _erased_box(generator.uniform(size=4))
+    grey, erasing, *rectangle = generator.random(6).tolist()
+    erased = _erased_box(rectangle) if erasing < augmentation.erasing else None
     return View(
         box=_view_box(augmentation, sides, places),
         flip=bool(flip < augmentation.flip),
@@ -97,36 +101,44 @@ def draw_view(augmentation: Augmentation, generator: np.random.Generator) -> Vie
         if grey < augmentation.grey
         else 1 + augmentation.saturation * saturation * coloured,
         randaugment_seed=seed if augmentation.randaugment else None,
-        erased=erased if erasing < augmentation.erasing else None,
+        erased=erased,
     )
 
 
 def apply_view(
-    image: Image.Image, view: View, size: Size, interpolation: str, frame: Box
-) -> Image.Image:
-    """Return the view of `frame` (a part of the RGB image, in its pixels) as exactly `size`."""
-    image = _cut(image, view.box, size, interpolation, frame)
+    photo: Image.Image, view: View, size: Size, interpolation: str, frame: Box
+) -> torch.Tensor:
+    """Return the view of `frame` (a part of the RGB photo, in its pixels) as uint8 (3, h, w).
+
+    Args:
+        photo: decoded, at any scale.
+        view: what was drawn.
+        size: (w, h).
+        interpolation: see `ImageFormat`.
+        frame: (left, top, right, bottom).
+    """
+    pixels = _cut(photo, view.box, size, interpolation, frame)
     if view.shear:
-        image = _sheared(image, view.shear)
-    for enhancer, factor in (
-        (ImageEnhance.Brightness, view.brightness),
-        (ImageEnhance.Contrast, view.contrast),
-        (ImageEnhance.Color, view.saturation),
+        pixels = to_tensor(_sheared(to_image(pixels), view.shear))
+    for change, factor in (
+        (brightened, view.brightness),
+        (contrasted, view.contrast),
+        (saturated, view.saturation),
     ):
         if factor != 1:
-            image = enhancer(image).enhance(factor)
+            pixels = change(pixels, factor)
     if view.randaugment_seed is not None:
-        image = _randaugmented(image, view.randaugment_seed)
+        pixels = to_tensor(_randaugmented(to_image(pixels), view.randaugment_seed))
     if view.erased is not None:
         left, right = (round(edge * size[0]) for edge in (view.erased[0], view.erased[2]))
         top, bottom = (round(edge * size[1]) for edge in (view.erased[1], view.erased[3]))
-        image.paste(_MID_GREY, (left, top, right, bottom))
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else image
+        pixels[:, top:bottom, left:right] = _MID_GREY
+    return pixels.flip(2) if view.flip else pixels
 
 
-def _view_box(augmentation: Augmentation, sides: np.ndarray, places: np.ndarray) -> Box:
+def _view_box(augmentation: Augmentation, sides: list[float], places: list[float]) -> Box:
     if augmentation.area is None:
-        width, height = 1 + augmentation.crop * (2 * sides - 1)
+        width, height = (1 + augmentation.crop * (2 * side - 1) for side in sides)
     else:
         least, most = augmentation.area
         side = math.sqrt(least + (most - least) * sides[0])
@@ -134,18 +146,18 @@ def _view_box(augmentation: Augmentation, sides: np.ndarray, places: np.ndarray)
         width, height = min(1.0, side * stretch), min(1.0, side / stretch)
     # With width > 1 the free space 1 - width is negative: the photo lands anywhere in the view.
     left, top = (1 - width) * places[0], (1 - height) * places[1]
-    return float(left), float(top), float(left + width), float(top + height)
+    return left, top, left + width, top + height
 
 
-def _erased_box(draws: np.ndarray) -> Box:
+def _erased_box(draws: list[float]) -> Box:
     """A rectangle in shares of the view, from four numbers in [0, 1)."""
     side, stretch = math.sqrt(0.02 + 0.23 * draws[0]), math.exp(0.7 * (2 * draws[1] - 1))
     width, height = min(1.0, side * stretch), min(1.0, side / stretch)
     left, top = (1 - width) * draws[2], (1 - height) * draws[3]
-    return float(left), float(top), float(left + width), float(top + height)
+    return left, top, left + width, top + height
 
 
-def _cut(image: Image.Image, box: Box, size: Size, interpolation: str, frame: Box) -> Image.Image:
+def _cut(photo: Image.Image, box: Box, size: Size, interpolation: str, frame: Box) -> torch.Tensor:
     """Resize the box (shares of the frame) to `size`; what lies beyond the frame is black."""
     inside = tuple(min(max(edge, 0.0), 1.0) for edge in box)
     left, right = (
@@ -161,11 +173,11 @@ def _cut(image: Image.Image, box: Box, size: Size, interpolation: str, frame: Bo
         frame[0] + inside[2] * width,
         frame[1] + inside[3] * height,
     )
-    part = resize(image, (right - left, bottom - top), interpolation, source)
-    if part.size == tuple(size):
+    part = resample(photo, (right - left, bottom - top), interpolation, source)
+    if part.shape[1:] == (size[1], size[0]):
         return part
-    canvas = Image.new("RGB", size)
-    canvas.paste(part, (left, top))
+    canvas = torch.zeros(3, size[1], size[0], dtype=torch.uint8)
+    canvas[:, top:bottom, left:right] = part
     return canvas
 
 
@@ -179,7 +191,6 @@ def _sheared(image: Image.Image, degrees: float) -> Image.Image:
 
 def _randaugmented(image: Image.Image, seed: int) -> Image.Image:
     """Apply torchvision's RandAugment, whose draws come from torch's global generator."""
-    import torch
     from torchvision.transforms import InterpolationMode, v2
 
     transform = v2.RandAugment(interpolation=InterpolationMode.BILINEAR)

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from landmark.image.augment import AUGMENTATIONS, apply_view, draw_view
-from landmark.image.decode import INTERPOLATIONS, Box, Size, decode, resize
+from landmark.image.decode import INTERPOLATIONS, Box, Size, decode
+from landmark.image.resample import resample
 from landmark.mistake import UserMistake
 
 FITS = ("squash", "crop")
@@ -110,8 +111,7 @@ class ImageFormat:
         largest = (max(width for width, _ in sizes), max(height for _, height in sizes))
         photo = decode(path, largest, box)
         return [
-            _tensor(resize(photo, size, self.interpolation, self._frame(photo, size)))
-            for size in sizes
+            resample(photo, size, self.interpolation, self._frame(photo, size)) for size in sizes
         ]
 
     def train_image(
@@ -127,13 +127,10 @@ class ImageFormat:
         """
         size = self.size(group)
         view = draw_view(self._views, np.random.default_rng(rng_seed))
-        wanted = size
-        if self._views.area is not None:
-            width, height = view.box[2] - view.box[0], view.box[3] - view.box[1]
-            wanted = (round(size[0] / width), round(size[1] / height))
-        photo = decode(path, wanted, box)
+        width, height = view.box[2] - view.box[0], view.box[3] - view.box[1]
+        photo = decode(path, (round(size[0] / width), round(size[1] / height)), box)
         frame = self._frame(photo, size)
-        return _tensor(apply_view(photo, view, size, self.interpolation, frame))
+        return apply_view(photo, view, size, self.interpolation, frame)
 
     def _frame(self, photo: Image.Image, size: Size) -> Box:
         """Return the part of the photo that becomes the image: all, or the centre of its shape."""
@@ -143,10 +140,6 @@ class ImageFormat:
         scale = min(width / size[0], height / size[1])
         left, top = (width - size[0] * scale) / 2, (height - size[1] * scale) / 2
         return left, top, left + size[0] * scale, top + size[1] * scale
-
-
-def _tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _check_choice(key: str, value: str, valid: tuple[str, ...]) -> None:

@@ -72,9 +72,11 @@ class Embedder(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Photos of uint8 or of 0 … 1 to the backbone's mean 0 and deviation 1."""
-        scale = 255.0 if images.dtype == torch.uint8 else 1.0
+        if images.dtype == torch.uint8:
+            own = images.to(self.mean.dtype, memory_format=self.memory_format)
+            return own.sub_(self.mean * 255.0).div_(self.std * 255.0)
         images = images.to(self.mean.dtype, memory_format=self.memory_format)
-        return (images - self.mean * scale) / (self.std * scale)
+        return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) → (B, embedding_dim)."""
