@@ -19,11 +19,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from landmark.command import plain_mistakes, refuse_lists, run
 from landmark.mistake import UserMistake
+from landmark.setting_types import refuse_wrong_arguments, refuse_wrong_settings
 
 if TYPE_CHECKING:
     from landmark.extract.extraction import Extraction
     from landmark.extract.group import Group
 
+# Settings that go to no constructor and that `check` does not see to, and what they are.
+OWN_SETTINGS = {
+    "embedder": str,
+    "output": str | None,
+    "overwrite": bool,
+    "add": bool,
+    "whitening": str | None,
+    "device": str,
+}
 OF_TRAINING_VIEWS = ("augmentation", "flip")  # of image=: they do nothing to whole photos
 
 
@@ -41,6 +51,7 @@ def main(config: DictConfig) -> None:
 
 def check(config: DictConfig) -> None:
     """Refuses wrong settings before anything heavy is imported."""
+    refuse_wrong_settings(config, OWN_SETTINGS)
     if config.split not in (None, "train", "query", "gallery"):
         raise UserMistake(f"split={config.split}: choose train, query, gallery or null for all")
     if config.dtype not in ("float16", "float32"):
@@ -63,6 +74,7 @@ def extract(config: DictConfig, output: Path, group: "Group") -> None:
     from landmark.extract.storing import store_descriptors
     from landmark.model.persist import embedder_digest, load_embedder
 
+    refuse_wrong_arguments(config)
     embedder, description = load_embedder(config.embedder)
     image = OmegaConf.create(config.get("image") or description["image"])
     if image.interpolation is None:

@@ -22,6 +22,19 @@ from landmark.command import plain_mistakes, refuse_lists, run
 from landmark.job import unused_folder
 from landmark.mistake import UserMistake
 from landmark.search.processes import among_processes, first_process_speaks, rank
+from landmark.setting_types import refuse_wrong_arguments, refuse_wrong_settings
+
+# Settings that go to no constructor, and what they are.
+OWN_SETTINGS = {
+    "query": str,
+    "gallery": str | list[str],
+    "train": str | None,
+    "output": str | None,
+    "overwrite": bool,
+    "k": int | None,
+    "report": int,
+    "allow_mixed": bool,
+}
 
 
 @hydra.main(config_path="conf", config_name="rerank", version_base="1.3")
@@ -32,6 +45,7 @@ def main(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserMistake(f"{missing[0]}: a value is needed, say {missing[0]}=…")
+    refuse_wrong_settings(config, OWN_SETTINGS)
     if config.k is not None and config.k < 1:
         raise UserMistake(f"k={config.k} must be 1 or more")
     if config.report < 0:
@@ -55,6 +69,7 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.rerank.stores import Stores
     from landmark.rerank.truth import truth_of
 
+    refuse_wrong_arguments(config)
     check_free(output, config.overwrite, marker="meta.json")
     search = among_processes(instantiate(config.search))
     chain = {str(name): instantiate(settings) for name, settings in chain_of(config).items()}

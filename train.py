@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from landmark.command import plain_mistakes, refuse_lists, run
 from landmark.job import run_as_single_job
 from landmark.mistake import UserMistake
+from landmark.setting_types import refuse_wrong_arguments, refuse_wrong_settings
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -30,6 +31,19 @@ if TYPE_CHECKING:
     from landmark.loss.auxiliary import AuxiliaryLosses
     from landmark.task import RetrievalTask
 
+# Settings that go to no constructor, and what they are.
+OWN_SETTINGS = {
+    "weights": str | None,
+    "init": str | None,
+    "keep_head": bool,
+    "keep": str,
+    "batch_size": int,
+    "workers": int | None,
+    "seed": int,
+    "save_every_steps": int,
+    "overwrite": bool,
+}
+
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 @plain_mistakes
@@ -37,6 +51,7 @@ def main(config: DictConfig) -> float | None:
     """Returns the best validation mAP, for sweepers that optimise it."""
     refuse_lists(HydraConfig.get().overrides.task, chains={"callback", "auxiliary"})
     OmegaConf.resolve(config)
+    refuse_wrong_settings(config, OWN_SETTINGS)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
@@ -65,6 +80,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
     from landmark.task.resume import checkpoint_to_resume, clear, is_finished, read_result
     from landmark.task.training import checkpoints, fit, initialise
 
+    refuse_wrong_arguments(config)
     if config.keep_head and not config.init:
         raise UserMistake("keep_head=true: say whose head with init=RUN/embedder")
     quieten()

@@ -27,6 +27,7 @@ FLOORS = {
     "report": 4,
     "command": 5,
     "job": 5,
+    "setting_types": 5,
 }
 # The floor says what may be imported at most; these may import even less.
 ONLY = {

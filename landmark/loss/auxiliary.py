@@ -21,8 +21,9 @@ class AuxiliaryLosses(nn.Module):
     def __init__(self, losses: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()
         for name in losses:
-            if not weights[name] > 0:
-                raise UserMistake(f"auxiliary.{name}.weight={weights[name]} must be above 0")
+            weight = weights[name]
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+                raise UserMistake(f"auxiliary.{name}.weight={weight} must be a number above 0")
         self.losses = nn.ModuleDict(losses)
         self.weights = {name: float(weights[name]) for name in losses}
 
