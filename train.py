@@ -40,7 +40,7 @@ OWN_SETTINGS = {
     "batch_size": int,
     "workers": int | None,
     "seed": int,
-    "save_every_steps": int,
+    "save_every_steps": int | None,
     "overwrite": bool,
 }
 
