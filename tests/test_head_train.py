@@ -41,11 +41,11 @@ def place(scripts, tmp_path_factory):
 
 @pytest.mark.parametrize("head", ["fused", "class_parallel"])
 def test_a_head_trains_the_weights_that_all_cosines_train(place, head):
-    # Several steps through ReLUs carry a difference in the last bit to a few 1e-5; the gradients of
-    # one step are compared at 1e-5 in test_head.py.
-    assert_same_weights(weights(place / head), weights(place / "full"), rtol=1e-3, atol=1e-4)
+    # An epoch's steps through ReLUs and BatchNorm carry a difference in the last bit to a few 1e-4;
+    # the gradients of one step are compared at 1e-5 in test_head.py.
+    assert_same_weights(weights(place / head), weights(place / "full"), rtol=1e-3, atol=1e-3)
     centres = [checkpoint(place / name)["state_dict"]["loss.weight"] for name in (head, "full")]
-    torch.testing.assert_close(*centres, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(*centres, rtol=1e-3, atol=1e-3)
 
 
 def test_a_sampled_head_trains_and_goes_on_where_it_was(scripts, place):
