@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format submit recipe ensemble sweep-report benchmark clean
+.PHONY: help setup demo test test-gpu lint format submit recipe ensemble sweep-report benchmark clean
 
 DEMO := runs/demo
 TRAIN := $(BIN)/python train.py experiment=demo
@@ -112,6 +112,9 @@ sweep-report: $(INSTALLED) ## DIR=SWEEP One table and a plot of a sweep's jobs
 
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-gpu: ## Run the tests that need a CUDA GPU; in .venv where it is made, else with PYTHON
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -m gpu tests/test_gpu.py
 
 lint: $(INSTALLED) ## Check lint, format and types
 	$(BIN)/ruff check .

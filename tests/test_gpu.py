@@ -1,0 +1,279 @@
+"""What only a GPU shows: training, validation, extraction, search and re-ranking beside the CPU.
+
+Run with `make test-gpu`. Without CUDA every test here skips.
+"""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.rankings import Rankings
+from landmark.head import Full, Fused, Sampled
+from landmark.loss import ArcFace, CurricularFace, SubCenterArcFace
+from landmark.loss.build import build_loss
+from landmark.search import ExactTorch, Flat
+
+ROOT = Path(__file__).resolve().parents[1]
+RERANKERS = {
+    "alpha_qe": "rerank.alpha_qe.n=3",
+    "aqe_decay": "rerank.aqe_decay.n=3",
+    "dba": "rerank.dba.n=4",
+    "adba": "rerank.adba.n=4",
+    "two_stage": "rerank.two_stage.k=3",
+    "diffusion": "rerank.diffusion.n_trunc=60",
+    "online_diffusion": "rerank.online_diffusion.kd=10",
+    "egt": "rerank.egt.k=10",
+    "k_reciprocal": "rerank.k_reciprocal.k1=10",
+    "superglobal": "rerank.superglobal.m=40",
+    "rank_fusion": "rerank.rank_fusion.constant=60",
+}
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder in which small runs are made; their photos are drawn once."""
+    return tmp_path_factory.mktemp("gpu")
+
+
+def overrides(world: Path, *more: str) -> list[str]:
+    """A small training run: every aspect group, some steps an epoch."""
+    return [
+        f"data.root={world / 'toy'}",
+        "data.landmarks=6",
+        "data.photos=12",
+        "data.scale=0.4",
+        "image=xs",
+        "model=resnet10t",
+        "model.embedding_dim=32",
+        "optimizer=adamw",
+        "batch_size=8",
+        "workers=2",
+        "trainer=gpu",
+        "trainer.max_epochs=2",
+        "trainer.enable_progress_bar=false",
+        *more,
+    ]
+
+
+def train(scripts, world: Path, name: str, *more: str) -> Path:
+    folder = world / name
+    scripts.run("train.py", *overrides(world, *more, f"hydra.run.dir={folder}"), cwd=world)
+    return folder
+
+
+def logged(folder: Path, column: str) -> list[float]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "embedder" / "weights.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("head", ["full", "fused", "sampled", "class_parallel"])
+def test_training_with_each_head(scripts, world, head, precision):
+    name = f"{head}-{precision}"
+    ratio = ("head.ratio=0.5",) if head == "sampled" else ()
+    folder = train(scripts, world, name, f"head={head}", *ratio, f"trainer.precision={precision}")
+    assert np.isfinite(logged(folder, "train/loss")).all()
+    assert len(logged(folder, "val/map_at_100")) == 2
+    assert all(torch.isfinite(value).all() for value in weights(folder).values())
+
+
+@pytest.mark.parametrize("loss", [ArcFace, SubCenterArcFace, CurricularFace])
+def test_fused_gradients_are_those_of_full(loss):
+    found = [gradients(loss, head) for head in (Full(), Fused(block=512))]
+    for full, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, full, rtol=1e-4, atol=1e-6)
+
+
+def gradients(loss, head, dim=64, classes=5000, batch=32):
+    """Loss, gradient of the embeddings and of the centres, for equal weights and photos."""
+    torch.manual_seed(0)
+    made = build_loss(loss, dim, np.ones(classes, int), head).cuda()
+    embeddings = torch.randn(batch, dim, device="cuda", requires_grad=True)
+    labels = torch.randint(classes, (batch,), device="cuda")
+    value = made(embeddings, labels)
+    value.backward()
+    return value.detach(), embeddings.grad, made.weight.grad.to_dense()
+
+
+def test_sampled_gradients_are_those_of_full_over_the_drawn_classes():
+    torch.manual_seed(0)
+    classes, dim, batch = 5000, 64, 32
+    loss = build_loss(ArcFace, dim, np.ones(classes, int), Sampled(ratio=0.1)).cuda()
+    embeddings = torch.randn(batch, dim, device="cuda", requires_grad=True)
+    labels = torch.randint(classes, (batch,), device="cuda")
+    value = loss(embeddings, labels)
+    value.backward()
+    drawn = loss.weight.grad.coalesce().indices()[0]
+    assert len(drawn) == 500
+    assert set(labels.tolist()) <= set(drawn.tolist())
+    alone = build_loss(ArcFace, dim, np.ones(len(drawn), int), Full()).cuda()
+    with torch.no_grad():
+        alone.weight.copy_(loss.weight[drawn])
+    copied = embeddings.detach().clone().requires_grad_()
+    expected = alone(copied, torch.searchsorted(drawn, labels))
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(embeddings.grad, copied.grad, rtol=1e-4, atol=1e-6)
+    values = loss.weight.grad.coalesce().values()
+    torch.testing.assert_close(values, alone.weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_resumed_in_mid_epoch_equals_one_that_never_stopped(scripts, world):
+    settings = ("trainer.max_epochs=6", "trainer.deterministic=true", "save_every_steps=1")
+    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    whole, stopped = world / "whole", world / "stopped"
+    for folder in (whole, stopped):
+        command = [sys.executable, str(ROOT / "train.py")]
+        command += overrides(world, *settings, f"hydra.run.dir={folder}")
+        running = subprocess.Popen(command, cwd=world, env=environment)
+        if folder == whole:
+            assert running.wait(timeout=240) == 0
+            continue
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoints" / "last.ckpt").is_file():
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=120) == 143
+        step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        assert 0 < step < 36
+        assert subprocess.run(command, cwd=world, env=environment, check=False).returncode == 0
+    assert logged(stopped, "val/map_at_100") == logged(whole, "val/map_at_100")
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(stopped)[name], value), name
+
+
+@pytest.fixture(scope="module")
+def run(scripts, world) -> Path:
+    """A trained run whose validation photos can be described at the same size."""
+    return train(scripts, world, "run", "trainer.precision=32-true")
+
+
+def extract(scripts, world: Path, run: Path, name: str, *more: str) -> DescriptorStore:
+    output = world / "stores" / name
+    settings = [f"embedder={run / 'embedder'}", f"output={output}", "workers=2", *more]
+    scripts.run("extract.py", *settings, cwd=world)
+    return DescriptorStore.open(output)
+
+
+def test_validation_on_the_gpu_is_what_the_cpu_finds(scripts, world, run):
+    for split in ("query", "gallery"):
+        last = f"embedder={run / 'checkpoints' / 'last.ckpt'}"
+        settings = (last, f"split={split}", "extract=single", "device=cpu")
+        extract(scripts, world, run, f"validation-{split}", *settings)
+    stores = [f"{split}={world}/stores/validation-{split}" for split in ("query", "gallery")]
+    output = world / "rankings" / "validation"
+    scripts.run("rerank.py", *stores, f"output={output}", "report=0", cwd=world)
+    expected = Rankings.open(output).metrics["map_at_100"]
+    assert logged(run, "val/map_at_100")[-1] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("32", 0.9999), ("16", 0.999), ("bf16", 0.99)])
+def test_descriptors_are_those_of_the_cpu(scripts, world, run, precision, least):
+    if not (world / "stores" / "cpu").is_dir():
+        extract(scripts, world, run, "cpu", "split=gallery", "device=cpu")
+    settings = ("split=gallery", "device=cuda", f"precision={precision}")
+    ours = extract(scripts, world, run, f"cuda-{precision}", *settings)
+    expected = DescriptorStore.open(world / "stores" / "cpu")
+    assert ours.ids.tolist() == expected.ids.tolist()
+    cosines = (ours.vectors * expected.vectors).sum(axis=1)
+    assert cosines.min() > least
+
+
+def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:
+    """Vectors whose products are exact in float32, with many ties."""
+    return np.random.default_rng(seed).integers(-2, 3, (rows, dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_exact_torch_finds_what_the_cpu_finds(dtype):
+    query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1).astype(dtype)
+    settings = {"block_rows": 4096, "block_queries": 128}
+    found = ExactTorch("cuda", **settings)(query, gallery, 50)
+    expected = Flat("cpu")(query, gallery, 50)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_faiss_on_the_gpu_finds_what_the_cpu_finds():
+    faiss = pytest.importorskip("faiss")
+    if not hasattr(faiss, "knn_gpu") or not faiss.get_num_gpus():
+        pytest.skip("faiss without GPU support")
+    query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1)
+    found, expected = (Flat(device)(query, gallery, 50) for device in ("cuda", "cpu"))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def clusters(world) -> dict[str, Path]:
+    """Stores of 30 landmarks whose photos lie close to one another."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((30, 48))
+    stores = {}
+    for name, photos in (("query", 2), ("gallery", 8), ("train", 6)):
+        labels = np.repeat(np.arange(30), photos)
+        vectors = centres[labels] + 0.7 * random.standard_normal((len(labels), 48))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        ids = [f"{name}-{row}" for row in range(len(labels))]
+        stores[name] = world / "clusters" / name
+        DescriptorStore.write(stores[name], ids, vectors.astype("float32"), labels.astype(str))
+    return stores
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_a_reranker_with_cuda_gives_what_it_gives_on_the_cpu(scripts, world, clusters, name):
+    found = {}
+    for search, device in (("exact_torch", "cuda"), ("flat", "cpu")):
+        output = world / "rankings" / f"{name}-{device}"
+        steps = "[dba,alpha_qe,rank_fusion]" if name == "rank_fusion" else f"[{name}]"
+        scripts.run(
+            "rerank.py",
+            *(f"{key}={store}" for key, store in clusters.items()),
+            f"search={search}",
+            f"search.device={device}",
+            f"rerank={steps}",
+            RERANKERS[name],
+            "report=0",
+            f"output={output}",
+            cwd=world,
+        )
+        found[device] = Rankings.open(output)
+    ours, expected = found["cuda"], found["cpu"]
+    assert (ours.rows == expected.rows).mean() > 0.98
+    np.testing.assert_allclose(ours.scores, expected.scores, atol=2e-3)
+    assert ours.metrics["map_at_100"] == pytest.approx(expected.metrics["map_at_100"], abs=1e-3)
+
+
+@pytest.mark.parametrize("head", ["full", "class_parallel"])
+def test_ddp_with_nccl_on_one_device(scripts, world, head):
+    settings = ("trainer=ddp", "trainer.devices=1", "trainer.sync_batchnorm=true", f"head={head}")
+    folder = train(scripts, world, f"ddp-{head}", *settings)
+    assert np.isfinite(logged(folder, "train/loss")).all()
+
+
+def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
+    folder = train(scripts, world, "compiled", "task.compile=true", "trainer.precision=32-true")
+    assert np.isfinite(logged(folder, "train/loss")).all()
+    assert logged(folder, "val/map_at_100")
+    extract(scripts, world, folder, "compiled", "split=query", "device=cuda")
