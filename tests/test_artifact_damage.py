@@ -9,7 +9,7 @@ import pytest
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 UNIT = np.eye(2, dtype=np.float32)
 RANKINGS = Rankings(
@@ -52,7 +52,7 @@ def test_a_folder_that_lacks_or_damaged_a_file_is_a_mistake(tmp_path, kind, name
             (path / name).unlink()
         else:
             (path / name).write_bytes(damage)
-        with pytest.raises(UserMistake) as caught:
+        with pytest.raises(UserError) as caught:
             open_folder(path)
         assert str(caught.value).startswith(str(path))
         assert (name in str(caught.value)) or damage is not None
@@ -64,7 +64,7 @@ def test_a_folder_of_a_later_version_is_a_mistake(tmp_path, kind):
     write(tmp_path / "x")
     meta = tmp_path / "x" / "meta.json"
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "schema": 2, "version": "9.0"}))
-    with pytest.raises(UserMistake, match=r"x: written by a later version \(9\.0\)"):
+    with pytest.raises(UserError, match=r"x: written by a later version \(9\.0\)"):
         open_folder(tmp_path / "x")
 
 
@@ -72,22 +72,22 @@ def test_parts_of_a_store_that_do_not_fit_are_mistakes(tmp_path):
     path = tmp_path / "s"
     DescriptorStore.write(path, ["a", "b"], UNIT)
     pd.DataFrame({"id": ["a"]}).to_parquet(path / "ids.parquet")
-    with pytest.raises(UserMistake, match=r"1 ids in ids\.parquet for 2 rows in vectors\.npy"):
+    with pytest.raises(UserError, match=r"1 ids in ids\.parquet for 2 rows in vectors\.npy"):
         DescriptorStore.open(path)
     pd.DataFrame({"name": ["a", "b"]}).to_parquet(path / "ids.parquet")
-    with pytest.raises(UserMistake, match=r"ids\.parquet: has no column id"):
+    with pytest.raises(UserError, match=r"ids\.parquet: has no column id"):
         DescriptorStore.open(path)
     np.save(path / "vectors.npy", np.eye(2))
-    with pytest.raises(UserMistake, match=r"vectors\.npy: float64 \(2, 2\) is no"):
+    with pytest.raises(UserError, match=r"vectors\.npy: float64 \(2, 2\) is no"):
         DescriptorStore.open(path)
-    with pytest.raises(UserMistake, match=r"gone: is no descriptor store"):
+    with pytest.raises(UserError, match=r"gone: is no descriptor store"):
         DescriptorStore.open(tmp_path / "gone")
-    with pytest.raises(UserMistake, match=r"gone: holds no rankings"):
+    with pytest.raises(UserError, match=r"gone: holds no rankings"):
         Rankings.open(tmp_path / "gone")
 
 
 def test_rankings_changed_on_disk_are_refused(tmp_path):
     RANKINGS.write(tmp_path / "r")
     np.save(tmp_path / "r" / "rows.npy", np.full((2, 3), 7, np.int32))
-    with pytest.raises(UserMistake, match=r"r: is damaged \(a row is outside the gallery of 3\)"):
+    with pytest.raises(UserError, match=r"r: is damaged \(a row is outside the gallery of 3\)"):
         Rankings.open(tmp_path / "r")

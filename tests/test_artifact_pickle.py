@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.artifact.restricted_pickle import load_pickle
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 PLAIN = st.recursive(
     st.none()
@@ -69,7 +69,7 @@ def test_a_pickle_that_asks_for_a_program_is_refused_and_not_run(tmp_path, proto
     ):
         arguments = (argument, "w") if function is open else (argument,)
         path.write_bytes(pickle.dumps({"gnd": [Asks(function, *arguments)]}, protocol=protocol))
-        with pytest.raises(UserMistake, match=r"evil\.pkl: refused as a ground truth") as caught:
+        with pytest.raises(UserError, match=r"evil\.pkl: refused as a ground truth") as caught:
             load_pickle(path)
         assert "asks for" in str(caught.value)
         assert not trace.exists()
@@ -90,7 +90,7 @@ def test_a_damaged_pickle_is_a_mistake_or_another_value(tmp_path_factory, damage
     path = tmp_path_factory.mktemp("pickle") / "p.pkl"
     path.write_bytes(damaged)
     # Any other exception fails the test.
-    with contextlib.suppress(UserMistake):
+    with contextlib.suppress(UserError):
         load_pickle(path)
 
 
@@ -98,12 +98,12 @@ def test_a_pickle_cut_short_is_a_mistake(tmp_path):
     path = tmp_path / "p.pkl"
     for length in range(len(WHOLE)):
         path.write_bytes(WHOLE[:length])
-        with pytest.raises(UserMistake, match=r"p\.pkl: refused as a ground truth"):
+        with pytest.raises(UserError, match=r"p\.pkl: refused as a ground truth"):
             load_pickle(path)
 
 
 def test_a_pickle_that_is_not_there_is_a_mistake(tmp_path):
-    with pytest.raises(UserMistake, match=r"gone\.pkl: no such file"):
+    with pytest.raises(UserError, match=r"gone\.pkl: no such file"):
         load_pickle(tmp_path / "gone.pkl")
 
 

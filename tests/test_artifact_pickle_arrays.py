@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from landmark.artifact.restricted_pickle import load_pickle
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 # As numpy itself names it in the pickles that it writes.
 RECONSTRUCT = np.zeros(1).__reduce__()[0]
@@ -47,7 +47,7 @@ HOSTILE = {
 def test_an_array_that_reaches_into_memory_is_refused(tmp_path, what, protocol):
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps({"gnd": [HOSTILE[what]]}, protocol=protocol))
-    with pytest.raises(UserMistake, match=r"evil\.pkl: refused as a ground truth"):
+    with pytest.raises(UserError, match=r"evil\.pkl: refused as a ground truth"):
         load_pickle(path)
 
 

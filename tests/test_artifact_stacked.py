@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked_stores import StackedStores
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 @st.composite
@@ -94,5 +94,5 @@ def test_stacked_stores_read_as_a_store(tmp_path):
 
 def test_an_id_in_two_stores_is_refused(tmp_path):
     one, other = store(tmp_path / "one", ["a", "b"]), store(tmp_path / "other", ["c", "b", "d"])
-    with pytest.raises(UserMistake, match="other: the id 'b' stands in the gallery twice"):
+    with pytest.raises(UserError, match="other: the id 'b' stands in the gallery twice"):
         StackedStores([one, other])

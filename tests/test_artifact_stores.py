@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def unit_rows(count: int, dim: int = 4, dtype: str = "float32") -> np.ndarray:
@@ -79,9 +79,9 @@ def test_an_interrupted_store_leaves_nothing(tmp_path, stop):
 
 def test_an_unfinished_overwrite_keeps_the_old_store(tmp_path):
     DescriptorStore.write(tmp_path / "s", ["a"], unit_rows(1))
-    with pytest.raises(UserMistake, match="overwrite=true"):
+    with pytest.raises(UserError, match="overwrite=true"):
         DescriptorStore.write(tmp_path / "s", ["b", "c"], unit_rows(2))
-    with pytest.raises(UserMistake, match="length 0"):
+    with pytest.raises(UserError, match="length 0"):
         DescriptorStore.write(tmp_path / "s", ["b"], np.zeros((1, 4)), overwrite=True)
     assert DescriptorStore.open(tmp_path / "s").ids.tolist() == ["a"]
     DescriptorStore.write(tmp_path / "s", ["b", "c"], unit_rows(2), overwrite=True)
@@ -108,7 +108,7 @@ NAN[1, 2] = np.nan
     ],
 )
 def test_a_wrong_store_is_not_written(tmp_path, ids, vectors, landmarks, words):
-    with pytest.raises(UserMistake, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         DescriptorStore.write(tmp_path / "s", list(ids), vectors, landmarks)
     assert str(caught.value).startswith(f"{tmp_path / 's'}: ")
     assert list(tmp_path.iterdir()) == []
@@ -117,10 +117,10 @@ def test_a_wrong_store_is_not_written(tmp_path, ids, vectors, landmarks, words):
 def test_half_precision_is_held_to_less(tmp_path):
     almost = (unit_rows(2) * 1.005).astype("float16")
     DescriptorStore.write(tmp_path / "s", ["a", "b"], almost)
-    with pytest.raises(UserMistake, match="unit length"):
+    with pytest.raises(UserError, match="unit length"):
         DescriptorStore.write(tmp_path / "t", ["a", "b"], almost.astype("float32"))
     with (
-        pytest.raises(UserMistake, match="dtype float64; choose float16 or float32"),
+        pytest.raises(UserError, match="dtype float64; choose float16 or float32"),
         DescriptorStore.writing(tmp_path / "u", ["a"], 4, "float64"),
     ):
         pytest.fail("the block must not be entered")
@@ -133,7 +133,7 @@ def test_a_vector_changed_on_disk_is_found_when_the_vectors_are_asked_for(tmp_pa
     store = DescriptorStore.open(tmp_path / "s")
     assert (len(store), store.dim, store.ids.tolist()) == (2, 4, ["a", "b"])
     for look in (store.check, lambda: store.vectors):
-        with pytest.raises(UserMistake, match=r"vector of '[ab]' has length (nan|inf|1.01)"):
+        with pytest.raises(UserError, match=r"vector of '[ab]' has length (nan|inf|1.01)"):
             look()
 
 
@@ -176,7 +176,7 @@ def test_rankings_return_as_they_were_written(tmp_path):
     assert (read.rows.dtype, read.scores.dtype) == (np.int32, np.float32)
     assert read.meta["steps"] == [{"step": "search"}]
     assert read.metrics == {"map_at_100": 0.5}
-    with pytest.raises(UserMistake, match="overwrite=true"):
+    with pytest.raises(UserError, match="overwrite=true"):
         wrote.write(tmp_path / "r")
     wrote.write(tmp_path / "r", overwrite=True)
     assert [one.name for one in tmp_path.iterdir()] == ["r"]

@@ -12,7 +12,7 @@ from PIL import Image
 from test_data_bad_images import SPOIL
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.task.checkpoint_file import WholeCheckpointIO
 
 SMALL = [
@@ -218,9 +218,9 @@ def test_damaged_stores(scripts, tmp_path):
 
 def test_unknown_keys_and_choices(scripts, tmp_path):
     for override, words in {
-        "loss=arcfac": ["loss=arcfac", "did you mean arcface?", "cosface"],
-        "loss.margn=1": ["loss.margn", "did you mean margin?"],
-        "modle=fishnet": ["modle", "did you mean model?"],
+        "loss=arcfac": ["loss=arcfac", "Did you mean arcface?", "cosface"],
+        "loss.margn=1": ["loss.margn", "Did you mean margin?"],
+        "modle=fishnet": ["modle", "Did you mean model?"],
         "data.bad_image=maybe": ["data.bad_image=maybe", "error or skip"],
     }.items():
         refused(scripts, "train.py", override, cwd=tmp_path, words=words)
@@ -269,9 +269,7 @@ def test_a_full_disk_ends_training_and_leaves_the_earlier_checkpoint(disk, tmp_p
     file = disk / "last.ckpt"
     writer = WholeCheckpointIO()
     writer.save_checkpoint({"weights": torch.ones(2000)}, file)
-    with pytest.raises(
-        UserMistake, match=r"last\.ckpt: the checkpoint cannot be written \(No space"
-    ):
+    with pytest.raises(UserError, match=r"last\.ckpt: the checkpoint cannot be written \(No space"):
         writer.save_checkpoint({"weights": torch.ones(20_000)}, file)
     assert torch.load(file, weights_only=True)["weights"].sum() == 2000
     assert [path.name for path in disk.iterdir()] == ["last.ckpt"]

@@ -9,78 +9,174 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_KEYS = {
-    "train.py": "task:",
-    "extract.py": "embedder:",
-    "export.py": "embedder:",
-    "rerank.py": "query:",
-    "score.py": "task:",
+    "train": "task:",
+    "extract": "embedder:",
+    "export": "embedder:",
+    "rerank": "query:",
+    "score": "task:",
 }
 
 
 def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    script, *rest = arguments
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *rest],
+        [sys.executable, "-m", "landmark", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )
 
 
-@pytest.mark.parametrize("script", ["train.py", "extract.py", "export.py", "rerank.py", "score.py"])
-@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]], ids=lambda flag: flag[0])
-def test_help_and_configuration_are_shown_without_heavy_imports(script, flag, tmp_path):
+def without_heavy_imports(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """The command; fails where torch, pandas or another heavy library was imported."""
     hook = (
-        f"import sys, runpy; sys.argv = {[str(ROOT / script), *flag]!r}\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
+        f"import sys; sys.argv = {['landmark', *arguments]!r}\n"
+        "from landmark.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: status = end.code or 0\n"
+        "else: status = 0\n"
         "heavy = {'torch', 'timm', 'faiss', 'pytorch_lightning', 'pandas', 'wandb'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "sys.exit(status)\n"
     )
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", hook],
-        cwd=tmp_path,
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+@pytest.mark.parametrize("verb", FIRST_KEYS)
+@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]], ids=lambda flag: flag[0])
+def test_help_and_configuration_are_shown_without_heavy_imports(verb, flag, tmp_path):
+    result = without_heavy_imports(verb, *flag, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    shown = f"python {script}" if flag == ["--help"] else FIRST_KEYS[script]
-    assert shown in result.stdout
+    assert FIRST_KEYS[verb] in result.stdout
+    assert (f"landmark {verb} " in result.stdout) == (flag == ["--help"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_choices_values_and_ranges_of_what_is_chosen(tmp_path):
+    shown = without_heavy_imports("train", "loss=cosface", "--help", cwd=tmp_path).stdout
+    assert "loss: adacos, adaface" in shown
+    assert "_target_: landmark.loss.CosFace" in shown
+    lines = {line.partition(":")[0].strip(): line for line in shown.splitlines()}
+    assert "one of best, last" in lines["keep"]
+    assert "a whole number > 0" in lines["batch_size"]
+
+
+def test_the_list_of_commands(tmp_path):
+    result = without_heavy_imports("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for verb in FIRST_KEYS:
+        assert f"landmark {verb}" in result.stdout
+    wrong = without_heavy_imports("retrain", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "retrain" in wrong.stderr
+
+
+@pytest.mark.parametrize("verb", FIRST_KEYS)
+def test_a_root_script_is_the_command(verb, tmp_path):
+    script = ROOT / f"{verb}.py"
+    assert len(script.read_text().splitlines()) <= 25
+    results = [
+        subprocess.run(
+            [sys.executable, *start, "no_such_key=1"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for start in ([str(script)], ["-m", "landmark", verb])
+    ]
+    assert results[0].stderr == results[1].stderr
+    assert [one.returncode for one in results] == [2, 2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train.py", "loss=arcfac"], ["loss=arcfac", "did you mean arcface", "cosface"]),
-        (["train.py", "losss=arcface"], ["losss", "did you mean loss"]),
-        (["train.py", "loss.margn=0.3"], ["loss.margn", "did you mean margin", "scale"]),
-        (["train.py", "data=folder", "loss=[arcface,cosface]"], ["loss=[", "choose one"]),
-        (["train.py", "data=folder"], ["data.root", "value is needed"]),
-        (["train.py", "keep=worst"], ["keep=worst", "best", "last"]),
-        (["train.py", "+data.landmark=3"], ["data", "landmark"]),
-        (["extract.py", "output=x"], ["embedder", "value is needed"]),
-        (["extract.py", "embedder=nowhere", "split=index"], ["split=index", "gallery"]),
-        (["extract.py", "embedder=nowhere"], ["nowhere"]),
-        (["rerank.py", "query=nowhere", "gallery=nowhere"], ["nowhere"]),
-        (["rerank.py", "query=a", "gallery=b", "rerank=[alphaqe]"], ["alphaqe", "alpha_qe"]),
-        (["score.py", "task=retrieva"], ["task=retrieva", "retrieval", "recognition"]),
+        (["train", "loss=arcfac"], ["loss=arcfac", "Did you mean arcface?", "cosface"]),
+        (["train", "losss=arcface"], ["losss", "Did you mean loss?"]),
+        (["train", "loss.margn=0.3"], ["loss.margn", "Did you mean margin?", "scale"]),
+        (["train", "data=folder", "loss=[arcface,cosface]"], ["loss=[", "takes one choice"]),
+        (["train", "data=folder"], ["missing required setting 'data.root'"]),
+        (["train", "keep=worst"], ["keep=worst", "best", "last"]),
+        (["train", "+data.landmark=3"], ["data.landmark", "landmarks"]),
+        (["extract", "output=x"], ["missing required setting 'embedder'"]),
+        (["extract", "embedder=nowhere", "split=index"], ["split=index", "gallery"]),
+        (["rerank", "query=a", "gallery=b", "rerank=[alphaqe]"], ["alphaqe", "alpha_qe"]),
+        (["rerank", "query=a"], ["missing required setting 'gallery'. Pass gallery=<value>."]),
+        (["score", "task=retrieva"], ["task=retrieva", "retrieval", "recognition"]),
+        (["score", "task=retrieval"], ["task=retrieval needs solution", "solution=<path>"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, words, tmp_path):
-    result = command(*arguments, cwd=tmp_path)
+    result = without_heavy_imports(*arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     for word in words:
         assert word in lines[0]
-
-
-def test_a_wrong_override_answers_before_anything_is_written(tmp_path):
-    assert command("train.py", "model=fishnett", cwd=tmp_path).returncode == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "embedder=nowhere"],
+        ["rerank", "query=nowhere", "gallery=nowhere"],
+    ],
+    ids=lambda value: value[0],
+)
+def test_an_input_that_does_not_exist_is_one_line(arguments, tmp_path):
+    result = command(*arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "nowhere" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_of_ones_own_configurations_and_a_package_of_ones_own(tmp_path):
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "my_losses.py").write_text(
+        "from landmark.loss import ArcFace\n\nclass Sharp(ArcFace):\n    '''ArcFace.'''\n"
+    )
+    (tmp_path / "mine" / "loss" / "sharp.yaml").write_text(
+        "_target_: my_losses.Sharp\n_partial_: true\nmargin: 0.2\n"
+    )
+    flags = ["--config-dir", "mine"]
+    shown = without_heavy_imports("train", *flags, "loss=sharp", "--help", cwd=tmp_path)
+    assert "softmax, sharp" in shown.stdout or "sharp, smooth_ap" in shown.stdout
+    assert "_target_: my_losses.Sharp" in shown.stdout
+    wrong = without_heavy_imports("train", *flags, "loss=sharp", "loss.margin=x", cwd=tmp_path)
+    assert wrong.stderr.strip().startswith("error: loss.margin=x is not valid.")
+
+
+def test_pytorch_is_told_to_ask_for_huge_pages(tmp_path):
+    hook = (
+        "import os, sys; sys.argv = ['landmark', 'score', 'task=x']\n"
+        "from landmark.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(os.environ['THP_MEM_ALLOC_ENABLE'])\n"
+    )
+    for given, expected in ((None, "1"), ("0", "0")):
+        environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+        environment |= {"PYTHONPATH": str(ROOT)} | (
+            {} if given is None else {"THP_MEM_ALLOC_ENABLE": given}
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", hook],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert result.stdout.strip() == expected

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-SCRIPTS = ("train", "extract", "export", "rerank", "score")
+COMMANDS = ("train", "extract", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "search": "rerank", "rerank": "rerank"}
 # What the scripts add to a group's own settings.
 ADDED = {
@@ -27,12 +27,19 @@ OWN_GROUPS += ("extract", "search", "rerank")
 
 
 def choices(group):
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    files = (CONF / group).glob("*.yaml")
+    return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
 def composed(script, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(script, overrides=list(overrides))
+
+
+def settings_class(verb):
+    """The dataclass of a command's own settings."""
+    module = importlib.import_module(f"landmark.cli.{verb}")
+    return getattr(module, verb.capitalize())
 
 
 def node(group, choice):
@@ -48,12 +55,13 @@ EVERY = [
     for folder in sorted(CONF.iterdir())
     if folder.is_dir() and folder.name not in ("experiment", "hydra")
     for file in sorted(folder.glob("*.yaml"))
+    if not file.stem.startswith("_")
 ]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_composes_with_its_defaults(script):
-    assert composed(script)
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_command_composes_with_its_defaults(verb):
+    assert composed(verb)
 
 
 @pytest.mark.parametrize(("group", "choice"), EVERY)

@@ -13,8 +13,8 @@ from miniature import LANDMARKS, PHOTOS, toy
 from landmark import data
 from landmark.artifact.table import write_table
 from landmark.data import Folder, ImageTable, Table, size_cache
+from landmark.error import UserError
 from landmark.image import ImageFormat, read_size
-from landmark.mistake import UserMistake
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "data"
 
@@ -112,16 +112,16 @@ def test_folder_splits_listed(photos, tmp_path):
 )
 def test_folder_splits_with_mistakes(photos, content, match):
     (photos / "splits.csv").write_text(content)
-    with pytest.raises(UserMistake, match=match):
+    with pytest.raises(UserError, match=match):
         Folder(photos).read()
 
 
 def test_folders_without_photos(tmp_path):
-    with pytest.raises(UserMistake, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         Folder(tmp_path / "gone").read()
-    with pytest.raises(UserMistake, match="no photos; they belong at"):
+    with pytest.raises(UserError, match="no photos; they belong at"):
         Folder(tmp_path).read()
-    with pytest.raises(UserMistake, match=r"data.validation=some: choose one of splits"):
+    with pytest.raises(UserError, match=r"data.validation=some: choose one of splits"):
         Folder(tmp_path, validation="some")
 
 
@@ -132,12 +132,12 @@ def test_unknown_and_empty_splits(photos):
         path.unlink()
     source = Folder(photos)
     assert len(source.read("train")) == 2
-    with pytest.raises(UserMistake, match="choose one of train, query, gallery"):
+    with pytest.raises(UserError, match="choose one of train, query, gallery"):
         source.read("test")
-    with pytest.raises(UserMistake, match="no query photos"):
+    with pytest.raises(UserError, match="no query photos"):
         source.read("query")
     assert [len(table) for table in source.validation()] == [0, 0]
-    with pytest.raises(UserMistake, match="no train photo passes"):
+    with pytest.raises(UserError, match="no train photo passes"):
         Folder(photos, min_photos=3).read("train")
 
 
@@ -158,12 +158,12 @@ def test_table(world, tmp_path, ending):
     write_table(rows[["id", "path"]], tmp_path / f"table.{ending}")
     source = Table(world.root, tmp_path / f"table.{ending}")
     assert len(source.read("gallery")) == 48
-    with pytest.raises(UserMistake, match="no train photos"):
+    with pytest.raises(UserError, match="no train photos"):
         source.read("train")
     write_table(rows[["id", "path"]].assign(split="train"), tmp_path / f"table.{ending}")
-    with pytest.raises(UserMistake, match="no column landmark_id"):
+    with pytest.raises(UserError, match="no column landmark_id"):
         Table(world.root, tmp_path / f"table.{ending}").read("train")
-    with pytest.raises(UserMistake, match=r"no such file; set data\.table"):
+    with pytest.raises(UserError, match=r"no such file; set data\.table"):
         Table(world.root, "gone.csv").read()
 
 
@@ -193,7 +193,7 @@ def test_sizes_are_remembered_until_a_photo_changes(photos, monkeypatch):
     assert len(read) == 49
     assert table.with_sizes().with_sizes().digest == table.with_sizes().digest
     (photos / rows["path"].iloc[3]).unlink()
-    with pytest.raises(UserMistake, match="no such photo"):
+    with pytest.raises(UserError, match="no such photo"):
         table.with_sizes()
 
 

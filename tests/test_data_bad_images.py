@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from landmark.data import Folder
 from landmark.data.bad_images import BadImageList, skipped_row
 from landmark.data.dataset import PhotoDataset, ScaledPhotoDataset
+from landmark.error import UserError
 from landmark.image import ImageFormat
-from landmark.mistake import UserMistake
 
 SQUARE = ImageFormat([[16, 16]])
 WIDE_AND_TALL = ImageFormat([[32, 16], [16, 32]], cuts=[1.0])
@@ -68,7 +68,7 @@ def source(root, bad_image="skip"):
 def test_by_default_the_first_bad_photo_is_named(photos, kind):
     SPOIL[kind](photos / "b" / "1.jpg")
     table = source(photos, "error").read("train")
-    with pytest.raises(UserMistake, match=r"b/1\.jpg: .*data\.bad_image=skip"):
+    with pytest.raises(UserError, match=r"b/1\.jpg: .*data\.bad_image=skip"):
         list(PhotoDataset(table, WIDE_AND_TALL))
 
 
@@ -130,15 +130,15 @@ def test_in_training_the_next_good_photo_of_its_shape_takes_its_place(photos, wo
 def test_nothing_is_left_when_all_are_bad(photos):
     for path in photos.glob("*/*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(UserMistake, match="all 9 photos"):
+    with pytest.raises(UserError, match="all 9 photos"):
         source(photos).read("train").with_sizes()
     dataset = PhotoDataset(source(photos).read("train"), SQUARE, train=True)
-    with pytest.raises(UserMistake, match="no photo of its shape"):
+    with pytest.raises(UserError, match="no photo of its shape"):
         assert dataset[0]
 
 
 def test_the_policy_is_one_of_two(photos):
-    with pytest.raises(UserMistake, match=r"data\.bad_image=maybe: choose error or skip"):
+    with pytest.raises(UserError, match=r"data\.bad_image=maybe: choose error or skip"):
         source(photos, "maybe")
 
 

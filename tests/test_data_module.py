@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from landmark.data import Folder, LandmarkData
 from landmark.data.dataset import PhotoDataset, ScaledPhotoDataset
 from landmark.data.epochs import EpochBatches
+from landmark.error import UserError
 from landmark.image import ImageFormat
-from landmark.mistake import UserMistake
 from landmark.sampler import Aspect
 
 SIZES = [[48, 32], [48, 40], [40, 40], [40, 48], [32, 48]]
@@ -70,7 +70,7 @@ def test_landmarks_that_are_not_trained_still_validate(source):
 
 
 def test_one_landmark_is_no_training_set(source, tmp_path):
-    with pytest.raises(UserMistake, match="two landmarks or more"):
+    with pytest.raises(UserError, match="two landmarks or more"):
         landmark_data(Folder(source.read().root, most_frequent=1))
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from landmark.data import GLDv1, GLDv2, GLDv2Clean, ROxford5k, RParis6k
 from landmark.data.dataset import PhotoDataset
+from landmark.error import UserError
 from landmark.image import ImageFormat, decode
-from landmark.mistake import UserMistake
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_gldv2_reads_only_the_file_it_needs(world, tmp_path):
     root = google_landmarks(world, tmp_path, folders=True)
     (root / "train.csv").unlink()
     assert len(GLDv2(root).read("gallery")) == 12
-    with pytest.raises(UserMistake, match=r"train.csv: no such file"):
+    with pytest.raises(UserError, match=r"train.csv: no such file"):
         GLDv2(root).read("train")
 
 
@@ -65,9 +65,9 @@ def test_gldv1(world, tmp_path):
     assert len(source.read("train")) == 30
     assert "None" not in source.read("train").landmarks
     assert "landmark_id" not in source.read("query").rows
-    with pytest.raises(UserMistake, match=r"check data\.root and data\.photos"):
+    with pytest.raises(UserError, match=r"check data\.root and data\.photos"):
         GLDv1(root, photos="{split}/{a}/{id}.jpg").read("query")
-    with pytest.raises(UserMistake, match=r"data.photos=train/\{name\}.jpg: must hold"):
+    with pytest.raises(UserError, match=r"data.photos=train/\{name\}.jpg: must hold"):
         GLDv1(root, photos="train/{name}.jpg").read("train")
 
 
@@ -78,7 +78,7 @@ def test_missing_photos(world, tmp_path):
     assert len(GLDv1(root, validation_landmarks=0, skip_missing=True).read("train")) == 23
     for path in (root / "test").iterdir():
         path.unlink()
-    with pytest.raises(UserMistake, match=r"none of the photos of test.csv"):
+    with pytest.raises(UserError, match=r"none of the photos of test.csv"):
         GLDv1(root, skip_missing=True).read("query")
 
 
@@ -93,7 +93,7 @@ def test_missing_photos(world, tmp_path):
 )
 def test_malformed_csvs(tmp_path, name, content, match):
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserMistake, match=match):
+    with pytest.raises(UserError, match=match):
         GLDv2(tmp_path).read("train" if name == "train.csv" else "query")
 
 
@@ -108,7 +108,7 @@ def test_gldv2_clean(world, tmp_path):
     assert all((root / path).is_file() for path in rows["path"])
     assert len(source.read("gallery")) == 12
     (root / "train_clean.csv").write_text("landmark_id,images\n5, \n")
-    with pytest.raises(UserMistake, match="landmark 5 has no images"):
+    with pytest.raises(UserError, match="landmark 5 has no images"):
         GLDv2Clean(root).read("train")
 
 
@@ -132,7 +132,7 @@ def test_roxford(world, tmp_path):
     whole = PhotoDataset(source.read(), image_format)[13][0]
     assert np.array_equal(whole, image_format.image(root / gallery.rows["path"].iloc[11], (32, 32)))
     for call in (lambda: source.read("train"), source.validation):
-        with pytest.raises(UserMistake, match="has no"):
+        with pytest.raises(UserError, match="has no"):
             call()
 
 
@@ -140,10 +140,10 @@ def test_a_pickle_that_would_run_code_is_refused(world, tmp_path):
     root = revisited(world, tmp_path, "gnd_rparis6k.pkl")
     assert len(RParis6k(root).read("gallery")) == 12
     (root / "gnd_rparis6k.pkl").write_bytes(pickle.dumps({"imlist": print}))
-    with pytest.raises(UserMistake, match=r"gnd_rparis6k.pkl"):
+    with pytest.raises(UserError, match=r"gnd_rparis6k.pkl"):
         RParis6k(root).read("gallery")
     (root / "gnd_rparis6k.pkl").write_bytes(pickle.dumps({"imlist": []}))
-    with pytest.raises(UserMistake, match="must hold imlist, qimlist and gnd"):
+    with pytest.raises(UserError, match="must hold imlist, qimlist and gnd"):
         RParis6k(root).read("gallery")
 
 

@@ -12,7 +12,7 @@ from landmark.data.batches import grouped_batches
 from landmark.data.filters import Filters
 from landmark.data.image_table import sorted_landmarks
 from landmark.data.splits import HoldOut, split_by_landmark
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 LANDMARKS = st.lists(st.integers(0, 9).map(str), min_size=1, max_size=120)
 
@@ -40,7 +40,7 @@ def test_splits_share_each_landmark(landmarks, query, gallery):
 def test_splits_differ_by_seed_and_refuse_too_much():
     ids = pd.Series(["a"] * 50)
     assert (split_by_landmark(ids, 0.1, 0.2, 0) != split_by_landmark(ids, 0.1, 0.2, 1)).any()
-    with pytest.raises(UserMistake, match="sum below 1"):
+    with pytest.raises(UserError, match="sum below 1"):
         split_by_landmark(ids, 0.5, 0.5, 0)
 
 

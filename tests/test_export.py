@@ -80,7 +80,10 @@ def test_any_size_and_batch(convolutional, scripts, tmp_path):
     refused = scripts.run(
         "export.py", f"embedder={convolutional}", "output=out/file.onnx", cwd=tmp_path, status=2
     )
-    assert refused.stderr == "error: out/file.onnx: is there already; overwrite=true replaces it\n"
+    assert (
+        refused.stderr
+        == "error: out/file.onnx already exists. Pass overwrite=true to replace it.\n"
+    )
 
 
 def test_normalisation_and_length_outside_and_one_size(convolutional, scripts, tmp_path):
@@ -155,16 +158,25 @@ def test_a_file_that_differs_is_not_written(convolutional, scripts, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["embedder=nowhere", "output=f.onnx"], "embedder=nowhere: no such folder or checkpoint"),
-        (["embedder=EMBEDDER"], "output: a value is needed"),
-        (["embedder=EMBEDDER", "output=f.onnx", "opset=9"], "opset=9: give a number, 18 or more"),
-        (["embedder=EMBEDDER", "output=f.onnx", "size=[32]"], "size=[32]: choose any"),
-        (["embedder=EMBEDDER", "output=f.onnx", "size=some"], "size=some: choose any"),
+        (["embedder=nowhere", "output=f.onnx"], "embedder=nowhere does not exist"),
+        (["embedder=EMBEDDER"], "missing required setting 'output'"),
+        (
+            ["embedder=EMBEDDER", "output=f.onnx", "opset=9"],
+            "opset=9 is not valid. Pass a whole number >= 18.",
+        ),
+        (
+            ["embedder=EMBEDDER", "output=f.onnx", "size=[32]"],
+            "size=[32] is not valid. Pass any or [width,height].",
+        ),
+        (
+            ["embedder=EMBEDDER", "output=f.onnx", "size=some"],
+            "size=some is not valid. Pass any or [width,height].",
+        ),
         (
             ["embedder=EMBEDDER", "output=f.onnx", "normalise=1"],
-            "normalise=1: choose true",
+            "normalise=1 is not valid. Pass true or false.",
         ),
-        (["embedder=EMBEDDER", "output=.", "overwrite=true"], ".: is a folder"),
+        (["embedder=EMBEDDER", "output=.", "overwrite=true"], ". is a folder"),
     ],
 )
 def test_wrong_settings_are_one_line(convolutional, scripts, tmp_path, settings, words):
@@ -191,6 +203,6 @@ def test_missing_packages_are_named(convolutional, tmp_path):
     )
     assert result.returncode == 2
     assert result.stderr == (
-        "error: onnx, onnxruntime, onnxscript: needed for an export, "
-        "pip install onnx onnxruntime onnxscript\n"
+        "error: an export needs onnx, onnxruntime, onnxscript. "
+        "Run pip install onnx onnxruntime onnxscript.\n"
     )

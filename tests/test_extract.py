@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from landmark.artifact.description import ids_frame, meta_text
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.unfinished import UnfinishedStore
+from landmark.error import UserError
 from landmark.extract import extraction
 from landmark.extract.group import Group
 from landmark.extract.storing import store_descriptors
 from landmark.extract.whitening import Whitening
 from landmark.image.format import ImageFormat
-from landmark.mistake import UserMistake
 from landmark.model.persist import load_embedder
 
 
@@ -67,7 +67,7 @@ def test_descriptors_that_are_no_numbers_are_refused(world, tmp_path):
     made = plan(world, tmp_path / "s", embedder=broken)
     with torch.no_grad():
         made.embedder.neck[0].weight[0] = torch.nan
-    with pytest.raises(UserMistake, match=r"000\.jpg: its descriptor has length nan"):
+    with pytest.raises(UserError, match=r"000\.jpg: its descriptor has length nan"):
         store_descriptors(made, Group())
     assert not (tmp_path / "s").exists()
 
@@ -102,7 +102,7 @@ def test_photos_that_cannot_be_read_are_left_out_and_no_row_shifts(
 def test_a_store_of_no_readable_photo_is_not_made(world, tmp_path, unreadable):
     table = table_of(world / "photos")
     bad = some(table, np.flatnonzero(table.rows["id"].isin(BAD)))
-    with pytest.raises(UserMistake, match="none of the 4 photos can be read"):
+    with pytest.raises(UserError, match="none of the 4 photos can be read"):
         extract(world, tmp_path / "s", table=bad)
     assert list(tmp_path.iterdir()) == []
 
@@ -169,11 +169,11 @@ def test_what_does_not_belong_is_not_added(world, tmp_path):
     table = table_of(world / "photos")
     extract(world, tmp_path / "s", table=some(table, range(10)))
     before = files_of(tmp_path / "s")
-    with pytest.raises(UserMistake, match="another dtype"):
+    with pytest.raises(UserError, match="a different dtype"):
         extract(world, tmp_path / "s", add=True, dtype="float16")
     moved = some(table, range(PHOTOS))
     moved.rows.loc[[3, 4], "landmark_id"] = "other"
-    with pytest.raises(UserMistake, match=r"'003' has landmark 3 there and other.*2 such photos"):
+    with pytest.raises(UserError, match=r"'003' has landmark 3 there and other.*2 such photos"):
         extract(world, tmp_path / "s", add=True, table=moved)
     assert files_of(tmp_path / "s") == before
     assert [path.name for path in tmp_path.iterdir()] == ["s"]

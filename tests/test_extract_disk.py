@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from extraction_world import PHOTOS, WithoutPhotos, extract, files_of, write_world
 
-from landmark.artifact.claim import hidden_folder
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.space import DiskFull, disk_mistakes, reserve
+from landmark.disk.lock import staging_folder
+from landmark.disk.space import DiskFullError, disk_errors, reserve
+from landmark.error import UserError
 from landmark.extract import extraction
-from landmark.mistake import UserMistake
 
 KIB = 1024
 
@@ -30,14 +30,16 @@ def fill(disk, leaving):
 
 def test_a_store_that_does_not_fit_is_not_begun(disk):
     vectors = np.eye(200, dtype=np.float32)  # 156 KiB
-    with pytest.raises(DiskFull, match=r"disk/s/vectors\.npy: does not fit on the disk \(No space"):
+    with pytest.raises(
+        DiskFullError, match=r"disk/s/vectors\.npy does not fit on the disk \(No space"
+    ):
         DescriptorStore.write(disk / "s", [f"{row}" for row in range(200)], vectors)
     assert list(disk.iterdir()) == []
 
 
 def test_an_extraction_that_does_not_fit_is_not_begun(world, disk):
     fill(disk, leaving=0)
-    with pytest.raises(DiskFull, match=r"disk/s/vectors\.npy: does not fit on the disk"):
+    with pytest.raises(DiskFullError, match=r"disk/s/vectors\.npy does not fit on the disk"):
         extract(world, disk / "s")
     assert [path.name for path in disk.iterdir()] == ["filler"]
 
@@ -53,7 +55,7 @@ def test_an_extraction_that_the_disk_stops_at_its_end_goes_on(world, disk, monke
 
     with monkeypatch.context() as context:
         context.setattr(unfinished, "write_description", after_another_filled_it)
-        with pytest.raises(DiskFull, match=r"s: does not fit on the disk.*free some space"):
+        with pytest.raises(DiskFullError, match=r"s does not fit on the disk.*Free some space"):
             extract(world, disk / "s")
     assert not (disk / "s").exists()
     (disk / "filler").unlink()
@@ -67,10 +69,10 @@ def test_no_room_to_leave_photos_out_keeps_what_is_described(world, disk, monkey
     monkeypatch.setattr(extraction, "ScaledPhotoDataset", WithoutPhotos)
     # Room for the vectors, the marks and the settings, a page each, and two folders.
     fill(disk, leaving=20 * KIB)
-    with pytest.raises(DiskFull):
+    with pytest.raises(DiskFullError):
         extract(world, disk / "s")
     assert not (disk / "s").exists()
-    assert hidden_folder(disk / "s").exists()
+    assert staging_folder(disk / "s").exists()
     (disk / "filler").unlink()
     extract(world, disk / "s")
     assert len(DescriptorStore.open(disk / "s")) == PHOTOS - 1
@@ -78,10 +80,10 @@ def test_no_room_to_leave_photos_out_keeps_what_is_described(world, disk, monkey
 
 
 def test_a_place_that_cannot_be_written_is_a_mistake(world, read_only, tmp_path):
-    with pytest.raises(UserMistake, match=r"disk/s: cannot be written \(Read-only file system\)"):
+    with pytest.raises(UserError, match=r"disk/s cannot be written \(Read-only file system\)"):
         extract(world, read_only / "s")
     (tmp_path / "file").touch()
-    with pytest.raises(UserMistake, match=r"file/s: cannot be written \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"file/s cannot be written \(Not a directory\)"):
         extract(world, tmp_path / "file" / "s")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "file"]
 
@@ -110,12 +112,12 @@ def failing(error):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
 def test_what_the_disk_refuses_is_named(number):
-    with pytest.raises(UserMistake) as caught, disk_mistakes(Path("a") / "store"):
+    with pytest.raises(UserError) as caught, disk_errors(Path("a") / "store"):
         failing(OSError(number, "x"))
-    assert str(caught.value).startswith("a/store: ")
+    assert str(caught.value).startswith("a/store ")
     assert os.strerror(number) in str(caught.value)
 
 
 def test_other_failures_stay_what_they_are():
-    with pytest.raises(FileNotFoundError), disk_mistakes("store"):
+    with pytest.raises(FileNotFoundError), disk_errors("store"):
         failing(FileNotFoundError(errno.ENOENT, "x"))

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.error import UserError
 from landmark.extract import ensemble as ensemble_module
 from landmark.extract.ensemble import ensemble
 from landmark.extract.ensemble import main as ensemble_main
 from landmark.extract.join import join
 from landmark.extract.join import main as join_main
-from landmark.mistake import UserMistake
 from landmark.rerank.stores import Stores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,18 +59,18 @@ def test_joined_stores_stand_one_after_the_other(tmp_path):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"embedder": "f"}, r'another embedder \("f", here "e"\)'),
-        ({"whitening": "w"}, "another whitening"),
-        ({"scales": [1.0, 2.0]}, r"another scales \(\[1.0, 2.0\], here \[1.0\]\)"),
-        ({"flip": True}, "another flip"),
-        ({"dtype": "float16"}, "another dtype"),
+        ({"embedder": "f"}, r'a different embedder \("f", now "e"\)'),
+        ({"whitening": "w"}, "a different whitening"),
+        ({"scales": [1.0, 2.0]}, r"a different scales \(\[1.0, 2.0\], now \[1.0\]\)"),
+        ({"flip": True}, "a different flip"),
+        ({"dtype": "float16"}, "a different dtype"),
         ({"ids": ["b", "z"]}, r"photo 'b' is in .*1 too \(1 such photos"),
     ],
 )
 def test_stores_that_are_not_made_alike_are_not_joined(tmp_path, other, words):
     write(tmp_path / "1", ["a", "b"])
     write(tmp_path / "2", **{"ids": ["c", "d"], **other})
-    with pytest.raises(UserMistake, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         join(tmp_path / "o", [tmp_path / "1", tmp_path / "2"])
     assert str(caught.value).startswith(f"{tmp_path / '2'}: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
@@ -79,11 +79,11 @@ def test_stores_that_are_not_made_alike_are_not_joined(tmp_path, other, words):
 def test_a_place_that_is_taken_is_kept(tmp_path):
     write(tmp_path / "1", ["a"])
     write(tmp_path / "2", ["b"])
-    with pytest.raises(UserMistake, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         join(tmp_path / "1", [tmp_path / "1", tmp_path / "2"])
     join(tmp_path / "1", [tmp_path / "1", tmp_path / "2"], overwrite=True)
     assert DescriptorStore.open(tmp_path / "1").ids.tolist() == ["a", "b"]
-    with pytest.raises(UserMistake, match="two stores or more"):
+    with pytest.raises(UserError, match="two stores or more"):
         join(tmp_path / "o", [tmp_path / "1"])
 
 
@@ -160,7 +160,7 @@ def test_queries_and_gallery_must_be_ensembles_of_the_same(tmp_path):
         ensemble(tmp_path / f"{name}-turned", paths[::-1], [0.5, 1.0])
     Stores.open(tmp_path / "query", tmp_path / "gallery")
     for name in ("query-equal", "query-turned"):
-        with pytest.raises(UserMistake, match="embedder is"):
+        with pytest.raises(UserError, match="embedder is"):
             Stores.open(tmp_path / name, tmp_path / "gallery")
     write(tmp_path / "unknown", ["a", "b"], embedder=None)
     ensemble(tmp_path / "taken-at-its-word", [tmp_path / "unknown", tmp_path / "query1"])
@@ -181,7 +181,7 @@ def test_queries_and_gallery_must_be_ensembles_of_the_same(tmp_path):
 def test_an_ensemble_that_does_not_fit_is_refused(tmp_path, ids, landmarks, weights, words):
     write(tmp_path / "1", ["a", "b"], landmarks=["x", "y"])
     write(tmp_path / "2", list(ids), landmarks=landmarks)
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         ensemble(tmp_path / "o", [tmp_path / "1", tmp_path / "2"], weights)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
@@ -190,7 +190,7 @@ def test_an_ensemble_that_does_not_fit_is_refused(tmp_path, ids, landmarks, weig
     ("module", "arguments", "words"),
     [
         ("join", ["o", "nowhere", "s"], "nowhere: is no descriptor store"),
-        ("whitening", ["fit", "s", "s"], "s: is there already; --overwrite replaces it"),
+        ("whitening", ["fit", "s", "s"], "s already exists. Pass --overwrite to replace it."),
         ("ensemble", ["o", "s", "--weight", "1", "x"], "--weights: invalid float value: 'x'"),
         ("whitening", ["fit", "s", "o", "--method", "zca"], "invalid choice: 'zca'"),
     ],

@@ -16,15 +16,15 @@ import pytest
 import torch
 from extraction_world import IMAGE, PHOTOS, plan, write_embedder_into, write_photos
 
-from landmark.artifact.claim import hidden_folder
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.unfinished import UnfinishedStore
 from landmark.data import Folder
 from landmark.data.batches import grouped_batches
+from landmark.disk.lock import staging_folder
+from landmark.error import UserError
 from landmark.extract.group import Group
 from landmark.extract.storing import store_descriptors
 from landmark.image.format import ImageFormat
-from landmark.mistake import UserMistake
 
 ROOT = Path(__file__).resolve().parents[1]
 # After its second save each process says who it is and goes no further.
@@ -111,7 +111,7 @@ def assert_like_whole(world, output):
     one, other = DescriptorStore.open(world / "whole"), DescriptorStore.open(output)
     assert one.ids.tolist() == other.ids.tolist()
     assert (one.path / "vectors.npy").read_bytes() == (other.path / "vectors.npy").read_bytes()
-    assert not hidden_folder(output).exists()
+    assert not staging_folder(output).exists()
 
 
 def wait_until(condition):
@@ -139,7 +139,7 @@ def test_two_processes_killed_then_one_give_the_bytes_of_one(world):
     children = [int(path.name) for path in reached.iterdir()]
     wait_until(lambda: not any(is_alive(child) for child in children))
     assert not output.exists()
-    done = UnfinishedStore(hidden_folder(output)).done
+    done = UnfinishedStore(staging_folder(output)).done
     assert 0 < done < PHOTOS
     printed, _ = Script(world, "output=killed").ended()
     assert f"goes on: {done} of {PHOTOS} photos" in printed
@@ -251,14 +251,14 @@ def test_a_launchers_variables_say_the_place(environment, group):
 
 def test_a_launcher_that_says_half_is_a_mistake():
     for environment in ({"RANK": "one", "WORLD_SIZE": "2"}, {"SLURM_STEP_NUM_TASKS": "2"}):
-        with pytest.raises(UserMistake, match="no place to take"):
+        with pytest.raises(UserError, match="no place to take"):
             Group.from_environment(environment)
 
 
 def test_devices_must_fit(world, tmp_path):
-    with pytest.raises(UserMistake, match="the launcher started 2 processes"):
+    with pytest.raises(UserError, match="the launcher started 2 processes"):
         store_descriptors(plan(world, tmp_path / "s", devices=3), Group(0, 2, 0, 2))
     for device, words in (("cuda", "no GPU"), ("gpu", "choose auto, cpu")):
-        with pytest.raises(UserMistake, match=words):
+        with pytest.raises(UserError, match=words):
             store_descriptors(plan(world, tmp_path / "s", device=device), Group())
     assert list(tmp_path.iterdir()) == []

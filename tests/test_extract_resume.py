@@ -21,15 +21,15 @@ from extraction_world import (
     write_world,
 )
 
-from landmark.artifact import claim
-from landmark.artifact.claim import claimed, hidden_folder
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.unfinished import UnfinishedStore
+from landmark.disk import atomic
+from landmark.disk.lock import locked, staging_folder
+from landmark.error import UserError
 from landmark.extract import extraction
 from landmark.extract.extraction import Extraction
 from landmark.extract.multiscale import MultiScale
 from landmark.extract.whitening import Whitening
-from landmark.mistake import UserMistake
 
 # Each step that an extraction does to the disk; it is killed before or after one of them.
 STEPS = [
@@ -44,7 +44,7 @@ STEPS = [
     (Path, "write_text"),
     (pd.DataFrame, "to_parquet"),
     (pd.DataFrame, "to_csv"),
-    (claim, "exchange"),
+    (atomic, "exchange"),
     (shutil, "rmtree"),
 ]
 SEED = int(os.environ.get("LANDMARK_KILL_SEED", "0"))
@@ -168,7 +168,7 @@ def stopped(world, output, monkeypatch, **changes):
 
 def test_what_is_described_is_not_described_again(world, tmp_path, monkeypatch, capsys):
     stopped(world, tmp_path / "s", monkeypatch)
-    done = UnfinishedStore(hidden_folder(tmp_path / "s")).done
+    done = UnfinishedStore(staging_folder(tmp_path / "s")).done
     assert 0 < done < PHOTOS
     assert f"stopped: {done} of {PHOTOS} photos are described" in capsys.readouterr().out
     described = []
@@ -205,10 +205,10 @@ KEYS = ["embedder", "table", "scales", "flip", "dtype", "precision", "whitening"
 @pytest.mark.parametrize("key", [*KEYS, "batch_size"])
 def test_a_changed_setting_stops_a_stopped_extraction(world, tmp_path, monkeypatch, key):
     stopped(world, tmp_path / "s", monkeypatch)
-    before = files_of(hidden_folder(tmp_path / "s") / "store")
-    with pytest.raises(UserMistake, match=rf"another {key} \(.*overwrite=true to begin anew"):
+    before = files_of(staging_folder(tmp_path / "s") / "store")
+    with pytest.raises(UserError, match=rf"a different {key} \("):
         extract(world, tmp_path / "s", **changed(world, key))
-    assert files_of(hidden_folder(tmp_path / "s") / "store") == before
+    assert files_of(staging_folder(tmp_path / "s") / "store") == before
     extract(world, tmp_path / "s", overwrite=True, **changed(world, key))
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
@@ -216,7 +216,9 @@ def test_a_changed_setting_stops_a_stopped_extraction(world, tmp_path, monkeypat
 @pytest.mark.parametrize("key", KEYS)
 def test_a_changed_setting_stops_before_a_finished_store(world, tmp_path, key):
     shutil.copytree(world / "whole", tmp_path / "s")
-    with pytest.raises(UserMistake, match=rf"s: is there already with another {key} \(") as caught:
+    with pytest.raises(
+        UserError, match=rf"s: is there already with a different {key} \("
+    ) as caught:
         extract(world, tmp_path / "s", **changed(world, key))
     assert ("add=true" in str(caught.value)) == (key == "table")
     assert files_of(tmp_path / "s") == files_of(world / "whole")
@@ -225,7 +227,7 @@ def test_a_changed_setting_stops_before_a_finished_store(world, tmp_path, key):
 
 def test_a_finished_store_is_not_made_again(world, tmp_path, monkeypatch, capsys):
     shutil.copytree(world / "whole", tmp_path / "s")
-    hidden_folder(tmp_path / "s").mkdir()  # of a process that was killed after the last step
+    staging_folder(tmp_path / "s").mkdir()  # of a process that was killed after the last step
     monkeypatch.setattr(Extraction, "run", lambda *_, **__: pytest.fail("described again"))
     extract(world, tmp_path / "s", workers=3, devices=2, batch_size=7, save_every=3.0)
     assert "s: is there already, made with the same settings" in capsys.readouterr().out
@@ -234,18 +236,18 @@ def test_a_finished_store_is_not_made_again(world, tmp_path, monkeypatch, capsys
 
 
 def test_a_failure_at_the_first_batch_leaves_nothing(world, tmp_path, monkeypatch):
-    stop_after(monkeypatch, 0, UserMistake("a.jpg: is no image"))
-    with pytest.raises(UserMistake, match="is no image"):
+    stop_after(monkeypatch, 0, UserError("a.jpg: is no image"))
+    with pytest.raises(UserError, match="is no image"):
         extract(world, tmp_path / "deep" / "s")
     assert list((tmp_path / "deep").iterdir()) == []
 
 
 def test_two_do_not_write_one_store(world, tmp_path):
     def refused():
-        with pytest.raises(UserMistake, match="s: another extraction is writing it"):
+        with pytest.raises(UserError, match="s is being written by process"):
             extract(world, tmp_path / "s")
 
-    with claimed(tmp_path / "s"):
+    with locked(tmp_path / "s"):
         assert in_a_process(refused) == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -253,19 +255,19 @@ def test_two_do_not_write_one_store(world, tmp_path):
 def test_a_folder_of_other_things_is_never_replaced(world, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "a.jpg").write_text("precious")
-    for overwrite, words in ((False, "is there already"), (True, r"no meta\.json")):
-        with pytest.raises(UserMistake, match=words):
+    for overwrite, words in ((False, "already exists"), (True, r"no meta\.json")):
+        with pytest.raises(UserError, match=words):
             extract(world, tmp_path / "s", overwrite=overwrite)
     assert [path.name for path in tmp_path.rglob("*")] == ["s", "a.jpg"]
 
 
 def test_damaged_work_is_a_mistake(world, tmp_path, monkeypatch):
     stopped(world, tmp_path / "s", monkeypatch)
-    folder = hidden_folder(tmp_path / "s")
+    folder = staging_folder(tmp_path / "s")
     for name in ("settings.json", "marks.npy", "store/vectors.npy"):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(UserMistake, match="is damaged"):
+        with pytest.raises(UserError, match="is damaged"):
             extract(world, tmp_path / "s")
         (folder / name).write_bytes(whole)
     extract(world, tmp_path / "s")

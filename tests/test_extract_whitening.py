@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from landmark.artifact import vectors as vectors_module
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.error import UserError
 from landmark.extract.whitening import Whitening, apply, main
 from landmark.extract.whitening_fit import fit_learned, fit_pca
-from landmark.mistake import UserMistake
 from landmark.rerank.stores import Stores
 
 
@@ -96,7 +96,7 @@ def test_the_learned_whitening_is_that_of_all_pairs(tmp_path_factory, seed, bloc
         patch.setattr(vectors_module.row_blocks, "__defaults__", (blocks,))
         try:
             made = fit_learned(write(tmp_path_factory.mktemp("l") / "s", x, labels))
-        except UserMistake:
+        except UserError:
             assert known.sum() - len(set(landmarks[known])) < 5
             return
     exact = x[known].astype(np.float64)
@@ -157,7 +157,7 @@ def test_queries_and_gallery_must_be_whitened_alike(tmp_path):
     for name, whitening in (("one", one), ("same", one), ("other", other)):
         apply(whitening, store, tmp_path / name)
     Stores.open(tmp_path / "one", tmp_path / "same")
-    with pytest.raises(UserMistake, match="whitening is"):
+    with pytest.raises(UserError, match="whitening is"):
         Stores.open(tmp_path / "one", tmp_path / "other")
 
 
@@ -165,11 +165,11 @@ def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
     store = write(tmp_path / "s", cloud(0))
     whitening = fit_pca(store, 4)
     for name, other, words in (
-        ("embedder", write(tmp_path / "1", cloud(1), embedder="f"), "another embedder"),
+        ("embedder", write(tmp_path / "1", cloud(1), embedder="f"), "a different embedder"),
         ("dim", write(tmp_path / "2", cloud(1, dim=4)), "has 4 dimensions, the whitening is of 5"),
-        ("twice", write(tmp_path / "3", cloud(1), whitening="v"), "another whitening"),
+        ("twice", write(tmp_path / "3", cloud(1), whitening="v"), "a different whitening"),
     ):
-        with pytest.raises(UserMistake, match=words):
+        with pytest.raises(UserError, match=words):
             apply(whitening, other, tmp_path / name)
         assert not (tmp_path / name).exists()
     apply(whitening, store, tmp_path / "once")
@@ -192,7 +192,7 @@ def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
 )
 def test_options_that_do_not_fit_are_mistakes(tmp_path, arguments, words):
     write(tmp_path / "s", cloud(0))
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         main(["fit", str(tmp_path / "s"), str(tmp_path / "w"), *arguments])
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
@@ -203,11 +203,11 @@ def test_directions_that_hold_but_rounding_are_not_blown_up(tmp_path, dtype):
     labels = [f"{row % 6}" for row in range(60)]
     store = write(tmp_path / "s", unit(flat).astype(dtype), labels)
     assert fit_pca(store, 3).dim == 3
-    with pytest.raises(UserMistake, match="60 descriptors span 3 of the 4 dimensions wanted"):
+    with pytest.raises(UserError, match="60 descriptors span 3 of the 4 dimensions wanted"):
         fit_pca(store, 4)
-    with pytest.raises(UserMistake, match="pairs of photos that show one landmark span 3 of the 5"):
+    with pytest.raises(UserError, match="pairs of photos that show one landmark span 3 of the 5"):
         fit_learned(store, 2)
-    with pytest.raises(UserMistake, match="too few"):
+    with pytest.raises(UserError, match="too few"):
         fit_pca(write(tmp_path / "one", cloud(0, 1)))
 
 
@@ -217,17 +217,17 @@ def test_a_damaged_whitening_is_a_mistake(tmp_path):
         whole = (tmp_path / "w" / name).read_bytes()
         for damage in (b"", b"nonsense", whole[: len(whole) // 2]):
             (tmp_path / "w" / name).write_bytes(damage)
-            with pytest.raises(UserMistake, match="w: is damaged"):
+            with pytest.raises(UserError, match="w: is damaged"):
                 Whitening.open(tmp_path / "w")
         (tmp_path / "w" / name).unlink()
-        with pytest.raises(UserMistake, match=f"is no whitening, it has no {name}"):
+        with pytest.raises(UserError, match=f"is no whitening, it has no {name}"):
             Whitening.open(tmp_path / "w")
         (tmp_path / "w" / name).write_bytes(whole)
     np.save(tmp_path / "w" / "mean.npy", np.array([{}], object))  # a pickle is not read
-    with pytest.raises(UserMistake, match="w: is damaged"):
+    with pytest.raises(UserError, match="w: is damaged"):
         Whitening.open(tmp_path / "w")
     np.save(tmp_path / "w" / "mean.npy", np.full(5, np.nan))
-    with pytest.raises(UserMistake, match="no finite numbers"):
+    with pytest.raises(UserError, match="no finite numbers"):
         Whitening.open(tmp_path / "w")
 
 
@@ -241,6 +241,6 @@ def test_a_digest_tells_numbers_and_origin(tmp_path):
     assert len({one.digest for one in (base, *others)}) == 4
     base.write(tmp_path / "w")
     assert json.loads((tmp_path / "w" / "whitening.json").read_text()) == {"method": "pca"}
-    with pytest.raises(UserMistake, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         base.write(tmp_path / "w")
     base.write(tmp_path / "w", overwrite=True)

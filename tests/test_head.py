@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 from test_configs import CONF, choices
 from torch import nn
 
+from landmark.error import UserError
 from landmark.head import ClassParallel, Full, Fused, Sampled
 from landmark.head.head import margin_losses
 from landmark.loss import AdaCos, ArcFace, CosFace, Softmax
 from landmark.loss.build import build_loss
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 HEADS = (Fused, ClassParallel)
 
@@ -88,7 +88,7 @@ def test_heads_give_what_each_configured_loss_gives_itself(choice, smoothing):
     is_served = isinstance(loss, MarginLoss) and not loss.needs_all_cosines
     for head in (Fused(5), Fused(64), ClassParallel(block=7), Sampled(1.0)):
         if not is_served:
-            with pytest.raises(UserMistake, match=r"^head=\w+: loss=\w+ .*; choose head=full$"):
+            with pytest.raises(UserError, match=r"^head=\w+: loss=\w+ .*; choose head=full$"):
                 head.serve(loss)
             continue
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
@@ -180,7 +180,7 @@ def test_a_label_that_is_no_class_is_refused_by_every_head():
 @pytest.mark.parametrize("head", [Fused(), Sampled(), ClassParallel()])
 def test_losses_that_need_all_cosines_are_refused_in_one_line(head):
     for loss, word in ((AdaCos(4, 5), "adacos"), (Softmax(4, 5), "softmax")):
-        with pytest.raises(UserMistake, match=f"^head={head.choice}: loss={word} .*choose head="):
+        with pytest.raises(UserError, match=f"^head={head.choice}: loss={word} .*choose head="):
             head.serve(loss)
     Full().serve(Softmax(4, 5))
 
@@ -211,7 +211,7 @@ def test_a_loss_within_another_module_is_served():
     ],
 )
 def test_settings_out_of_range_are_named(make, word):
-    with pytest.raises(UserMistake, match=word):
+    with pytest.raises(UserError, match=word):
         make()
 
 

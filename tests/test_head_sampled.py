@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_heads import MAKERS, Centres, drawn, naive_losses
 
+from landmark.error import UserError
 from landmark.head import Sampled
 from landmark.head.drawing import draw
 from landmark.loss import ArcFace
-from landmark.mistake import UserMistake
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.05),
@@ -206,5 +206,5 @@ def test_a_saved_optimizer_goes_on_as_if_never_stopped(name):
 
 
 def test_several_processes_are_refused_in_one_line():
-    with pytest.raises(UserMistake, match=r"^head=sampled serves one .* head.ratio=0.25$"):
+    with pytest.raises(UserError, match=r"^head=sampled serves one .* head.ratio=0.25$"):
         Sampled(0.25).refuse_processes(2)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from landmark.error import UserError
 from landmark.image import ImageFormat, LongestSide
 from landmark.image.augment import AUGMENTATIONS, draw_view
-from landmark.mistake import UserMistake
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "image"
 S2 = [[512, 352], [512, 384], [448, 448], [384, 512], [352, 512]]
@@ -101,7 +101,7 @@ def test_wrong_settings_are_named():
         ({"sizes": S2, "flip": 2.0}, "between 0 and 1"),
         ({"sizes": [[9]]}, "width, height"),
     ):
-        with pytest.raises(UserMistake, match=match):
+        with pytest.raises(UserError, match=match):
             ImageFormat(**options)
 
 

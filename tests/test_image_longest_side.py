@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from landmark.error import UserError
 from landmark.image import LongestSide
-from landmark.mistake import UserMistake
 
 
 @settings(deadline=None, max_examples=50)
@@ -33,5 +33,5 @@ def test_photos_are_read_at_their_groups_size(tmp_path):
     group = int(image.groups(np.array([600]), np.array([400]))[0])
     assert image.image(tmp_path / "photo.jpg", image.size(group)).shape == (3, 160, 256)
     assert image.train_image(tmp_path / "photo.jpg", group, 0).shape == (3, 160, 256)
-    with pytest.raises(UserMistake, match="side"):
+    with pytest.raises(UserError, match="side"):
         LongestSide(0)

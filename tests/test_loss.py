@@ -18,9 +18,9 @@ from naive_loss import (
     smoothings,
 )
 
+from landmark.error import UserError
 from landmark.loss import AdaCos, ArcFace, CosFace, Softmax
-from landmark.loss.cross_entropy import LabelOutsideClasses
-from landmark.mistake import UserMistake
+from landmark.loss.cross_entropy import LabelError
 
 
 def naive_margin_loss(loss, embeddings, labels, on_target) -> float:
@@ -192,7 +192,7 @@ def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
 def test_a_label_that_is_no_class_is_refused(make, label):
     embeddings, labels = batch(1)
     labels[2] = label
-    with pytest.raises(LabelOutsideClasses, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):
+    with pytest.raises(LabelError, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):
         make(DIM, CLASSES)(embeddings, labels)
 
 
@@ -207,12 +207,12 @@ def test_a_label_that_is_no_class_is_refused(make, label):
     ],
 )
 def test_settings_out_of_range_are_named(make, options, word):
-    with pytest.raises(UserMistake, match=word):
+    with pytest.raises(UserError, match=word):
         make(DIM, CLASSES, **options)
 
 
 def test_adacos_needs_three_landmarks():
-    with pytest.raises(UserMistake, match="at least 3"):
+    with pytest.raises(UserError, match="at least 3"):
         AdaCos(DIM, 2)
 
 

@@ -13,10 +13,10 @@ import torch
 from naive_loss import CLASSES, DIM
 from test_train import TINY
 
+from landmark.error import UserError
 from landmark.loss import ArcFace, SupCon, Triplet
 from landmark.loss.auxiliary import AuxiliaryLosses
 from landmark.loss.build import build_auxiliary, check_pairs
-from landmark.mistake import UserMistake
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ["sampler=per_class", "sampler.classes_per_batch=4", "sampler.photos_per_class=2"]
@@ -42,14 +42,14 @@ def test_the_total_is_the_weighted_sum_and_its_gradient():
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
 def test_a_weight_must_be_above_0(weight):
-    with pytest.raises(UserMistake, match=r"auxiliary\.supcon\.weight"):
+    with pytest.raises(UserError, match=r"auxiliary\.supcon\.weight"):
         AuxiliaryLosses({"supcon": SupCon(DIM, CLASSES)}, {"supcon": weight})
 
 
 def test_pair_losses_need_a_sampler_that_brings_pairs():
     check_pairs({"arcface": ArcFace(DIM, CLASSES)}, 1)
     check_pairs({"triplet": Triplet(DIM, CLASSES)}, 2)
-    with pytest.raises(UserMistake, match=r"triplet.*sampler=per_class"):
+    with pytest.raises(UserError, match=r"triplet.*sampler=per_class"):
         check_pairs({"arcface": ArcFace(DIM, CLASSES), "triplet": Triplet(DIM, CLASSES)}, 1)
 
 

@@ -18,6 +18,7 @@ from naive_loss import (
     smoothings,
 )
 
+from landmark.error import UserError
 from landmark.loss import (
     AdaFace,
     ArcFace,
@@ -31,8 +32,7 @@ from landmark.loss import (
     SphereFace,
     SubCenterArcFace,
 )
-from landmark.loss.cross_entropy import LabelOutsideClasses
-from landmark.mistake import UserMistake
+from landmark.loss.cross_entropy import LabelError
 
 COUNTS = [1, 16, 5, 81, 5, 2]
 
@@ -344,7 +344,7 @@ def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
 def test_a_label_that_is_no_class_is_refused(make):
     embeddings, labels = batch(1)
     labels[2] = CLASSES
-    with pytest.raises(LabelOutsideClasses, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):
+    with pytest.raises(LabelError, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):
         make(DIM, CLASSES)(embeddings, labels)
 
 
@@ -370,5 +370,5 @@ def test_a_label_that_is_no_class_is_refused(make):
     ],
 )
 def test_settings_out_of_range_are_named(make, options, word):
-    with pytest.raises(UserMistake, match=word):
+    with pytest.raises(UserError, match=word):
         make(DIM, CLASSES, **options)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_loss import CLASSES, DIM, batch, seeds
 
+from landmark.error import UserError
 from landmark.loss import (
     XBM,
     Circle,
@@ -20,8 +21,7 @@ from landmark.loss import (
     SupCon,
     Triplet,
 )
-from landmark.loss.cross_entropy import LabelOutsideClasses
-from landmark.mistake import UserMistake
+from landmark.loss.cross_entropy import LabelError
 
 EVERY = [Circle, Contrastive, FastAP, MultiSimilarity, RecallAtK, SmoothAP, SupCon, Triplet]
 
@@ -241,13 +241,13 @@ def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
 @pytest.mark.parametrize("make", EVERY)
 @pytest.mark.parametrize("labels", [[1], [0, 1, 2, 5]])
 def test_a_batch_without_two_photos_of_a_landmark_is_refused(make, labels):
-    with pytest.raises(UserMistake, match=f"the batch of {len(labels)} .*sampler=per_class"):
+    with pytest.raises(UserError, match=f"the batch of {len(labels)} .*sampler=per_class"):
         make(DIM, CLASSES)(torch.randn(len(labels), DIM), torch.tensor(labels))
 
 
 @pytest.mark.parametrize("make", [*EVERY, XBM])
 def test_a_label_that_is_no_class_is_refused(make):
-    with pytest.raises(LabelOutsideClasses, match="classes 0 to 5"):
+    with pytest.raises(LabelError, match="classes 0 to 5"):
         make(DIM, CLASSES)(torch.randn(2, DIM), torch.tensor([0, CLASSES]))
 
 
@@ -310,10 +310,10 @@ def test_a_memory_goes_on_from_a_checkpoint_as_if_never_stopped():
     ],
 )
 def test_settings_out_of_range_are_named(make, options, word):
-    with pytest.raises(UserMistake, match=word):
+    with pytest.raises(UserError, match=word):
         make(DIM, CLASSES, **options)
 
 
 def test_a_batch_larger_than_the_memory_is_refused():
-    with pytest.raises(UserMistake, match="memory_size=3 is below the 4 photos"):
+    with pytest.raises(UserError, match="memory_size=3 is below the 4 photos"):
         XBM(DIM, CLASSES, memory_size=3)(torch.randn(4, DIM), torch.tensor([0, 0, 1, 1]))

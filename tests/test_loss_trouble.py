@@ -8,8 +8,8 @@ import torch
 from test_train import TINY
 from torch import nn
 
+from landmark.error import UserError
 from landmark.loss import SubCenterArcFace
-from landmark.mistake import UserMistake
 from landmark.task.checkpoint_file import KeepLast
 from landmark.task.classes import refuse_other_classes
 from landmark.task.finite import StopAtNonFinite
@@ -54,7 +54,7 @@ def stopped(folder, task, every_steps, save_every=2):
         callbacks=[KeepLast(last, save_every), stop],
         default_root_dir=folder,
     )
-    with pytest.raises(UserMistake) as raised:
+    with pytest.raises(UserError) as raised:
         trainer.fit(task)
     return str(raised.value), torch.load(last) if last.is_file() else None
 
@@ -99,11 +99,11 @@ def test_other_landmarks_than_saved_are_named(tmp_path):
     torch.save({"classes": ["arch", "tower"]}, last)
     refuse_other_classes(last, ["arch", "tower"])
     refuse_other_classes(None, ["bridge"])
-    with pytest.raises(UserMistake, match=r"2 landmarks, .* 3 now .1 new, such as bridge."):
+    with pytest.raises(UserError, match=r"2 landmarks, .* 3 now .1 new, such as bridge."):
         refuse_other_classes(last, ["arch", "bridge", "tower"])
-    with pytest.raises(UserMistake, match="1 new, such as bridge; 1 gone, such as arch"):
+    with pytest.raises(UserError, match="1 new, such as bridge; 1 gone, such as arch"):
         refuse_other_classes(last, ["bridge", "tower"])
-    with pytest.raises(UserMistake, match="in another order"):
+    with pytest.raises(UserError, match="in another order"):
         refuse_other_classes(last, ["tower", "arch"])
 
 

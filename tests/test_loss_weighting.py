@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_loss import CLASSES, DIM, batch, fresh, seeds
 
+from landmark.error import UserError
 from landmark.loss import ArcFace, CosFace, P2SGrad, Softmax
 from landmark.loss.weighting import PhotoWeighting
-from landmark.mistake import UserMistake
 
 FORMULAS = {
     None: lambda _: 1.0,
@@ -88,5 +88,5 @@ def test_weights_are_no_part_of_a_checkpoint():
     ],
 )
 def test_settings_out_of_range_are_named(options, words):
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         Softmax(DIM, CLASSES, **options)

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model import Backbone, build_embedder
 from landmark.pooling import ClassTokenAndGeM, GeM, Stages
 
@@ -94,11 +94,11 @@ def test_stages_are_those_of_timm():
 
 
 def test_a_fixed_size_is_named_and_can_be_set():
-    with pytest.raises(UserMistake, match="only of 224x224"):
+    with pytest.raises(UserError, match="only of 224x224"):
         Backbone("mixer_s32_224")(torch.rand(1, 3, 96, 128))
     backbone = Backbone("mixer_s32_224", image_size=(128, 96))
     assert backbone(torch.rand(1, 3, 96, 128)).maps[0].shape[-2:] == (3, 4)
-    with pytest.raises(UserMistake, match="only of 128x96"):
+    with pytest.raises(UserError, match="only of 128x96"):
         backbone(torch.rand(1, 3, 128, 96))
 
 
@@ -113,7 +113,7 @@ def test_a_fixed_size_is_named_and_can_be_set():
     ],
 )
 def test_mistakes_are_told(options, message):
-    with pytest.raises(UserMistake, match=message):
+    with pytest.raises(UserError, match=message):
         Backbone(**options)
 
 

@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 from torchvision.transforms.v2.functional import normalize, to_dtype
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model import (
     build_embedder,
     embedder_digest,
@@ -73,7 +73,7 @@ def test_necks(images):
     assert dropout.p == 0.3
     assert linear.bias is None
     assert isinstance(norm, nn.BatchNorm1d)
-    with pytest.raises(UserMistake, match="linear_batchnorm"):
+    with pytest.raises(UserError, match="linear_batchnorm"):
         small(neck="nonsense")
 
 
@@ -150,13 +150,13 @@ def test_what_is_no_embedder_is_refused(tmp_path):
         ({"model": description["model"] | {"nonsense": 8}}, "nonsense"),
     ):
         (folder / "embedder.yaml").write_text(yaml.safe_dump(description | change))
-        with pytest.raises(UserMistake, match=message):
+        with pytest.raises(UserError, match=message):
             load_embedder(folder)
     (folder / "weights.safetensors").unlink()
-    with pytest.raises(UserMistake, match=r"no weights\.safetensors"):
+    with pytest.raises(UserError, match=r"weights\.safetensors is missing"):
         load_embedder(folder)
-    with pytest.raises(UserMistake, match=r"no weights\.safetensors"):
+    with pytest.raises(UserError, match=r"weights\.safetensors is missing"):
         embedder_digest(folder)
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    with pytest.raises(UserMistake, match=r"no checkpoint of train\.py"):
+    with pytest.raises(UserError, match=r"no checkpoint of train\.py"):
         load_embedder(tmp_path / "foreign.ckpt")

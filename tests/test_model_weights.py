@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model import Backbone, build_embedder
 from landmark.model.weights import load_weights
 from landmark.pooling import GeM
@@ -72,7 +72,7 @@ class Trap:
 
 def test_a_pickle_is_never_executed(tmp_path):
     torch.save({"state_dict": {}, "trap": Trap(tmp_path / "sprung")}, tmp_path / "w.pth")
-    with pytest.raises(UserMistake, match=r"w\.pth"):
+    with pytest.raises(UserError, match=r"w\.pth"):
         Backbone("resnet18", weights=str(tmp_path / "w.pth"))
     assert not (tmp_path / "sprung").exists()
 
@@ -100,7 +100,7 @@ def test_wrong_files_are_told_apart(published, tmp_path):
         "w.h5": "no .safetensors",
         "absent.pth": "no file",
     }.items():
-        with pytest.raises(UserMistake, match=message):
+        with pytest.raises(UserError, match=message):
             load_weights(published, "resnet18", str(tmp_path / name))
 
 
@@ -109,14 +109,14 @@ def test_a_hub_out_of_reach_points_to_local_files(monkeypatch):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(UserMistake, match=r"no route to the hub.*weights=PATH"):
+    with pytest.raises(UserError, match=r"no route to the hub.*weights=PATH"):
         Backbone("resnet18", weights="timm")
 
 
 def test_packages_are_checked_against_the_backbone():
-    with pytest.raises(UserMistake, match=r"belongs to model\.backbone=tf_efficientnet_lite0"):
+    with pytest.raises(UserError, match=r"belongs to model\.backbone=tf_efficientnet_lite0"):
         Backbone("efficientnet_lite0", weights=f"package:{LITE0}")
-    with pytest.raises(UserMistake, match="not known"):
+    with pytest.raises(UserError, match="not known"):
         Backbone("resnet18", weights="package:numpy")
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.pooling import MAC, RMAC, ClassToken, ClassTokenAndGeM, GeM, SPoC, Stages
 from landmark.pooling.gem import gem
 
@@ -83,11 +83,11 @@ def test_gem_is_stable_in_half_precision(dtype):
 
 
 def test_gem_names_the_channels_to_set():
-    with pytest.raises(UserMistake, match=r"pooling\.channels=7"):
+    with pytest.raises(UserError, match=r"pooling\.channels=7"):
         GeM(learned=True, channels=5)(torch.rand(1, 7, 2, 2))
-    with pytest.raises(UserMistake, match="learned=true"):
+    with pytest.raises(UserError, match="learned=true"):
         GeM(channels=5)
-    with pytest.raises(UserMistake, match="above 0"):
+    with pytest.raises(UserError, match="above 0"):
         GeM(p=0)
 
 
@@ -134,7 +134,7 @@ def test_rmac_against_a_loop_over_regions(shape, seed, levels):
 
 
 def test_rmac_needs_a_level():
-    with pytest.raises(UserMistake, match="levels=0"):
+    with pytest.raises(UserError, match="levels=0"):
         RMAC(levels=0)
 
 
@@ -156,7 +156,7 @@ def test_class_token_alone_and_beside_gem():
 
 @pytest.mark.parametrize("pooling", [ClassToken(), ClassTokenAndGeM()])
 def test_class_token_of_a_network_without_one(pooling):
-    with pytest.raises(UserMistake, match="no class token"):
+    with pytest.raises(UserError, match="no class token"):
         pooling(SimpleNamespace(maps=[torch.rand(1, 5, 2, 2)], class_token=None))
 
 

@@ -15,7 +15,7 @@ from miniature import google_landmarks, google_landmarks_clean, toy
 from torch import nn
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model.weights import read_checkpoint
 from landmark.task.earlier_head import take_over_head
 from landmark.task.schedule import cosine
@@ -166,11 +166,11 @@ def test_a_head_of_other_landmarks_or_another_loss_is_refused(recipe):
     run = recipe / "gldv2_clean"
     with (run / "embedder" / "classes.csv").open() as file:
         classes = [row["landmark_id"] for row in csv.DictReader(file)]
-    with pytest.raises(UserMistake, match="other landmarks"):
+    with pytest.raises(UserError, match="other landmarks"):
         take_over_head(nn.Linear(8, 6), run / "embedder", classes[::-1])
-    with pytest.raises(UserMistake, match="not of this loss"):
+    with pytest.raises(UserError, match="not of this loss"):
         take_over_head(nn.Linear(8, 6), run / "checkpoints" / "last.ckpt", classes)
-    with pytest.raises(UserMistake, match="finished run"):
+    with pytest.raises(UserError, match="finished run"):
         take_over_head(nn.Linear(8, 6), recipe / "nothing" / "embedder", classes)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.curves import curves_figure, draw_curves
 from landmark.report.hardest import Validation, draw_hardest, hardest_figure
 from landmark.report.photos import Entry, Photo
@@ -89,7 +89,7 @@ def test_nothing_logged_draws_nothing(tmp_path, content):
 
 def test_another_table_is_a_mistake(tmp_path):
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserMistake, match=r"m\.csv: is no table of metrics, it has no column step"):
+    with pytest.raises(UserError, match=r"m\.csv: is no table of metrics, it has no column step"):
         draw_curves(tmp_path / "m.csv", tmp_path / "curves.png")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.choice import choose
 from landmark.report.curves import curves_figure
 from landmark.report.overview import FoundStep, changed, flat, headline, histogram, told_apart
@@ -456,9 +456,9 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(world, tmp_pat
     figure = curves_figure_of(tmp_path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(UserMistake, match=r"report\.html: cannot be written \(File too large"):
+        with pytest.raises(UserError, match=r"report\.html cannot be written \(File too large"):
             report.write(tmp_path / "out" / "report.html", *sides, META)
-        with pytest.raises(UserMistake, match=r"curves\.png: cannot be written \(File too large"):
+        with pytest.raises(UserError, match=r"curves\.png cannot be written \(File too large"):
             write_png(figure, tmp_path / "out" / "curves.png", dpi=150)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.data.image_table import ImageTable
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.photos import Photo, StoreSide, sides, table_entries
 from landmark.report.thumbnail import data_uris, thumbnail
 
@@ -138,6 +138,6 @@ def test_what_cannot_be_shown_says_why(tmp_path):
     (tmp_path / "empty.jpg").touch()
     names = ["gone.jpg", "text.jpg", "empty.jpg"]
     made = data_uris([None, *(Photo(tmp_path / name) for name in names)], 64)
-    assert all(isinstance(one, UserMistake) for one in made)
+    assert all(isinstance(one, UserError) for one in made)
     for one, word in zip(made, ["does not say", *names], strict=True):
         assert word in str(one)

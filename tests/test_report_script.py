@@ -103,5 +103,5 @@ def test_none_is_written_where_none_is_wanted(rerank, world, tmp_path):  # noqa:
 
 def test_a_negative_number_is_a_mistake(rerank, world, tmp_path):  # noqa: F811
     status, _, errors = rerank(*arguments(world, "report=-1"))
-    assert (status, errors) == (2, "error: report=-1 must be 0 (no report.html) or more\n")
+    assert (status, errors) == (2, "error: report=-1 is not valid. Pass a whole number >= 0.\n")
     assert not (tmp_path / "out").exists()

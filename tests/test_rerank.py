@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank import (
     DBA,
     EGT,
@@ -86,7 +86,7 @@ def test_alpha_qe_is_its_definition(seed, gallery, n, alpha):
 
 
 def test_alpha_qe_needs_enough_results():
-    with pytest.raises(UserMistake, match="choose k=10 or more"):
+    with pytest.raises(UserError, match="choose k=10 or more"):
         AlphaQE(n=10)(small_retrieval(0, 2, 30, 5))
     AlphaQE(n=10)(small_retrieval(0, 2, 5, 5))  # the gallery has no more
 
@@ -239,10 +239,10 @@ def test_two_stage_is_its_definition(seed, gallery, k, threshold, sort, insert):
 
 
 def test_two_stage_needs_train_photos():
-    with pytest.raises(UserMistake, match="give train=STORE"):
+    with pytest.raises(UserError, match="give train=STORE"):
         TwoStage()(small_retrieval(0, 2, 9, 5))
     known = small_retrieval(0, 2, 9, 5, train=4)
-    with pytest.raises(UserMistake, match="no photo of train=STORE has a landmark"):
+    with pytest.raises(UserError, match="no photo of train=STORE has a landmark"):
         TwoStage()(replace(known, train_landmark_ids=np.array(["", None, "", ""], object)))
 
 
@@ -289,7 +289,7 @@ def test_re_rankers_chain_and_leave_their_input_alone():
     ],
 )
 def test_settings_out_of_range_are_named(make, words):
-    with pytest.raises(UserMistake, match=rf"^rerank\.{words}"):
+    with pytest.raises(UserError, match=rf"^rerank\.{words}"):
         make()
 
 

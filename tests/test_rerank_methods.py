@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.artifact.rankings import Rankings
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank import AQEDecay, KReciprocal, RankFusion, SuperGlobal
 from landmark.rerank.retrieval import Retrieval
 from landmark.search import Flat
@@ -112,7 +112,7 @@ def test_superglobal_is_its_definition(seed, gallery, m, k, beta, kept):
 
 def test_superglobal_needs_enough_results():
     few = exact_retrieval(0, 2, 30, 5)
-    with pytest.raises(UserMistake, match=r"superglobal.m=400.*k=5 results.*choose k=400"):
+    with pytest.raises(UserError, match=r"superglobal.m=400.*k=5 results.*choose k=400"):
         SuperGlobal()(few)
     assert SuperGlobal(m=5)(few).rows.shape == (2, 5)
 
@@ -236,7 +236,7 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
         (RankFusion(rankings=[str(tmp_path / "none")]), here, "holds no rankings"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "no ids"),
     ):
-        with pytest.raises(UserMistake, match=words):
+        with pytest.raises(UserError, match=words):
             fusion(retrieval)
 
 

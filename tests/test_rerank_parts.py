@@ -9,17 +9,17 @@ from exact_descriptors import cosines_of, exact_unit, nearest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import landmark.disk.temporary as scratch_module
 import landmark.rerank.all_pairs as all_pairs_module
 import landmark.rerank.best as best_module
 import landmark.rerank.neighbours as neighbours_module
-import landmark.rerank.scratch as scratch_module
-from landmark.mistake import UserMistake
+from landmark.disk.temporary import temporary_array
+from landmark.error import UserError
 from landmark.rerank.all_pairs import nearest_and_lowest
 from landmark.rerank.best import Best
 from landmark.rerank.filling import filled, listed_in
 from landmark.rerank.neighbours import all_neighbours, own_first, pair_cosines
 from landmark.rerank.parallel import in_parallel
-from landmark.rerank.scratch import scratch
 from landmark.search import Flat
 
 seeds = st.integers(0, 10**6)
@@ -102,8 +102,8 @@ def test_short_rankings_go_on_as_before(seed, photos, k):
 
 def test_large_scratch_lies_in_a_file_and_says_when_there_is_no_room(monkeypatch):
     monkeypatch.setattr(scratch_module, "_MOST_BYTES_IN_MEMORY", 100)
-    assert not isinstance(scratch((5, 4), np.int32), np.memmap)
-    array = scratch((50, 4), np.int32)
+    assert not isinstance(temporary_array((5, 4), np.int32), np.memmap)
+    array = temporary_array((50, 4), np.int32)
     assert isinstance(array, np.memmap)
     array[:] = np.arange(200).reshape(50, 4)
     np.testing.assert_array_equal(array[7], [28, 29, 30, 31])
@@ -112,8 +112,8 @@ def test_large_scratch_lies_in_a_file_and_says_when_there_is_no_room(monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scratch_module.os, "posix_fallocate", full)
-    with pytest.raises(UserMistake, match=rf"{tempfile.gettempdir()}: no room .*TMPDIR"):
-        scratch((50, 4), np.int32)
+    with pytest.raises(UserError, match=rf"{tempfile.gettempdir()} has no room .*TMPDIR"):
+        temporary_array((50, 4), np.int32)
 
 
 def test_parallel_results_come_in_order():

@@ -13,9 +13,9 @@ import pytest
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
 from landmark.artifact.submission import check_retrieval
+from landmark.error import UserError
 from landmark.metric import revisited
 from landmark.metric.bootstrap import mean_interval
-from landmark.mistake import UserMistake
 from landmark.rerank import DBA, AlphaQE, RankFusion, TwoStage
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.stores import Stores
@@ -208,7 +208,7 @@ def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
     ("arguments", "words"),
     [
         (["query=nowhere"], ["nowhere"]),
-        (["search=[flat,flat]"], ["search", "choose one"]),
+        (["search=[flat,flat]"], ["search", "takes one choice"]),
         (["rerank=[alpha_qe,alpha_qe]"], ["alpha_qe,alpha_qe", "once"]),
         (["rerank=[alpha_q]"], ["alpha_q"]),
         (["rerank=[alpha_qe]", "rerank.alpha_qe.alfa=2"], ["alfa", "alpha"]),
@@ -222,7 +222,7 @@ def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
         (["rerank=rank_fusion", "rerank.rank_fusion.rankings=[nowhere]"], ["nowhere"]),
         (["rerank=rank_fusion", "rerank.rank_fusion.rankings=here"], ["rankings=here", "list"]),
         (["k=0"], ["k=0"]),
-        (["gallery=???"], ["gallery: a value is needed"]),
+        (["gallery=???"], ["missing required setting 'gallery'"]),
         (["output=taken"], ["taken", "overwrite=true"]),
     ],
     ids=" ".join,
@@ -241,14 +241,14 @@ def test_a_mistake_is_one_line_and_status_2(rerank, world, tmp_path, arguments, 
 def test_stores_that_do_not_fit_are_refused(world, tmp_path):
     query = DescriptorStore.open(world / "query")
     DescriptorStore.write(tmp_path / "other", query.ids, query.vectors, embedder="xyz")
-    with pytest.raises(UserMistake, match=r"embedder is xyz.*allow_mixed=true"):
+    with pytest.raises(UserError, match=r"embedder is xyz.*allow_mixed=true"):
         Stores.open(tmp_path / "other", world / "gallery")
     assert len(Stores.open(tmp_path / "other", world / "gallery", allow_mixed=True).query) == 12
     narrow = np.ones((12, 1), "f4")
     DescriptorStore.write(tmp_path / "narrow", query.ids, narrow)
-    with pytest.raises(UserMistake, match="has 1 dimensions"):
+    with pytest.raises(UserError, match="has 1 dimensions"):
         Stores.open(tmp_path / "narrow", world / "gallery", allow_mixed=True)
-    with pytest.raises(UserMistake, match="nothing to learn"):
+    with pytest.raises(UserError, match="nothing to learn"):
         Stores.open(world / "query", world / "gallery", tmp_path / "other", allow_mixed=True)
 
 

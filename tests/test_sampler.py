@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.sampler import Aspect, Balanced, PerClass, Shuffle
 
 
@@ -112,7 +112,7 @@ def test_drop_last_leaves_only_whole_batches(collection, replicas):
     whole = sum(count // (4 * replicas) for count in Counter(groups).values())
     make = partial(Aspect, batch_size=4, drop_last=True)
     if whole == 0:
-        with pytest.raises(UserMistake, match="drop_last"):
+        with pytest.raises(UserError, match="drop_last"):
             everywhere(make, collection, replicas)
         return
     ranks = everywhere(make, collection, replicas)
@@ -131,7 +131,7 @@ def test_shuffle_sees_every_photo(collection, replicas):
 
 
 def test_shuffle_refuses_several_sizes():
-    with pytest.raises(UserMistake, match=r"sampler=shuffle needs one image size.*sampler=aspect"):
+    with pytest.raises(UserError, match=r"sampler=shuffle needs one image size.*sampler=aspect"):
         Shuffle(np.array([0, 0, 1]), np.zeros(3, int), 2)
 
 
@@ -174,15 +174,13 @@ def test_per_class_goes_round_a_landmark_s_photos_before_repeating():
 
 
 def test_per_class_names_a_batch_size_that_does_not_agree():
-    with pytest.raises(
-        UserMistake, match=r"8 x sampler\.photos_per_class=4 is not the batch size 9"
-    ):
+    with pytest.raises(UserError, match=r"8 x sampler\.photos_per_class=4 is not the batch size 9"):
         PerClass(np.zeros(9, int), np.zeros(9, int), 9)
 
 
 @makers
 def test_no_photos_is_the_user_s_mistake(make):
-    with pytest.raises(UserMistake, match="no photos"):
+    with pytest.raises(UserError, match="no photos"):
         make(np.zeros(0, int), np.zeros(0, int))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.challenge import score_recognition, score_retrieval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +128,7 @@ def test_files_that_do_not_fit_are_mistakes(tmp_path, function, solution, submis
     for name, text in (("solution.csv", solution), ("submission.csv", submission)):
         if text is not None:
             write(tmp_path / name, text)
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         function(tmp_path / "solution.csv", tmp_path / "submission.csv")
 
 
@@ -159,7 +159,7 @@ def test_the_command_prints_the_same_as_json(tmp_path):
     ("task", "prediction", "words"),
     [
         ("detection", "id,landmarks", ["task=detection", "revisited"]),
-        ("revisited", "id,landmarks", ["ground_truth", "needs a file"]),
+        ("revisited", "id,landmarks", ["ground_truth", "needs ground_truth"]),
         ("recognition", None, ["submission.csv", "no such file"]),
         ("recognition", "id,images", ["submission.csv", "no column landmarks"]),
         ("recognition", "id,landmarks\nq,1 x", ["submission.csv", "row 1", "'x'"]),

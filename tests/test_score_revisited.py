@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from landmark.artifact.rankings import Rankings
+from landmark.error import UserError
 from landmark.metric.revisited import evaluate
-from landmark.mistake import UserMistake
 from landmark.report.revisited import read_ground_truth, score_revisited
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,10 +99,10 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
         ("part", (rows, queries, [*names[:11], "x"]), r"lacks photo g11 .*\(1 in all\)"),
     ):
         ranked = write_rankings(tmp_path / name, *arguments)
-        with pytest.raises(UserMistake, match=words) as caught:
+        with pytest.raises(UserError, match=words) as caught:
             score_revisited(pickled, ranked)
         assert str(caught.value).startswith(f"{ranked}: ")
-    with pytest.raises(UserMistake, match="holds no rankings"):
+    with pytest.raises(UserError, match="holds no rankings"):
         score_revisited(pickled, tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
 )
 def test_another_pickle_is_a_mistake(tmp_path, content, words):
     (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
-    with pytest.raises(UserMistake, match=rf"gnd\.pkl: .*{words}"):
+    with pytest.raises(UserError, match=rf"gnd\.pkl: .*{words}"):
         read_ground_truth(tmp_path / "gnd.pkl")
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search import ExactTorch, Flat, gpu
 
 
@@ -96,11 +96,11 @@ def test_what_cannot_be_searched_is_refused():
             search()(np.ones((2, 3), "f4"), np.ones((2, 4), "f4"), 1)
         with pytest.raises(ValueError, match="k=0"):
             search()(np.ones((2, 3), "f4"), np.ones((2, 3), "f4"), 0)
-        with pytest.raises(UserMistake, match="block_rows=0"):
+        with pytest.raises(UserError, match="block_rows=0"):
             search(block_rows=0)
-    with pytest.raises(UserMistake, match="device=tpu"):
+    with pytest.raises(UserError, match="device=tpu"):
         Flat(device="tpu")
-    with pytest.raises(UserMistake, match="device=tpu9: torch cannot"):
+    with pytest.raises(UserError, match="device=tpu9: torch cannot"):
         ExactTorch(device="tpu9")(np.ones((2, 3), "f4"), np.ones((2, 3), "f4"), 1)
 
 
@@ -108,7 +108,7 @@ def test_cuda_without_a_gpu_says_so():
     faiss = pytest.importorskip("faiss")
     if faiss.get_num_gpus():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UserMistake, match="sees no GPU"):
+    with pytest.raises(UserError, match="sees no GPU"):
         Flat(device="cuda")(np.ones((2, 3), "f4"), np.ones((2, 3), "f4"), 1)
 
 
@@ -151,5 +151,5 @@ def test_each_process_of_a_machine_takes_one_gpu(three_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert gpu.gpus_of("auto") == [2]
     assert gpu.gpus_of("cpu") == []
-    with pytest.raises(UserMistake, match="sees 3 GPUs"):
+    with pytest.raises(UserError, match="sees 3 GPUs"):
         gpu.gpus_of("cuda:3")

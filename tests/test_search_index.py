@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat, build
 from landmark.search.kept import Kept
 from landmark.search.rescore import rescore
@@ -189,7 +189,7 @@ def test_what_was_made_of_a_gallery_goes_with_it():
     ],
 )
 def test_a_wrong_setting_is_named(make, words):
-    with pytest.raises(UserMistake, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search import HNSW, IVF, IVFPQ, Auto, Flat
 from landmark.search import auto as planning
 from landmark.search.plan import GIB, Machine, Work, best, shortest
@@ -179,5 +179,5 @@ def test_memory_too_small_for_any_index_leaves_exact_search(capsys, every_size_i
     "given_", [{"recall": 0}, {"recall": 95}, {"memory": 0}, {"sample": 0}, {"device": "gpu"}]
 )
 def test_a_setting_out_of_its_range_is_named(given_):
-    with pytest.raises(UserMistake, match=f"search.{next(iter(given_))}="):
+    with pytest.raises(UserError, match=f"search.{next(iter(given_))}="):
         Auto(**given_)

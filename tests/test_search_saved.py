@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search import HNSW, IVF, IVFPQ, Factory, saved
 
 
@@ -96,7 +96,7 @@ def test_an_index_of_something_else_is_refused_by_the_key_that_differs(
     IVF(n_lists=10, index=str(path))(QUERY, GALLERY, 9)
     before = {file: file.read_bytes() for file in path.iterdir()}
     search.index = str(path)
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         search(QUERY[:, : gallery.shape[1]], gallery, 9)
     assert {file: file.read_bytes() for file in path.iterdir()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
@@ -142,7 +142,7 @@ def test_a_damaged_index_is_one_line(tmp_path, damage, words):
     path = tmp_path / "index"
     IVF(n_lists=5, index=str(path))(QUERY, GALLERY, 9)
     damage(path)
-    with pytest.raises(UserMistake, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         IVF(n_lists=5, index=str(path))(QUERY, GALLERY, 9)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -153,14 +153,14 @@ def test_a_file_of_another_index_is_refused(tmp_path):
     IVF(n_lists=5, index=str(one))(QUERY, GALLERY, 9)
     IVF(n_lists=5, index=str(other))(QUERY, GALLERY[:600], 9)
     (one / "index.faiss").write_bytes((other / "index.faiss").read_bytes())
-    with pytest.raises(UserMistake, match=r"is not the one of index\.json"):
+    with pytest.raises(UserError, match=r"is not the one of index\.json"):
         IVF(n_lists=5, index=str(one))(QUERY, GALLERY, 9)
 
 
 def test_a_taken_place_is_refused_before_anything_is_built(tmp_path, added):
     (tmp_path / "photo.jpg").touch()
     for place in (tmp_path, tmp_path / "photo.jpg", tmp_path / "photo.jpg" / "index"):
-        with pytest.raises(UserMistake, match=r"photo|holds no saved"):
+        with pytest.raises(UserError, match=r"photo|holds no saved"):
             IVF(index=str(place))(QUERY, GALLERY, 9)
     assert added == []
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.photos import sides
 from landmark.rerank.stores import Stores
 from landmark.search import Flat
@@ -141,7 +141,7 @@ def test_the_report_looks_each_row_up_in_its_store(world):
         (["gallery"], ["gallery=[]"], ["gallery=[]"]),
         (["gallery", "nowhere"], [], ["nowhere"]),
         (["gallery"], ["search=ivfflat"], ["ivfflat", "ivf"]),
-        (["gallery"], ["search=factory"], ["search.description", "value is needed"]),
+        (["gallery"], ["search=factory"], ["search.description", "missing required setting"]),
         (["gallery"], ["search=factory", "search.description=IVF"], ["refuses IVF"]),
         (["gallery"], ["search=ivf", "search.n_prob=3"], ["n_prob", "n_probe"]),
         (["gallery"], ["search=hnsw", "search.index={world}/gallery"], ["no saved index"]),
@@ -177,7 +177,7 @@ def test_stores_of_different_embedders_are_searched_when_asked_to(world):
     stores = Stores.open(world / "query", [world / "gallery", world / "other"], allow_mixed=True)
     assert len(stores.gallery) == 90
     assert stores.gallery.meta.get("embedder") is None
-    with pytest.raises(UserMistake, match="allow_mixed"):
+    with pytest.raises(UserError, match="allow_mixed"):
         Stores.open(world / "query", [world / "gallery", world / "other"])
 
 

@@ -16,7 +16,7 @@ from landmark.artifact.submission import (
     read_usage,
     write_retrieval,
 )
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 GALLERY = [f"{row:016x}" for row in range(150)]
 
@@ -50,7 +50,7 @@ def test_a_written_submission_holds_the_first_k_of_each_query(tmp_path_factory, 
     if max(map(len, expected.values())) <= 100:
         assert check_retrieval(path, GALLERY, queries) == len(queries)
     else:
-        with pytest.raises(UserMistake, match="at most 100"):
+        with pytest.raises(UserError, match="at most 100"):
             check_retrieval(path, GALLERY, queries)
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
@@ -78,7 +78,7 @@ def test_a_hundred_are_written_unless_asked_otherwise(tmp_path):
 def test_a_wrong_submission_is_a_mistake(tmp_path, lines, words):
     path = tmp_path / "s.csv"
     path.write_text("\n".join(["id,images", *lines]) + "\n")
-    with pytest.raises(UserMistake, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         check_retrieval(path, GALLERY, ["q1", "q2"])
     assert str(caught.value).startswith(f"{path}: ")
 
@@ -99,12 +99,12 @@ def test_queries_are_only_checked_where_they_are_known(tmp_path):
 def test_a_missing_column_or_file_is_a_mistake(tmp_path, read, column):
     path = tmp_path / "s.csv"
     path.write_text("id,others\nq,\n")
-    with pytest.raises(UserMistake, match=rf"has no column {column} \(columns: id, others\)"):
+    with pytest.raises(UserError, match=rf"has no column {column} \(columns: id, others\)"):
         read(path)
     path.write_text(f"name,{column}\nq,\n")
-    with pytest.raises(UserMistake, match=rf"s\.csv: has no column id \(columns: name, {column}"):
+    with pytest.raises(UserError, match=rf"s\.csv: has no column id \(columns: name, {column}"):
         read(path)
-    with pytest.raises(UserMistake, match=r"gone\.csv: no such file"):
+    with pytest.raises(UserError, match=r"gone\.csv: no such file"):
         read(tmp_path / "gone.csv")
 
 
@@ -122,7 +122,7 @@ def test_usage_is_public_where_it_is_not_said(tmp_path):
 @pytest.mark.parametrize("usage", ["public", "Both", ""])
 def test_another_usage_is_a_mistake(tmp_path, usage):
     (tmp_path / "s.csv").write_text(f"id,images,Usage\na,x,Ignored\nb,y,{usage}\n")
-    with pytest.raises(UserMistake, match=r"s\.csv: Usage .* in row 2; choose Public, Private"):
+    with pytest.raises(UserError, match=r"s\.csv: Usage .* in row 2; choose Public, Private"):
         read_usage(tmp_path / "s.csv")
 
 
@@ -155,6 +155,6 @@ def test_a_submission_may_predict_nothing(tmp_path, lines):
 def test_a_malformed_prediction_is_a_mistake(tmp_path, line, words):
     path = tmp_path / "s.csv"
     path.write_text(f"id,landmarks\na,1 0.5\nb,{line}\n")
-    with pytest.raises(UserMistake, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         read_recognition_submission(path)
     assert str(caught.value).startswith(f"{path}: ")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report import sweep
 from landmark.report.sweep_jobs import read_jobs
 
@@ -118,7 +118,7 @@ def test_no_jobs_and_damaged_files_are_one_line(tmp_path, capsys):
         assert words in printed.err
         assert printed.err.count("\n") == 1
     (tmp_path / "run" / "0" / "result.json").write_text("{")
-    with pytest.raises(UserMistake, match=r"result.json: is damaged"):
+    with pytest.raises(UserError, match=r"result.json: is damaged"):
         read_jobs(tmp_path / "run")
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
+from landmark.error import UserError
 from landmark.loss import Softmax
-from landmark.mistake import UserMistake
 from landmark.model.build import build_embedder
 from landmark.pooling import GeM
 from landmark.task.parameter_groups import parameter_groups, scale_rates
@@ -75,7 +75,7 @@ def test_the_last_of_seven_epochs_starts_where_six_have_led():
     ],
 )
 def test_a_part_outside_the_cosine_is_refused(options, match):
-    with pytest.raises(UserMistake, match=match):
+    with pytest.raises(UserError, match=match):
         rates(3, **options)
 
 
@@ -143,12 +143,12 @@ def test_without_layer_decay_the_backbone_is_one_group(embedder):
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_shares_outside_zero_to_one_are_refused(embedder, share):
-    with pytest.raises(UserMistake, match=r"task.layer_decay"):
+    with pytest.raises(UserError, match=r"task.layer_decay"):
         optimizer_of(embedder, share)
 
 
 def test_frozen_layers_have_no_group_and_unknown_layers_are_refused(embedder):
-    with pytest.raises(UserMistake, match="names no layers"):
+    with pytest.raises(UserError, match="names no layers"):
         parameter_groups({"backbone": [nn.Linear(2, 2)]}, {"backbone": None}, layer_decay=0.5)
     frozen = build_embedder("test_vit", GeM(), embedding_dim=8)
     frozen.backbone.model.patch_embed.requires_grad_(False)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
 from landmark.artifact.submission import read_retrieval
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.comparison import comparison
 from landmark.report.submission import checked_submission
 
@@ -206,7 +206,7 @@ def test_a_submission_is_checked_before_it_is_handed_in(scripts, place):
     assert str(folder / "submission.csv") in checked_submission(folder)
     made = folder / "ranking" / "submission.csv"
     made.write_text(made.read_text().replace(" ", " nowhere.jpg ", 1))
-    with pytest.raises(UserMistake, match=r"nowhere\.jpg"):
+    with pytest.raises(UserError, match=r"nowhere\.jpg"):
         checked_submission(folder)
 
 

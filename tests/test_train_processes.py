@@ -90,7 +90,8 @@ def test_a_sweep_over_two_processes_gives_each_job_one_folder_and_one_logger_run
 
 
 def test_jobs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
-    from landmark.job import unused_folder
+    from landmark.cli import _jobs
+    from landmark.cli._jobs import unused_folder
 
     monkeypatch.chdir(tmp_path)
     mine = unused_folder("runs/train/2026-01-01/00-00-00")
@@ -99,11 +100,12 @@ def test_jobs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     for _ in range(2):
         child = os.fork()
         if child == 0:
-            from landmark import job
-
-            job._folders_in_use.clear()
-            made = unused_folder("runs/train/2026-01-01/00-00-00")
-            os._exit(int(made.name[-1]))
+            try:
+                _jobs._folders.clear()
+                made = unused_folder("runs/train/2026-01-01/00-00-00")
+                os._exit(int(made.name[-1]))
+            finally:  # a child that fails must not go on as pytest
+                os._exit(1)
         children.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert mine.name == "00-00-00"
     assert sorted(children) == [2, 3]

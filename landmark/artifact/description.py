@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from landmark import __version__
 from landmark.artifact.table import check_ids, read_frame
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 Texts = Sequence[str] | NDArray[Any]
 
@@ -23,13 +23,13 @@ def ids_frame(path: str | Path, ids: Texts, landmark_ids: Texts | None) -> pd.Da
     """The rows of ids.parquet.
 
     Raises:
-        UserMistake: an id is missing or repeated, or the numbers differ.
+        UserError: an id is missing or repeated, or the numbers differ.
     """
     rows = pd.DataFrame({"id": pd.Series(np.asarray(ids, dtype=object), dtype="str")})
     check_ids(rows["id"], path)
     if landmark_ids is not None:
         if len(landmark_ids) != len(rows):
-            raise UserMistake(f"{path}: {len(landmark_ids):,} landmark_ids for {len(rows):,} ids")
+            raise UserError(f"{path}: {len(landmark_ids):,} landmark_ids for {len(rows):,} ids")
         rows["landmark_id"] = pd.Series(np.asarray(landmark_ids, dtype=object), dtype="str")
     return rows
 
@@ -60,14 +60,14 @@ def read_ids(folder: Path) -> pd.DataFrame:
     """The rows that `ids_frame` made.
 
     Raises:
-        UserMistake: damaged, or without ids.
+        UserError: damaged, or without ids.
     """
     try:
         rows = pd.read_parquet(folder / IDS)
     except (ValueError, OSError) as error:
-        raise UserMistake(f"{folder}/{IDS}: is damaged ({error})") from error
+        raise UserError(f"{folder}/{IDS}: is damaged ({error})") from error
     if "id" not in rows.columns:
-        raise UserMistake(f"{folder}/{IDS}: has no column id")
+        raise UserError(f"{folder}/{IDS}: has no column id")
     return rows
 
 

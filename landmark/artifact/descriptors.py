@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from landmark.artifact.atomic import replace_folder
 from landmark.artifact.description import (
     IDS,
     META,
@@ -23,7 +22,6 @@ from landmark.artifact.description import (
     read_skipped,
     write_description,
 )
-from landmark.artifact.space import disk_mistakes
 from landmark.artifact.vectors import (
     check_vectors,
     create_vectors,
@@ -31,7 +29,9 @@ from landmark.artifact.vectors import (
     open_vectors,
     row_blocks,
 )
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_folder
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
 
 VECTORS = "vectors.npy"
 
@@ -62,7 +62,7 @@ class DescriptorStore:
         self._vectors = vectors
         self._is_checked = False
         if len(self._rows) != len(vectors):
-            raise UserMistake(
+            raise UserError(
                 f"{path}: {len(self._rows):,} ids in {IDS} for {len(vectors):,} rows in {VECTORS}"
             )
 
@@ -71,20 +71,20 @@ class DescriptorStore:
         """Opens a store; the vectors stay on disk.
 
         Raises:
-            UserMistake: no store, a damaged one, or one of a later version.
+            UserError: no store, a damaged one, or one of a later version.
         """
         path = Path(path)
         for name in (VECTORS, IDS, META):
             if not (path / name).is_file():
-                raise UserMistake(f"{path}: is no descriptor store, it has no {name}")
+                raise UserError(f"{path}: is no descriptor store, it has no {name}")
         try:
             meta = json.loads((path / META).read_text())
         except (ValueError, OSError) as error:
-            raise UserMistake(f"{path}: is damaged ({error})") from error
+            raise UserError(f"{path}: is damaged ({error})") from error
         if not isinstance(meta, dict):
-            raise UserMistake(f"{path}/{META}: is damaged (no mapping)")
+            raise UserError(f"{path}/{META}: is damaged (no mapping)")
         if meta.get("schema", 0) > SCHEMA:
-            raise UserMistake(f"{path}: written by a later version ({meta.get('version')})")
+            raise UserError(f"{path}: written by a later version ({meta.get('version')})")
         return cls(path, open_vectors(path / VECTORS), meta)
 
     @classmethod
@@ -108,15 +108,15 @@ class DescriptorStore:
             **meta: what to record: JSON-able values.
 
         Raises:
-            UserMistake: shapes do not fit, an id twice, a vector that is not finite or not of unit
+            UserError: shapes do not fit, an id twice, a vector that is not finite or not of unit
                 length, or a place that is taken; names the first.
         """
         array = np.asarray(vectors)
         if array.ndim != 2:
-            raise UserMistake(f"{path}: vectors have the shape {array.shape}, (N, D) is needed")
+            raise UserError(f"{path}: vectors have the shape {array.shape}, (N, D) is needed")
         dtype = array.dtype.name if array.dtype.name == "float16" else "float32"
         if len(ids) != len(array):
-            raise UserMistake(f"{path}: {len(ids):,} ids for {len(array):,} vectors")
+            raise UserError(f"{path}: {len(ids):,} ids for {len(array):,} vectors")
         with cls.writing(
             path, ids, array.shape[1], dtype, landmark_ids, overwrite, **meta
         ) as stored:
@@ -151,20 +151,20 @@ class DescriptorStore:
             **meta: what to record: JSON-able values.
 
         Raises:
-            UserMistake: as `write`, or the disk is full.
+            UserError: as `write`, or the disk is full.
             TypeError, ValueError: `meta` holds what JSON cannot, or a name that the store records.
         """
         name = dtype_name(dtype, path)
         rows = ids_frame(path, ids, landmark_ids)
         # Written down before the vectors: what JSON refuses must not cost a long extraction.
         description = meta_text(name, meta)
-        with replace_folder(path, overwrite, marker=META) as folder:
+        with atomic_folder(path, overwrite, marker=META) as folder:
             vectors = create_vectors(
                 folder / VECTORS, len(rows), dim, name, named=Path(path) / VECTORS
             )
             yield vectors
             check_vectors(vectors, path, rows["id"])
-            with disk_mistakes(path):
+            with disk_errors(path):
                 vectors.flush()
                 write_description(folder, rows, description, skipped)
 
@@ -189,7 +189,7 @@ class DescriptorStore:
         """The descriptors, (N, D).
 
         Raises:
-            UserMistake: as `check`, the first time.
+            UserError: as `check`, the first time.
         """
         if not self._is_checked:
             self.check()
@@ -223,7 +223,7 @@ class DescriptorStore:
         """Reads every vector and refuses those that are not finite or not of unit length.
 
         Raises:
-            UserMistake: names the first id.
+            UserError: names the first id.
         """
         check_vectors(self._vectors, self.path, self._rows["id"])
         self._is_checked = True

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark import __version__
-from landmark.artifact.atomic import replace_folder
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_folder
+from landmark.error import UserError
 
 SCHEMA = 1
 ROWS, SCORES = "rows.npy", "scores.npy"
@@ -56,9 +56,9 @@ class Rankings:
         """Writes the folder in one step.
 
         Raises:
-            UserMistake: `path` is taken and `overwrite` is not set, or it cannot be written.
+            UserError: `path` is taken and `overwrite` is not set, or it cannot be written.
         """
-        with replace_folder(path, overwrite, marker=META) as folder:
+        with atomic_folder(path, overwrite, marker=META) as folder:
             self.write_into(folder)
 
     def write_into(self, folder: Path) -> None:
@@ -76,12 +76,12 @@ class Rankings:
         """Reads a folder of rankings.
 
         Raises:
-            UserMistake: no rankings, damaged ones, or those of a later version.
+            UserError: no rankings, damaged ones, or those of a later version.
         """
         path = Path(path)
         for name in (ROWS, SCORES, QUERY_IDS, GALLERY_IDS, META, METRICS):
             if not (path / name).is_file():
-                raise UserMistake(f"{path}: holds no rankings, it has no {name}")
+                raise UserError(f"{path}: holds no rankings, it has no {name}")
         try:
             rows, scores = (np.load(path / name, allow_pickle=False) for name in (ROWS, SCORES))
             query_ids, gallery_ids = (
@@ -91,9 +91,9 @@ class Rankings:
             meta, metrics = (json.loads((path / name).read_text()) for name in (META, METRICS))
             found = cls(rows, scores, query_ids, gallery_ids, meta, metrics)
         except (ValueError, OSError, EOFError, KeyError) as error:
-            raise UserMistake(f"{path}: is damaged ({error})") from error
+            raise UserError(f"{path}: is damaged ({error})") from error
         if not isinstance(meta, dict) or not isinstance(metrics, dict):
-            raise UserMistake(f"{path}: is damaged ({META} or {METRICS} is no mapping)")
+            raise UserError(f"{path}: is damaged ({META} or {METRICS} is no mapping)")
         if meta.get("schema", 0) > SCHEMA:
-            raise UserMistake(f"{path}: written by a later version ({meta.get('version')})")
+            raise UserError(f"{path}: written by a later version ({meta.get('version')})")
         return found

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 _PLAIN_KINDS = "biufcSU"
 
@@ -103,13 +103,13 @@ def load_pickle(path: str | Path) -> object:
     """The containers, numbers, texts and numpy arrays of a pickle; nothing else is made or run.
 
     Raises:
-        UserMistake: not there, damaged, or asking for anything else.
+        UserError: not there, damaged, or asking for anything else.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserMistake(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
     except Exception as error:  # damaged bytes make the reader fail in nearly any way
-        raise UserMistake(f"{path}: refused as a ground truth ({error})") from error
+        raise UserError(f"{path}: refused as a ground truth ({error})") from error

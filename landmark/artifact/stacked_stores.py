@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 class StackedStores:
@@ -22,7 +22,7 @@ class StackedStores:
         stores: The stores.
 
     Raises:
-        UserMistake: An id stands in two of them.
+        UserError: An id stands in two of them.
     """
 
     def __init__(self, stores: Sequence[DescriptorStore]) -> None:
@@ -32,7 +32,7 @@ class StackedStores:
             row = int(twice.argmax())
             ends = np.cumsum([len(store) for store in self.stores])
             store = self.stores[int(np.searchsorted(ends, row, side="right"))]
-            raise UserMistake(
+            raise UserError(
                 f"{store.path}: the id {str(self.ids[row])!r} stands in the gallery twice: "
                 "list each store once, and stores of different photos"
             )

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landmark.artifact.atomic import replace_file
 from landmark.artifact.rankings import Rankings
 from landmark.artifact.table import check_ids, read_frame
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.error import UserError
 
 MOST_IMAGES = 100
 USAGES = ("Public", "Private", "Ignored")
@@ -35,7 +35,7 @@ class RecognitionPrediction:
 
 def write_retrieval(path: str | Path, rankings: Rankings, k: int = MOST_IMAGES) -> None:
     """Writes `id,images`: each query's first `k` gallery ids, separated by spaces."""
-    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "images"))
         for query, rows in zip(rankings.query_ids, rankings.rows[:, :k], strict=True):
@@ -56,22 +56,22 @@ def check_retrieval(
         The number of queries.
 
     Raises:
-        UserMistake: more than 100 images in a line, one twice, one that is not in the gallery, a
+        UserError: more than 100 images in a line, one twice, one that is not in the gallery, a
             query that is missing or unknown; names the first.
     """
     submitted = read_retrieval(path)
     known = set(gallery_ids)
     for query, images in submitted.items():
         if len(images) > MOST_IMAGES:
-            raise UserMistake(
+            raise UserError(
                 f"{path}: query {query} has {len(images)} images, at most {MOST_IMAGES} are allowed"
             )
         if len(set(images)) < len(images):
             twice = next(image for place, image in enumerate(images) if image in images[:place])
-            raise UserMistake(f"{path}: query {query} names image {twice} more than once")
+            raise UserError(f"{path}: query {query} names image {twice} more than once")
         for image in images:
             if image not in known:
-                raise UserMistake(f"{path}: query {query} names {image}, not in the gallery")
+                raise UserError(f"{path}: query {query} names {image}, not in the gallery")
     if query_ids is not None:
         wanted = set(query_ids)
         for problem, ids in (
@@ -79,7 +79,7 @@ def check_retrieval(
             ("has unknown", submitted.keys() - wanted),
         ):
             if ids:
-                raise UserMistake(f"{path}: {problem} query {min(ids)} ({len(ids):,} in all)")
+                raise UserError(f"{path}: {problem} query {min(ids)} ({len(ids):,} in all)")
     return len(submitted)
 
 
@@ -87,7 +87,7 @@ def read_retrieval(path: str | Path) -> dict[str, list[str]]:
     """Query id → image ids in their order, of a submission's or solution's `id,images`.
 
     Raises:
-        UserMistake: a column is missing, or an id is empty or repeated.
+        UserError: a column is missing, or an id is empty or repeated.
     """
     frame = _read(path, ("id", "images"))
     return dict(zip(frame["id"], frame["images"].fillna("").str.split(), strict=True))
@@ -97,14 +97,14 @@ def read_usage(path: str | Path) -> dict[str, str]:
     """Query id → Public, Private or Ignored, of a solution; Public where it has no Usage.
 
     Raises:
-        UserMistake: another usage, or a file that is no solution.
+        UserError: another usage, or a file that is no solution.
     """
     frame = _read(path, ("id",))
     if "Usage" not in frame.columns:
         return dict.fromkeys(frame["id"], "Public")
     unknown = frame["Usage"][~frame["Usage"].isin(USAGES)]
     if len(unknown):
-        raise UserMistake(
+        raise UserError(
             f"{path}: Usage {unknown.iloc[0]!r} in row {unknown.index[0] + 1}; "
             f"choose {', '.join(USAGES)}"
         )
@@ -115,7 +115,7 @@ def read_recognition_solution(path: str | Path) -> dict[str, list[str]]:
     """Query id → the landmark ids that it shows, none for a photo without a landmark.
 
     Raises:
-        UserMistake: a column is missing, or an id is empty or repeated.
+        UserError: a column is missing, or an id is empty or repeated.
     """
     frame = _read(path, ("id", "landmarks"))
     return dict(zip(frame["id"], frame["landmarks"].fillna("").str.split(), strict=True))
@@ -125,7 +125,7 @@ def read_recognition_submission(path: str | Path) -> RecognitionPrediction:
     """The predictions `landmark_id score`; lines without one are left out.
 
     Raises:
-        UserMistake: a column is missing, an id is empty or repeated, or a line is neither empty
+        UserError: a column is missing, an id is empty or repeated, or a line is neither empty
             nor a landmark and a number.
     """
     frame = _read(path, ("id", "landmarks"))
@@ -133,14 +133,14 @@ def read_recognition_submission(path: str | Path) -> RecognitionPrediction:
     made = parts[parts.str.len() > 0]
     wrong = made[made.str.len() != 2]
     if len(wrong):
-        raise UserMistake(
+        raise UserError(
             f"{path}: row {wrong.index[0] + 1}: {' '.join(wrong.iloc[0])!r} is no "
             "'landmark_id score'"
         )
     scores = pd.to_numeric(made.str[1], errors="coerce")
     if scores.isna().any():
         row = int(scores.isna().to_numpy().argmax())
-        raise UserMistake(
+        raise UserError(
             f"{path}: row {made.index[row] + 1}: score {made.iloc[row][1]!r} is no number"
         )
     return RecognitionPrediction(
@@ -155,6 +155,6 @@ def _read(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     for name in columns:
         if name not in frame.columns:
             found = ", ".join(map(str, frame.columns))
-            raise UserMistake(f"{path}: has no column {name} (columns: {found})")
+            raise UserError(f"{path}: has no column {name} (columns: {found})")
     check_ids(frame["id"], path)
     return frame

@@ -4,8 +4,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from landmark.artifact.atomic import replace_file
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.error import UserError
 
 SPLITS = ("train", "query", "gallery")
 _LONGEST_SIDE = 1 << 20
@@ -16,7 +16,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """The rows of an image table, its text columns as strings.
 
     Raises:
-        UserMistake: not there, not a table, without `id`, with an id twice or empty, a path that
+        UserError: not there, not a table, without `id`, with an id twice or empty, a path that
             leaves the root, an unknown split, or a width or height that is no number; names the
             first such row.
     """
@@ -24,14 +24,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
     frame = read_frame(path)
     if "id" not in frame.columns:
         found = ", ".join(map(str, frame.columns)) or "none"
-        raise UserMistake(f"{path}: has no column id (columns: {found})")
+        raise UserError(f"{path}: has no column id (columns: {found})")
     check_ids(frame["id"], path)
     if "path" in frame.columns:
         check_paths(frame["path"], path)
     if "split" in frame.columns:
         unknown = frame["split"][frame["split"].notna() & ~frame["split"].isin(SPLITS)]
         if len(unknown):
-            raise UserMistake(
+            raise UserError(
                 f"{path}: split {unknown.iloc[0]!r} in row {unknown.index[0] + 1}; "
                 f"choose {', '.join(SPLITS)}"
             )
@@ -44,18 +44,18 @@ def read_frame(path: str | Path, text_columns: tuple[str, ...] = _TEXT_COLUMNS) 
     """A .csv or .parquet file as it is, with `text_columns` as strings.
 
     Raises:
-        UserMistake: not there, of another kind, or unreadable.
+        UserError: not there, of another kind, or unreadable.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserMistake(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     if path.suffix not in (".csv", ".parquet"):
-        raise UserMistake(f"{path}: a table is a .csv or .parquet file")
+        raise UserError(f"{path}: a table is a .csv or .parquet file")
     try:
         frame = _read_csv(path, text_columns) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserMistake(f"{path}: cannot be read as a table ({reason})") from error
+        raise UserError(f"{path}: cannot be read as a table ({reason})") from error
     present = [name for name in text_columns if name in frame.columns]
     return frame.astype(dict.fromkeys(present, "str"))
 
@@ -74,7 +74,7 @@ def _read_csv(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
     )
     # Otherwise pandas takes the first column for an index and moves the names by one.
     if not isinstance(frame.index, pd.RangeIndex):
-        raise UserMistake(f"{path}: its rows have more fields than its header has names")
+        raise UserError(f"{path}: its rows have more fields than its header has names")
     return frame
 
 
@@ -84,7 +84,7 @@ def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
     wrong = sides.notna() & ~numbers.between(0, _LONGEST_SIDE)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise UserMistake(
+        raise UserError(
             f"{where}: {sides.name} {sides.iloc[row]} in row {row + 1} is no number of pixels"
         )
     return numbers
@@ -94,41 +94,41 @@ def check_ids(ids: pd.Series, where: str | Path) -> None:
     """Refuses missing and repeated ids.
 
     Raises:
-        UserMistake: names the first.
+        UserError: names the first.
     """
     missing = (ids.isna() | (ids == "")).to_numpy(dtype=bool)
     if missing.any():
-        raise UserMistake(f"{where}: row {int(missing.argmax()) + 1} has no id")
+        raise UserError(f"{where}: row {int(missing.argmax()) + 1} has no id")
     repeated = ids.duplicated()
     if repeated.any():
-        raise UserMistake(f"{where}: id {ids[repeated].iloc[0]!r} is there more than once")
+        raise UserError(f"{where}: id {ids[repeated].iloc[0]!r} is there more than once")
 
 
 def check_paths(paths: pd.Series, where: str | Path) -> None:
     """Refuses paths that are missing or lead out of the root.
 
     Raises:
-        UserMistake: names the first.
+        UserError: names the first.
     """
     if paths.isna().any():
-        raise UserMistake(f"{where}: row {int(paths.isna().to_numpy().argmax()) + 1} has no path")
+        raise UserError(f"{where}: row {int(paths.isna().to_numpy().argmax()) + 1} has no path")
     suspicious = paths[paths.str.contains(r"\.\.|^[/\\]|^[A-Za-z]:|\\", regex=True)]
     for path in suspicious:
         pure = PurePosixPath(path.replace("\\", "/"))
         if pure.is_absolute() or ".." in pure.parts or ":" in path[:2]:
-            raise UserMistake(f"{where}: path {path!r} leaves the data root")
+            raise UserError(f"{where}: path {path!r} leaves the data root")
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> None:
     """Writes an image table as .csv or .parquet, by the name's ending.
 
     Raises:
-        UserMistake: another ending, or a place that cannot be written.
+        UserError: another ending, or a place that cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".csv", ".parquet"):
-        raise UserMistake(f"{path}: a table is a .csv or .parquet file")
-    with replace_file(path) as temporary:
+        raise UserError(f"{path}: a table is a .csv or .parquet file")
+    with atomic_file(path) as temporary:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
         else:

@@ -9,12 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landmark.artifact.atomic import check_free
-from landmark.artifact.claim import put
 from landmark.artifact.description import META, write_description
 from landmark.artifact.descriptors import VECTORS, DescriptorStore
-from landmark.artifact.settings import refuse_differences
-from landmark.artifact.space import disk_mistakes
 from landmark.artifact.unfinished_files import (
     DESCRIBED,
     LEFT_OUT,
@@ -31,7 +27,11 @@ from landmark.artifact.vectors import (
     open_vectors,
     row_blocks,
 )
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import check_can_write
+from landmark.disk.differences import check_same_settings
+from landmark.disk.lock import publish
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
 
 _WITHOUT_LEFT_OUT = "without_left_out"
 
@@ -53,7 +53,7 @@ class UnfinishedStore:
     def __init__(self, folder: Path) -> None:
         record = recorded(folder)
         if record is None:
-            raise UserMistake(f"{folder}: holds no stopped extraction")
+            raise UserError(f"{folder}: holds no stopped extraction")
         self.folder = folder
         self.kept = int(record["kept"])
         self.vectors = open_vectors(folder / STORE / VECTORS, "r+")
@@ -74,7 +74,7 @@ class UnfinishedStore:
         """Begins, or goes on where the same settings were stopped.
 
         Args:
-            folder: the hidden folder, claimed.
+            folder: the hidden folder, locked.
             output: the store that it is to become, as mistakes call it.
             rows: photos to describe.
             dim: D.
@@ -83,21 +83,21 @@ class UnfinishedStore:
             adds_to: a store whose vectors come first.
 
         Raises:
-            UserMistake: other settings were stopped there, or there is no room.
+            UserError: other settings were stopped there, or there is no room.
         """
         record = recorded(folder)
         if record is not None:
             anew = "overwrite=true" if adds_to is None else "remove that folder"
-            refuse_differences(
+            check_same_settings(
                 record["settings"],
                 settings,
-                f"{folder}: holds a stopped extraction",
+                f"{folder}: contains a stopped extraction",
                 f"use the same settings to go on, or {anew} to begin anew",
             )
             return cls(folder)
         clear(folder)
         try:
-            with disk_mistakes(output):
+            with disk_errors(output):
                 prepare(folder, output, rows, dim, dtype, settings, adds_to)
         except BaseException:
             clear(folder)
@@ -155,7 +155,7 @@ class UnfinishedStore:
             overwrite: a store that is there is replaced.
 
         Raises:
-            UserMistake: a vector is not finite or not of unit length, or the disk is full.
+            UserError: a vector is not finite or not of unit length, or the disk is full.
             RuntimeError: rows are missing.
         """
         missing = int(np.count_nonzero(self._marks == NOT_YET))
@@ -167,10 +167,10 @@ class UnfinishedStore:
             folder = self._without_left_out(present, output)
             rows = rows[present]
         check_vectors(open_vectors(folder / VECTORS), output, rows["id"])
-        with disk_mistakes(output):
+        with disk_errors(output):
             write_description(folder, rows, description, skipped)
-        check_free(output, overwrite, marker=META)
-        put(folder, output, self.folder)
+        check_can_write(output, overwrite, marker=META)
+        publish(folder, output, self.folder)
         clear(self.folder)
         shutil.rmtree(self.folder)
 

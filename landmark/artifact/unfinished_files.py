@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from landmark.artifact.atomic import replace_file
-from landmark.artifact.claim import LOCK
 from landmark.artifact.descriptors import VECTORS, DescriptorStore
-from landmark.artifact.settings import as_recorded
 from landmark.artifact.vectors import create_vectors, open_array, row_blocks
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.disk.differences import as_recorded
+from landmark.disk.lock import LOCK
+from landmark.error import UserError
 
 SETTINGS, MARKS, STORE = "settings.json", "marks.npy", "store"
 NOT_YET, DESCRIBED, LEFT_OUT = 0, 1, 2
 
 
 def clear(folder: Path) -> None:
-    """Removes what a stopped extraction left in its claimed folder."""
+    """Removes what a stopped extraction left in its locked folder."""
     # First the settings: without them the rest counts for nothing.
     (folder / SETTINGS).unlink(missing_ok=True)
     for path in folder.iterdir():
@@ -51,7 +51,7 @@ def prepare(
     marks = np.full(kept + rows, NOT_YET, np.uint8)
     marks[:kept] = DESCRIBED
     np.save(folder / MARKS, marks)
-    with replace_file(folder / SETTINGS) as temporary:
+    with atomic_file(folder / SETTINGS) as temporary:
         record = {"settings": as_recorded(settings), "kept": kept}
         temporary.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -60,7 +60,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
     """`settings` and `kept` of what was begun; None where nothing was.
 
     Raises:
-        UserMistake: damaged.
+        UserError: damaged.
     """
     if not (folder / SETTINGS).is_file():
         return None
@@ -68,16 +68,16 @@ def recorded(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / SETTINGS).read_text())
         return {"settings": dict(record["settings"]), "kept": int(record["kept"])}
     except (ValueError, TypeError, KeyError) as error:
-        raise UserMistake(f"{folder / SETTINGS}: is damaged; remove {folder}") from error
+        raise UserError(f"{folder / SETTINGS}: is damaged; remove {folder}") from error
 
 
 def open_marks(folder: Path, rows: int) -> np.memmap:
     """The marks of the rows, to be written to.
 
     Raises:
-        UserMistake: damaged, or of another number of rows.
+        UserError: damaged, or of another number of rows.
     """
     marks = open_array(folder / MARKS, "r+")
     if marks.shape != (rows,) or marks.dtype != np.uint8:
-        raise UserMistake(f"{folder / MARKS}: does not fit the vectors; remove {folder}")
+        raise UserError(f"{folder / MARKS}: does not fit the vectors; remove {folder}")
     return marks

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
-from landmark.artifact.space import disk_mistakes, reserve
-from landmark.mistake import UserMistake
+from landmark.disk.space import disk_errors, reserve
+from landmark.error import UserError
 
 _ROWS_AT_ONCE = 8192
 _LENGTH_TOLERANCE = {"float16": 1e-2, "float32": 1e-3}
@@ -19,11 +19,11 @@ def dtype_name(dtype: DTypeLike, path: str | Path) -> str:
     """`float16` or `float32`.
 
     Raises:
-        UserMistake: any other.
+        UserError: any other.
     """
     name = np.dtype(dtype).name
     if name not in _LENGTH_TOLERANCE:
-        raise UserMistake(f"{path}: dtype {name}; choose float16 or float32")
+        raise UserError(f"{path}: dtype {name}; choose float16 or float32")
     return name
 
 
@@ -44,9 +44,9 @@ def create_vectors(file: Path, rows: int, dim: int, dtype: str, named: str | Pat
         named: what a mistake calls the file.
 
     Raises:
-        UserMistake: it does not fit on the disk, or cannot be written.
+        UserError: it does not fit on the disk, or cannot be written.
     """
-    with disk_mistakes(named):
+    with disk_errors(named):
         try:
             made = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=(rows, dim))
             reserve(file)
@@ -60,25 +60,25 @@ def open_array(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
     """Opens an array memory-mapped.
 
     Raises:
-        UserMistake: damaged.
+        UserError: damaged.
     """
     try:
         # First to read: numpy would make a file that is too short longer, to write to.
         array = np.load(file, mmap_mode="r", allow_pickle=False)
         return array if mode == "r" else np.load(file, mmap_mode=mode, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise UserMistake(f"{file}: is damaged ({error})") from error
+        raise UserError(f"{file}: is damaged ({error})") from error
 
 
 def open_vectors(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
     """Opens (N, D) memory-mapped.
 
     Raises:
-        UserMistake: damaged, or not of two dimensions in float16 or float32.
+        UserError: damaged, or not of two dimensions in float16 or float32.
     """
     vectors = open_array(file, mode)
     if vectors.ndim != 2 or vectors.dtype.name not in _LENGTH_TOLERANCE:
-        raise UserMistake(
+        raise UserError(
             f"{file}: {vectors.dtype} {vectors.shape} is no (N, D) of float16 or float32"
         )
     return vectors
@@ -88,7 +88,7 @@ def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: pd.Serie
     """Reads every vector once, in blocks.
 
     Raises:
-        UserMistake: one is not finite or not of unit length; names the first id.
+        UserError: one is not finite or not of unit length; names the first id.
     """
     tolerance = _LENGTH_TOLERANCE[vectors.dtype.name]
     for block in row_blocks(len(vectors)):
@@ -97,7 +97,7 @@ def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: pd.Serie
         wrong = ~(np.abs(lengths - 1) <= tolerance)
         if wrong.any():
             row = int(wrong.argmax())
-            raise UserMistake(
+            raise UserError(
                 f"{path}: the vector of {ids.iloc[block.start + row]!r} has length "
                 f"{lengths[row]:.4g}, descriptors are finite and of unit length"
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 POLICIES = ("error", "skip")
 _COLUMNS = ["id", "path", "reason"]
@@ -22,10 +22,10 @@ def check_policy(policy: str) -> None:
     """Refuses an unknown policy.
 
     Raises:
-        UserMistake: it is none of `POLICIES`.
+        UserError: it is none of `POLICIES`.
     """
     if policy not in POLICIES:
-        raise UserMistake(f"data.bad_image={policy}: choose {' or '.join(POLICIES)}")
+        raise UserError(f"data.bad_image={policy}: choose {' or '.join(POLICIES)}")
 
 
 def skipped_row(row: int) -> int:

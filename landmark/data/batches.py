@@ -1,9 +1,9 @@
 """Batches of one aspect group in a fixed order, for going through a table once."""
 
-import os
-
 import numpy as np
 from numpy.typing import NDArray
+
+from landmark.device import usable_cpus
 
 
 def grouped_batches(
@@ -31,7 +31,5 @@ def grouped_batches(
 
 
 def default_workers(most: int = 8) -> int:
-    """Return one decoding process a core that this process may use, at most `most`."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(most, len(os.sched_getaffinity(0)))
-    return min(most, os.cpu_count() or 1)
+    """Return one decoding process for each usable CPU, at most `most`."""
+    return min(most, usable_cpus())

@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 
 from landmark.data.bad_images import BadImageList, reason_of, skipped_row
 from landmark.data.image_table import ImageTable
+from landmark.error import UserError
 from landmark.image.decode import Box
 from landmark.image.format import ImageFormat
-from landmark.mistake import UserMistake
 
 EpochRow = tuple[int, int]
 
@@ -40,7 +40,7 @@ class _Photos:
         left, top, right, bottom = self.boxes[row].tolist()
         return left, top, right, bottom
 
-    def bad(self, row: int, mistake: UserMistake) -> None:
+    def bad(self, row: int, mistake: UserError) -> None:
         """Notes a photo that turned out broken; where none may be skipped, raises the mistake."""
         if not self.skips:
             raise mistake
@@ -94,7 +94,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int]]):
         epoch, row = index if isinstance(index, tuple) else (0, int(index))
         try:
             return self._image(row, epoch), int(self.labels[row]), row
-        except UserMistake as mistake:
+        except UserError as mistake:
             self._photos.bad(row, mistake)
         if self._train:
             return self._next_good(row, epoch)
@@ -114,9 +114,9 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int]]):
         for other in np.roll(group, -place)[1:].tolist():
             try:
                 return self._image(other, epoch), int(self.labels[other]), other
-            except UserMistake as mistake:
+            except UserError as mistake:
                 self._photos.bad(other, mistake)
-        raise UserMistake(f"{self._photos.path(row)}: no photo of its shape can be decoded")
+        raise UserError(f"{self._photos.path(row)}: no photo of its shape can be decoded")
 
 
 class ScaledPhotoDataset(Dataset[tuple[list[torch.Tensor], int]]):
@@ -154,7 +154,7 @@ class ScaledPhotoDataset(Dataset[tuple[list[torch.Tensor], int]]):
         sizes = [self._format.scaled_size(int(self.groups[row]), scale) for scale in self._scales]
         try:
             images = self._format.images(self._photos.path(row), sizes, self._photos.box(row))
-        except UserMistake as mistake:
+        except UserError as mistake:
             self._photos.bad(row, mistake)
             return [grey_image(width, height) for width, height in sizes], skipped_row(row)
         return images, row

@@ -11,7 +11,7 @@ import pandas as pd
 from landmark.data.filters import Filters
 from landmark.data.source import LandmarkSource
 from landmark.data.splits import SPLITS, HoldOut, split_by_landmark
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -72,10 +72,10 @@ def folder_rows(root: Path) -> pd.DataFrame:
     """Return id, path and landmark_id of the photos at `root/<landmark>/<photo>`, sorted by path.
 
     Raises:
-        UserMistake: there is no such folder, or no photo in it.
+        UserError: there is no such folder, or no photo in it.
     """
     if not root.is_dir():
-        raise UserMistake(f"{root}: no such folder; set data.root to the folder of your photos")
+        raise UserError(f"{root}: no such folder; set data.root to the folder of your photos")
     paths, landmarks = [], []
     for landmark in _visible_names(root):
         if (root / landmark).is_dir():
@@ -87,7 +87,7 @@ def folder_rows(root: Path) -> pd.DataFrame:
             paths += [f"{landmark}/{name}" for name in photos]
             landmarks += [landmark] * len(photos)
     if not paths:
-        raise UserMistake(
+        raise UserError(
             f"{root}: no photos; they belong at {root}/<landmark>/<photo>.jpg (or png, webp, …)"
         )
     ids = [re.sub(r"[\s%]", lambda blank: quote(blank[0]), path) for path in paths]
@@ -103,26 +103,26 @@ def _listed_splits(listing: Path, paths: pd.Series) -> pd.Series:
     frame = pd.read_csv(listing, dtype=str, keep_default_na=False)
     for column in ("path", "split"):
         if column not in frame:
-            raise UserMistake(f"{listing}: no column {column}; its header must be path,split")
+            raise UserError(f"{listing}: no column {column}; its header must be path,split")
     wrong = frame[~frame["split"].isin(SPLITS)]
     if len(wrong):
-        raise UserMistake(
+        raise UserError(
             f"{listing}: the split of {wrong['path'].iloc[0]} is "
             f"'{wrong['split'].iloc[0]}'; use {', '.join(SPLITS)}"
         )
     twice = frame[frame["path"].duplicated()]
     if len(twice):
-        raise UserMistake(f"{listing}: {twice['path'].iloc[0]} stands there twice")
+        raise UserError(f"{listing}: {twice['path'].iloc[0]} stands there twice")
     gone = frame[~frame["path"].isin(paths)]
     if len(gone):
-        raise UserMistake(
+        raise UserError(
             f"{listing}: {gone['path'].iloc[0]} is not there ({len(gone)} such photos); "
             "take the lines out or bring the photos back"
         )
     splits = paths.map(frame.set_index("path")["split"])
     if splits.isna().any():
         first = paths[splits.isna()].iloc[0]
-        raise UserMistake(
+        raise UserError(
             f"{listing}: {first} is missing ({splits.isna().sum()} such photos); "
             "name every photo, or delete the file to have the splits drawn"
         )

@@ -10,7 +10,7 @@ from landmark.data.filters import Filters
 from landmark.data.official import photo_paths, present_rows, read_columns
 from landmark.data.source import LandmarkSource
 from landmark.data.splits import HoldOut
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 PUBLISHED_NAMES = {"train": "train", "query": "test", "gallery": "index"}
 
@@ -78,7 +78,7 @@ class GLDv2(LandmarkSource):
             file = self.root / f"{name}.csv"
             rows = read_columns(file, ["id"])
         if not len(rows):
-            raise UserMistake(f"{file}: lists no photo")
+            raise UserError(f"{file}: lists no photo")
         check_ids(rows["id"], file)
         rows = rows.assign(path=photo_paths(self._photos, name, rows["id"]))
         return present_rows(rows, self.root, file, self._skip_missing)

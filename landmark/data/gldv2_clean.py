@@ -7,7 +7,7 @@ import pandas as pd
 
 from landmark.data.gldv2 import GLDv2
 from landmark.data.official import read_columns
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 class GLDv2Clean(GLDv2):
@@ -65,7 +65,7 @@ class GLDv2Clean(GLDv2):
         lists = read_columns(self._train_file, ["landmark_id", "images"])
         empty = lists[lists["images"].str.strip() == ""]
         if len(empty):
-            raise UserMistake(
+            raise UserError(
                 f"{self._train_file}: landmark {empty['landmark_id'].iloc[0]} has no images"
             )
         rows = lists.assign(id=lists["images"].str.split()).explode("id", ignore_index=True)

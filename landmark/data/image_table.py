@@ -1,6 +1,7 @@
 """The image table: which photos there are, where they lie, what they show."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landmark.artifact.digest import digest_of_table
 from landmark.data.bad_images import reason_of
-from landmark.mistake import UserMistake
+from landmark.disk.digest import digest_of_blocks
+from landmark.error import UserError
 
 if TYPE_CHECKING:  # tables are read without torch
     from landmark.image.format import ImageFormat
@@ -83,7 +84,7 @@ class ImageTable:
             cache: folder of remembered sizes; none: $LANDMARK_CACHE, else ~/.cache/landmark.
 
         Raises:
-            UserMistake: a photo is missing or no image; or, with "skip", all are.
+            UserError: a photo is missing or no image; or, with "skip", all are.
         """
         from landmark.data.size_cache import photo_sizes
 
@@ -95,7 +96,7 @@ class ImageTable:
         missing = np.flatnonzero(np.any(known <= 0, axis=1))
         sizes, reasons = photo_sizes(self.root, self.rows["path"].iloc[missing], cache)
         if reasons and self.bad_image == "error":
-            raise UserMistake(reasons[min(reasons)])
+            raise UserError(reasons[min(reasons)])
         known[missing] = sizes
         boxes = self.boxes
         if boxes is not None:
@@ -113,7 +114,7 @@ class ImageTable:
             return self
         out = sorted(reasons)
         if len(out) == len(self):
-            raise UserMistake(f"{reasons[out[0]]} (and so are all {len(self):,} photos)")
+            raise UserError(f"{reasons[out[0]]} (and so are all {len(self):,} photos)")
         taken = self.rows.iloc[out][["id", "path"]]
         taken["reason"] = [
             reason_of(reasons[row], f"{self.root}/{path}")
@@ -142,6 +143,14 @@ class ImageTable:
         if not set(BOX_COLUMNS) <= set(self.rows.columns):
             return None
         return self.rows[list(BOX_COLUMNS)].to_numpy(np.float64, na_value=np.nan)
+
+
+def digest_of_table(frame: pd.DataFrame) -> str:
+    """Digest of the column names and all values, in their order."""
+    names = json.dumps([str(name) for name in frame.columns]).encode()
+    columns = (frame[name].to_numpy(dtype=object, na_value=None) for name in frame.columns)
+    hashes = (pd.util.hash_array(column).tobytes() for column in columns)
+    return digest_of_blocks([names, *hashes])
 
 
 def sorted_landmarks(landmark_ids: pd.Series) -> list[str]:

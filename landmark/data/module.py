@@ -17,8 +17,8 @@ from landmark.data.dataset import PhotoDataset
 from landmark.data.epochs import EpochBatches, place_in_training
 from landmark.data.image_table import ImageTable, sorted_landmarks
 from landmark.data.source import Source
+from landmark.error import UserError
 from landmark.image.format import ImageFormat
-from landmark.mistake import UserMistake
 
 # The default on Linux until Python 3.14, but not within a job that joblib started: there workers
 # would be sent copies of everything, which not all of it allows.
@@ -77,10 +77,10 @@ class LandmarkData(pl.LightningDataModule):
         """Read the tables; once, however often it is called.
 
         Raises:
-            UserMistake: the source has no train photos, or fewer than two landmarks.
+            UserError: the source has no train photos, or fewer than two landmarks.
         """
         if self.num_classes < 2:
-            raise UserMistake(
+            raise UserError(
                 f"{self.train_table.root}: training needs photos of two landmarks or more"
             )
         _ = self.query_labels

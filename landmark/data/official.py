@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 _LETTERS = {"a": 0, "b": 1, "c": 2}
 
@@ -17,7 +17,7 @@ def read_columns(file: Path, columns: list[str]) -> pd.DataFrame:
     """Return columns of a CSV as text, other columns unread.
 
     Raises:
-        UserMistake: the file is missing or malformed, or a column is not in it.
+        UserError: the file is missing or malformed, or a column is not in it.
     """
     try:
         table = pyarrow.csv.read_csv(
@@ -27,11 +27,11 @@ def read_columns(file: Path, columns: list[str]) -> pd.DataFrame:
             ),
         )
     except FileNotFoundError:
-        raise UserMistake(f"{file}: no such file; it is part of the published set") from None
+        raise UserError(f"{file}: no such file; it is part of the published set") from None
     except KeyError:
-        raise UserMistake(f"{file}: its header must name {', '.join(columns)}") from None
+        raise UserError(f"{file}: its header must name {', '.join(columns)}") from None
     except pa.ArrowInvalid as error:
-        raise UserMistake(f"{file}: not a CSV ({error})") from None
+        raise UserError(f"{file}: not a CSV ({error})") from None
     return table.to_pandas()
 
 
@@ -45,12 +45,12 @@ def photo_paths(template: str, split: str, ids: pd.Series) -> pd.Series:
         ids: (N,) text.
 
     Raises:
-        UserMistake: the template has another word in braces, or lacks {id}.
+        UserError: the template has another word in braces, or lacks {id}.
     """
     pieces = re.split(r"\{(\w*)\}", template)
     unknown = set(pieces[1::2]) - {"split", "id", *_LETTERS}
     if unknown or "id" not in pieces[1::2]:
-        raise UserMistake(
+        raise UserError(
             f"data.photos={template}: must hold {{id}} and may hold {{split}}, {{a}}, {{b}}, {{c}}"
         )
     paths = pd.Series("", index=ids.index, dtype=ids.dtype)
@@ -68,12 +68,12 @@ def present_rows(rows: pd.DataFrame, root: Path, file: Path, skip_missing: bool)
     """Return the rows whose photos are there; without `skip_missing` only the first is looked for.
 
     Raises:
-        UserMistake: that photo is missing, or all are.
+        UserError: that photo is missing, or all are.
     """
     if not skip_missing:
         first = root / rows["path"].iloc[0]
         if not first.is_file():
-            raise UserMistake(
+            raise UserError(
                 f"{first}: listed in {file.name} but not there; check data.root and data.photos, "
                 "or set data.skip_missing=true"
             )
@@ -84,5 +84,5 @@ def present_rows(rows: pd.DataFrame, root: Path, file: Path, skip_missing: bool)
             block = rows["path"].iloc[start : start + 4096]
             there += pool.map(lambda path: (root / path).is_file(), block)
     if not any(there):
-        raise UserMistake(f"{root}: none of the photos of {file.name}; check data.photos")
+        raise UserError(f"{root}: none of the photos of {file.name}; check data.photos")
     return rows[there].reset_index(drop=True)

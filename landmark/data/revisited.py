@@ -11,7 +11,7 @@ import pandas as pd
 from landmark.artifact.restricted_pickle import load_pickle
 from landmark.data.image_table import BOX_COLUMNS, ImageTable
 from landmark.data.source import Source
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 _GROUND_TRUTH = ("bbx", "easy", "hard", "junk")
 
@@ -33,21 +33,21 @@ class ROxford5k(Source):
     @cached_property
     def _content(self) -> Mapping[str, Any]:
         if not self.file.is_file():
-            raise UserMistake(f"{self.file}: no such file; set data.root or data.ground_truth")
+            raise UserError(f"{self.file}: no such file; set data.root or data.ground_truth")
         content = load_pickle(self.file)
         if not isinstance(content, dict) or not {"imlist", "qimlist", "gnd"} <= content.keys():
-            raise UserMistake(f"{self.file}: must hold imlist, qimlist and gnd")
+            raise UserError(f"{self.file}: must hold imlist, qimlist and gnd")
         truth = content["gnd"]
         if len(truth) != len(content["qimlist"]) or any(
             not set(_GROUND_TRUTH) <= entry.keys() for entry in truth
         ):
-            raise UserMistake(f"{self.file}: gnd must hold bbx, easy, hard, junk for each query")
+            raise UserError(f"{self.file}: gnd must hold bbx, easy, hard, junk for each query")
         return content
 
     def read(self, split: str | None = None) -> ImageTable:
         """Return queries, gallery, or both; all with the queries' ground truth."""
         if split not in (None, "query", "gallery"):
-            raise UserMistake(f"{self.root}: has no {split} photos; choose query or gallery")
+            raise UserError(f"{self.root}: has no {split} photos; choose query or gallery")
         parts = []
         if split in (None, "query"):
             boxes = np.array([entry["bbx"] for entry in self._content["gnd"]], np.float64)
@@ -60,15 +60,15 @@ class ROxford5k(Source):
 
     def validation(self) -> tuple[ImageTable, ImageTable]:
         """Raise: there are no landmarks to validate with; score with the ground truth instead."""
-        raise UserMistake(f"{self.root}: has no landmarks to train or validate with")
+        raise UserError(f"{self.root}: has no landmarks to train or validate with")
 
     def _named_rows(self, key: str, split: str) -> pd.DataFrame:
         names = pd.Series(self._content[key], dtype=str)
         if not len(names):
-            raise UserMistake(f"{self.file}: {key} is empty")
+            raise UserError(f"{self.file}: {key} is empty")
         paths = "jpg/" + names + ".jpg"
         if not (self.root / paths[0]).is_file():
-            raise UserMistake(f"{self.root / paths[0]}: no such photo; check data.root")
+            raise UserError(f"{self.root / paths[0]}: no such photo; check data.root")
         return pd.DataFrame({"id": names, "path": paths, "split": split})
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from landmark.artifact.atomic import replace_file
-from landmark.artifact.digest import digest_of
+from landmark.disk.atomic import atomic_file
+from landmark.disk.digest import digest_of
+from landmark.error import UserError
 from landmark.image.decode import read_size
-from landmark.mistake import UserMistake
 
 _SHOWN_FROM = 500
 _THREADS = 16
@@ -64,12 +64,12 @@ def _read_cache(file: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(file, columns=columns)
     except (OSError, ValueError, KeyError):
-        raise UserMistake(f"{file}: not a table of sizes; delete it") from None
+        raise UserError(f"{file}: not a table of sizes; delete it") from None
 
 
 def _write_cache(file: Path, frame: pd.DataFrame) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(file) as temporary:
+    with atomic_file(file) as temporary:
         frame.drop_duplicates("path").to_parquet(temporary, index=False)
 
 
@@ -77,7 +77,7 @@ def _stamp(path: str) -> tuple[int, int]:
     try:
         status = Path(path).stat()
     except FileNotFoundError:
-        raise UserMistake(f"{path}: no such photo") from None
+        raise UserError(f"{path}: no such photo") from None
     return status.st_size, status.st_mtime_ns
 
 
@@ -91,7 +91,7 @@ def _in_threads(
     def read_or_note(place: int) -> tuple[int, int]:
         try:
             return read(paths[place])
-        except UserMistake as mistake:
+        except UserError as mistake:
             reasons[place] = str(mistake)
             return 0, 0
 

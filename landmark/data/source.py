@@ -10,7 +10,7 @@ from landmark.data.bad_images import check_policy
 from landmark.data.filters import Filters
 from landmark.data.image_table import ImageTable
 from landmark.data.splits import SPLITS, HoldOut
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 VALIDATIONS = ("splits", "train", "none")
 
@@ -25,7 +25,7 @@ class Source(ABC):
         """Return the photos of "train", "query" or "gallery", or all of them (None).
 
         Raises:
-            UserMistake: the split is unknown or empty, or a file is missing or malformed.
+            UserError: the split is unknown or empty, or a file is missing or malformed.
         """
 
     @abstractmethod
@@ -33,7 +33,7 @@ class Source(ABC):
         """Return (query, gallery) with `landmark_id`, never trained on; both empty without any.
 
         Raises:
-            UserMistake: as `read`; or the set has no landmarks.
+            UserError: as `read`; or the set has no landmarks.
         """
 
 
@@ -61,9 +61,7 @@ class LandmarkSource(Source):
         bad_image: str = "error",
     ) -> None:
         if validation not in VALIDATIONS:
-            raise UserMistake(
-                f"data.validation={validation}: choose one of {', '.join(VALIDATIONS)}"
-            )
+            raise UserError(f"data.validation={validation}: choose one of {', '.join(VALIDATIONS)}")
         check_policy(bad_image)
         self.root = Path(root)
         self._bad_image = bad_image
@@ -79,10 +77,10 @@ class LandmarkSource(Source):
         """Return one split, or all; train is filtered and without the held-out photos.
 
         Raises:
-            UserMistake: the split is unknown or empty, or a file is missing or malformed.
+            UserError: the split is unknown or empty, or a file is missing or malformed.
         """
         if split is not None and split not in SPLITS:
-            raise UserMistake(f"split={split}: choose one of {', '.join(SPLITS)}, or none for all")
+            raise UserError(f"split={split}: choose one of {', '.join(SPLITS)}, or none for all")
         wanted = SPLITS if split is None else (split,)
         parts = [
             (self._train if name == "train" else self._rows(name)).assign(split=name)
@@ -90,7 +88,7 @@ class LandmarkSource(Source):
         ]
         filled = [part for part in parts if len(part)]
         if not filled:
-            raise UserMistake(f"{self.root}: no {split or ''} photos there".replace("  ", " "))
+            raise UserError(f"{self.root}: no {split or ''} photos there".replace("  ", " "))
         return self._table(pd.concat(filled, ignore_index=True))
 
     def _table(self, rows: pd.DataFrame) -> ImageTable:
@@ -118,7 +116,7 @@ class LandmarkSource(Source):
             return rows
         kept = self._filters.apply(rows)
         if not len(kept):
-            raise UserMistake(
+            raise UserError(
                 f"{self.root}: no train photo passes data.most_frequent, min_photos and max_photos"
             )
         return kept

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 SPLITS = ("train", "query", "gallery")
 _LEAST_PHOTOS = 3
@@ -21,10 +21,10 @@ def split_by_landmark(
     so that at least one trains. Landmarks with fewer than three photos only train.
 
     Raises:
-        UserMistake: the fractions leave nothing to train with.
+        UserError: the fractions leave nothing to train with.
     """
     if min(query_fraction, gallery_fraction) < 0 or query_fraction + gallery_fraction >= 1:
-        raise UserMistake(
+        raise UserError(
             f"data.query_fraction={query_fraction}, data.gallery_fraction={gallery_fraction}: "
             "both must be at least 0 and their sum below 1"
         )

@@ -9,7 +9,7 @@ from landmark.artifact.table import read_table
 from landmark.data.filters import Filters
 from landmark.data.source import LandmarkSource
 from landmark.data.splits import HoldOut, split_by_landmark
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 class Table(LandmarkSource):
@@ -52,12 +52,12 @@ class Table(LandmarkSource):
     @cached_property
     def _all_rows(self) -> pd.DataFrame:
         if not self.root.is_dir():
-            raise UserMistake(f"{self.root}: no such folder; set data.root")
+            raise UserError(f"{self.root}: no such folder; set data.root")
         if not self.file.is_file():
-            raise UserMistake(f"{self.file}: no such file; set data.table")
+            raise UserError(f"{self.file}: no such file; set data.table")
         rows = read_table(self.file)
         if "path" not in rows:
-            raise UserMistake(f"{self.file}: no column path; it tells where each photo lies")
+            raise UserError(f"{self.file}: no column path; it tells where each photo lies")
         if "split" in rows:
             return rows
         if "landmark_id" not in rows:
@@ -73,10 +73,10 @@ class Table(LandmarkSource):
         chosen = rows[rows["split"] == split].reset_index(drop=True)
         if split == "train" and len(chosen):
             if "landmark_id" not in chosen:
-                raise UserMistake(f"{self.file}: no column landmark_id; training needs it")
+                raise UserError(f"{self.file}: no column landmark_id; training needs it")
             nameless = chosen[chosen["landmark_id"].isna()]
             if len(nameless):
-                raise UserMistake(
+                raise UserError(
                     f"{self.file}: train photo {nameless['id'].iloc[0]} has no landmark_id"
                 )
         return chosen

@@ -11,7 +11,7 @@ from landmark.data.folder import folder_rows
 from landmark.data.source import LandmarkSource
 from landmark.data.splits import HoldOut, split_by_landmark
 from landmark.data.toy_world import ToyWorld
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 class Toy(LandmarkSource):
@@ -55,7 +55,7 @@ class Toy(LandmarkSource):
             styles = math.ceil(landmarks * 0.4)
         for name, value in {"landmarks": landmarks, "photos": photos, "styles": styles}.items():
             if value < 1:
-                raise UserMistake(f"data.{name}={value}: must be 1 or more")
+                raise UserError(f"data.{name}={value}: must be 1 or more")
         self.world = ToyWorld(landmarks, photos, seed, styles, scale)
         self._hold_out = HoldOut(query_fraction, gallery_fraction, seed=seed)
         folder = self.world.folder(Path(root))

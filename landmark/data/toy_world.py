@@ -1,9 +1,6 @@
 """Draws the toy world's photos into a folder, the same bytes for the same settings."""
 
 import multiprocessing
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +8,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from landmark.artifact.digest import digest_of
 from landmark.data.toy_design import draw_design, draw_style
 from landmark.data.toy_facade import draw_front, draw_side
 from landmark.data.toy_photo import take_photo
+from landmark.device import usable_cpus
+from landmark.disk.atomic import atomic_folder
+from landmark.disk.digest import digest_of
+from landmark.error import UserError
 
 # Part of the folder's name: raise it when the drawing changes, so that no old world is taken.
 _DRAWING = 1
@@ -51,18 +51,12 @@ class ToyWorld:
         folder = self.folder(root)
         if folder.is_dir():
             return folder
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
         try:
-            self._draw(temporary)
-            temporary.chmod(0o755)
-            try:
-                temporary.rename(folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with atomic_folder(folder) as temporary:
+                self._draw(temporary)
+        except UserError:
+            if not folder.is_dir():  # else another process was faster
+                raise
         return folder
 
     def _draw(self, folder: Path) -> None:
@@ -71,7 +65,7 @@ class ToyWorld:
         bar = partial(
             tqdm, total=self.landmarks, desc="draw toy world", unit="landmark", disable=None
         )
-        processes = min(len(os.sched_getaffinity(0)), self.landmarks)
+        processes = min(usable_cpus(), self.landmarks)
         if processes == 1 or self.landmarks * self.photos < 32:
             for number in bar(range(self.landmarks), disable=True):
                 draw(number)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from landmark.artifact.description import IDS
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.data.image_table import ImageTable
+from landmark.error import UserError
 from landmark.extract.join import tables_of
-from landmark.mistake import UserMistake
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Addition:
         """Compares ids and landmarks.
 
         Raises:
-            UserMistake: a photo has another landmark in the table than in the store.
+            UserError: a photo has another landmark in the table than in the store.
         """
         places = pd.Index(store.ids).get_indexer(pd.Index(table.rows["id"]))
         _refuse_other_landmarks(table, store, places)
@@ -75,7 +75,7 @@ def _refuse_other_landmarks(
     differs = (stored != wanted) & (stored != "") & (wanted != "")
     if differs.any():
         at = int(differs.argmax())
-        raise UserMistake(
+        raise UserError(
             f"{store.path}: photo {table.rows['id'].iloc[shared[at]]!r} has landmark "
             f"{stored[at]} there and {wanted[at]} in the table ({int(differs.sum()):,} such photos "
             "in all); overwrite=true begins anew"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -13,14 +13,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises a mistake in place of printing how the command is used."""
-        raise UserMistake(f"{message}; see --help")
+        raise UserError(f"{message}; see --help")
 
 
 def run(main: Callable[[Sequence[str]], str]) -> None:
     """Prints what `main` gives for the command line's arguments, or its mistake."""
     try:
         print(main(sys.argv[1:]))
-    except UserMistake as mistake:
+    except UserError as mistake:
         # The advice is written for the root scripts' way of saying it.
         line = str(mistake).replace("overwrite=true", "--overwrite")
         print(f"error: {line}", file=sys.stderr)

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from landmark.error import UserError
 from landmark.extract.multiscale import MultiScale
-from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder
 
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
@@ -25,7 +25,7 @@ def choose_device(name: str, number: int = 0, of: int = 1) -> torch.device:
         of: number of processes.
 
     Raises:
-        UserMistake: a device that this machine lacks or that PyTorch does not know, or one GPU
+        UserError: a device that this machine lacks or that PyTorch does not know, or one GPU
             for several processes.
     """
     gpus = torch.cuda.device_count()
@@ -34,17 +34,17 @@ def choose_device(name: str, number: int = 0, of: int = 1) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserMistake(f"device={name}: choose auto, cpu, cuda or cuda:N") from error
+        raise UserError(f"device={name}: choose auto, cpu, cuda or cuda:N") from error
     if device.type != "cuda":
         return device
     if not gpus:
-        raise UserMistake(f"device={name}: no GPU here; choose device=cpu")
+        raise UserError(f"device={name}: no GPU here; choose device=cpu")
     if device.index is None:
         return torch.device("cuda", number % gpus)
     if of > 1:
-        raise UserMistake(f"device={name}: one GPU for {of} processes; choose device=cuda")
+        raise UserError(f"device={name}: one GPU for {of} processes; choose device=cuda")
     if device.index >= gpus:
-        raise UserMistake(f"device={name}: there are {gpus} GPUs here, counted from 0")
+        raise UserError(f"device={name}: there are {gpus} GPUs here, counted from 0")
     return device
 
 
@@ -75,10 +75,10 @@ def describe(
         precision: `32`, `bf16` or `16`: the precision of the forward passes.
 
     Raises:
-        UserMistake: an unknown precision, or a photo that cannot be read.
+        UserError: an unknown precision, or a photo that cannot be read.
     """
     if precision not in PRECISIONS:
-        raise UserMistake(f"precision={precision}: choose one of {', '.join(PRECISIONS)}")
+        raise UserError(f"precision={precision}: choose one of {', '.join(PRECISIONS)}")
     dtype, place = PRECISIONS[precision], device or torch.device("cpu")
     loader = DataLoader(
         photos,

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.digest import digest_of
 from landmark.artifact.vectors import row_blocks
+from landmark.disk.digest import digest_of
+from landmark.error import UserError
 from landmark.extract.command_line import Parser, run
-from landmark.mistake import UserMistake
 
 _ROWS_AT_ONCE = 4096
 
@@ -37,7 +37,7 @@ def ensemble(
         The dimension.
 
     Raises:
-        UserMistake: the photos differ, a photo's landmarks differ, or the weights do not fit.
+        UserError: the photos differ, a photo's landmarks differ, or the weights do not fit.
 
     Source:
         The six-model ensemble of the first place in the Google Landmark Retrieval Challenge 2019
@@ -91,9 +91,9 @@ def _checked_weights(
     if weights is None:
         return [1.0] * count
     if len(weights) != count:
-        raise UserMistake(f"{output}: {len(weights)} weights for {count} stores; give one a store")
+        raise UserError(f"{output}: {len(weights)} weights for {count} stores; give one a store")
     if not all(np.isfinite(weight) and weight > 0 for weight in weights):
-        raise UserMistake(f"{output}: weights {list(weights)}; each must be a positive number")
+        raise UserError(f"{output}: weights {list(weights)}; each must be a positive number")
     return [float(weight) for weight in weights]
 
 
@@ -105,7 +105,7 @@ def _rows_in(store: DescriptorStore, first: DescriptorStore) -> NDArray[np.int64
         (first, store, np.setdiff1d(store.ids, first.ids)),
     ):
         if len(missing):
-            raise UserMistake(
+            raise UserError(
                 f"{lacking.path}: lacks {len(missing):,} photos of {other.path}, such as "
                 f"{str(missing[0])!r}; an ensemble is of the same photos"
             )
@@ -124,7 +124,7 @@ def _check_landmarks(
         differs = store.landmark_ids[rows] != landmarks
         if differs.any():
             row = int(differs.argmax())
-            raise UserMistake(
+            raise UserError(
                 f"{store.path}: photo {str(ids[row])!r} has landmark "
                 f"{store.landmark_ids[rows][row]} there and {landmarks[row]} in another store"
             )

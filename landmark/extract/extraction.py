@@ -12,11 +12,11 @@ from landmark.artifact.unfinished import UnfinishedStore
 from landmark.data.batches import default_workers, grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.data.image_table import ImageTable
+from landmark.error import UserError
 from landmark.extract.describe import choose_device, describe
 from landmark.extract.multiscale import MultiScale
 from landmark.extract.whitening import Whitening
 from landmark.image.format import ImageFormat
-from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder
 
@@ -81,7 +81,7 @@ class Extraction:
             embedder: the embedder, where it is loaded already.
 
         Raises:
-            UserMistake: a photo cannot be read, or its descriptor is not of unit length.
+            UserError: a photo cannot be read, or its descriptor is not of unit length.
         """
         described = describe(
             embedder or load_embedder(self.embedder)[0],
@@ -116,7 +116,7 @@ class Extraction:
         if wrong.any():
             at = int(wrong.argmax())
             path = self.table.rows["path"].iloc[int(rows[at])]
-            raise UserMistake(
+            raise UserError(
                 f"{self.table.root}/{path}: its descriptor has length {lengths[at]:.4g}; "
                 "the embedder gives no usable numbers at this precision"
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 Value = TypeVar("Value")
 
@@ -38,7 +38,7 @@ class Group:
         """As torchrun (RANK, WORLD_SIZE, …) or else srun (SLURM_PROCID, …) say.
 
         Raises:
-            UserMistake: one of the variables is missing or no number.
+            UserError: one of the variables is missing or no number.
         """
         try:
             if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -46,7 +46,7 @@ class Group:
             if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
                 return _of_srun(environment)
         except (KeyError, ValueError) as error:
-            raise UserMistake(
+            raise UserError(
                 f"RANK, WORLD_SIZE or SLURM_…: the launcher left no place to take ({error})"
             ) from error
         return cls()

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.settings import refuse_differences
 from landmark.artifact.vectors import row_blocks
+from landmark.disk.differences import check_same_settings
+from landmark.error import UserError
 from landmark.extract.command_line import Parser, run
-from landmark.mistake import UserMistake
 
 _OF_THE_PHOTOS = ("table", "split", "root")
 
@@ -30,17 +30,17 @@ def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = Fals
         The number of photos.
 
     Raises:
-        UserMistake: a setting other than the photos' table and split differs, or a photo is in
+        UserError: a setting other than the photos' table and split differs, or a photo is in
             two stores.
     """
     if len(paths) < 2:
-        raise UserMistake(f"{output}: give two stores or more to join")
+        raise UserError(f"{output}: give two stores or more to join")
     stores = [DescriptorStore.open(path) for path in paths]
     first = stores[0]
     settings = {key: value for key, value in first.settings.items() if key not in _OF_THE_PHOTOS}
     for store in stores[1:]:
         asked = dict.fromkeys(store.settings.keys() - set(_OF_THE_PHOTOS)) | settings
-        refuse_differences(
+        check_same_settings(
             store.meta,
             asked | {"dtype": first.dtype},
             f"{store.path}: was made",
@@ -83,7 +83,7 @@ def _distinct_ids(stores: Sequence[DescriptorStore]) -> np.ndarray:
     if repeated.any():
         row = int(repeated.argmax())
         other = stores[owner[int((ids == ids[row]).argmax())]].path
-        raise UserMistake(
+        raise UserError(
             f"{stores[owner[row]].path}: photo {ids[row]!r} is in {other} too "
             f"({int(repeated.sum()):,} such photos in all); join stores of different photos"
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 class MultiScale:
@@ -16,7 +16,7 @@ class MultiScale:
         flip: describes the mirror image at each scale as well.
 
     Raises:
-        UserMistake: no scale, or one that is not positive.
+        UserError: no scale, or one that is not positive.
 
     Source:
         The extraction of the first place of the Google Landmark Retrieval Challenge 2019:
@@ -25,7 +25,7 @@ class MultiScale:
 
     def __init__(self, scales: Sequence[float] = (0.75, 1.0, 1.25), flip: bool = False) -> None:
         if not scales or any(scale <= 0 for scale in scales):
-            raise UserMistake(
+            raise UserError(
                 f"extract.scales={list(scales)}: give one or more positive factors, "
                 "say [0.75,1,1.25]"
             )

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from landmark.artifact.atomic import check_free
 from landmark.artifact.description import META
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.settings import as_recorded, differences, refuse_differences
+from landmark.disk.atomic import check_can_write
+from landmark.disk.differences import as_recorded, check_same_settings, differences
+from landmark.error import UserError
 from landmark.extract.adding import Addition
 from landmark.extract.describe import choose_device
 from landmark.extract.extraction import Extraction
 from landmark.extract.group import Group
-from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder
 
 
@@ -57,10 +57,10 @@ class Plan:
         """The finished store at `output` that is not to be replaced.
 
         Raises:
-            UserMistake: something else lies there, or the store was made with other settings.
+            UserError: something else lies there, or the store was made with other settings.
         """
         if self.overwrite or not (self.output / META).is_file():
-            check_free(self.output, self.overwrite, marker=META)
+            check_can_write(self.output, self.overwrite, marker=META)
             return None
         store = DescriptorStore.open(self.output)
         asked = self.compared
@@ -69,7 +69,7 @@ class Plan:
         advice = "choose another output, or overwrite=true replaces it"
         if differences(store.meta, asked).keys() == {"table"}:
             advice += "; add=true adds the photos that it lacks"
-        refuse_differences(store.meta, asked, f"{self.output}: is there already", advice)
+        check_same_settings(store.meta, asked, f"{self.output}: is there already", advice)
         return store
 
     def nothing_to_do(self) -> str | None:
@@ -98,10 +98,10 @@ class Plan:
         """Refuses at once what would fail when the photos are described.
 
         Raises:
-            UserMistake: more processes than GPUs, or another number than the launcher's.
+            UserError: more processes than GPUs, or another number than the launcher's.
         """
         if group.size > 1 and self.devices not in (1, group.size):
-            raise UserMistake(
+            raise UserError(
                 f"devices={self.devices}: the launcher started {group.size} processes; leave it out"
             )
         device = choose_device(
@@ -109,4 +109,4 @@ class Plan:
         )
         gpus = torch.cuda.device_count()
         if device.type == "cuda" and self.devices > gpus:
-            raise UserMistake(f"devices={self.devices}: there are {gpus} GPUs here")
+            raise UserError(f"devices={self.devices}: there are {gpus} GPUs here")

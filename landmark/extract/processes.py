@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from landmark.artifact.unfinished import UnfinishedStore
+from landmark.error import UserError
 from landmark.extract.extraction import Extraction
-from landmark.mistake import UserMistake
 
 Batches = Sequence[NDArray[np.int64]]
 
@@ -33,7 +33,7 @@ def run_in_processes(
         report: is told how many photos were described.
 
     Raises:
-        UserMistake: one met it.
+        UserError: one met it.
         RuntimeError: one failed otherwise, or was killed.
     """
     # A fresh interpreter each: a GPU cannot be used in a forked process.
@@ -71,7 +71,7 @@ def _heard(pipe: Connection, process: BaseProcess, report: Callable[[int], objec
             "perhaps for want of memory); the same command goes on"
         ) from None
     if kind == "mistake":
-        raise UserMistake(content)
+        raise UserError(content)
     if kind == "failed":
         raise RuntimeError(f"a process of the extraction failed:\n{content}")
     if kind == "described":
@@ -93,7 +93,7 @@ def _work(
             of=of,
         )
         pipe.send(("done", None))
-    except UserMistake as mistake:
+    except UserError as mistake:
         pipe.send(("mistake", str(mistake)))
     except KeyboardInterrupt:
         pass

@@ -6,19 +6,19 @@ from contextlib import contextmanager
 import pandas as pd
 from tqdm import tqdm
 
-from landmark.artifact.claim import claimed, hidden_folder
 from landmark.artifact.description import IDS, ids_frame, meta_text
-from landmark.artifact.digest import digest_of_file
-from landmark.artifact.settings import refuse_differences
 from landmark.artifact.unfinished import UnfinishedStore
 from landmark.artifact.unfinished_files import clear
 from landmark.data.image_table import BOX_COLUMNS
+from landmark.disk.differences import check_same_settings
+from landmark.disk.digest import digest_of_files
+from landmark.disk.lock import locked, staging_folder
+from landmark.error import UserError
 from landmark.extract.adding import Addition
 from landmark.extract.extraction import Extraction
 from landmark.extract.group import Group
 from landmark.extract.plan import Plan
 from landmark.extract.processes import run_in_processes
-from landmark.mistake import UserMistake
 
 
 def store_descriptors(plan: Plan, group: Group) -> None:
@@ -29,7 +29,7 @@ def store_descriptors(plan: Plan, group: Group) -> None:
         group: the processes of a launcher, each of which calls this.
 
     Raises:
-        UserMistake: a setting differs from those of what is there, a photo cannot be read, or the
+        UserError: a setting differs from those of what is there, a photo cannot be read, or the
             disk is full.
     """
     plan.check_devices(group)
@@ -43,10 +43,10 @@ def store_descriptors(plan: Plan, group: Group) -> None:
 def _lead(plan: Plan, group: Group) -> str:
     # Where no killed process left anything, a finished store is only looked at: the disk may be
     # one that cannot be written.
-    if not hidden_folder(plan.output).exists() and (line := plan.nothing_to_do()):
+    if not staging_folder(plan.output).exists() and (line := plan.nothing_to_do()):
         group.told(None)
         return line
-    with claimed(plan.output) as folder:
+    with locked(plan.output) as folder:
         if plan.overwrite:
             clear(folder)
         if line := plan.nothing_to_do():
@@ -66,7 +66,7 @@ def _lead(plan: Plan, group: Group) -> str:
             plan.compared
             | {
                 "batch_size": extraction.batch_size,
-                "adds_to": digest_of_file(plan.output / IDS) if addition else None,
+                "adds_to": digest_of_files(plan.output / IDS) if addition else None,
             },
             adds_to=addition.store if addition else None,
         )
@@ -74,7 +74,7 @@ def _lead(plan: Plan, group: Group) -> str:
             group.told((plan.compared, addition.rows if addition else None))
             _describe(plan, extraction, work, group)
             if work.done < len(extraction.table) and group.size > group.local_size:
-                raise UserMistake(
+                raise UserError(
                     f"{plan.output}: its file system does not share mapped files between machines; "
                     "the same command on one machine goes on"
                 )
@@ -88,9 +88,9 @@ def _follow(plan: Plan, group: Group) -> None:
     if begun is None:
         return
     settings, rows = begun
-    refuse_differences(settings, plan.compared, f"{plan.output}: process 0 begins", "")
+    check_same_settings(settings, plan.compared, f"{plan.output}: process 0 begins", "")
     extraction = plan.extraction if rows is None else plan.extraction.only(rows)
-    _describe(plan, extraction, UnfinishedStore(hidden_folder(plan.output)), group)
+    _describe(plan, extraction, UnfinishedStore(staging_folder(plan.output)), group)
     group.wait()
 
 
@@ -150,7 +150,7 @@ def _finish(
     if len(skipped):
         print(f"skipped {len(skipped):,} photos that cannot be read, listed in skipped.csv")
     if len(broken) == len(rows) and addition is None:
-        raise UserMistake(f"{table.root}: none of the {len(rows):,} photos can be read")
+        raise UserError(f"{table.root}: none of the {len(rows):,} photos can be read")
     if addition is not None:
         settings = settings | {"table": addition.tables(settings["table"])}
         rows = addition.before(rows, root)

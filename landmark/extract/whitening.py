@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.artifact.atomic import check_free, replace_folder
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.digest import digest_of
-from landmark.artifact.settings import as_recorded, refuse_differences
-from landmark.artifact.space import disk_mistakes
 from landmark.artifact.vectors import row_blocks
+from landmark.disk.atomic import atomic_folder, check_can_write
+from landmark.disk.differences import as_recorded, check_same_settings
+from landmark.disk.digest import digest_of
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
 from landmark.extract.command_line import Parser, run
-from landmark.mistake import UserMistake
 
 _MEAN, _PROJECTION, _META = "mean.npy", "projection.npy", "whitening.json"
 _SOURCE = ("embedder", "whitening")
@@ -71,15 +71,15 @@ class Whitening:
             what: begins a mistake's line.
 
         Raises:
-            UserMistake: the dimension, the embedder or an earlier whitening differs.
+            UserError: the dimension, the embedder or an earlier whitening differs.
         """
         if dim != len(self.mean):
-            raise UserMistake(
+            raise UserError(
                 f"{what}: has {dim} dimensions, the whitening is of {len(self.mean)}; fit one on a "
                 "store of this embedder"
             )
         if recorded.get("embedder") is not None and self.meta.get("embedder") is not None:
-            refuse_differences(
+            check_same_settings(
                 recorded,
                 {key: self.meta.get(key) for key in _SOURCE},
                 f"{what}: was made",
@@ -90,9 +90,9 @@ class Whitening:
         """Writes the folder in one step.
 
         Raises:
-            UserMistake: the place is taken, or cannot be written.
+            UserError: the place is taken, or cannot be written.
         """
-        with replace_folder(path, overwrite, marker=_META) as folder, disk_mistakes(path):
+        with atomic_folder(path, overwrite, marker=_META) as folder, disk_errors(path):
             np.save(folder / _MEAN, self.mean)
             np.save(folder / _PROJECTION, self.projection)
             (folder / _META).write_text(json.dumps(self.meta, indent=1) + "\n")
@@ -102,22 +102,22 @@ class Whitening:
         """Reads a folder that `write` made.
 
         Raises:
-            UserMistake: there is none, or a damaged one.
+            UserError: there is none, or a damaged one.
         """
         path = Path(path)
         for name in (_MEAN, _PROJECTION, _META):
             if not (path / name).is_file():
-                raise UserMistake(f"{path}: is no whitening, it has no {name}")
+                raise UserError(f"{path}: is no whitening, it has no {name}")
         try:
             mean, projection = (
                 np.load(path / name, allow_pickle=False) for name in (_MEAN, _PROJECTION)
             )
             meta = dict(json.loads((path / _META).read_text()))
         except (ValueError, TypeError, OSError, EOFError) as error:
-            raise UserMistake(f"{path}: is damaged ({error})") from error
+            raise UserError(f"{path}: is damaged ({error})") from error
         fits = (projection.ndim, mean.shape) == (2, projection.shape[:1])
         if not (fits and np.isfinite(mean).all() and np.isfinite(projection).all()):
-            raise UserMistake(f"{path}: is damaged (mean and projection are no finite numbers)")
+            raise UserError(f"{path}: is damaged (mean and projection are no finite numbers)")
         return cls(mean.astype(np.float64), projection.astype(np.float64), meta)
 
 
@@ -127,7 +127,7 @@ def apply(
     """Writes the whitened descriptors of a store, block by block, as another store.
 
     Raises:
-        UserMistake: the whitening was fitted for other descriptors, or the place is taken.
+        UserError: the whitening was fitted for other descriptors, or the place is taken.
     """
     whitening.check_fits(store.meta, store.dim, store.path)
     with DescriptorStore.writing(
@@ -171,9 +171,9 @@ def main(arguments: Sequence[str]) -> str:
 def _fit(store: DescriptorStore, given: Any) -> str:  # noqa: ANN401 - argparse's namespace
     from landmark.extract.whitening_fit import fit_learned, fit_pca
 
-    check_free(given.output, given.overwrite, marker=_META)  # before minutes of work
+    check_can_write(given.output, given.overwrite, marker=_META)  # before minutes of work
     if given.method == "learned" and given.power is not None:
-        raise UserMistake("--power: is for --method pca; the learned whitening has none")
+        raise UserError("--power: is for --method pca; the learned whitening has none")
     if given.method == "learned":
         whitening = fit_learned(store, given.dim)
     else:

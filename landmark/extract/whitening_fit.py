@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.vectors import row_blocks
+from landmark.error import UserError
 from landmark.extract.whitening import Whitening
-from landmark.mistake import UserMistake
 
 
 def fit_pca(store: DescriptorStore, dim: int | None = None, power: float = 0.5) -> Whitening:
@@ -21,7 +21,7 @@ def fit_pca(store: DescriptorStore, dim: int | None = None, power: float = 0.5) 
             weight.
 
     Raises:
-        UserMistake: `dim` is more than the descriptors span, or out of range.
+        UserError: `dim` is more than the descriptors span, or out of range.
 
     Source:
         Jégou and Chum, Negative evidences and co-occurences in image retrieval: the benefit of
@@ -29,7 +29,7 @@ def fit_pca(store: DescriptorStore, dim: int | None = None, power: float = 0.5) 
     """
     kept = _checked_dim(dim, store)
     if not 0 <= power <= 1:
-        raise UserMistake(f"--power {power}: choose 0 (only turns) to 1; 0.5 whitens")
+        raise UserError(f"--power {power}: choose 0 (only turns) to 1; 0.5 whitens")
     mean, covariance = _mean_and_covariance(store)
     values, vectors = np.linalg.eigh(covariance)
     _refuse_noise(values, store, kept, f"{len(store):,} descriptors")
@@ -49,7 +49,7 @@ def fit_learned(store: DescriptorStore, dim: int | None = None) -> Whitening:
         dim: axes to keep; none: all D.
 
     Raises:
-        UserMistake: no landmarks, or too few pairs to span D dimensions.
+        UserError: no landmarks, or too few pairs to span D dimensions.
 
     Source:
         Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval with No Human Annotation,
@@ -132,11 +132,11 @@ def _landmarks_in_order(store: DescriptorStore) -> tuple[NDArray[np.int64], NDAr
     """A number for each photo's landmark, -1 where unknown, and the known rows by landmark.
 
     Raises:
-        UserMistake: the store knows of no landmark.
+        UserError: the store knows of no landmark.
     """
     known = store.landmark_ids
     if known is None or not (known != "").any():
-        raise UserMistake(f"{store.path}: has no landmark_id, nothing to learn from; use pca")
+        raise UserError(f"{store.path}: has no landmark_id, nothing to learn from; use pca")
     landmarks = pd.factorize(pd.Series(known).replace("", None))[0]
     order = np.argsort(landmarks, kind="stable")
     return landmarks, order[int((landmarks < 0).sum()) :]
@@ -150,11 +150,11 @@ def _shift(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _checked_dim(dim: int | None, store: DescriptorStore) -> int:
     if len(store) < 2:
-        raise UserMistake(f"{store.path}: {len(store)} descriptors are too few to fit a whitening")
+        raise UserError(f"{store.path}: {len(store)} descriptors are too few to fit a whitening")
     if dim is None:
         return store.dim
     if not 1 <= dim <= store.dim:
-        raise UserMistake(f"--dim {dim}: choose 1 to {store.dim}, the dimensions of {store.path}")
+        raise UserError(f"--dim {dim}: choose 1 to {store.dim}, the dimensions of {store.path}")
     return dim
 
 
@@ -165,7 +165,7 @@ def _refuse_noise(
     rounding = float(np.finfo(store.dtype).eps) ** 2
     spanned = int((values > values.max() * max(rounding, len(values) * 2.3e-16)).sum())
     if spanned < wanted:
-        raise UserMistake(
+        raise UserError(
             f"{store.path}: {of_what} span {spanned} of the {wanted} dimensions wanted; take more "
             "photos, or a smaller --dim with --method pca"
         )

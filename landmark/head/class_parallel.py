@@ -28,7 +28,7 @@ class ClassParallel(Head):
         block: classes looked at in one go.
 
     Raises:
-        UserMistake: a setting is out of its range.
+        UserError: a setting is out of its range.
 
     Source:
         An et al., Partial FC, 2020, arXiv 2010.05222, sections 3.1 and 3.3.

@@ -21,7 +21,7 @@ class Fused(Head):
         block: classes looked at in one go; what is fastest depends on the caches.
 
     Raises:
-        UserMistake: `block` is below 1.
+        UserError: `block` is below 1.
     """
 
     choice: ClassVar[str] = "fused"

@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from landmark.error import UserError
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class Head:
@@ -22,17 +22,17 @@ class Head:
         """Takes over from the margin loss that `loss` is or holds.
 
         Raises:
-            UserMistake: there is none, or it has to see all cosines of a batch at once.
+            UserError: there is none, or it has to see all cosines of a batch at once.
         """
         served = margin_losses(loss)
         if not served:
-            raise UserMistake(
+            raise UserError(
                 f"head={self.choice}: {_name(loss)} is no softmax over cosines to class centres; "
                 "choose head=full"
             )
         for margin in served:
             if margin.needs_all_cosines:
-                raise UserMistake(
+                raise UserError(
                     f"head={self.choice}: {_name(margin)} has to see all cosines of a batch at "
                     "once; choose head=full"
                 )
@@ -45,7 +45,7 @@ class Head:
         raise NotImplementedError
 
     def refuse_processes(self, count: int) -> None:
-        """Raises a UserMistake where the head cannot serve `count` processes."""
+        """Raises a UserError where the head cannot serve `count` processes."""
 
     def place(self, loss: MarginLoss) -> None:
         """Leaves `loss.weight` with what this process holds of it; further calls do nothing."""
@@ -77,20 +77,20 @@ def check_block(choice: str, block: int) -> None:
     """Refuses a block without classes.
 
     Raises:
-        UserMistake: names the key.
+        UserError: names the key.
     """
     if block < 1:
-        raise UserMistake(f"head.block={block}: head={choice} takes 1 class or more at once")
+        raise UserError(f"head.block={block}: head={choice} takes 1 class or more at once")
 
 
 def check_ratio(ratio: float) -> None:
     """Refuses a share of the classes outside (0, 1].
 
     Raises:
-        UserMistake: names the key.
+        UserError: names the key.
     """
     if not 0 < ratio <= 1:
-        raise UserMistake(f"head.ratio={ratio}: give a share of the classes above 0, at most 1")
+        raise UserError(f"head.ratio={ratio}: give a share of the classes above 0, at most 1")
 
 
 def _name(loss: nn.Module) -> str:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from landmark.error import UserError
 from landmark.head.blockwise import Classes, photo_losses
 from landmark.head.drawing import draw
 from landmark.head.group import Alone
 from landmark.head.head import Head, check_block, check_ratio
 from landmark.head.row_step import RowStep
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class Sampled(Head):
@@ -29,7 +29,7 @@ class Sampled(Head):
         block: classes looked at in one go.
 
     Raises:
-        UserMistake: a setting is out of its range.
+        UserError: a setting is out of its range.
 
     Source:
         An et al., Partial FC, 2020, arXiv 2010.05222; CVPR 2022, arXiv 2203.15565.
@@ -47,10 +47,10 @@ class Sampled(Head):
         """Several processes would draw different classes of the same centres.
 
         Raises:
-            UserMistake: there are several.
+            UserError: there are several.
         """
         if count > 1:
-            raise UserMistake(
+            raise UserError(
                 f"head=sampled serves one process, and there are {count}; choose "
                 f"head=class_parallel head.ratio={self.ratio}"
             )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from landmark.error import UserError
 from landmark.image.modes import to_rgb
-from landmark.mistake import UserMistake
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -38,7 +38,7 @@ def read_size(path: str | Path) -> Size:
     """Return (width, height) as the photo is seen, read from the file's header alone.
 
     Raises:
-        UserMistake: the file is missing, no image, beyond pillow's limit on pixels, or a side is
+        UserError: the file is missing, no image, beyond pillow's limit on pixels, or a side is
             shorter than `SMALLEST_SIDE`.
     """
     with _opened(path) as image:
@@ -57,7 +57,7 @@ def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -
         box: (left, top, right, bottom) in pixels of the upright photo at full scale.
 
     Raises:
-        UserMistake: the file is missing, no image, broken, beyond pillow's limit on pixels, or a
+        UserError: the file is missing, no image, broken, beyond pillow's limit on pixels, or a
             side is shorter than `SMALLEST_SIDE`; the box lies outside the photo.
     """
     with _opened(path) as image:
@@ -92,21 +92,21 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             if min(image.size) < SMALLEST_SIDE:
-                raise UserMistake(
+                raise UserError(
                     f"{path}: is only {image.width} x {image.height} pixels, each side needs "
                     f"{SMALLEST_SIDE}; {_WAY_OUT}"
                 )
             yield image
     except FileNotFoundError:
-        raise UserMistake(f"{path}: no such photo; {_WAY_OUT}") from None
+        raise UserError(f"{path}: no such photo; {_WAY_OUT}") from None
     except Image.DecompressionBombError:
-        raise UserMistake(
+        raise UserError(
             f"{path}: has more pixels than is safe to decode "
             f"({2 * (Image.MAX_IMAGE_PIXELS or 0):,}); {_WAY_OUT}"
         ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         reason = "no image" if isinstance(error, UnidentifiedImageError) else error
-        raise UserMistake(f"{path}: cannot be decoded ({reason}); {_WAY_OUT}") from error
+        raise UserError(f"{path}: cannot be decoded ({reason}); {_WAY_OUT}") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -144,5 +144,5 @@ def _scaled_box(
     left, right = (min(max(round(x * scale[0]), 0), size[0]) for x in (box[0], box[2]))
     top, bottom = (min(max(round(y * scale[1]), 0), size[1]) for y in (box[1], box[3]))
     if left >= right or top >= bottom:
-        raise UserMistake(f"{path}: the box {tuple(box)} holds no pixel of the photo")
+        raise UserError(f"{path}: the box {tuple(box)} holds no pixel of the photo")
     return left, top, right, bottom

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from landmark.error import UserError
 from landmark.image.augment import AUGMENTATIONS, apply_view, draw_view
 from landmark.image.decode import INTERPOLATIONS, Box, Size, decode
 from landmark.image.resample import resample
-from landmark.mistake import UserMistake
 
 FITS = ("squash", "crop")
 
@@ -40,7 +40,7 @@ class ImageFormat:
         smallest: and are at least this.
 
     Raises:
-        UserMistake: sizes and cuts do not belong together, or a choice is unknown.
+        UserError: sizes and cuts do not belong together, or a choice is unknown.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ImageFormat:
         _check_choice("interpolation", interpolation, INTERPOLATIONS)
         _check_choice("fit", fit, FITS)
         if flip is not None and not 0 <= flip <= 1:
-            raise UserMistake(f"image.flip={flip}: a probability lies between 0 and 1")
+            raise UserError(f"image.flip={flip}: a probability lies between 0 and 1")
         self.augmentation = augmentation
         self.interpolation = interpolation
         self.fit = fit
@@ -144,12 +144,12 @@ class ImageFormat:
 
 def _check_choice(key: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
-        raise UserMistake(f"image.{key}={value}: choose one of {', '.join(valid)}")
+        raise UserError(f"image.{key}={value}: choose one of {', '.join(valid)}")
 
 
 def _checked_size(size: Sequence[int]) -> Size:
     if len(size) != 2 or min(size) < 1:
-        raise UserMistake(f"image.sizes: {list(size)} is not [width, height]")
+        raise UserError(f"image.sizes: {list(size)} is not [width, height]")
     return int(size[0]), int(size[1])
 
 
@@ -158,7 +158,5 @@ def _checked_cuts(cuts: Sequence[float], groups: int) -> np.ndarray:
     if groups == 1:
         return np.empty(0)
     if len(cuts) != groups - 1 or sorted(cuts) != list(cuts):
-        raise UserMistake(
-            f"image.cuts={list(cuts)}: {groups} sizes need {groups - 1} ascending cuts"
-        )
+        raise UserError(f"image.cuts={list(cuts)}: {groups} sizes need {groups - 1} ascending cuts")
     return np.asarray(cuts, np.float64)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from landmark.error import UserError
 from landmark.image.decode import Size
 from landmark.image.format import ImageFormat
-from landmark.mistake import UserMistake
 
 _BITS = 20
 
@@ -23,7 +23,7 @@ class LongestSide(ImageFormat):
         interpolation: see `ImageFormat`.
 
     Raises:
-        UserMistake: a side below 1, or an unknown choice.
+        UserError: a side below 1, or an unknown choice.
 
     Source:
         Radenović et al., Revisiting Oxford and Paris, CVPR 2018, section 5: photos of at most
@@ -41,7 +41,7 @@ class LongestSide(ImageFormat):
         interpolation: str | None = None,
     ) -> None:
         if side < 1:
-            raise UserMistake(f"image.side={side}: give a number of pixels")
+            raise UserError(f"image.side={side}: give a number of pixels")
         super().__init__(
             [(side, side)],
             augmentation=augmentation,

@@ -6,9 +6,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.margin import MarginLoss
 from landmark.loss.processes import of_all_processes
-from landmark.mistake import UserMistake
 
 
 class AdaCos(MarginLoss):
@@ -38,7 +38,7 @@ class AdaCos(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, or there are fewer than 3 classes.
+        UserError: A setting is out of its range, or there are fewer than 3 classes.
     """
 
     scale: Tensor
@@ -55,9 +55,7 @@ class AdaCos(MarginLoss):
         class_counts: ArrayLike | None = None,
     ) -> None:
         if num_classes < 3:
-            raise UserMistake(
-                f"loss=adacos needs at least 3 landmarks, and there are {num_classes}"
-            )
+            raise UserError(f"loss=adacos needs at least 3 landmarks, and there are {num_classes}")
         scale = math.sqrt(2) * math.log(num_classes - 1)
         super().__init__(
             embedding_dim,

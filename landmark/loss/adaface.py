@@ -6,10 +6,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.angle import angle_of
 from landmark.loss.margin import MarginLoss
 from landmark.loss.processes import of_all_processes
-from landmark.mistake import UserMistake
 
 _EDGE = 1e-3
 _SHORTEST, _LONGEST = 1e-3, 100.0
@@ -45,7 +45,7 @@ class AdaFace(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     mean_length: Tensor
@@ -75,11 +75,11 @@ class AdaFace(MarginLoss):
             class_counts=class_counts,
         )
         if margin < 0:
-            raise UserMistake(f"loss.margin={margin} must be 0 or more")
+            raise UserError(f"loss.margin={margin} must be 0 or more")
         if concentration <= 0:
-            raise UserMistake(f"loss.concentration={concentration} must be above 0")
+            raise UserError(f"loss.concentration={concentration} must be above 0")
         if not 0 <= momentum <= 1:
-            raise UserMistake(f"loss.momentum={momentum} must be in [0, 1]")
+            raise UserError(f"loss.momentum={momentum} must be in [0, 1]")
         self.margin = margin
         self.concentration = concentration
         self.momentum = momentum

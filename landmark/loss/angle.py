@@ -5,17 +5,17 @@ import math
 import torch
 from torch import Tensor
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def check_margin(margin: float, key: str = "margin") -> None:
     """Refuses what is no angle from 0 to pi.
 
     Raises:
-        UserMistake: names the key.
+        UserError: names the key.
     """
     if not 0 <= margin <= math.pi:
-        raise UserMistake(f"loss.{key}={margin} must be an angle from 0 to pi")
+        raise UserError(f"loss.{key}={margin} must be an angle from 0 to pi")
 
 
 def widened(cosine: Tensor, margin: float | Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class ArcFace(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(

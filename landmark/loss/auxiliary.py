@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 class AuxiliaryLosses(nn.Module):
@@ -15,7 +15,7 @@ class AuxiliaryLosses(nn.Module):
         weights: by name, each above 0.
 
     Raises:
-        UserMistake: A weight is not above 0.
+        UserError: A weight is not above 0.
     """
 
     def __init__(self, losses: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
@@ -23,7 +23,7 @@ class AuxiliaryLosses(nn.Module):
         for name in losses:
             weight = weights[name]
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-                raise UserMistake(f"auxiliary.{name}.weight={weight} must be a number above 0")
+                raise UserError(f"auxiliary.{name}.weight={weight} must be a number above 0")
         self.losses = nn.ModuleDict(losses)
         self.weights = {name: float(weights[name]) for name in losses}
 

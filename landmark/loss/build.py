@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from torch import nn
 
+from landmark.error import UserError
 from landmark.loss.auxiliary import AuxiliaryLosses
-from landmark.mistake import UserMistake
 
 
 class Serving(Protocol):
@@ -34,7 +34,7 @@ def build_loss(
         head: How the softmax over the classes is computed; None: all cosines at once.
 
     Raises:
-        UserMistake: The head cannot serve this loss.
+        UserError: The head cannot serve this loss.
     """
     asked = inspect.signature(make).parameters
     known = {"class_counts": counts} if "class_counts" in asked else {}
@@ -64,11 +64,11 @@ def check_pairs(losses: Mapping[str, nn.Module], photos_per_class: int) -> None:
             no more.
 
     Raises:
-        UserMistake: names the loss.
+        UserError: names the loss.
     """
     for name, loss in losses.items():
         if photos_per_class < 2 and getattr(loss, "needs_pairs", False):
-            raise UserMistake(
+            raise UserError(
                 f"loss {name}: compares photos of one landmark within a batch; choose "
                 "sampler=per_class with sampler.photos_per_class=2 or more"
             )

@@ -1,7 +1,7 @@
 """Circle loss (Sun et al. 2020, arXiv 2002.10857)."""
 
+from landmark.error import UserError
 from landmark.loss.pairs import LibraryPairLoss
-from landmark.mistake import UserMistake
 
 
 class Circle(LibraryPairLoss):
@@ -22,7 +22,7 @@ class Circle(LibraryPairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
@@ -36,7 +36,7 @@ class Circle(LibraryPairLoss):
         from pytorch_metric_learning import losses
 
         if not 0 <= margin < 1:
-            raise UserMistake(f"loss.margin={margin} must be in [0, 1)")
+            raise UserError(f"loss.margin={margin} must be in [0, 1)")
         if scale <= 0:
-            raise UserMistake(f"loss.scale={scale} must be above 0")
+            raise UserError(f"loss.scale={scale} must be above 0")
         super().__init__(embedding_dim, num_classes, losses.CircleLoss(m=margin, gamma=scale))

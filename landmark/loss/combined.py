@@ -3,9 +3,9 @@
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.angle import angle_of, check_margin, falling_cosine
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class CombinedMargin(MarginLoss):
@@ -30,7 +30,7 @@ class CombinedMargin(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class CombinedMargin(MarginLoss):
             class_counts=class_counts,
         )
         if m1 <= 0:
-            raise UserMistake(f"loss.m1={m1} must be above 0: a factor on the angle")
+            raise UserError(f"loss.m1={m1} must be above 0: a factor on the angle")
         check_margin(m2, "m2")
         if m3 < 0:
-            raise UserMistake(f"loss.m3={m3} must be 0 or more")
+            raise UserError(f"loss.m3={m3} must be 0 or more")
         self.m1, self.m2, self.m3 = m1, m2, m3
 
     def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:

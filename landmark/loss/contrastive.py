@@ -1,7 +1,7 @@
 """Contrastive loss: photos of a landmark pulled together, others pushed away."""
 
+from landmark.error import UserError
 from landmark.loss.pairs import LibraryPairLoss
-from landmark.mistake import UserMistake
 
 
 class Contrastive(LibraryPairLoss):
@@ -21,7 +21,7 @@ class Contrastive(LibraryPairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
@@ -35,7 +35,7 @@ class Contrastive(LibraryPairLoss):
         from pytorch_metric_learning import losses
 
         if not 0 <= positive_margin < negative_margin:
-            raise UserMistake(
+            raise UserError(
                 f"loss.positive_margin={positive_margin} must be 0 or more and below "
                 f"loss.negative_margin={negative_margin}"
             )

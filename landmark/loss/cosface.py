@@ -3,8 +3,8 @@
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class CosFace(MarginLoss):
@@ -26,7 +26,7 @@ class CosFace(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CosFace(MarginLoss):
             class_counts=class_counts,
         )
         if margin < 0:
-            raise UserMistake(f"loss.margin={margin} must be 0 or more")
+            raise UserError(f"loss.margin={margin} must be 0 or more")
         self.margin = margin
 
     def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:

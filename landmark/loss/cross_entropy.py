@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 # F.cross_entropy passes over targets equal to `ignore_index`, -100 by default; no label is this.
 _NO_LABEL = torch.iinfo(torch.int64).min
 
 
-class LabelOutsideClasses(UserMistake, ValueError):
+class LabelError(UserError, ValueError):
     """A label that is none of the classes which a loss was made for."""
 
 
@@ -25,13 +25,13 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         num_classes: Number of classes.
 
     Raises:
-        LabelOutsideClasses: A label on the CPU is out of range.
+        LabelError: A label on the CPU is out of range.
     """
     if labels.device.type != "cpu" or torch.compiler.is_compiling() or labels.numel() == 0:
         return
     low, high = (int(end) for end in labels.aminmax())
     if low < 0 or high >= num_classes:
-        raise LabelOutsideClasses(
+        raise LabelError(
             f"labels run from {low} to {high}, but the loss has the {num_classes} classes "
             f"0 to {num_classes - 1}: make it for as many classes as the data has"
         )

@@ -4,10 +4,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.angle import check_margin, plus_angle
 from landmark.loss.margin import MarginLoss
 from landmark.loss.processes import of_all_processes
-from landmark.mistake import UserMistake
 
 
 class CurricularFace(MarginLoss):
@@ -34,7 +34,7 @@ class CurricularFace(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     t: Tensor
@@ -63,7 +63,7 @@ class CurricularFace(MarginLoss):
         )
         check_margin(margin)
         if not 0 <= momentum <= 1:
-            raise UserMistake(f"loss.momentum={momentum} must be in [0, 1]")
+            raise UserError(f"loss.momentum={momentum} must be in [0, 1]")
         self.margin = margin
         self.momentum = momentum
         self.register_buffer("t", torch.tensor(0.0, dtype=torch.float32))

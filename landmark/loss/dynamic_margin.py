@@ -4,10 +4,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.angle import check_margin, plus_angle
 from landmark.loss.margin import MarginLoss
 from landmark.loss.weighting import checked_counts
-from landmark.mistake import UserMistake
 
 
 class DynamicMargin(MarginLoss):
@@ -36,7 +36,7 @@ class DynamicMargin(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, or a class has no photo.
+        UserError: A setting is out of its range, or a class has no photo.
     """
 
     margins: Tensor
@@ -69,12 +69,12 @@ class DynamicMargin(MarginLoss):
         check_margin(smallest_margin, "smallest_margin")
         check_margin(largest_margin, "largest_margin")
         if smallest_margin > largest_margin:
-            raise UserMistake(
+            raise UserError(
                 f"loss.smallest_margin={smallest_margin} is above "
                 f"loss.largest_margin={largest_margin}"
             )
         if power >= 0:
-            raise UserMistake(f"loss.power={power} must be below 0")
+            raise UserError(f"loss.power={power} must be below 0")
         powers = checked_counts(class_counts, num_classes, "loss=dynamic_margin") ** power
         low, high = powers.min(), powers.max()
         place = torch.where(high > low, (powers - low) / (high - low), 0.5)

@@ -4,9 +4,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.angle import check_margin, plus_angle
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class ElasticFace(MarginLoss):
@@ -34,7 +34,7 @@ class ElasticFace(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class ElasticFace(MarginLoss):
         )
         check_margin(margin)
         if deviation < 0:
-            raise UserMistake(f"loss.deviation={deviation} must be 0 or more")
+            raise UserError(f"loss.deviation={deviation} must be 0 or more")
         if margin_on not in ("angle", "cosine"):
-            raise UserMistake(f"loss.margin_on={margin_on}: choose angle or cosine")
+            raise UserError(f"loss.margin_on={margin_on}: choose angle or cosine")
         self.margin, self.deviation = margin, deviation
         self.margin_on = margin_on
         self.sort = sort

@@ -1,7 +1,7 @@
 """FastAP: average precision by histograms of distances (Cakir et al. 2019, CVPR)."""
 
+from landmark.error import UserError
 from landmark.loss.pairs import LibraryPairLoss
-from landmark.mistake import UserMistake
 
 
 class FastAP(LibraryPairLoss):
@@ -21,7 +21,7 @@ class FastAP(LibraryPairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
@@ -34,5 +34,5 @@ class FastAP(LibraryPairLoss):
         from pytorch_metric_learning import losses
 
         if bins < 1:
-            raise UserMistake(f"loss.bins={bins} must be 1 or more")
+            raise UserError(f"loss.bins={bins} must be 1 or more")
         super().__init__(embedding_dim, num_classes, losses.FastAPLoss(num_bins=bins))

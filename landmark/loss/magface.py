@@ -3,9 +3,9 @@
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.angle import check_margin, plus_angle
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class MagFace(MarginLoss):
@@ -34,7 +34,7 @@ class MagFace(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class MagFace(MarginLoss):
             class_counts=class_counts,
         )
         if not 0 < shortest < longest:
-            raise UserMistake(
+            raise UserError(
                 f"loss.shortest={shortest} must be above 0 and below loss.longest={longest}"
             )
         check_margin(smallest_margin, "smallest_margin")
         check_margin(largest_margin, "largest_margin")
         if strength < 0:
-            raise UserMistake(f"loss.strength={strength} must be 0 or more")
+            raise UserError(f"loss.strength={strength} must be 0 or more")
         self.shortest, self.longest = shortest, longest
         self.smallest_margin, self.largest_margin = smallest_margin, largest_margin
         self.strength = strength

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
+from landmark.error import UserError
 from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
 from landmark.loss.weighting import PhotoWeighting
-from landmark.mistake import UserMistake
 
 
 class PhotoLosses(Protocol):
@@ -47,7 +47,7 @@ class MarginLoss(nn.Module):
         `weight` is (C · K, D), the centres of a class side by side.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
         ValueError: A label on the CPU is no class (see `check_labels` for other devices).
     """
 
@@ -65,11 +65,11 @@ class MarginLoss(nn.Module):
     ) -> None:
         super().__init__()
         if scale <= 0:
-            raise UserMistake(f"loss.scale={scale} must be above 0")
+            raise UserError(f"loss.scale={scale} must be above 0")
         if sub_centres < 1:
-            raise UserMistake(f"loss.sub_centres={sub_centres} must be 1 or more")
+            raise UserError(f"loss.sub_centres={sub_centres} must be 1 or more")
         if not 0 <= label_smoothing < 1:
-            raise UserMistake(f"loss.label_smoothing={label_smoothing} must be in [0, 1)")
+            raise UserError(f"loss.label_smoothing={label_smoothing} must be in [0, 1)")
         self.num_classes = num_classes
         self.sub_centres = sub_centres
         self.scale: float | Tensor = scale

@@ -1,7 +1,7 @@
 """Multi-similarity loss (Wang et al. 2019, arXiv 1904.06627)."""
 
+from landmark.error import UserError
 from landmark.loss.pairs import LibraryPairLoss
-from landmark.mistake import UserMistake
 
 
 class MultiSimilarity(LibraryPairLoss):
@@ -25,7 +25,7 @@ class MultiSimilarity(LibraryPairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
@@ -41,7 +41,7 @@ class MultiSimilarity(LibraryPairLoss):
         from pytorch_metric_learning import losses, miners
 
         if alpha <= 0 or beta <= 0:
-            raise UserMistake(f"loss.alpha={alpha} and loss.beta={beta} must be above 0")
+            raise UserError(f"loss.alpha={alpha} and loss.beta={beta} must be above 0")
         super().__init__(
             embedding_dim,
             num_classes,

@@ -31,7 +31,7 @@ class P2SGrad(nn.Module):
         `weight` is (C, D).
 
     Raises:
-        UserMistake: A setting is out of its range, or a label on the CPU is no class.
+        UserError: A setting is out of its range, or a label on the CPU is no class.
     """
 
     def __init__(

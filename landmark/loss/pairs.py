@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landmark.error import UserError
 from landmark.loss.cross_entropy import check_labels, full_precision
 from landmark.loss.processes import joined_batch, joined_labels
-from landmark.mistake import UserMistake
 
 
 class PairLoss(nn.Module):
@@ -26,7 +26,7 @@ class PairLoss(nn.Module):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A label on the CPU is no class, or no two photos of the batch share a class.
+        UserError: A label on the CPU is no class, or no two photos of the batch share a class.
     """
 
     # Whether a batch must hold two photos of one landmark: a sampler has to see to it.
@@ -54,7 +54,7 @@ class PairLoss(nn.Module):
     def _check_pairs(self, labels: Tensor) -> None:
         in_order = labels.sort().values
         if not bool((in_order[1:] == in_order[:-1]).any()):
-            raise UserMistake(
+            raise UserError(
                 f"{type(self).__name__} compares photos of one landmark, and the batch of "
                 f"{len(labels)} has no two: choose sampler=per_class"
             )

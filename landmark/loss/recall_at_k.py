@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.pairs import PairLoss
 from landmark.loss.smooth_rank import smooth_ranks, sums_of_queries
-from landmark.mistake import UserMistake
 
 
 class RecallAtK(PairLoss):
@@ -30,7 +30,7 @@ class RecallAtK(PairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
@@ -44,9 +44,9 @@ class RecallAtK(PairLoss):
     ) -> None:
         super().__init__(embedding_dim, num_classes)
         if not k or min(k) < 1:
-            raise UserMistake(f"loss.k={list(k)}: give values of 1 or more")
+            raise UserError(f"loss.k={list(k)}: give values of 1 or more")
         if temperature <= 0 or place_temperature <= 0:
-            raise UserMistake(
+            raise UserError(
                 f"loss.temperature={temperature} and loss.place_temperature={place_temperature} "
                 "must be above 0"
             )

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.pairs import PairLoss
 from landmark.loss.smooth_rank import smooth_ranks, sums_of_queries
-from landmark.mistake import UserMistake
 
 
 class SmoothAP(PairLoss):
@@ -25,14 +25,14 @@ class SmoothAP(PairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar in [0, 1).
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
     def __init__(self, embedding_dim: int, num_classes: int, temperature: float = 0.01) -> None:
         super().__init__(embedding_dim, num_classes)
         if temperature <= 0:
-            raise UserMistake(f"loss.temperature={temperature} must be above 0")
+            raise UserError(f"loss.temperature={temperature} must be above 0")
         self.temperature = temperature
 
     def of_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
+from landmark.error import UserError
 from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
 from landmark.loss.weighting import PhotoWeighting
-from landmark.mistake import UserMistake
 
 
 class Softmax(nn.Module):
@@ -28,7 +28,7 @@ class Softmax(nn.Module):
         embeddings (B, D); labels (B,) int64; result a scalar. `weight` is (C, D), `bias` (C,).
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
         ValueError: A label on the CPU is no class (see `check_labels` for other devices).
     """
 
@@ -44,7 +44,7 @@ class Softmax(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise UserMistake(f"loss.label_smoothing={label_smoothing} must be in [0, 1)")
+            raise UserError(f"loss.label_smoothing={label_smoothing} must be in [0, 1)")
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.weighting = PhotoWeighting(num_classes, class_weights, focal, class_counts)

@@ -3,9 +3,9 @@
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.angle import angle_of, falling_cosine
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 class SphereFace(MarginLoss):
@@ -31,7 +31,7 @@ class SphereFace(MarginLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SphereFace(MarginLoss):
             class_counts=class_counts,
         )
         if margin < 1:
-            raise UserMistake(f"loss.margin={margin} must be 1 or more: a factor on the angle")
+            raise UserError(f"loss.margin={margin} must be 1 or more: a factor on the angle")
         self.margin = margin
 
     def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362)."""
 
+from landmark.error import UserError
 from landmark.loss.pairs import LibraryPairLoss
-from landmark.mistake import UserMistake
 
 
 class SupCon(LibraryPairLoss):
@@ -20,7 +20,7 @@ class SupCon(LibraryPairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
@@ -33,5 +33,5 @@ class SupCon(LibraryPairLoss):
         from pytorch_metric_learning import losses
 
         if temperature <= 0:
-            raise UserMistake(f"loss.temperature={temperature} must be above 0")
+            raise UserError(f"loss.temperature={temperature} must be above 0")
         super().__init__(embedding_dim, num_classes, losses.SupConLoss(temperature=temperature))

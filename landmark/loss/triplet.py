@@ -1,7 +1,7 @@
 """Triplet loss on the hardest positive and negative of each photo (arXiv 1703.07737)."""
 
+from landmark.error import UserError
 from landmark.loss.pairs import LibraryPairLoss
-from landmark.mistake import UserMistake
 
 
 class Triplet(LibraryPairLoss):
@@ -21,7 +21,7 @@ class Triplet(LibraryPairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or no two photos
+        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
             of the batch share a class.
     """
 
@@ -35,7 +35,7 @@ class Triplet(LibraryPairLoss):
         from pytorch_metric_learning import losses, miners, reducers
 
         if margin < 0:
-            raise UserMistake(f"loss.margin={margin} must be 0 or more")
+            raise UserError(f"loss.margin={margin} must be 0 or more")
         super().__init__(
             embedding_dim,
             num_classes,

@@ -4,7 +4,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 _EFFECTIVE_BETA = 0.999
 
@@ -34,7 +34,7 @@ class PhotoWeighting(nn.Module):
         losses (B,), cross entropies; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, or a class has no photo.
+        UserError: A setting is out of its range, or a class has no photo.
     """
 
     class_weights: Tensor | None
@@ -48,7 +48,7 @@ class PhotoWeighting(nn.Module):
     ) -> None:
         super().__init__()
         if focal < 0:
-            raise UserMistake(f"loss.focal={focal} must be 0 or more")
+            raise UserError(f"loss.focal={focal} must be 0 or more")
         self.focal = focal
         weights = None
         if class_weights is not None:
@@ -71,19 +71,19 @@ def checked_counts(class_counts: ArrayLike | None, num_classes: int, key: str) -
     """Train photos of each class as (C,) float64.
 
     Raises:
-        UserMistake: There are none given, not one a class, or a class has no photo; names `key`.
+        UserError: There are none given, not one a class, or a class has no photo; names `key`.
     """
     if class_counts is None:
-        raise UserMistake(f"{key} needs class_counts, the train photos of each landmark")
+        raise UserError(f"{key} needs class_counts, the train photos of each landmark")
     counts = torch.as_tensor(class_counts, dtype=torch.float64)
     if counts.shape != (num_classes,):
-        raise UserMistake(
+        raise UserError(
             f"{key}: class_counts has the shape {tuple(counts.shape)}, not one number for each of "
             f"the {num_classes} landmarks"
         )
     if not bool((counts > 0).all()):
         empty = int((counts <= 0).nonzero()[0])
-        raise UserMistake(
+        raise UserError(
             f"{key} needs a train photo of every landmark, and class {empty} has none; "
             "leave it out or give it one"
         )
@@ -98,7 +98,7 @@ def _weights(kind: str, counts: Tensor) -> Tensor:
     elif kind == "effective":
         weights = (1 - _EFFECTIVE_BETA) / (1 - _EFFECTIVE_BETA**counts)
     else:
-        raise UserMistake(
+        raise UserError(
             f"loss.class_weights={kind}: choose inverse, inverse_sqrt, effective or null"
         )
     return weights * counts.sum() / (weights * counts).sum()

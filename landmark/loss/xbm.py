@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landmark.error import UserError
 from landmark.loss.circle import Circle
 from landmark.loss.contrastive import Contrastive
 from landmark.loss.multi_similarity import MultiSimilarity
 from landmark.loss.pairs import LibraryPairLoss, PairLoss
 from landmark.loss.supcon import SupCon
 from landmark.loss.triplet import Triplet
-from landmark.mistake import UserMistake
 
 _PAIR_LOSSES: dict[str, type[LibraryPairLoss]] = {
     "circle": Circle,
@@ -42,7 +42,7 @@ class XBM(PairLoss):
         embeddings (B, D), of any length; labels (B,) int64; result a scalar.
 
     Raises:
-        UserMistake: A setting is out of its range, a label on the CPU is no class, or a batch is
+        UserError: A setting is out of its range, a label on the CPU is no class, or a batch is
             larger than the queue.
     """
 
@@ -62,13 +62,13 @@ class XBM(PairLoss):
     ) -> None:
         super().__init__(embedding_dim, num_classes)
         if pair_loss not in _PAIR_LOSSES:
-            raise UserMistake(f"loss.pair_loss={pair_loss}: choose {', '.join(_PAIR_LOSSES)}")
+            raise UserError(f"loss.pair_loss={pair_loss}: choose {', '.join(_PAIR_LOSSES)}")
         if memory_size < 1:
-            raise UserMistake(f"loss.memory_size={memory_size} must be 1 or more")
+            raise UserError(f"loss.memory_size={memory_size} must be 1 or more")
         try:
             self.pair_loss = _PAIR_LOSSES[pair_loss](embedding_dim, num_classes, **(options or {}))
         except TypeError as error:
-            raise UserMistake(f"loss.options: {error}; see conf/loss/{pair_loss}.yaml") from None
+            raise UserError(f"loss.options: {error}; see conf/loss/{pair_loss}.yaml") from None
         self.register_buffer("memory", torch.zeros(memory_size, embedding_dim))
         self.register_buffer("memory_labels", torch.zeros(memory_size, dtype=torch.int64))
         self.register_buffer("seen", torch.tensor(0))  # embeddings that ever came
@@ -98,7 +98,7 @@ class XBM(PairLoss):
     def _remember(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Puts the batch in the place of the oldest; its places in the queue (N,)."""
         if len(labels) > len(self.memory):
-            raise UserMistake(
+            raise UserError(
                 f"loss.memory_size={len(self.memory)} is below the {len(labels)} photos of a "
                 "batch: give a multiple of it"
             )

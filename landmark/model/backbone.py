@@ -8,7 +8,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model.create import create_timm_model
 from landmark.model.trace import drop_parts, trace_shapes, unused_parts
 from landmark.model.weights import load_weights
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
         weights: see `landmark.model.weights`.
 
     Raises:
-        UserMistake: see `create_timm_model` and `load_weights`; stages that do not exist; a model
+        UserError: see `create_timm_model` and `load_weights`; stages that do not exist; a model
             whose output is no map. In the forward pass: a size the architecture cannot take.
     """
 
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         except (AssertionError, AttributeError, TypeError) as error:
             if self.stages is None:
                 raise
-            raise UserMistake(
+            raise UserError(
                 f"model.stages={self.stages} cannot be had from {self.name}: {error}"
             ) from error
         return Features(*outputs), unused
@@ -112,7 +112,7 @@ class Backbone(nn.Module):
             raise
         except (AssertionError, RuntimeError, ValueError) as error:
             height, width = self.native_size
-            raise UserMistake(
+            raise UserError(
                 f"{self.name} cannot take photos of {x.shape[-1]}x{x.shape[-2]} (width x height), "
                 f"only of {width}x{height}: choose that image size or another backbone"
             ) from error
@@ -137,7 +137,7 @@ class Backbone(nn.Module):
     def _as_map(self, x: Tensor, height: int, width: int) -> Tensor:
         """Tokens (B, n, C) or (B, h, w, C) to (B, C, h, w)."""
         if not isinstance(x, Tensor) or x.ndim not in (3, 4):
-            raise UserMistake(f"backbone {self.name} gives no feature map: choose another")
+            raise UserError(f"backbone {self.name} gives no feature map: choose another")
         if x.ndim == 4:
             return x.permute(0, 3, 1, 2) if self.channels_last_output else x
         # Some models normalise after pooling; their tokens are of use only when normalised.
@@ -145,5 +145,5 @@ class Backbone(nn.Module):
         rows, columns = -(-height // self.reduction), -(-width // self.reduction)
         prefix = x.shape[1] - rows * columns if self.prefix_tokens is None else self.prefix_tokens
         if prefix < 0 or prefix + rows * columns != x.shape[1]:
-            raise UserMistake(f"the tokens of {self.name} form no grid: choose another backbone")
+            raise UserError(f"the tokens of {self.name} form no grid: choose another backbone")
         return x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))

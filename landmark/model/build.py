@@ -40,7 +40,7 @@ def build_embedder(
             have one fixed size, others take photos of many sizes.
 
     Raises:
-        UserMistake: names, weights or sizes that do not fit, each told apart.
+        UserError: names, weights or sizes that do not fit, each told apart.
     """
     if stages is None:
         stages = getattr(pooling, "stages", None)

@@ -7,7 +7,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def create_timm_model(
@@ -22,7 +22,7 @@ def create_timm_model(
         pretrained: fetch the weights that timm names.
 
     Raises:
-        UserMistake: unknown name, stochastic depth or size that the architecture lacks, or weights
+        UserError: unknown name, stochastic depth or size that the architecture lacks, or weights
             that cannot be fetched.
     """
     _check_name(name)
@@ -40,7 +40,7 @@ def create_timm_model(
         return _create(name, **options)
     except TypeError as error:
         option = "drop_path" if "drop_path" in str(error) else "image_size"
-        raise UserMistake(f"backbone {name} has no {option} to set: {error}") from error
+        raise UserError(f"backbone {name} has no {option} to set: {error}") from error
 
 
 def _is_fixed(name: str) -> bool:
@@ -55,10 +55,10 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UserMistake(f"model.backbone={name} is no model of timm {timm.__version__}{hint}")
+        raise UserError(f"model.backbone={name} is no model of timm {timm.__version__}{hint}")
     if tag and not timm.models.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{architecture}.*")
-        raise UserMistake(
+        raise UserError(
             f"model.backbone={name}: timm has no such weights; choose {architecture} "
             f"or one of {', '.join(tagged)}"
         )
@@ -73,7 +73,7 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:  # noqa: 
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserMistake(
+        raise UserError(
             f"weights=timm: no weights for {name} could be fetched ({reason[:200]}); "
             "give a local file instead: weights=PATH.safetensors or PATH.pth"
         ) from error

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model.backbone import Backbone, Features
 
 
@@ -13,7 +13,7 @@ def pool(pooling: nn.Module, features: Features) -> Tensor:
     if getattr(pooling, "takes", "map") == "features":
         return pooling(features)
     if len(features.maps) != 1:
-        raise UserMistake(
+        raise UserError(
             f"{type(pooling).__name__} pools one map, but the backbone gives {len(features.maps)}: "
             "name one in model.stages, or choose pooling=gem_stages"
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model.embedder import Embedder, pool
 from landmark.model.same_padding import has_same_padding, with_fixed_padding
 
@@ -103,13 +103,13 @@ def write_checked(
         The largest difference, see `largest_difference`.
 
     Raises:
-        UserMistake: the network cannot be written like this, or differs by more than `TOLERANCE`.
+        UserError: the network cannot be written like this, or differs by more than `TOLERANCE`.
     """
     write_onnx(exported, path, size, multiple, opset)
     sizes = [size] * len(_BATCHES) if multiple is None else _several_sizes(size, multiple)
     worst, place = largest_difference(exported, path, sizes)
     if not worst <= TOLERANCE:
-        raise UserMistake(
+        raise UserError(
             f"ONNX Runtime's embeddings differ from PyTorch's by {worst:.1e} for {place}, more "
             f"than {TOLERANCE:.0e}: nothing is written; try another opset"
         )
@@ -138,7 +138,7 @@ def write_onnx(
         opset: version of ONNX's operators.
 
     Raises:
-        UserMistake: the network cannot be written like this; says why.
+        UserError: the network cannot be written like this; says why.
     """
     width, height = (side + -side % (multiple or 1) for side in size)
     images = torch.rand(2, 3, height, width)
@@ -168,7 +168,7 @@ def write_onnx(
     except Exception as error:  # torch raises what it comes across inside of the network
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:200] or type(cause).__name__
-        raise UserMistake(f"size: this network cannot be exported so ({reason})") from error
+        raise UserError(f"size: this network cannot be exported so ({reason})") from error
     _check_open_sides(path, multiple is not None)
 
 
@@ -182,7 +182,7 @@ def _check_open_sides(path: Path, any_size: bool) -> None:
         if place and not any_size:
             continue
         if sides[place].HasField("dim_value"):
-            raise UserMistake(f"size: this network was exported for one {name} alone")
+            raise UserError(f"size: this network was exported for one {name} alone")
 
 
 def add_metadata(path: Path, metadata: dict[str, str]) -> None:
@@ -209,7 +209,7 @@ def largest_difference(
         relative; and where it was found.
 
     Raises:
-        UserMistake: ONNX Runtime refuses the file or a batch.
+        UserError: ONNX Runtime refuses the file or a batch.
     """
     import onnxruntime
 
@@ -230,7 +230,7 @@ def largest_difference(
         if type(error).__module__.partition(".")[0] != "onnxruntime":
             raise
         text = " ".join(str(error).split())
-        raise UserMistake(f"ONNX Runtime cannot run the network ({text})") from error
+        raise UserError(f"ONNX Runtime cannot run the network ({text})") from error
     return worst, place
 
 

@@ -20,7 +20,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 STEM_CHANNELS = 64
 TAIL_CHANNELS = (128, 256, 512)
@@ -304,7 +304,7 @@ def _check_sides(height: int, width: int) -> None:
         for side, low in ((side, side - side % STRIDE) for side in (height, width))
     ]
     sizes = sorted({f"{h}x{w}" for h in near[0] for w in near[1]})
-    raise UserMistake(
+    raise UserError(
         f"FishNet takes photos whose sides are multiples of {STRIDE}, not {height}x{width} "
         f"(height x width); the nearest that work: {', '.join(sizes)}"
     )

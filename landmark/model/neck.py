@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 NECKS = ("linear_batchnorm", "none")
 
@@ -29,4 +29,4 @@ def make_neck(
     if name == "linear_batchnorm":
         layers += [nn.Linear(pooled_dim, embedding_dim, bias=bias), nn.BatchNorm1d(embedding_dim)]
         return nn.Sequential(*layers), embedding_dim
-    raise UserMistake(f"model.neck={name} is not known; choose one of {', '.join(NECKS)}")
+    raise UserError(f"model.neck={name} is not known; choose one of {', '.join(NECKS)}")

@@ -5,11 +5,7 @@ where the classes are known, `classes.csv` (label, landmark_id).
 """
 
 import csv
-import hashlib
 import importlib
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from landmark import __version__
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_folder
+from landmark.disk.digest import digest_of_files
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
 from landmark.model.embedder import Embedder
 from landmark.model.weights import read_checkpoint, read_state_dict
 
@@ -67,30 +66,13 @@ def write_embedder(
         The folder.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
+    with atomic_folder(folder, overwrite=True) as temporary, disk_errors(folder):
         save_file(embedder_state(embedder), temporary / WEIGHTS)
         (temporary / DESCRIPTION).write_text(description)
         if classes is not None:
             with (temporary / CLASSES).open("w", newline="") as file:
                 csv.writer(file).writerows([("label", "landmark_id"), *enumerate(classes)])
-        _replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    if folder.exists():
-        # A folder is not renamed over a filled one: the old steps aside first.
-        old = new.with_name(new.name + ".old")
-        os.replace(folder, old)  # noqa: PTH105 - replaces, as rename does not everywhere
-        new.rename(folder)
-        shutil.rmtree(old)
-    else:
-        new.rename(folder)
 
 
 def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
@@ -103,7 +85,7 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
         The embedder in evaluation mode, and its description (version, model, pooling, image).
 
     Raises:
-        UserMistake: not an embedder, or one whose weights do not fit its description.
+        UserError: not an embedder, or one whose weights do not fit its description.
     """
     path = Path(path)
     text, state = _read_checkpoint(path) if path.is_file() else _read_folder(path)
@@ -114,7 +96,7 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
         embedder.load_state_dict(state)
     except (yaml.YAMLError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
-        raise UserMistake(
+        raise UserError(
             f"{path} does not hold an embedder of this version: {' '.join(reason[:2])}"
         ) from error
     return embedder.eval(), description
@@ -123,7 +105,7 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
 def _read_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
     for name in (WEIGHTS, DESCRIPTION):
         if not (folder / name).is_file():
-            raise UserMistake(f"{folder} is no embedder: it has no {name}")
+            raise UserError(f"{folder} is not an embedder folder: {name} is missing.")
     return (folder / DESCRIPTION).read_text(), read_state_dict(folder / WEIGHTS)
 
 
@@ -131,7 +113,7 @@ def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     checkpoint = read_checkpoint(path)
     text = checkpoint.get("embedder_yaml")
     if not isinstance(text, str):
-        raise UserMistake(f"{path} is no checkpoint of train.py: it does not describe its embedder")
+        raise UserError(f"{path} is no checkpoint of train.py: it does not describe its embedder")
     names = {key: key.replace("_orig_mod.", "") for key in checkpoint["state_dict"]}
     state = {
         name.removeprefix("embedder."): checkpoint["state_dict"][key]
@@ -145,24 +127,20 @@ def _construct(settings: dict[str, Any], **more: Any) -> Any:  # noqa: ANN401
     """Calls what `_target_` names, a class or function of this package, with the other settings."""
     module_name, _, name = settings["_target_"].rpartition(".")
     if not module_name.startswith("landmark."):
-        raise UserMistake(f"_target_={settings['_target_']} is outside this package: refused")
+        raise UserError(f"_target_={settings['_target_']} is outside this package: refused")
     try:
         target = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise UserMistake(f"_target_={settings['_target_']} is not in this version") from error
+        raise UserError(f"_target_={settings['_target_']} is not in this version") from error
     keywords = {key: value for key, value in settings.items() if not key.startswith("_")}
     return target(**keywords, **more)
 
 
 def embedder_digest(path: Path | str) -> str:
-    """First 16 hex digits of the SHA-256 over an embedder's weights and description."""
+    """Digest of an embedder's weights and description, or of a checkpoint file."""
     path = Path(path)
     files = [path] if path.is_file() else [path / WEIGHTS, path / DESCRIPTION]
-    digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
-            raise UserMistake(f"{path} is no embedder: it has no {file.name}")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
+            raise UserError(f"{path} is not an embedder folder: {file.name} is missing.")
+    return digest_of_files(*files)

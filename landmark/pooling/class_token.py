@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.pooling.gem import GeM
 
 
@@ -17,9 +17,7 @@ class _HasClassToken(Protocol):
 
 def _class_token(features: _HasClassToken) -> Tensor:
     if features.class_token is None:
-        raise UserMistake(
-            "this backbone has no class token: choose another pooling, as pooling=gem"
-        )
+        raise UserError("this backbone has no class token: choose another pooling, as pooling=gem")
     return features.class_token
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
@@ -44,9 +44,9 @@ class GeM(nn.Module):
     ) -> None:
         super().__init__()
         if p <= 0:
-            raise UserMistake(f"pooling.p={p}: GeM's exponent is above 0")
+            raise UserError(f"pooling.p={p}: GeM's exponent is above 0")
         if channels is not None and not learned:
-            raise UserMistake("pooling.channels is for learned exponents: set pooling.learned=true")
+            raise UserError("pooling.channels is for learned exponents: set pooling.learned=true")
         self.p: float | nn.Parameter = p
         if learned:
             self.p = nn.Parameter(torch.full((channels or 1,), float(p)))
@@ -56,7 +56,7 @@ class GeM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, C)."""
         if self.channels not in (None, x.shape[1]):
-            raise UserMistake(
+            raise UserError(
                 f"pooling.channels={self.channels}, but the map has {x.shape[1]} channels: "
                 f"set pooling.channels={x.shape[1]}"
             )

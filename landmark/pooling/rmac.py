@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 MOST_ALONG_LONG_SIDE = 7
 
@@ -60,7 +60,7 @@ class RMAC(nn.Module):
     def __init__(self, levels: int = 3, eps: float = 1e-6) -> None:
         super().__init__()
         if levels < 1:
-            raise UserMistake(f"pooling.levels={levels}: R-MAC has at least one level")
+            raise UserError(f"pooling.levels={levels}: R-MAC has at least one level")
         self.levels = levels
         self.eps = eps
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.choice import Choice
 from landmark.report.overview import FoundStep, headline, histogram, step_rows, told_apart
 from landmark.report.page import Figure, Found, Page, Query, Result
@@ -36,10 +36,10 @@ class _Shown:
         self.entries = dict(zip(distinct.tolist(), side.entries(distinct), strict=True))
         photos = [entry.photo for entry in self.entries.values()]
         self.pictures: dict[str, str] = {}
-        self.mistakes: list[UserMistake] = []
+        self.mistakes: list[UserError] = []
         self._names: dict[int, str] = {}
         for row, made in zip(self.entries, data_uris(photos, pixels), strict=True):
-            if isinstance(made, UserMistake):
+            if isinstance(made, UserError):
                 self.mistakes.append(made)
             else:
                 self._names[row] = f"{letter}{row}"
@@ -174,7 +174,7 @@ def _choosing(choice: Choice, queries: int, last: FoundStep) -> str:
     return words + "."
 
 
-def _notes(mistakes: Sequence[UserMistake], shown: int) -> list[str]:
+def _notes(mistakes: Sequence[UserError], shown: int) -> list[str]:
     """A line on photos that are not shown, and how to get them."""
     if not mistakes:
         return []

@@ -15,9 +15,9 @@ from landmark.artifact.submission import (
     read_retrieval,
     read_usage,
 )
+from landmark.error import UserError
 from landmark.metric import gldv2
 from landmark.metric.relevance import hits_by_list
-from landmark.mistake import UserMistake
 
 PRECISION_AT = (1, 5, 10, 100)
 PARTS = ("Public", "Private")
@@ -33,7 +33,7 @@ def score_retrieval(solution: str | Path, submission: str | Path) -> dict[str, d
         mean precision at 1, 5, 10 and 100, mean and median position of the first hit.
 
     Raises:
-        UserMistake: a file is missing or malformed, or the submission names an unknown query.
+        UserError: a file is missing or malformed, or the submission names an unknown query.
     """
     truth, usage = read_retrieval(solution), read_usage(solution)
     predicted = read_retrieval(submission)
@@ -78,7 +78,7 @@ def score_recognition(solution: str | Path, submission: str | Path) -> dict[str,
         same without the photos that show no landmark, and `top1_accuracy`.
 
     Raises:
-        UserMistake: a file is missing or malformed, or the submission names an unknown photo.
+        UserError: a file is missing or malformed, or the submission names an unknown photo.
     """
     truth, usage = read_recognition_solution(solution), read_usage(solution)
     predicted = read_recognition_submission(submission)
@@ -118,6 +118,6 @@ def _refuse_unknown(
 ) -> None:
     unknown = [name for name in ids if name not in known]
     if unknown:
-        raise UserMistake(
+        raise UserError(
             f"{submission}: {unknown[0]} ({len(unknown):,} in all) is not a query of {solution}"
         )

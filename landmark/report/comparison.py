@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from landmark.artifact.rankings import Rankings
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def comparison(named: Sequence[tuple[str, str]]) -> str:
@@ -19,13 +19,13 @@ def comparison(named: Sequence[tuple[str, str]]) -> str:
         named: (name, folder) of each ranking.
 
     Raises:
-        UserMistake: a folder holds no rankings, or none that were scored.
+        UserError: a folder holds no rankings, or none that were scored.
     """
     lines: list[tuple[str, float, float]] = []
     for name, folder in named:
         steps = Rankings.open(folder).metrics.get("steps", [])
         if not steps or "map_at_100" not in steps[0]:
-            raise UserMistake(f"{folder}: was not scored, its photos have no landmarks")
+            raise UserError(f"{folder}: was not scored, its photos have no landmarks")
         for place, step in enumerate(steps):
             shown = name if place == 0 else f"+ {step['step']}"
             lines.append((shown, step["map_at_100"], step["top_1"]))
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         print(comparison(named))
-    except UserMistake as mistake:
+    except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     return 0

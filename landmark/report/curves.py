@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.report.picture import write_png
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def draw_curves(metrics: str | Path, output: str | Path) -> Path | None:
         The PNG; None where the run has logged none of these, or no metrics.csv at all.
 
     Raises:
-        UserMistake: the file is no table of metrics.
+        UserError: the file is no table of metrics.
     """
     figure = curves_figure(metrics)
     return None if figure is None else write_png(figure, output, dpi=150)
@@ -41,7 +41,7 @@ def curves_figure(metrics: str | Path) -> "Figure | None":
     """The same as a matplotlib figure, of no window and no global state.
 
     Raises:
-        UserMistake: the file is no table of metrics.
+        UserError: the file is no table of metrics.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -66,9 +66,9 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserMistake(f"{path}: is no table of metrics ({error})") from error
+        raise UserError(f"{path}: is no table of metrics ({error})") from error
     if "step" not in table:
-        raise UserMistake(f"{path}: is no table of metrics, it has no column step")
+        raise UserError(f"{path}: is no table of metrics, it has no column step")
     return table
 
 

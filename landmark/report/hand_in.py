@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 # Its queries and gallery are GLDv2's test and index photos, and it takes a CSV.
 COMPETITION = "landmark-retrieval-2019"
@@ -23,12 +23,12 @@ def client() -> str:
     """Where Kaggle's command is: on the PATH, or in the environment that runs this.
 
     Raises:
-        UserMistake: it is not installed.
+        UserError: it is not installed.
     """
     places = [os.environ.get("PATH", ""), str(Path(sys.executable).parent)]
     found = shutil.which("kaggle", path=os.pathsep.join(places))
     if found is None:
-        raise UserMistake(
+        raise UserError(
             "SUBMIT=1: there is no command kaggle; pip install kaggle, set up its token, try again"
         )
     return found
@@ -42,12 +42,12 @@ def ready(competition: str, submit: str) -> bool:
         submit: 1: hand it in; 0 or empty: do not.
 
     Raises:
-        UserMistake: another value of `submit`, no client, or no competition.
+        UserError: another value of `submit`, no client, or no competition.
     """
     if submit not in ("", "0", "1"):
-        raise UserMistake(f"SUBMIT={submit}: 1 hands the file in, 0 does not")
+        raise UserError(f"SUBMIT={submit}: 1 hands the file in, 0 does not")
     if not competition or competition.startswith("-"):
-        raise UserMistake(
+        raise UserError(
             f"COMPETITION={competition}: give the last part of the competition's address, "
             f"such as {COMPETITION}"
         )
@@ -69,11 +69,11 @@ def hand_in(file: str | Path, competition: str, message: str, submit: str) -> in
         The exit status: 0, or 1 where the client failed.
 
     Raises:
-        UserMistake: there is no such file, or as `ready`.
+        UserError: there is no such file, or as `ready`.
     """
     asked = ready(competition, submit)
     if not Path(file).is_file():
-        raise UserMistake(f"{file}: no such submission; make submit RUN=… writes it")
+        raise UserError(f"{file}: no such submission; make submit RUN=… writes it")
     words = ["competitions", "submit", competition, "--file", str(file), "--message", message]
     shown = shlex.join(["kaggle", *words])
     if not asked:
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
             ready(options["competition"], options["submit"])
             return 0
         return hand_in(file, **options)
-    except UserMistake as mistake:
+    except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
 
@@ -109,7 +109,7 @@ def _options(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, _, value = pair.partition("=")
         if name not in options:
-            raise UserMistake(f"{pair}: no such option; options: {', '.join(options)}")
+            raise UserError(f"{pair}: no such option; options: {', '.join(options)}")
         options[name] = value
     return options
 

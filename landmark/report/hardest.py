@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from landmark.error import UserError
 from landmark.metric.gldv2 import average_precision_at_k
 from landmark.metric.relevance import hits_by_label
-from landmark.mistake import UserMistake
 from landmark.report.choice import choose
 from landmark.report.photos import Entry, Photo
 from landmark.report.picture import write_png
@@ -122,7 +122,7 @@ def _show(axis: "Axes", entry: Entry, caption: str, frame: str | None) -> None:
 def _thumbnail(photo: Photo) -> Image.Image | None:
     try:
         return thumbnail(photo, _SIDE)
-    except UserMistake:
+    except UserError:
         return None
 
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.artifact.atomic import replace_file
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.error import UserError
 from landmark.report.assembly import Side, assemble
 from landmark.report.choice import choose
 from landmark.report.overview import FoundStep
@@ -98,7 +98,7 @@ class RankingReport:
             best: queries shown after them, the highest first.
 
         Raises:
-            UserMistake: the file cannot be written.
+            UserError: the file cannot be written.
         """
         last = self._steps[-1]
         choice = choose(last.precision, last.scores, worst, best)
@@ -117,7 +117,7 @@ class RankingReport:
             nearest_train_accuracy,
         )
         try:
-            with replace_file(path) as temporary:
+            with atomic_file(path) as temporary:
                 temporary.write_text(render(page), encoding="utf-8")
         except OSError as error:  # a full disk says so without a file's name
-            raise UserMistake(f"{path}: cannot be written ({error.strerror})") from error
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from landmark.artifact.rankings import Rankings
 from landmark.artifact.restricted_pickle import load_pickle
+from landmark.error import UserError
 from landmark.metric import revisited
-from landmark.mistake import UserMistake
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def score_revisited(ground_truth: str | Path, rankings: str | Path) -> dict[str,
         truth's order (None for one without positives) and `mp_at_1`, `mp_at_5`, `mp_at_10`.
 
     Raises:
-        UserMistake: a file is missing or refused, or the rankings are of other queries or of a
+        UserError: a file is missing or refused, or the rankings are of other queries or of a
             gallery that lacks some of the ground truth's photos.
     """
     truth, ranked = read_ground_truth(ground_truth), Rankings.open(rankings)
     if len(ranked.rows) != len(truth.queries):
-        raise UserMistake(
+        raise UserError(
             f"{rankings}: holds {len(ranked.rows)} queries, {ground_truth} has {len(truth.queries)}"
         )
     rows = ranked.rows
@@ -68,15 +68,15 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     """The ground truth of ROxford or RParis.
 
     Raises:
-        UserMistake: refused as a pickle, or no such ground truth.
+        UserError: refused as a pickle, or no such ground truth.
     """
     content = load_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("gnd"), list):
-        raise UserMistake(f"{path}: is no ground truth of ROxford or RParis, it has no list gnd")
+        raise UserError(f"{path}: is no ground truth of ROxford or RParis, it has no list gnd")
     kinds = ("easy", "hard", "junk")
     for row, query in enumerate(content["gnd"]):
         if not isinstance(query, dict) or not set(kinds) <= query.keys():
-            raise UserMistake(f"{path}: gnd[{row}] must hold {', '.join(kinds)}")
+            raise UserError(f"{path}: gnd[{row}] must hold {', '.join(kinds)}")
     return GroundTruth(
         [{kind: query[kind] for kind in kinds} for query in content["gnd"]],
         content.get("qimlist"),
@@ -92,7 +92,7 @@ def _positions(
     lacking = int((positions < 0).sum())
     if lacking:
         first = wanted[int((positions < 0).argmax())]
-        raise UserMistake(
+        raise UserError(
             f"{rankings}: lacks {kind} {first} of the ground truth ({lacking:,} in all)"
         )
     return positions

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from landmark.artifact.atomic import replace_file
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.submission import check_retrieval
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.error import UserError
 
 
 def checked_submission(folder: str | Path) -> str:
@@ -24,13 +24,13 @@ def checked_submission(folder: str | Path) -> str:
         One line: where it lies, how many queries and gallery photos it is about.
 
     Raises:
-        UserMistake: the file would be refused by the challenge; names the first reason.
+        UserError: the file would be refused by the challenge; names the first reason.
     """
     folder = Path(folder)
     query, gallery = (DescriptorStore.open(folder / name) for name in ("query", "gallery"))
     made = folder / "ranking" / "submission.csv"
     count = check_retrieval(made, gallery.ids, query.ids)
-    with replace_file(folder / "submission.csv") as temporary:
+    with atomic_file(folder / "submission.csv") as temporary:
         shutil.copyfile(made, temporary)
     return (
         f"{folder / 'submission.csv'}: {count:,} queries, every image one of the gallery's "
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         print(checked_submission(arguments[0]))
-    except UserMistake as mistake:
+    except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     return 0

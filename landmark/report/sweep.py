@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from landmark.artifact.atomic import replace_file
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.error import UserError
 from landmark.report.sweep_jobs import Job, read_jobs
 from landmark.report.sweep_plot import draw_sweep
 
@@ -86,7 +86,7 @@ def write_report(folder: str | Path) -> str:
         What sweep.md says, and what was written.
 
     Raises:
-        UserMistake: the folder holds no jobs.
+        UserError: the folder holds no jobs.
     """
     folder = Path(folder)
     jobs = read_jobs(folder)
@@ -97,9 +97,9 @@ def write_report(folder: str | Path) -> str:
     undone = sum(not job.done for job in jobs)
     if undone:
         text += f"\n{undone} of {len(jobs)} jobs unfinished: the same command goes on with them\n"
-    with replace_file(folder / "sweep.csv") as temporary:
+    with atomic_file(folder / "sweep.csv") as temporary:
         table.to_csv(temporary, index=False)
-    with replace_file(folder / "sweep.md") as temporary:
+    with atomic_file(folder / "sweep.md") as temporary:
         temporary.write_text(text)
     written = ["sweep.csv", "sweep.md"]
     if metric_names(jobs):
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         print(write_report(arguments[0]))
-    except UserMistake as mistake:
+    except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 _OVERRIDES = Path(".hydra") / "overrides.yaml"
 _VALIDATION = "val/"
@@ -40,11 +40,11 @@ def read_jobs(folder: Path) -> list[Job]:
     """The jobs whose folders lie below `folder`, in the order of their numbers.
 
     Raises:
-        UserMistake: there are none, or a file of theirs is damaged.
+        UserError: there are none, or a file of theirs is damaged.
     """
     files = [file for file in folder.rglob(str(_OVERRIDES)) if file.parents[1] != folder]
     if not files:
-        raise UserMistake(f"{folder}: holds no job of a sweep (no folder with {_OVERRIDES})")
+        raise UserError(f"{folder}: holds no job of a sweep (no folder with {_OVERRIDES})")
     return sorted((_read(file, folder) for file in files), key=_order)
 
 
@@ -59,7 +59,7 @@ def _read(file: Path, folder: Path) -> Job:
     try:
         written = yaml.safe_load(file.read_text()) or []
     except yaml.YAMLError as error:
-        raise UserMistake(f"{file}: is damaged ({' '.join(str(error).split())})") from error
+        raise UserError(f"{file}: is damaged ({' '.join(str(error).split())})") from error
     pairs = (str(override).partition("=") for override in written)
     overrides = {key.lstrip("+~"): value for key, _, value in pairs}
     name = str(run.relative_to(folder))
@@ -70,7 +70,7 @@ def _read(file: Path, folder: Path) -> Job:
         result = json.loads(result_file.read_text())
         metrics = _metrics(run / "metrics.csv", result["settings"])
     except (ValueError, KeyError) as error:
-        raise UserMistake(f"{result_file}: is damaged ({error})") from error
+        raise UserError(f"{result_file}: is damaged ({error})") from error
     return Job(
         name,
         overrides,

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
+from landmark.error import UserError
 from landmark.image.decode import decode, read_size, resize
-from landmark.mistake import UserMistake
 from landmark.report.photos import Photo
 
 _QUALITY = 72
@@ -19,7 +19,7 @@ def thumbnail(photo: Photo, side: int) -> Image.Image:
     """The photo in its own proportions, its longer side at most `side` pixels.
 
     Raises:
-        UserMistake: the file is missing, no image, or broken.
+        UserError: the file is missing, no image, or broken.
     """
     width, height = read_size(photo.path)
     if photo.box is not None:
@@ -34,7 +34,7 @@ def data_uri(photo: Photo, side: int) -> str:
     """The thumbnail as a JPEG inside a `data:` address.
 
     Raises:
-        UserMistake: as `thumbnail`.
+        UserError: as `thumbnail`.
     """
     file = io.BytesIO()
     # Without the comment, which pillow would carry over.
@@ -42,15 +42,15 @@ def data_uri(photo: Photo, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def data_uris(photos: Sequence[Photo | None], side: int) -> list[str | UserMistake]:
+def data_uris(photos: Sequence[Photo | None], side: int) -> list[str | UserError]:
     """The thumbnail of each photo, or why there is none."""
 
-    def one(photo: Photo | None) -> str | UserMistake:
+    def one(photo: Photo | None) -> str | UserError:
         if photo is None:
-            return UserMistake("the store does not say where its photos lie")
+            return UserError("the store does not say where its photos lie")
         try:
             return data_uri(photo, side)
-        except UserMistake as mistake:
+        except UserError as mistake:
             return mistake
 
     with ThreadPoolExecutor(_THREADS) as threads:

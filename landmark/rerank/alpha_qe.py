@@ -16,7 +16,7 @@ class AlphaQE:
         alpha: Exponent of the weights; 3 as in the paper.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(self, n: int = 10, alpha: float = 3.0) -> None:
@@ -27,6 +27,6 @@ class AlphaQE:
         """Expand the queries and search again; queries, rows and scores are new.
 
         Raises:
-            UserMistake: The ranking is shorter than `n`, though the gallery is not.
+            UserError: The ranking is shorter than `n`, though the gallery is not.
         """
         return expanded_search(retrieval, "alpha_qe", self.n, alpha_weights(self.alpha))

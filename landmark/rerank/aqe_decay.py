@@ -18,7 +18,7 @@ class AQEDecay:
         n: Places of the decay: the last one's weight is 0.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(self, n: int = 10) -> None:
@@ -28,7 +28,7 @@ class AQEDecay:
         """Expand the queries and search again; queries, rows and scores are new.
 
         Raises:
-            UserMistake: The ranking is shorter than `n`, though the gallery is not.
+            UserError: The ranking is shorter than `n`, though the gallery is not.
         """
         return expanded_search(retrieval, "aqe_decay", self.n, self._weights)
 

@@ -1,8 +1,8 @@
 """Database-side augmentation: the gallery's descriptors, each smoothed over its neighbours."""
 
+from landmark.disk.temporary import temporary_array
 from landmark.rerank.expansion import alpha_weights, expand
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.scratch import scratch
 from landmark.rerank.setting import number, whole_number
 
 _ROWS_AT_ONCE = 65536
@@ -24,7 +24,7 @@ class DBA:
         alpha: Exponent of the weights.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(self, n: int = 10, alpha: float = 3.0) -> None:
@@ -34,7 +34,7 @@ class DBA:
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Augment the gallery and search it; gallery, rows and scores are new."""
         gallery = retrieval.gallery
-        augmented = scratch(gallery.shape, gallery.dtype)
+        augmented = temporary_array(gallery.shape, gallery.dtype)
         weights = alpha_weights(self.alpha)
         for first in range(0, len(gallery), _ROWS_AT_ONCE):
             block = slice(first, first + _ROWS_AT_ONCE)

@@ -38,7 +38,7 @@ class Diffusion:
         rtol: Residual at which they end.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from landmark.artifact.rankings import Rankings
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank.retrieval import Retrieval
 
 
@@ -25,16 +25,16 @@ def ranking_of_folder(folder: str, retrieval: Retrieval) -> Ranking:
     """A ranking that rerank.py wrote, its queries and rows in the order of a retrieval.
 
     Raises:
-        UserMistake: The folder holds no rankings, lacks one of the queries, or ranks a photo that
+        UserError: The folder holds no rankings, lacks one of the queries, or ranks a photo that
             the gallery lacks; or the retrieval does not know its ids.
     """
     if retrieval.query_ids is None or retrieval.gallery_ids is None:
-        raise UserMistake(f"{folder}: these queries and photos have no ids to match it by")
+        raise UserError(f"{folder}: these queries and photos have no ids to match it by")
     stored = Rankings.open(folder)
     at = pd.Index(stored.query_ids).get_indexer(pd.Index(retrieval.query_ids))
     if (at < 0).any():
         lacking = retrieval.query_ids[at.argmin()]
-        raise UserMistake(
+        raise UserError(
             f"{folder}: has no ranking of the query {str(lacking)!r}: fuse rankings alike"
         )
     rows = stored.rows[at]
@@ -43,7 +43,7 @@ def ranking_of_folder(folder: str, retrieval: Retrieval) -> Ranking:
     placed = np.where(found, here[np.maximum(rows, 0)], -1)
     if (placed[found] < 0).any():
         lacking = stored.gallery_ids[rows[found & (placed < 0)][0]]
-        raise UserMistake(
+        raise UserError(
             f"{folder}: ranks {str(lacking)!r}, which the gallery lacks: fuse rankings alike"
         )
     return Ranking(placed.astype(np.int32), stored.scores[at])

@@ -26,7 +26,7 @@ class EGT:
         k: Edges of a photo, for a gallery photo itself among them; 250 as released for ROxford.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(self, threshold: float = 0.42, k: int = 250) -> None:

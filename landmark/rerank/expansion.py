@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank.retrieval import Retrieval
 
 Weights = Callable[[np.ndarray], np.ndarray]
@@ -72,11 +72,11 @@ def expanded_search(retrieval: Retrieval, name: str, n: int, weights: Weights) -
         weights: Their weights by their cosines.
 
     Raises:
-        UserMistake: The ranking is shorter than `n`, though the gallery is not.
+        UserError: The ranking is shorter than `n`, though the gallery is not.
     """
     kept = retrieval.rows.shape[1]
     if kept < min(n, len(retrieval.gallery)):
-        raise UserMistake(
+        raise UserError(
             f"rerank.{name}.n={n} looks further than the k={kept} results kept: "
             f"choose k={n} or more"
         )

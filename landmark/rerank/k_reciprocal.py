@@ -35,7 +35,7 @@ class KReciprocal:
         lambda_value: Share of the original distance.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(self, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from landmark.disk.temporary import temporary_array
 from landmark.rerank.retrieval import Retrieval, Search
-from landmark.rerank.scratch import scratch
 
 _PHOTOS_AT_ONCE = 65536
 _RESULTS_AT_ONCE = 2**23
@@ -28,7 +28,10 @@ def all_neighbours(
         search found no more; and the cosines (N, scored) float32, -inf there.
     """
     total, scored = sum(map(len, sets)), k if scored is None else min(scored, k)
-    rows, scores = scratch((total, k), np.int32), scratch((total, scored), np.float32)
+    rows, scores = (
+        temporary_array((total, k), np.int32),
+        temporary_array((total, scored), np.float32),
+    )
     for first, photos in _blocks(sets, k):
         block = slice(first, first + len(photos))
         near, cosines, shift = [], [], 0
@@ -125,8 +128,8 @@ class GalleryNeighbours:
         photos = len(self._gallery)
         self._place = np.full(photos, -1, np.int32)  # of a photo among those looked up
         self._known = 0
-        self._rows = scratch((min(expected, photos), k), np.int32)
-        self._scores = scratch((min(expected, photos), k), np.float32)
+        self._rows = temporary_array((min(expected, photos), k), np.int32)
+        self._scores = temporary_array((min(expected, photos), k), np.float32)
         if expected >= photos:
             self._look_up(np.arange(photos))
 

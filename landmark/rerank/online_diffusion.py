@@ -35,7 +35,7 @@ class OnlineDiffusion:
         rtol: Residual, relative to y, at which they end.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(

@@ -1,10 +1,11 @@
 """Pieces of work on all processors at once, their results in order."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from landmark.device import usable_cpus
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -15,7 +16,7 @@ def in_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Ite
 
     No more results wait than twice the processors, so that a slow reader costs no memory.
     """
-    threads = processors()
+    threads = usable_cpus()
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
@@ -27,10 +28,3 @@ def in_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Ite
             yield waiting.popleft().result()
     finally:  # also where a piece failed, or nobody reads on
         pool.shutdown(cancel_futures=True)
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

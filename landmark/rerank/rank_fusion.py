@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank.earlier import Ranking, ranking_of_folder
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.setting import number
@@ -34,7 +34,7 @@ class RankFusion:
         constant: Of `reciprocal_rank`; 60 as in the paper.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     needs_earlier = True
@@ -47,10 +47,10 @@ class RankFusion:
         constant: float = 60.0,
     ) -> None:
         if method not in _METHODS:
-            raise UserMistake(f"rerank.rank_fusion.method={method} must be {' or '.join(_METHODS)}")
+            raise UserError(f"rerank.rank_fusion.method={method} must be {' or '.join(_METHODS)}")
         for key, value in (("rankings", rankings), ("steps", steps)):
             if isinstance(value, str):
-                raise UserMistake(f"rerank.rank_fusion.{key}={value} must be a list: [{value}]")
+                raise UserError(f"rerank.rank_fusion.{key}={value} must be a list: [{value}]")
         self.rankings = list(rankings)
         self.steps = None if steps is None else list(steps)
         self.method = method
@@ -60,13 +60,13 @@ class RankFusion:
         """Fuse; rows and scores are new.
 
         Raises:
-            UserMistake: There is nothing to fuse, a step is not in the chain, or a folder is of
+            UserError: There is nothing to fuse, a step is not in the chain, or a folder is of
                 other queries or of photos that the gallery lacks.
         """
         rankings = [self._step(retrieval, name) for name in self._names(retrieval)]
         rankings += [ranking_of_folder(folder, retrieval) for folder in self.rankings]
         if not rankings:
-            raise UserMistake(
+            raise UserError(
                 "rerank.rank_fusion: has nothing to fuse; name folders with "
                 "rerank.rank_fusion.rankings=[DIR,…], or put it after other re-rankers"
             )
@@ -89,7 +89,7 @@ class RankFusion:
 
     def _step(self, retrieval: Retrieval, name: str) -> Ranking:
         if name not in retrieval.earlier:
-            raise UserMistake(
+            raise UserError(
                 f"rerank.rank_fusion.steps: {name} is no earlier step; choose of "
                 f"{', '.join(retrieval.earlier) or 'a chain'}"
             )

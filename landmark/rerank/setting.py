@@ -3,17 +3,17 @@
 from math import isfinite, nan
 from numbers import Integral, Real
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def whole_number(key: str, value: object, least: int) -> int:
     """The value, a whole number of at least `least`.
 
     Raises:
-        UserMistake: It is something else; names the key.
+        UserError: It is something else; names the key.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise UserMistake(f"{key}={value} must be a whole number, {least} or more")
+        raise UserError(f"{key}={value} must be a whole number, {least} or more")
     return int(value)
 
 
@@ -30,14 +30,14 @@ def number(
         above: Whether `least` itself is too low.
 
     Raises:
-        UserMistake: It is something else; names the key.
+        UserError: It is something else; names the key.
     """
     given = float(value) if isinstance(value, Real) and not isinstance(value, bool) else nan
     fits = isfinite(given) and (given > least if above else given >= least)
     if not fits or (below is not None and given >= below):
         lowest = f", above {least:g}" if above else f", {least:g} or more"
         highest = "" if below is None else f" and below {below:g}"
-        raise UserMistake(
+        raise UserError(
             f"{key}={value} must be a number{lowest if isfinite(least) else ''}{highest}"
         )
     return given

@@ -8,7 +8,7 @@ import pandas as pd
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked_stores import StackedStores
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank.retrieval import Retrieval, Search
 
 _SAME = ("embedder", "whitening")
@@ -46,25 +46,25 @@ class Stores:
             allow_mixed: Do not ask that they come from one embedder and one whitening.
 
         Raises:
-            UserMistake: A store is missing, broken or empty, an id stands twice among the queries
+            UserError: A store is missing, broken or empty, an id stands twice among the queries
                 or in the gallery, the dimensions differ, two stores say that they come from
                 different embedders or whitenings, or train has no landmarks.
         """
         folders = [gallery] if isinstance(gallery, str | Path) else list(gallery)
         if not folders:
-            raise UserMistake("gallery=[]: name one store or more")
+            raise UserError("gallery=[]: name one store or more")
         searched = [DescriptorStore.open(folder) for folder in folders]
         asked = DescriptorStore.open(query)
         known = DescriptorStore.open(train) if train else None
         for store in [*searched, asked, *([known] if known else [])]:
             if len(store) == 0:
-                raise UserMistake(f"{store.path}: holds no descriptors")
+                raise UserError(f"{store.path}: holds no descriptors")
             _check_alike(store, searched[0], allow_mixed)
         for store in (asked, *searched):
             _check_distinct(store)
         stores = cls(asked, searched[0] if len(searched) == 1 else StackedStores(searched), known)
         if stores.train is not None and stores.train.landmark_ids is None:
-            raise UserMistake(f"train={train}: has no landmark_id: nothing to learn from it")
+            raise UserError(f"train={train}: has no landmark_id: nothing to learn from it")
         return stores
 
     @property
@@ -77,10 +77,10 @@ class Stores:
         """The results to keep a query: k, or where it is None 100, fewer in a smaller gallery.
 
         Raises:
-            UserMistake: The gallery is smaller than k.
+            UserError: The gallery is smaller than k.
         """
         if k is not None and k > len(self.gallery):
-            raise UserMistake(
+            raise UserError(
                 f"k={k} is more than the {len(self.gallery):,} photos of the gallery: choose "
                 f"k={len(self.gallery)} or less"
             )
@@ -103,7 +103,7 @@ class Stores:
 def _check_distinct(store: DescriptorStore) -> None:
     twice = pd.Index(store.ids).duplicated()
     if twice.any():
-        raise UserMistake(
+        raise UserError(
             f"{store.path}: the id {str(store.ids[twice.argmax()])!r} stands there twice: extract "
             "it again from photos of different ids"
         )
@@ -111,7 +111,7 @@ def _check_distinct(store: DescriptorStore) -> None:
 
 def _check_alike(store: DescriptorStore, gallery: DescriptorStore, allow_mixed: bool) -> None:
     if store.dim != gallery.dim:
-        raise UserMistake(
+        raise UserError(
             f"{store.path}: has {store.dim} dimensions and {gallery.path} {gallery.dim}: "
             "extract both with one embedder"
         )
@@ -119,7 +119,7 @@ def _check_alike(store: DescriptorStore, gallery: DescriptorStore, allow_mixed: 
         own, other = store.meta.get(key), gallery.meta.get(key)
         # A store that does not say what it comes from is taken at its word.
         if own is not None and other is not None and own != other:
-            raise UserMistake(
+            raise UserError(
                 f"{store.path}: {key} is {own}, of {gallery.path} it is {other}: "
                 "extract both alike, or go on with allow_mixed=true"
             )

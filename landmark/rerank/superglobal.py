@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank.expansion import taken
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.setting import number, whole_number
@@ -25,7 +25,7 @@ class SuperGlobal:
         beta: Weight of the neighbours.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(self, m: int = 400, k: int = 9, beta: float = 0.15) -> None:
@@ -37,11 +37,11 @@ class SuperGlobal:
         """Sort the first m results anew; rows and scores are new.
 
         Raises:
-            UserMistake: The ranking is shorter than `m`, though the gallery is not.
+            UserError: The ranking is shorter than `m`, though the gallery is not.
         """
         kept, photos = retrieval.rows.shape[1], len(retrieval.gallery)
         if kept < min(self.m, photos):
-            raise UserMistake(
+            raise UserError(
                 f"rerank.superglobal.m={self.m} re-ranks more than the k={kept} results kept: "
                 f"choose k={self.m} or more, or rerank.superglobal.m={kept}"
             )

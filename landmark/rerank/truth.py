@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from landmark.error import UserError
 from landmark.metric import gldv2, revisited
 from landmark.metric.relevance import hits_by_label
-from landmark.mistake import UserMistake
 from landmark.rerank.retrieval import Search
 from landmark.rerank.stores import Stores
 from landmark.rerank.voting import landmark_codes
@@ -79,7 +79,7 @@ class LandmarkTruth(Truth):
         gallery: Landmark of each gallery photo, (N,), likewise.
 
     Raises:
-        UserMistake: No query has an answer in the gallery.
+        UserError: No query has an answer in the gallery.
     """
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray) -> None:
@@ -92,7 +92,7 @@ class LandmarkTruth(Truth):
         self._gallery = np.where(gallery_codes < 0, -2, gallery_codes)
         self.distractors = int((gallery_codes < 0).sum())
         if not np.isin(self._query, self._gallery).any():
-            raise UserMistake("no query's landmark is in the gallery: these stores do not fit")
+            raise UserError("no query's landmark is in the gallery: these stores do not fit")
 
     def judge(self, rows: np.ndarray) -> Judgement:
         """`map_at_100`, `precision_at_10`, `top_1` over the queries that have an answer."""
@@ -178,7 +178,7 @@ def truth_of(stores: Stores, source: "Source | None" = None) -> Truth | None:
         None where nothing is known.
 
     Raises:
-        UserMistake: The set does not fit the stores, or knows nothing of them.
+        UserError: The set does not fit the stores, or knows nothing of them.
     """
     query, gallery = stores.query, stores.gallery
     if source is None:
@@ -188,12 +188,12 @@ def truth_of(stores: Stores, source: "Source | None" = None) -> Truth | None:
     asked, searched = source.read("query"), source.read("gallery")
     at_query, at_gallery = _positions(asked, query.ids), _positions(searched, gallery.ids)
     if (at_query < 0).any():
-        raise UserMistake(f"{query.path}: {query.ids[at_query.argmin()]!r} is no query of the data")
+        raise UserError(f"{query.path}: {query.ids[at_query.argmin()]!r} is no query of the data")
     if asked.ground_truth is None:
         return LandmarkTruth(_landmarks(asked, at_query), _landmarks(searched, at_gallery))
     absent = np.setdiff1d(np.arange(len(searched)), at_gallery)
     if len(absent):
-        raise UserMistake(
+        raise UserError(
             f"{gallery.path}: lacks {len(absent):,} photos of the data's gallery, such as "
             f"{searched.rows['id'].iloc[absent[0]]!r}: extract all of it"
         )
@@ -208,7 +208,7 @@ def _positions(table: "ImageTable", ids: np.ndarray) -> np.ndarray:
 def _landmarks(table: "ImageTable", positions: np.ndarray) -> np.ndarray:
     """Landmark at each row of a table, (N,); None at -1."""
     if "landmark_id" not in table.rows:
-        raise UserMistake(f"{table.root}: neither landmarks nor ground truth of these photos there")
+        raise UserError(f"{table.root}: neither landmarks nor ground truth of these photos there")
     landmarks = table.rows["landmark_id"].to_numpy(object)[positions]
     landmarks[positions < 0] = None
     return landmarks

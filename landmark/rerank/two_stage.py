@@ -4,7 +4,7 @@ from math import inf
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.rerank.by_landmark import ByLandmark
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.setting import number, whole_number
@@ -34,7 +34,7 @@ class TwoStage:
         temperature: Of the votes' weights (see `vote`); none: the cosines.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     needs_train = True
@@ -61,15 +61,13 @@ class TwoStage:
         """Vote with the train photos, then sort and insert; rows and scores are new.
 
         Raises:
-            UserMistake: The retrieval has no train photos, or none of known landmark.
+            UserError: The retrieval has no train photos, or none of known landmark.
         """
         if retrieval.train is None or retrieval.train_landmark_ids is None:
-            raise UserMistake("rerank=two_stage needs photos of known landmarks: give train=STORE")
+            raise UserError("rerank=two_stage needs photos of known landmarks: give train=STORE")
         landmarks = landmark_codes(retrieval.train_landmark_ids)
         if (landmarks < 0).all():
-            raise UserMistake(
-                "rerank=two_stage: no photo of train=STORE has a landmark to vote for"
-            )
+            raise UserError("rerank=two_stage: no photo of train=STORE has a landmark to vote for")
         query, gallery = (
             soft_vote(
                 photos, retrieval.train, landmarks, self.k, retrieval.search, self.temperature

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.sampler.epoch import Epoch, EpochSampler, in_random_order, shuffled_by_cell
 
 
@@ -26,7 +26,7 @@ class Aspect(EpochSampler):
             size; up to batch_size * num_replicas - 1 photos a group miss the epoch.
 
     Raises:
-        UserMistake: There are no photos, or `drop_last` leaves no batch.
+        UserError: There are no photos, or `drop_last` leaves no batch.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Aspect(EpochSampler):
         if not drop_last:
             self._steps_of_group = -(-self._counts // self._step)
         if self.steps == 0:
-            raise UserMistake(
+            raise UserError(
                 f"no aspect group has the {self._step} photos of one whole step: "
                 "choose a smaller batch size or sampler.drop_last=false"
             )

@@ -30,7 +30,7 @@ class Balanced(EpochSampler):
         rank: This process, 0 ... num_replicas - 1.
 
     Raises:
-        UserMistake: There are no photos.
+        UserError: There are no photos.
     """
 
     def __init__(

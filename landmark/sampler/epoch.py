@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class EpochSampler(Sampler[list[int]], ABC):
         rank: This process, 0 ... num_replicas - 1.
 
     Raises:
-        UserMistake: There are no photos, or the batch size is below 1.
+        UserError: There are no photos, or the batch size is below 1.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class EpochSampler(Sampler[list[int]], ABC):
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank {rank} is none of {num_replicas} processes")
         if len(self.groups) == 0:
-            raise UserMistake("there are no photos to make batches of")
+            raise UserError("there are no photos to make batches of")
         if batch_size < 1:
-            raise UserMistake(f"the batch size {batch_size} must be 1 or more")
+            raise UserError(f"the batch size {batch_size} must be 1 or more")
         self.batch_size = batch_size
         self.seed = seed
         self.num_replicas = num_replicas

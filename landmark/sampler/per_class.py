@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.sampler.epoch import (
     Epoch,
     EpochSampler,
@@ -33,7 +33,7 @@ class PerClass(EpochSampler):
         photos_per_class: K.
 
     Raises:
-        UserMistake: There are no photos, or P * K is not the batch size.
+        UserError: There are no photos, or P * K is not the batch size.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PerClass(EpochSampler):
     ) -> None:
         super().__init__(groups, labels, batch_size, seed, num_replicas=num_replicas, rank=rank)
         if classes_per_batch * photos_per_class != batch_size:
-            raise UserMistake(
+            raise UserError(
                 f"sampler.classes_per_batch={classes_per_batch} x sampler.photos_per_class="
                 f"{photos_per_class} is not the batch size {batch_size}: make them agree"
             )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.sampler.aspect import Aspect
 
 
@@ -22,7 +22,7 @@ class Shuffle(Aspect):
         drop_last: Leave out the last step where it is smaller than the others.
 
     Raises:
-        UserMistake: There are several aspect groups, no photos, or `drop_last` leaves no batch.
+        UserError: There are several aspect groups, no photos, or `drop_last` leaves no batch.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Shuffle(Aspect):
     ) -> None:
         groups = np.asarray(groups)
         if len(groups) and (groups != groups[0]).any():
-            raise UserMistake(
+            raise UserError(
                 "sampler=shuffle needs one image size: choose image=px224 (or another px…) "
                 "or sampler=aspect"
             )

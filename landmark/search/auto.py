@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search.exact import check_shapes
 from landmark.search.flat import Flat
 from landmark.search.gpu import check_device, gpus_of
@@ -56,7 +56,7 @@ class Auto:
         block_rows: Gallery rows read at once.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Auto:
     ) -> None:
         check_device(device)
         if not 0 < recall <= 1:
-            raise UserMistake(f"search.recall={recall} must be above 0 and at most 1")
+            raise UserError(f"search.recall={recall} must be above 0 and at most 1")
         if memory is not None and memory <= 0:
-            raise UserMistake(f"search.memory={memory} must be above 0 (GiB)")
+            raise UserError(f"search.memory={memory} must be above 0 (GiB)")
         for name, value in (
             ("searches", searches),
             ("sample", sample),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search.blocks import float32_blocks, rows_between
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ def empty_index(description: str, dim: int) -> "Index":
     """An index of a faiss factory string, for inner products.
 
     Raises:
-        UserMistake: faiss knows no such index.
+        UserError: faiss knows no such index.
     """
     import faiss
 
-    with faiss_mistakes(description):
+    with faiss_errors(description):
         return faiss.index_factory(dim, description, faiss.METRIC_INNER_PRODUCT)
 
 
@@ -47,7 +47,7 @@ def train(
         gpus: Where to cluster; none: on the CPU.
 
     Raises:
-        UserMistake: faiss cannot train the index on these.
+        UserError: faiss cannot train the index on these.
     """
     import faiss
 
@@ -64,7 +64,7 @@ def train(
         sample = np.resize(sample, (_CENTROIDS, gallery.shape[1]))
     if ivf:
         _set_clustering(faiss.downcast_index(ivf), seed, gpus)
-    with faiss_mistakes(f"training on {len(sample):,} rows"):
+    with faiss_errors(f"training on {len(sample):,} rows"):
         index.train(np.ascontiguousarray(sample))
 
 
@@ -88,15 +88,15 @@ def add(index: "Index", gallery: np.ndarray | StackedVectors, first: int, block_
 
 
 @contextmanager
-def faiss_mistakes(what: str) -> Iterator[None]:
+def faiss_errors(what: str) -> Iterator[None]:
     """Says in one line what faiss refuses.
 
     Raises:
-        UserMistake: For a RuntimeError of faiss.
+        UserError: For a RuntimeError of faiss.
     """
     try:
         yield
     except RuntimeError as error:
         # "Error in <function> at <file>:<line>: Error: '<condition>' failed: <words>"
         words = " ".join(str(error).split()).rpartition("failed: ")[2]
-        raise UserMistake(f"search: faiss refuses {what}: {words}") from error
+        raise UserError(f"search: faiss refuses {what}: {words}") from error

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search.blocks import float32_blocks
 from landmark.search.exact import Exact
 
@@ -25,7 +25,7 @@ class ExactTorch(Exact):
         block_queries: Queries multiplied at once.
 
     Raises:
-        UserMistake: torch has no such device here, or a setting is out of its range.
+        UserError: torch has no such device here, or a setting is out of its range.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ExactTorch(Exact):
     ) -> None:
         for name, value in (("block_rows", block_rows), ("block_queries", block_queries)):
             if value < 1:
-                raise UserMistake(f"search.{name}={value} must be 1 or more")
+                raise UserError(f"search.{name}={value} must be 1 or more")
         self.device = device
         self.block_rows = block_rows
         self.block_queries = block_queries
@@ -64,7 +64,7 @@ def torch_device(name: str) -> "torch.device":
     """The torch device of a name, `auto` the accelerator that is there, else the CPU.
 
     Raises:
-        UserMistake: torch has no such device here.
+        UserError: torch has no such device here.
     """
     import torch
 
@@ -75,4 +75,4 @@ def torch_device(name: str) -> "torch.device":
         return torch.device(name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         line = str(error).partition("\n")[0]
-        raise UserMistake(f"search.device={name}: torch cannot use it here ({line})") from error
+        raise UserError(f"search.device={name}: torch cannot use it here ({line})") from error

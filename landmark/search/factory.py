@@ -22,7 +22,7 @@ class Factory(Indexed):
         block_rows: Gallery rows added at once.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(

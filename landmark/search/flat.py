@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search import gpu
 from landmark.search.blocks import float32_blocks
 from landmark.search.exact import Exact
@@ -26,13 +26,13 @@ class Flat(Exact):
         block_rows: Gallery rows converted at once.
 
     Raises:
-        UserMistake: The device is unknown, or faiss does not see it.
+        UserError: The device is unknown, or faiss does not see it.
     """
 
     def __init__(self, device: str = "auto", block_rows: int = 65536) -> None:
         gpu.check_device(device)
         if block_rows < 1:
-            raise UserMistake(f"search.block_rows={block_rows} must be 1 or more")
+            raise UserError(f"search.block_rows={block_rows} must be 1 or more")
         self.device = device
         self.block_rows = block_rows
 

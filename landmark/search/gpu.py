@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search.top_k import merge
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ def check_device(device: str) -> None:
     """Refuses a word that names no device.
 
     Raises:
-        UserMistake: It is none of auto, cpu, cuda, cuda:0, cuda:1, …
+        UserError: It is none of auto, cpu, cuda, cuda:0, cuda:1, …
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UserMistake(f"search.device={device} must be auto, cpu, cuda or cuda:0, cuda:1, …")
+        raise UserError(f"search.device={device} must be auto, cpu, cuda or cuda:0, cuda:1, …")
 
 
 def gpus_of(device: str) -> list[int]:
@@ -37,7 +37,7 @@ def gpus_of(device: str) -> list[int]:
         device: `cpu`; `cuda`, every GPU; `cuda:1`, that one; `auto`, every GPU that faiss sees.
 
     Raises:
-        UserMistake: A GPU is asked for that faiss does not see.
+        UserError: A GPU is asked for that faiss does not see.
     """
     import faiss
 
@@ -47,11 +47,11 @@ def gpus_of(device: str) -> list[int]:
     if device == "auto" and not seen:
         return []
     if not seen:
-        raise UserMistake(f"search.device={device}, but faiss sees no GPU: choose cpu or auto")
+        raise UserError(f"search.device={device}, but faiss sees no GPU: choose cpu or auto")
     _, _, number = device.partition(":")
     if number:
         if int(number) >= seen:
-            raise UserMistake(f"search.device={device}, but faiss sees {seen} GPUs, from cuda:0 on")
+            raise UserError(f"search.device={device}, but faiss sees {seen} GPUs, from cuda:0 on")
         return [int(number)]
     if "LOCAL_RANK" in os.environ:
         return [int(os.environ["LOCAL_RANK"]) % seen]

@@ -28,7 +28,7 @@ class HNSW(Indexed):
         block_rows: Gallery rows added at once.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landmark.artifact.atomic import replace_folder
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_folder
+from landmark.error import UserError
 from landmark.search import gpu, saved
-from landmark.search.build import add, empty_index, faiss_mistakes, train
+from landmark.search.build import add, empty_index, faiss_errors, train
 from landmark.search.exact import check_shapes
 from landmark.search.kept import Kept
 from landmark.search.rescore import rescore
@@ -54,7 +54,7 @@ class Indexed(ABC):
         block_rows: Gallery rows added at once.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Indexed(ABC):
 
         Raises:
             ValueError: k is below 1, or the dimensions differ.
-            UserMistake: The saved index is of other settings or another gallery, or faiss cannot
+            UserError: The saved index is of other settings or another gallery, or faiss cannot
                 build the index.
         """
         check_shapes(query, gallery, k)
@@ -144,7 +144,7 @@ class Indexed(ABC):
         if ready.on_gpus is not None and k <= gpu.MOST_NEIGHBOURS:
             index, space = ready.on_gpus, faiss.GpuParameterSpace()
         if self.parameters():
-            with faiss_mistakes(self.parameters()):
+            with faiss_errors(self.parameters()):
                 space.set_index_parameters(index, self.parameters())  # type: ignore[arg-type]
         scores, rows = index.search(query, k)
         scores[rows < 0] = -np.inf
@@ -160,7 +160,7 @@ class Indexed(ABC):
             index = self._saved(Path(folder), gallery) if folder else self._built(gallery)
             on_gpus = gpu.on_gpus(index, gpus) if gpus else None
             if gpus and on_gpus is None and self.device != "auto":
-                raise UserMistake(
+                raise UserError(
                     f"search.device={self.device}: faiss cannot hold this index there; choose cpu"
                 )
             ready = _Ready(index, on_gpus)
@@ -179,7 +179,7 @@ class Indexed(ABC):
         settings = {**self.built_with(), "train_rows": self.train_rows, "seed": self.seed}
         if not saved.is_there(path):
             # The place is tried before the building, which may take hours.
-            with replace_folder(path) as folder:
+            with atomic_folder(path) as folder:
                 index = self._built(gallery)
                 saved.write(folder, index, settings, gallery)
             return index
@@ -194,17 +194,17 @@ def check_least(name: str, value: int | None, least: int) -> None:
     """Refuses a setting below its least value.
 
     Raises:
-        UserMistake: Names the setting.
+        UserError: Names the setting.
     """
     if value is not None and value < least:
-        raise UserMistake(f"search.{name}={value} must be {least} or more")
+        raise UserError(f"search.{name}={value} must be {least} or more")
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Refuses a setting that is none of the choices.
 
     Raises:
-        UserMistake: Names the setting and the choices.
+        UserError: Names the setting and the choices.
     """
     if value not in choices:
-        raise UserMistake(f"search.{name}={value} must be one of {', '.join(choices)}")
+        raise UserError(f"search.{name}={value} must be one of {', '.join(choices)}")

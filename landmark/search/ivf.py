@@ -27,7 +27,7 @@ class IVF(Indexed):
         block_rows: Gallery rows added at once.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.search.indexed import Indexed, check_least
 from landmark.search.ivf import lists_of
 
@@ -26,7 +26,7 @@ class IVFPQ(Indexed):
         block_rows: Gallery rows added at once.
 
     Raises:
-        UserMistake: A setting is out of its range.
+        UserError: A setting is out of its range.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class IVFPQ(Indexed):
         """The faiss factory string of an index of (rows, dim).
 
         Raises:
-            UserMistake: `code_bytes` does not divide the dimension.
+            UserError: `code_bytes` does not divide the dimension.
         """
         divisors = [size for size in range(1, dim + 1) if dim % size == 0]
         if self.code_bytes is not None and self.code_bytes not in divisors:
-            raise UserMistake(
+            raise UserError(
                 f"search.code_bytes={self.code_bytes} does not divide the dimension {dim}: choose "
                 f"one of {', '.join(map(str, divisors))}"
             )

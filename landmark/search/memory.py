@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -13,7 +13,7 @@ def memory_at_hand() -> int:
     """Bytes that are free, or can be freed, within the limits of the container.
 
     Raises:
-        UserMistake: This system does not say.
+        UserError: This system does not say.
     """
     free = []
     if _MEMINFO.is_file():
@@ -26,7 +26,7 @@ def memory_at_hand() -> int:
     if limit is not None and used is not None:
         free.append(max(0, limit - used))
     if not free:
-        raise UserMistake("search.memory: this system does not say what is free; give GiB")
+        raise UserError("search.memory: this system does not say what is free; give GiB")
     return min(free)
 
 

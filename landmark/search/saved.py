@@ -1,6 +1,5 @@
 """Indexes on disk: a folder that says what the index was built with and of."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landmark import __version__
-from landmark.artifact.atomic import replace_folder
 from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_folder
+from landmark.disk.digest import digest_of_blocks
+from landmark.error import UserError
 
 if TYPE_CHECKING:
     from faiss import Index
@@ -32,7 +32,7 @@ def write(
         gallery: (N, D).
 
     Raises:
-        UserMistake: It cannot be written.
+        UserError: It cannot be written.
     """
     import faiss
 
@@ -47,14 +47,14 @@ def write(
         faiss.write_index(index, str(folder / INDEX))
         (folder / META).write_text(json.dumps(about, indent=1) + "\n")
     except (RuntimeError, OSError) as error:
-        raise UserMistake(f"{folder.parent}: the index cannot be written ({error})") from error
+        raise UserError(f"{folder.parent}: the index cannot be written ({error})") from error
 
 
 def save(
     path: Path, index: "Index", settings: dict[str, Any], gallery: np.ndarray | StackedVectors
 ) -> None:
     """Replaces a saved index in one step; as `write`."""
-    with replace_folder(path, overwrite=True, marker=META) as folder:
+    with atomic_folder(path, overwrite=True, marker=META) as folder:
         write(folder, index, settings, gallery)
 
 
@@ -62,12 +62,12 @@ def is_there(path: Path) -> bool:
     """Whether an index was saved here.
 
     Raises:
-        UserMistake: Something else lies here.
+        UserError: Something else lies here.
     """
     if (path / META).is_file():
         return True
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise UserMistake(f"search.index={path}: holds no saved index; choose another place")
+        raise UserError(f"search.index={path}: holds no saved index; choose another place")
     return False
 
 
@@ -82,7 +82,7 @@ def open_index(
         gallery: (N, D).
 
     Raises:
-        UserMistake: It is damaged, of a later version, was built with other settings, or of other
+        UserError: It is damaged, of a later version, was built with other settings, or of other
             vectors than the gallery's first; names what differs.
     """
     import faiss
@@ -93,38 +93,37 @@ def open_index(
         there = {**about["settings"], **{f"gallery {key}": of[key] for key in _kind(gallery)}}
         rows, schema, recorded = int(of["rows"]), int(about["schema"]), of["digest"]
     except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UserMistake(f"search.index={path}: {META} is damaged ({error})") from error
+        raise UserError(f"search.index={path}: {META} is damaged ({error})") from error
     if schema > SCHEMA:
-        raise UserMistake(f"search.index={path}: written by a later version ({about['version']})")
+        raise UserError(f"search.index={path}: written by a later version ({about['version']})")
     here = {**settings, **{f"gallery {key}": value for key, value in _kind(gallery).items()}}
     for key in [*here, *there]:
         if here.get(key) != there.get(key):
-            raise UserMistake(
+            raise UserError(
                 f"search.index={path}: {key} is {there.get(key)} there and {here.get(key)} here; "
                 "choose alike, or another place"
             )
     if rows > len(gallery) or digest(gallery, rows) != recorded:
-        raise UserMistake(
+        raise UserError(
             f"search.index={path}: the gallery's first {rows:,} vectors are others there "
             f"(digest {recorded}); choose another place"
         )
     try:
         index = faiss.read_index(str(path / INDEX))
     except RuntimeError as error:
-        raise UserMistake(f"search.index={path}: {INDEX} is damaged") from error
+        raise UserError(f"search.index={path}: {INDEX} is damaged") from error
     if (index.ntotal, index.d) != (rows, gallery.shape[1]):
-        raise UserMistake(f"search.index={path}: {INDEX} is not the one of {META}")
+        raise UserError(f"search.index={path}: {INDEX} is not the one of {META}")
     return index
 
 
 def digest(gallery: np.ndarray | StackedVectors, rows: int | None = None) -> str:
-    """First 16 hex digits of the SHA-256 of the values of the first rows; none: of all."""
-    found = hashlib.sha256()
+    """Digest of the values of the first rows; none: of all."""
     rows = len(gallery) if rows is None else rows
-    for first in range(0, rows, _ROWS_AT_ONCE):
-        block = gallery[first : min(first + _ROWS_AT_ONCE, rows)]
-        found.update(np.ascontiguousarray(block).data)
-    return found.hexdigest()[:16]
+    return digest_of_blocks(
+        np.ascontiguousarray(gallery[first : min(first + _ROWS_AT_ONCE, rows)]).data
+        for first in range(0, rows, _ROWS_AT_ONCE)
+    )
 
 
 def _kind(gallery: np.ndarray | StackedVectors) -> dict[str, Any]:

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def check_share(share: float) -> None:
     """Refuses a share outside (0, 1].
 
     Raises:
-        UserMistake: names the key.
+        UserError: names the key.
     """
     if not 0 < share <= 1:
-        raise UserMistake(f"task.trained_share={share}: give a share above 0, at most 1")
+        raise UserError(f"task.trained_share={share}: give a share above 0, at most 1")
 
 
 @torch.no_grad()

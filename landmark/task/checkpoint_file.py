@@ -11,7 +11,8 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.error import UserError
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -30,26 +31,25 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """Writes `checkpoint` to `path`.
 
         Raises:
-            UserMistake: the disk is full or the folder cannot be written.
+            UserError: the disk is full or the folder cannot be written.
         """
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
         refusals: list[OSError] = []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb", buffering=0) as file:
+            # A fixed name: of the writers that were killed one copy is left at most.
+            with (
+                atomic_file(path, path.with_name(f".{path.name}.part")) as temporary,
+                temporary.open("wb", buffering=0) as file,
+            ):
                 torch.save(checkpoint, _Watched(file, refusals))  # type: ignore[arg-type]
                 os.fsync(file.fileno())
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                refusals.append(error)
-            if not refusals:
+        except (UserError, OSError, RuntimeError) as error:
+            if not refusals and not isinstance(error, UserError):
                 raise
-            raise UserMistake(
-                f"{path}: the checkpoint cannot be written ({refusals[0].strerror}); "
-                "the one before is whole: make room and run the same command again"
+            reason = refusals[0].strerror if refusals else str(error)
+            raise UserError(
+                f"{path}: the checkpoint cannot be written ({reason}). The previous one is intact: "
+                "free some space and run the same command again."
             ) from error
 
 
@@ -84,12 +84,12 @@ class KeepLast(Checkpoint):
         every_steps: optimizer steps between two checkpoints; None: only when asked to end.
 
     Raises:
-        UserMistake: `every_steps` is below 1.
+        UserError: `every_steps` is below 1.
     """
 
     def __init__(self, file: Path, every_steps: int | None) -> None:
         if every_steps is not None and every_steps < 1:
-            raise UserMistake(f"save_every_steps={every_steps}: give 1 or more, or null")
+            raise UserError(f"save_every_steps={every_steps}: give 1 or more, or null")
         self._file = file
         self._every_steps = every_steps
         self._saved_at = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model.weights import read_checkpoint
 
 
@@ -36,7 +36,7 @@ def refuse_other_classes(last: Path | None, classes: Sequence[str]) -> None:
         classes: landmark ids of the photos that are there now, place = label.
 
     Raises:
-        UserMistake: they differ; says how.
+        UserError: they differ; says how.
     """
     saved = None if last is None else read_checkpoint(last, mmap=True).get("classes")
     if saved is None or saved == list(classes):
@@ -44,7 +44,7 @@ def refuse_other_classes(last: Path | None, classes: Sequence[str]) -> None:
     new, gone = sorted(set(classes) - set(saved)), sorted(set(saved) - set(classes))
     differences = [f"{len(new)} new, such as {new[0]}"] if new else []
     differences += [f"{len(gone)} gone, such as {gone[0]}"] if gone else []
-    raise UserMistake(
+    raise UserError(
         f"{last}: was trained on {len(saved)} landmarks, and the photos have {len(classes)} now "
         f"({'; '.join(differences) or 'in another order'}); give it the same photos to go on, "
         f"another hydra.run.dir, or overwrite=true to begin anew"

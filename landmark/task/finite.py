@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model.weights import read_checkpoint
 
 _NEVER = torch.iinfo(torch.int64).max
@@ -76,12 +76,12 @@ class StopAtNonFinite(pl.Callback):
         if not trainer.is_global_zero:
             raise SystemExit(2)  # all processes stop here, and one says why
         if not self._last.is_file():
-            raise UserMistake(
+            raise UserError(
                 f"{what}, and no checkpoint was written before; lower optimizer.lr or raise "
                 "schedule.warmup"
             )
         step = read_checkpoint(self._last, mmap=True).get("global_step")
-        raise UserMistake(
+        raise UserError(
             f"{what}; the last good checkpoint is {self._last} (step {step}): begin another run "
             f"from it with init={self._last} and a lower optimizer.lr"
         )

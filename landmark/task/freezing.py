@@ -4,7 +4,7 @@ from timm.models import group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def freeze_first_stages(model: nn.Module, count: int) -> list[nn.Module]:
@@ -21,14 +21,14 @@ def freeze_first_stages(model: nn.Module, count: int) -> list[nn.Module]:
         The BatchNorm modules inside, whose statistics must be held still as well.
 
     Raises:
-        UserMistake: the model names no groups, or has no more than `count`.
+        UserError: the model names no groups, or has no more than `count`.
     """
     matcher = getattr(model, "group_matcher", None)
     if matcher is None:
-        raise UserMistake("task.freeze_stages: this backbone names no stages; use 0")
+        raise UserError("task.freeze_stages: this backbone names no stages; use 0")
     groups = group_parameters(model, matcher(coarse=True))
     if count >= len(groups):
-        raise UserMistake(
+        raise UserError(
             f"task.freeze_stages={count}: this backbone has {len(groups)} groups of layers, "
             "at least one must learn"
         )

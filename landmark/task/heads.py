@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from landmark.error import UserError
 from landmark.head.group import processes
 from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 # In a checkpoint; the second is what is trained where the first holds averaged weights.
 _WEIGHTS = ("state_dict", "current_model_state")
@@ -36,13 +36,13 @@ def refuse_processes(task: nn.Module, trainer: pl.Trainer) -> None:
     """Refuses, before anything starts, processes that a head cannot serve.
 
     Raises:
-        UserMistake: names the head and what to choose.
+        UserError: names the head and what to choose.
     """
     for _, _, head in served(task):
         head.refuse_processes(trainer.world_size)
     known = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy)
     if shared_out(task) and not known:
-        raise UserMistake("head=class_parallel: needs trainer.strategy=ddp, or one process")
+        raise UserError("head=class_parallel: needs trainer.strategy=ddp, or one process")
 
 
 def place(task: nn.Module) -> None:

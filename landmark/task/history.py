@@ -1,9 +1,10 @@
 """What a resumed run has already logged."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Protocol
+
+from landmark.disk.atomic import atomic_file
 
 
 class _MetricsLogger(Protocol):
@@ -27,12 +28,10 @@ def carry_on_metrics(logger: _MetricsLogger, file: Path, step: int) -> None:
         if not file.is_file():
             return
         rows = [row for row in _rows(file) if int(row["step"]) < step]
-        temporary = kept.with_name(f"{kept.name}.part")
-        with temporary.open("w", newline="") as stream:
+        with atomic_file(kept) as temporary, temporary.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["step"])
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, kept)  # noqa: PTH105 - replaces on every platform
     for row in _rows(kept):
         logged = {name: value for name, value in row.items() if value and name != "step"}
         logger.log_metrics(logged, int(row["step"]))

@@ -5,9 +5,9 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from landmark.error import UserError
 from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
-from landmark.mistake import UserMistake
 
 
 @torch.no_grad()
@@ -28,14 +28,14 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
             for a skipped photo; this process's share.
 
     Raises:
-        UserMistake: the loss has no such centres, or a class has no photo.
+        UserError: the loss has no such centres, or a class has no photo.
 
     Source:
         Qi, Brown, Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, section 3.2.
     """
     weight = getattr(loss, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
-        raise UserMistake("task.imprint: this loss has no class centres; use imprint=false")
+        raise UserError("task.imprint: this loss has no class centres; use imprint=false")
     classes = getattr(loss, "num_classes", len(weight))
     centres_a_class = getattr(loss, "sub_centres", 1)
     was_training = embedder.training
@@ -48,7 +48,7 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     if not bool((total.norm(dim=1) > 0).all()):
-        raise UserMistake("task.imprint: a landmark has no photo to take its centre from")
+        raise UserError("task.imprint: a landmark has no photo to take its centre from")
     centres = torch.nn.functional.normalize(total, dim=1)
     if centres_a_class > 1:
         centres = _spread(centres, centres_a_class)

@@ -7,7 +7,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.optim import Optimizer
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 _SCALE = "lr_scale"
 
@@ -34,19 +34,19 @@ def parameter_groups(
         trainable parameter are left out.
 
     Raises:
-        UserMistake: a learning rate is negative, nothing at all is trainable, `layer_decay` is
+        UserError: a learning rate is negative, nothing at all is trainable, `layer_decay` is
             outside (0, 1], or the backbone names no layers.
 
     Source:
         Layer-wise rates: Clark et al., ELECTRA, ICLR 2020, and Bao et al., BEiT, ICLR 2022.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
-        raise UserMistake(f"task.layer_decay={layer_decay}: give a share in (0, 1], or null")
+        raise UserError(f"task.layer_decay={layer_decay}: give a share in (0, 1], or null")
     groups: list[dict[str, Any]] = []
     for name, modules in parts.items():
         rate = learning_rates[name]
         if rate is not None and rate < 0:
-            raise UserMistake(f"task.{name}_lr={rate}: a learning rate is 0 or more")
+            raise UserError(f"task.{name}_lr={rate}: a learning rate is 0 or more")
         chosen = {} if rate is None else {"lr": rate}
         if name == "backbone" and layer_decay is not None:
             for layer, scale, parameters in _layers(modules, layer_decay):
@@ -56,7 +56,7 @@ def parameter_groups(
             parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
             groups += _with_and_without_decay(name, parameters, decay_norms, chosen)
     if not groups:
-        raise UserMistake("task: every parameter is frozen, nothing is left to train")
+        raise UserError("task: every parameter is frozen, nothing is left to train")
     return groups
 
 
@@ -74,7 +74,7 @@ def _layers(
     for module in modules:
         model = getattr(module, "model", module)
         if not hasattr(model, "group_matcher"):
-            raise UserMistake("task.layer_decay: this backbone names no layers; use null")
+            raise UserError("task.layer_decay: this backbone names no layers; use null")
         for group in param_groups_layer_decay(
             model, layer_decay=layer_decay, weight_decay_exclude_1d=False
         ):

@@ -1,13 +1,14 @@
 """Going on from a run folder's last checkpoint, with the settings that it began with."""
 
 import json
-import os
 import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
-from landmark.mistake import UserMistake
+from landmark.disk.atomic import atomic_file
+from landmark.disk.differences import check_same_settings
+from landmark.error import UserError
 from landmark.model.weights import read_checkpoint
 
 RESULT = "result.json"
@@ -35,9 +36,8 @@ def write_result(
     """
     result = {"best": best, "seconds": seconds, "resumed": resumed}
     result["settings"] = json.loads(settings)
-    temporary = folder / f".{RESULT}.part"
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, folder / RESULT)  # noqa: PTH105 - replaces on every platform
+    with atomic_file(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def read_result(folder: Path) -> float | None:
@@ -49,11 +49,11 @@ def is_finished(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool
     """Whether `folder` holds a finished run of these settings.
 
     Raises:
-        UserMistake: it holds one of other settings; names them.
+        UserError: it holds one of other settings; names them.
     """
     if overwrite or not (folder / RESULT).is_file():
         return False
-    _refuse_other_settings(folder, json.loads((folder / RESULT).read_text())["settings"], settings)
+    _check_same_run(folder, json.loads((folder / RESULT).read_text())["settings"], settings)
     return True
 
 
@@ -82,7 +82,7 @@ def checkpoint_to_resume(folder: Path, settings: dict[str, Any]) -> tuple[Path |
         settings: the settings of this run.
 
     Raises:
-        UserMistake: the checkpoint is damaged or no checkpoint of train.py, or a setting differs
+        UserError: the checkpoint is damaged or no checkpoint of train.py, or a setting differs
             from those that it was made with.
     """
     last = folder / "checkpoints" / "last.ckpt"
@@ -90,30 +90,16 @@ def checkpoint_to_resume(folder: Path, settings: dict[str, Any]) -> tuple[Path |
         return None, 0
     checkpoint = read_checkpoint(last, mmap=True)
     if "settings" not in checkpoint or "global_step" not in checkpoint:
-        raise UserMistake(f"{last}: is no checkpoint of train.py; overwrite=true begins anew")
-    _refuse_other_settings(folder, json.loads(checkpoint["settings"]), settings)
+        raise UserError(f"{last} is not a checkpoint of train. Pass overwrite=true to start over.")
+    _check_same_run(folder, json.loads(checkpoint["settings"]), settings)
     return last, int(checkpoint["global_step"])
 
 
-def _refuse_other_settings(folder: Path, saved: dict[str, Any], present: dict[str, Any]) -> None:
-    differing = _differing(saved, present)
-    changed = sorted(
-        key for key in differing if key not in _FREE and key.split(".")[0] not in _FREE
+def _check_same_run(folder: Path, saved: dict[str, Any], present: dict[str, Any]) -> None:
+    check_same_settings(
+        saved,
+        dict.fromkeys(saved) | present,
+        f"{folder} contains a run",
+        "Use the same settings to resume, another hydra.run.dir, or overwrite=true to start over.",
+        ignored=_FREE,
     )
-    if changed:
-        raise UserMistake(
-            f"{folder}: holds a run with another {', '.join(changed)}; use the same settings to "
-            "go on, another hydra.run.dir, or overwrite=true to begin anew"
-        )
-
-
-def _differing(saved: object, present: object, key: str = "") -> set[str]:
-    if isinstance(saved, dict) and isinstance(present, dict):
-        names = saved.keys() | present.keys()
-        return set().union(
-            *(
-                _differing(saved.get(name), present.get(name), f"{key}.{name}".lstrip("."))
-                for name in names
-            )
-        )
-    return set() if saved == present else {key}

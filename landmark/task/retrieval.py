@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from landmark.error import UserError
 from landmark.loss.auxiliary import AuxiliaryLosses
-from landmark.mistake import UserMistake
 from landmark.model.embedder import Embedder, pool
 from landmark.task import heads
 from landmark.task.blending import check_share
@@ -88,7 +88,7 @@ class RetrievalTask(pl.LightningModule):
         super().__init__()
         check_share(trained_share)
         if freeze_backbone_epochs < 0 or freeze_stages < 0:
-            raise UserMistake("task.freeze_backbone_epochs and task.freeze_stages are 0 or more")
+            raise UserError("task.freeze_backbone_epochs and task.freeze_stages are 0 or more")
         self.embedder = embedder
         self.loss = loss
         self.auxiliary = auxiliary or AuxiliaryLosses({}, {})

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 
 
 def total_steps(trainer: pl.Trainer) -> int:
@@ -54,7 +54,7 @@ def cosine(
         of_epochs: length of the cosine in epochs; None: this run is the whole of it.
 
     Raises:
-        UserMistake: `warmup` is outside [0, 1), or not 0 ≤ `start_at` < `stop_at` ≤ `of_epochs`.
+        UserError: `warmup` is outside [0, 1), or not 0 ≤ `start_at` < `stop_at` ≤ `of_epochs`.
 
     Source:
         Loshchilov and Hutter, SGDR, ICLR 2017, equation 5, without restarts.
@@ -84,11 +84,11 @@ def _place(
     """Steps of the cosine before this run, and its steps altogether."""
     if of_epochs is None:
         if start_at != 0 or stop_at is not None:
-            raise UserMistake("schedule.of_epochs: say how many epochs the whole cosine has")
+            raise UserError("schedule.of_epochs: say how many epochs the whole cosine has")
         return 0.0, float(total_steps)
     stop = of_epochs if stop_at is None else stop_at
     if not 0 <= start_at < stop <= of_epochs:
-        raise UserMistake(
+        raise UserError(
             f"schedule.start_at={start_at}, stop_at={stop}, of_epochs={of_epochs}: "
             "the run's part of the cosine must lie within it, start before stop"
         )
@@ -98,7 +98,7 @@ def _place(
 
 def _check_warmup(warmup: float) -> None:
     if not 0 <= warmup < 1:
-        raise UserMistake(f"schedule.warmup={warmup}: give a fraction of the steps in [0, 1)")
+        raise UserError(f"schedule.warmup={warmup}: give a fraction of the steps in [0, 1)")
 
 
 def constant(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> LambdaLR:
@@ -110,7 +110,7 @@ def constant(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> Lam
         warmup: fraction of the steps, in [0, 1), spent rising linearly from 0 first.
 
     Raises:
-        UserMistake: `warmup` is outside [0, 1).
+        UserError: `warmup` is outside [0, 1).
     """
     _check_warmup(warmup)
     warmup_steps = round(warmup * total_steps)

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from landmark.data import LandmarkData
-from landmark.mistake import UserMistake
+from landmark.error import UserError
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
 from landmark.task.blending import blend
@@ -34,10 +34,10 @@ def checkpoints(folder: Path, k: int, keep: str, every_steps: int | None) -> lis
         every_steps: optimizer steps between two last.ckpt within an epoch; None: at its end alone.
 
     Raises:
-        UserMistake: `keep` is neither best nor last, or `every_steps` is below 1.
+        UserError: `keep` is neither best nor last, or `every_steps` is below 1.
     """
     if keep not in ("best", "last"):
-        raise UserMistake(f"keep={keep}: choose best or last")
+        raise UserError(f"keep={keep}: choose best or last")
     keeping = partial(
         ModelCheckpoint,
         dirpath=folder / "checkpoints",
@@ -56,13 +56,13 @@ def initialise(embedder: Embedder, source: str) -> None:
     """Copies the weights of an earlier run's embedder (or checkpoint) into `embedder`.
 
     Raises:
-        UserMistake: the two differ in architecture; names the first tensor that does.
+        UserError: the two differ in architecture; names the first tensor that does.
     """
     earlier, _ = load_embedder(source)
     found, wanted = earlier.state_dict(), embedder.state_dict()
     for name in wanted.keys() | found.keys():
         if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
-            raise UserMistake(
+            raise UserError(
                 f"init={source}: its {name} does not fit this model; "
                 "choose the same model, pooling and neck"
             )
@@ -89,12 +89,12 @@ def fit(
         The best validation mAP@k, None without validation.
 
     Raises:
-        UserMistake: `keep` is best and there is nothing to validate with, or the head cannot serve
+        UserError: `keep` is best and there is nothing to validate with, or the head cannot serve
             so many processes.
         SystemExit: 143 after SIGTERM, once last.ckpt is written.
     """
     if keep == "best" and not data.has_answers:
-        raise UserMistake(
+        raise UserError(
             "keep=best: no held-out query has a photo of its landmark to find in the held-out "
             "gallery; give the landmarks more photos, or use keep=last"
         )

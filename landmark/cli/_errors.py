@@ -1,0 +1,141 @@
+"""From an exception to the one line that tells the user what to correct."""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from landmark.error import UserError
+
+# Refused by a disk or its permissions.
+_DISK_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+# Configurations that come with a plugin of Hydra.
+_PLUGINS = {
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+    "hydra/launcher/ray_aws": "hydra-ray-launcher",
+    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+}
+
+
+def exit_if_user_error(error: BaseException, folders: Sequence[Path] = ()) -> None:
+    """Print the line of a user's mistake and exit with status 2; return for any other error.
+
+    LANDMARK_TRACEBACK=1 returns for every error, so that the traceback is shown.
+
+    Args:
+        error: what was raised.
+        folders: the configuration folders, for the names of existing choices.
+    """
+    line = error_line(error, folders)
+    if line is not None and os.environ.get("LANDMARK_TRACEBACK") != "1":
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
+    """One line that tells the user what to correct; None where the error is not the user's."""
+    if isinstance(error, UserError):
+        line = str(error)
+    elif isinstance(error, MissingMandatoryValue):
+        key = error.full_key or error.key
+        line = f"missing required setting '{key}'. Pass {key}=<value>."
+    elif isinstance(error, InstantiationException):
+        return _instantiation_line(error, folders)
+    elif isinstance(error, MissingConfigException):
+        line = _missing_choice_line(error, folders)
+    elif isinstance(error, HydraException | OmegaConfBaseException):
+        line = _composition_line(error, folders)
+    elif type(error).__name__ == "MisconfigurationException":  # Lightning's: not imported here
+        line = f"trainer: {error}"
+    elif isinstance(error, OSError) and error.errno in _DISK_ERRORS and error.filename:
+        line = f"{error.filename}: {error.strerror}. Free some space or choose another location."
+    elif isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
+        line = str(error)
+    else:
+        return None
+    return " ".join(line.split())
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose frame raised `error`."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))
+
+
+def _instantiation_line(error: BaseException, folders: Sequence[Path]) -> str | None:
+    """Hydra wraps what a constructor raises; a wrong argument name is the user's."""
+    cause = error.__cause__ or error.__context__
+    if cause is None:
+        return " ".join(str(error).split())
+    if isinstance(cause, TypeError) and (
+        "unexpected keyword" in str(cause) or "missing" in str(cause)
+    ):
+        key = str(error).rpartition("full_key: ")[2].strip()
+        return " ".join(f"{key}: {cause}".split())
+    return error_line(cause, folders)
+
+
+def _missing_choice_line(error: MissingConfigException, folders: Sequence[Path]) -> str:
+    """`loss=arcfac`: name the choices that exist."""
+    missing = str(error.missing_cfg_file or "").removesuffix(".yaml")
+    group, _, choice = missing.rpartition("/")
+    if missing in _PLUGINS:
+        return f"{group}={choice} needs a plugin of Hydra. Run pip install {_PLUGINS[missing]}."
+    names = choices(group, folders) if group else []
+    if not names:
+        return str(error)
+    return f"{group}={choice} does not exist.{_nearest(choice, names)} Choose {', '.join(names)}."
+
+
+def _composition_line(error: BaseException, folders: Sequence[Path]) -> str:
+    """An override of a key or group that does not exist: name those that do."""
+    cause = error.__cause__
+    text = str(error)
+    key = text.partition("'")[2].partition("'")[0]
+    if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
+        names = sorted(str(name) for name in cause.parent_node)
+        last = key.rpartition(".")[2]
+        if last != str(cause.key):
+            return f"{key}: {cause.key} is not chosen. Pass {cause.key}=… first."
+        return f"{key} does not exist.{_nearest(last, names)} Valid keys: {', '.join(names)}."
+    if "No match in the defaults list" in text:
+        key = key.partition("@")[0]
+        names = groups(folders)
+        return f"{key} does not exist.{_nearest(key, names)} Valid groups: {', '.join(names)}."
+    return text
+
+
+def groups(folders: Sequence[Path]) -> list[str]:
+    """Names of the configuration groups."""
+    return sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
+
+
+def choices(group: str, folders: Sequence[Path]) -> list[str]:
+    """Choices of a group; bases that others inherit from are none."""
+    files = [file for folder in folders for file in (folder / group).glob("*.yaml")]
+    return sorted({file.stem for file in files if not file.stem.startswith("_")})
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    return f" Did you mean {near[0]}?" if near else ""

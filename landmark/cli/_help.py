@@ -1,0 +1,90 @@
+"""`--help` of a command: usage, groups with their choices, settings with values and ranges."""
+
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from landmark.cli._errors import choices
+from landmark.cli._signature import read_signature
+from landmark.settings import in_words
+
+_WIDEST_SETTING = 52
+_INDENT = "  "
+
+
+def print_help(
+    verb: str, usage: str, overrides: Sequence[str], folders: Sequence[Path], settings: type
+) -> None:
+    """Print what a command can be told, with the choices of `overrides` in effect.
+
+    Args:
+        verb: the command.
+        usage: docstring of the command's module.
+        overrides: overrides on the command line, as `loss=cosface`.
+        folders: the configuration folders, the project's own first.
+        settings: dataclass of the command's own settings.
+    """
+    config = composed(verb, overrides, folders)
+    print(usage.strip())
+    chosen = [group for group in groups_of(verb, folders) if choices(group, folders)]
+    if chosen:
+        print("\n== Groups (group=choice) ==")
+        for group in chosen:
+            print(f"{group}: {', '.join(choices(group, folders))}")
+    print("\n== Settings (key.sub=value) ==")
+    for line in _lines(config, settings):
+        print(line)
+    print("\nFlags of Hydra: --cfg job, --multirun (-m), --config-dir DIR, --info, --hydra-help.")
+
+
+def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """The configuration of a command, without running it."""
+    own, *others = folders
+    paths = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in others)}]"]
+    with initialize_config_dir(str(own), version_base="1.3"):
+        return compose(verb, [*overrides, *(paths if others else [])])
+
+
+def groups_of(verb: str, folders: Sequence[Path]) -> list[str]:
+    """Groups in a command's defaults list, in order."""
+    text = (folders[0] / f"{verb}.yaml").read_text()
+    defaults: Any = OmegaConf.to_container(OmegaConf.create(text)).get("defaults", [])  # type: ignore[union-attr]
+    names = [key for entry in defaults if isinstance(entry, dict) for key in entry]
+    return [name for name in names if not name.startswith("override ") and "@" not in name]
+
+
+def _lines(config: DictConfig, settings: type) -> Iterator[str]:
+    with open_dict(config):
+        config.pop("hydra", None)
+    hints = typing.get_type_hints(settings, include_extras=True)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    yield from _node(plain, hints, "")
+
+
+def _node(node: Mapping[str, Any], hints: Mapping[str, Any], indent: str) -> Iterator[str]:
+    target = node.get("_target_")
+    signature = read_signature(target) if isinstance(target, str) else None
+    if signature is not None:
+        hints = {name: one.annotation for name, one in signature.parameters.items()}
+    for key, value in node.items():
+        if key.startswith("_") and key != "_target_":
+            continue
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:"
+            yield from _node(value, {}, indent + _INDENT)
+            continue
+        setting = f"{indent}{key}: {_yaml(value)}"
+        words = in_words(hints[key]) if key in hints else ""
+        yield f"{setting:<{_WIDEST_SETTING}}{_INDENT}# {words}" if words else setting
+
+
+def _yaml(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return "{}" if value == {} else str(value)

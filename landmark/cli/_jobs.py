@@ -1,0 +1,56 @@
+"""Output folders of jobs, and the command of one job of a sweep."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+_folders: dict[str, Path] = {}
+
+
+def unused_folder(path: str) -> Path:
+    """Create and return the folder `path`, or `path-2`, `path-3` … where it already exists.
+
+    Jobs started in the same second get different folders; one process always gets the same.
+    """
+    number = 1
+    while path not in _folders:
+        folder = Path(path if number == 1 else f"{path}-{number}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+            _folders[path] = folder
+        except FileExistsError:
+            number += 1
+    return _folders[path]
+
+
+OmegaConf.register_new_resolver(
+    "unused_folder", lambda path: str(unused_folder(path)), use_cache=True
+)
+
+
+def run_as_single_job(
+    verb: str, overrides: Sequence[str], flags: Sequence[str], folder: Path
+) -> None:
+    """Run one job of a sweep as a command of its own.
+
+    Lightning starts rank 1 with the command line of rank 0. In a sweep that is the whole sweep's:
+    it would start the sweep again.
+
+    Args:
+        verb: the command.
+        overrides: the job's, Hydra's `overrides.task`.
+        flags: command-line flags to keep, such as `--config-dir DIR`.
+        folder: the job's.
+
+    Raises:
+        SystemExit: the job failed; with its status.
+    """
+    location = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    command = [sys.executable, "-m", "landmark", verb, *flags, *overrides, *location]
+    ended = subprocess.run(command, check=False)
+    if ended.returncode != 0:
+        sys.exit(ended.returncode)

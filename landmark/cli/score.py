@@ -1,0 +1,65 @@
+"""Score a submission or a ranking; JSON on standard output.
+
+landmark score task=retrieval solution=CSV submission=CSV
+landmark score task=recognition solution=CSV submission=CSV
+landmark score task=revisited ground_truth=PKL rankings=DIR
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from landmark.cli._command import command
+from landmark.error import UserError
+
+_FILES = {
+    "retrieval": ("solution", "submission"),
+    "recognition": ("solution", "submission"),
+    "revisited": ("ground_truth", "rankings"),
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What to score, and against what.
+
+    Attributes:
+        task: which metrics.
+        solution: retrieval and recognition: the official solution, CSV.
+        submission: retrieval and recognition: the submission, CSV.
+        ground_truth: revisited: gnd_roxford5k.pkl or gnd_rparis6k.pkl.
+        rankings: revisited: a folder that rerank wrote.
+    """
+
+    task: Literal["retrieval", "recognition", "revisited"]
+    solution: str | None = None
+    submission: str | None = None
+    ground_truth: str | None = None
+    rankings: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in _FILES[self.task]:
+            if getattr(self, key) is None:
+                raise UserError(f"task={self.task} needs {key}. Pass {key}=<path>.")
+
+
+@command(Score)
+def main(settings: Score, config: DictConfig) -> None:
+    """Print the metrics of the task."""
+    del config
+    print(json.dumps(score(settings), indent=1))
+
+
+def score(settings: Score) -> dict[str, Any]:
+    """The metrics of the chosen task."""
+    from landmark.report import challenge, revisited
+
+    score_files: dict[str, Callable[..., dict[str, Any]]] = {
+        "retrieval": challenge.score_retrieval,
+        "recognition": challenge.score_recognition,
+        "revisited": revisited.score_revisited,
+    }
+    return score_files[settings.task](*(getattr(settings, key) for key in _FILES[settings.task]))

@@ -1,0 +1,64 @@
+"""Devices by name, one grammar for every command: auto, cpu, mps, cuda or cuda:N."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from landmark.error import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+# auto: the GPUs where there are any, else Apple's (mps), else the CPU.
+DEVICES = "auto, cpu, mps, cuda or cuda:N"
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description=DEVICES)]
+
+
+def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "torch.device":
+    """The torch device of one process.
+
+    Args:
+        name: auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of its
+            local rank.
+        local_rank: rank of this process on this machine.
+        local_world_size: processes on this machine.
+
+    Raises:
+        UserError: this machine has no such device, or one GPU is asked to serve several processes.
+
+    Example:
+        >>> torch_device("cpu")
+        device(type='cpu')
+    """
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if gpus else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is unknown. Pass {DEVICES}.") from error
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device={name} is not available here. Pass device=cpu.")
+    if device.type != "cuda":
+        return device
+    if not gpus:
+        raise UserError(f"device={name}: there is no GPU here. Pass device=cpu.")
+    if device.index is None:
+        return torch.device("cuda", local_rank % gpus)
+    if local_world_size > 1:
+        raise UserError(
+            f"device={name} is one GPU for {local_world_size} processes. Pass device=cuda."
+        )
+    if device.index >= gpus:
+        raise UserError(f"device={name} does not exist. There are {gpus} GPUs, from cuda:0.")
+    return device
+
+
+def usable_cpus() -> int:
+    """Number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""Atomic writes, locks, digests, settings comparison and free space."""

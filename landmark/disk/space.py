@@ -1,0 +1,84 @@
+"""Disk space: reserved before it is written to, and one clear line when there is none."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from landmark.error import UserError
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG}
+_CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_CHUNK_BYTES = 1 << 22
+
+
+class DiskFullError(UserError):
+    """No space left, or none within the quota."""
+
+
+@contextmanager
+def disk_errors(path: str | Path, within: Path | None = None) -> Iterator[None]:
+    """Turn a full disk, a quota or a missing permission into an error that names `path`.
+
+    Args:
+        path: what the user knows.
+        within: translate only errors of files at or below this path. A full disk raises an OSError
+            without a file name, which counts. Defaults to all errors.
+
+    Raises:
+        DiskFullError: the block ran out of space.
+        UserError: the block lacked a permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL | _DENIED or not _is_within(error, within):
+            raise
+        reason = os.strerror(error.errno)
+        if error.errno in FULL:
+            raise DiskFullError(
+                f"{path} does not fit on the disk ({reason}). Free some space or choose another "
+                "location."
+            ) from error
+        raise UserError(f"{path} cannot be written ({reason}). Choose another location.") from error
+
+
+def _is_within(error: OSError, folder: Path | None) -> bool:
+    if folder is None or error.filename is None:
+        return True
+    return Path(os.fsdecode(error.filename)).is_relative_to(folder)
+
+
+def reserve(file: str | Path) -> None:
+    """Allocate the disk space of a sparse file, so that writing to its memory map cannot fail.
+
+    A process that writes to a mapped page without space behind it is killed by SIGBUS, silently.
+
+    Raises:
+        OSError: there is not enough space.
+    """
+    with Path(file).open("r+b") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(opened.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in _CANNOT_RESERVE:
+                    raise
+            else:
+                return
+        _write_zeros(opened.fileno(), size)
+
+
+def _write_zeros(descriptor: int, size: int) -> None:
+    """Fill the holes with the zeros that they read as; existing content is kept."""
+    for start in range(0, size, _CHUNK_BYTES):
+        os.lseek(descriptor, start, os.SEEK_SET)
+        content = os.read(descriptor, min(_CHUNK_BYTES, size - start))
+        os.lseek(descriptor, start, os.SEEK_SET)
+        written = 0
+        while written < len(content):
+            written += os.write(descriptor, content[written:])
+    os.fsync(descriptor)

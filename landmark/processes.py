@@ -1,0 +1,297 @@
+"""This process among those that torchrun, srun or Lightning started together.
+
+Ranks come from the process group where one is initialised, else from the launcher's variables.
+`torch` is imported only where several processes communicate.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from landmark.error import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+Value = TypeVar("Value")
+
+# Shards of an extraction end at different times, the last maybe after days: never time out.
+_TIMEOUT = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the launcher says about this process; the defaults are a process without a launcher.
+
+    Attributes:
+        rank: 0 … world_size - 1.
+        world_size: number of processes.
+        local_rank: rank among the processes of this machine.
+        local_world_size: processes on this machine.
+        address: URL at which the processes meet.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    address: str = "env://"
+
+
+def launch(environment: Mapping[str, str] = os.environ) -> Launch:
+    """Read the variables of torchrun (RANK, WORLD_SIZE, …), else of srun (SLURM_PROCID, …).
+
+    Raises:
+        UserError: a variable is missing or is not a number.
+    """
+    try:
+        if "RANK" in environment and "WORLD_SIZE" in environment:
+            return _torchrun(environment)
+        if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+            return _srun(environment)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"the launcher's variables are incomplete ({error}). Start with torchrun or srun, or "
+            "unset RANK, WORLD_SIZE and SLURM_STEP_NUM_TASKS."
+        ) from error
+    return Launch()
+
+
+def _torchrun(environment: Mapping[str, str]) -> Launch:
+    rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    return Launch(
+        rank,
+        world_size,
+        int(environment.get("LOCAL_RANK", rank)),
+        int(environment.get("LOCAL_WORLD_SIZE", world_size)),
+        "env://" if "MASTER_ADDR" in environment else "tcp://127.0.0.1:12910",
+    )
+
+
+def _srun(environment: Mapping[str, str]) -> Launch:
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    world_size = int(environment["SLURM_STEP_NUM_TASKS"])
+    nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
+    # A port that all ranks derive and other jobs on the machine do not take.
+    port = 15000 + int(environment.get("SLURM_JOB_ID", "0")[-4:])
+    address = f"tcp://{SLURMEnvironment.resolve_root_node_address(nodes)}:{port}"
+    return Launch(
+        int(environment["SLURM_PROCID"]),
+        world_size,
+        int(environment["SLURM_LOCALID"]),
+        -(-world_size // int(environment.get("SLURM_STEP_NUM_NODES", "1"))),
+        "env://" if "MASTER_ADDR" in environment else address,
+    )
+
+
+def _is_initialized() -> bool:
+    """Whether a process group exists; without importing torch where nobody has."""
+    if "torch" not in sys.modules:
+        return False
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def rank() -> int:
+    """Rank of this process; 0 where it is alone."""
+    if _is_initialized():
+        from torch import distributed
+
+        return distributed.get_rank()
+    return launch().rank
+
+
+def world_size() -> int:
+    """Number of processes; 1 where this one is alone."""
+    if _is_initialized():
+        from torch import distributed
+
+        return distributed.get_world_size()
+    return launch().world_size
+
+
+def is_alone() -> bool:
+    """Whether there is no other process."""
+    return world_size() == 1
+
+
+def initialize() -> None:
+    """Initialise a gloo process group of the launcher's processes, once. Alone: do nothing."""
+    started = launch()
+    if started.world_size == 1 or _is_initialized():
+        return
+    from torch import distributed
+
+    with _exit_with_peers():
+        distributed.init_process_group(
+            "gloo",
+            init_method=started.address,
+            rank=started.rank,
+            world_size=started.world_size,
+            timeout=_TIMEOUT,
+        )
+
+
+def broadcast(value: Value) -> Value:
+    """Broadcast rank 0's picklable value; the argument of the other ranks is ignored."""
+    if is_alone():
+        return value
+    initialize()
+    from torch import distributed
+
+    box = [value]
+    with _exit_with_peers():
+        distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if not is_alone():
+        initialize()
+        from torch import distributed
+
+        with _exit_with_peers():
+            distributed.barrier()
+
+
+def gather(rows: "Tensor", group: "ProcessGroup | None" = None, uneven: bool = False) -> "Tensor":
+    """Concatenate the rows (B, …) of every rank, in rank order, on every rank. No gradient flows.
+
+    Args:
+        rows: this rank's.
+        group: the process group. Defaults to all processes.
+        uneven: B differs from rank to rank. Costs one more exchange, of the shapes.
+
+    Returns:
+        (Σ B, …); alone: `rows` itself.
+    """
+    if not _is_initialized():
+        return rows
+    import torch
+    from torch import distributed
+
+    if uneven:
+        from torchmetrics.utilities.distributed import gather_all_tensors
+
+        return torch.cat(gather_all_tensors(rows.detach().contiguous(), group))
+    shares = [torch.empty_like(rows) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(shares, rows.contiguous(), group=group)
+    return torch.cat(shares)
+
+
+def gather_objects(value: Value) -> list[Value]:
+    """The picklable value of every rank, in rank order, on every rank."""
+    if is_alone():
+        return [value]
+    initialize()
+    from torch import distributed
+
+    values: list[Any] = [None] * world_size()
+    with _exit_with_peers():
+        distributed.all_gather_object(values, value)
+    return values
+
+
+def total(values: "Tensor") -> "Tensor":
+    """The sum over the ranks of tensors of one shape, on every rank."""
+    if not _is_initialized():
+        return values
+    from torch import distributed
+
+    values = values.contiguous()
+    distributed.all_reduce(values)
+    return values
+
+
+def shard(count: int, of_rank: int | None = None, ranks: int | None = None) -> slice:
+    """The contiguous range of `count` items that a rank owns; sizes differ by at most one.
+
+    Example:
+        >>> [shard(5, of_rank, ranks=2) for of_rank in range(2)]
+        [slice(0, 2, None), slice(2, 5, None)]
+    """
+    of_rank = rank() if of_rank is None else of_rank
+    ranks = world_size() if ranks is None else ranks
+    return slice(of_rank * count // ranks, (of_rank + 1) * count // ranks)
+
+
+@contextmanager
+def rank_zero_first() -> Iterator[None]:
+    """Run the block on rank 0 first, then on the other ranks: for what rank 0 caches."""
+    if rank() > 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
+@contextmanager
+def silence_other_ranks() -> Iterator[None]:
+    """Discard what ranks other than 0 print inside the block."""
+    if rank() == 0:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+@contextmanager
+def _exit_with_peers() -> Iterator[None]:
+    """Exit without a traceback when a peer has gone: it has printed the reason."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SystemExit(f"another process ended early ({error})") from error
+
+
+def start(
+    work: Callable[..., None], arguments: tuple, count: int, poll: Callable[[], None]
+) -> None:
+    """Run `work(index, *arguments)` in `count` fresh interpreters; the first failure ends all.
+
+    Children exit when this process dies, however it does.
+
+    Args:
+        work: a picklable function.
+        arguments: picklable.
+        count: number of processes.
+        poll: called several times a second while they run, and once at the end.
+
+    Raises:
+        UserError: a process raised one.
+        RuntimeError: a process raised anything else, or was killed.
+    """
+    from torch import multiprocessing
+
+    # A CUDA context does not survive a fork: spawn.
+    context = multiprocessing.start_processes(
+        work, arguments, nprocs=count, join=False, start_method="spawn"
+    )
+    try:
+        while not context.join(timeout=0.1):
+            poll()
+        poll()
+    except multiprocessing.ProcessRaisedException as error:
+        line = str(error)
+        if f"{UserError.__module__}.UserError: " in line:
+            raise UserError(line) from None
+        raise RuntimeError(f"a worker process failed:\n{line}") from None
+    except multiprocessing.ProcessExitedException as error:
+        raise RuntimeError(
+            f"worker exited with status {error.exit_code} (-9: killed, possibly out of memory). "
+            "Run the same command to resume."
+        ) from None
+    finally:
+        for process in context.processes:
+            process.terminate()
+        for process in context.processes:
+            process.join()

@@ -1,0 +1,228 @@
+"""Settings checked against the annotations of the signature that takes them, by pydantic.
+
+An annotation says type, choices and range: `Annotated[float, Field(ge=0, lt=1)]`,
+`Literal["best", "last"]`. The commands check a whole configuration before anything heavy is
+imported; `checked` gives the same answer to whoever calls a constructor from Python.
+"""
+
+import inspect
+import json
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, wraps
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from landmark.error import UserError
+
+
+class _OBJECT:
+    """Stands for any class that no YAML can hold: no scalar fits."""
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+}
+_SCALARS = (bool, int, float, str, type(None))
+_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
+
+
+def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN401
+    """Check one value as YAML or Python gives it.
+
+    Numbers are not converted: `true` and `"3"` are no whole numbers. What the annotation does not
+    say in builtin types, choices and ranges passes.
+
+    Args:
+        key: the setting as the user writes it.
+        value: what was given.
+        annotation: a type hint.
+
+    Raises:
+        UserError: names the key, the value and what to pass.
+
+    Example:
+        >>> from pydantic import Field
+        >>> check_value("loss.margin", -1, Annotated[float, Field(ge=0)])
+        Traceback (most recent call last):
+        landmark.error.UserError: loss.margin=-1 is not valid. Pass a number >= 0.
+    """
+    if not _fits(value, annotation):
+        shown = json.dumps(value) if value is None or isinstance(value, bool) else value
+        raise UserError(f"{key}={shown} is not valid. Pass {in_words(annotation)}.")
+
+
+def checked(function: Function) -> Function:
+    """Decorate a constructor or function: its arguments are checked before it runs.
+
+    Raises:
+        UserError: on a call, for the first argument that does not fit its annotation.
+    """
+    signature = inspect.signature(function)
+    owner = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+
+    @wraps(function)
+    def wrapper(*args: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        hints = _hints(function)
+        try:
+            given = signature.bind(*args, **keywords).arguments
+        except TypeError:
+            return function(*args, **keywords)  # its own message
+        for name, value in given.items():
+            if name in hints and value is not signature.parameters[name].default:
+                check_value(f"{owner}: {name}", value, hints[name])
+        return function(*args, **keywords)
+
+    return wrapper  # type: ignore[return-value]
+
+
+@cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError:  # a name that only a type checker imports
+        hints = {k: v for k, v in function.__annotations__.items() if not isinstance(v, str)}
+    return {name: hint for name, hint in hints.items() if name != "return"}
+
+
+def in_words(annotation: Any) -> str:  # noqa: ANN401
+    """What to pass for an annotation, in words.
+
+    Example:
+        >>> in_words(Literal["best", "last"] | None)
+        'one of best, last or null'
+        >>> in_words(Sequence[int])
+        'a list, each a whole number'
+    """
+    words = [_option_in_words(option) for option in _options(annotation)]
+    if "a path" in words:
+        words = [word for word in words if word != "text"]
+    return " or ".join(dict.fromkeys(word for word in words if word)) or "a value"
+
+
+def _option_in_words(option: Any) -> str:  # noqa: ANN401, PLR0911 - a table
+    origin, inner = get_origin(option) or option, get_args(option)
+    if origin is Annotated:
+        return _annotated_in_words(inner[0], inner[1:])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inner)) if len(inner) > 1 else str(inner[0])
+    if not isinstance(origin, type) or origin in _WORDS:
+        return _WORDS.get(origin, "")
+    if issubclass(origin, PurePath):
+        return "a path"
+    if issubclass(origin, Mapping):
+        return "key: value pairs"
+    if _is_fixed_tuple(origin, inner):
+        return f"[{', '.join(map(in_words, inner))}]"
+    if _is_list(origin):
+        return f"a list, each {in_words(inner[0])}" if inner else "a list"
+    return ""
+
+
+def _annotated_in_words(annotation: Any, metadata: Sequence[Any]) -> str:  # noqa: ANN401
+    fields = [piece for one in metadata for piece in (getattr(one, "metadata", None) or [one])]
+    for one in metadata:
+        if getattr(one, "description", None):
+            return str(one.description)
+    bounds = [
+        f"{sign} {getattr(piece, name):g}"
+        for name, sign in _BOUNDS.items()
+        for piece in fields
+        if isinstance(getattr(piece, name, None), int | float)
+    ]
+    words = in_words(annotation)
+    if any(getattr(piece, "min_length", 0) for piece in fields):
+        words = words.replace("a list", "a list of one or more", 1)
+    return f"{words} {' and '.join(bounds)}".strip()
+
+
+def _fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
+    from pydantic import ValidationError
+
+    options = [_checkable(option) for option in _options(annotation)]
+    if Any in options:
+        return True
+    if _OBJECT in options and not isinstance(value, _SCALARS):
+        return True
+    try:
+        text = json.dumps(_plain(value))
+    except (TypeError, ValueError):
+        return False
+    for option in options:
+        try:
+            if option is not _OBJECT:
+                _adapter(option).validate_json(text, strict=True)
+                return True
+        except ValidationError:
+            pass
+    return False
+
+
+def _adapter(annotation: Any) -> Any:  # noqa: ANN401
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Tuples, paths and numpy's numbers as JSON has them."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [_plain(one) for one in value]
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    return value
+
+
+def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
+    """The annotation without classes that no configuration can hold: those become `_OBJECT`."""
+    origin, inner = get_origin(annotation) or annotation, get_args(annotation)
+    if origin in (Union, types.UnionType):
+        options = [_checkable(option) for option in inner]
+        if Any in options or _OBJECT in options:
+            return Any
+        return Union[tuple(options)]  # noqa: UP007
+    if origin is Annotated:
+        first = _checkable(inner[0])
+        return first if first in (Any, _OBJECT) else Annotated[(first, *inner[1:])]
+    if origin is Literal or origin in _WORDS or annotation is None:
+        return annotation
+    if not isinstance(origin, type) or origin is object:
+        return Any
+    if issubclass(origin, PurePath):
+        return annotation
+    if issubclass(origin, Mapping):
+        return Mapping[str, Any]
+    if _is_fixed_tuple(origin, inner):
+        return tuple[tuple(map(_element, inner))]  # type: ignore[misc]
+    if _is_list(origin):
+        return list[_element(inner[0])] if inner else list  # type: ignore[misc]
+    return _OBJECT
+
+
+def _element(annotation: Any) -> Any:  # noqa: ANN401
+    checkable = _checkable(annotation)
+    return Any if checkable is _OBJECT else checkable
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def _is_list(origin: type) -> bool:
+    """Whether a list fits; not so for whatever else has a length, as a tensor."""
+    return issubclass(origin, Collection) and origin.__module__ in ("builtins", "collections.abc")
+
+
+def _is_fixed_tuple(origin: Any, inner: tuple[Any, ...]) -> bool:  # noqa: ANN401
+    return origin is tuple and bool(inner) and inner[-1] is not Ellipsis

@@ -1,0 +1,165 @@
+"""One door for settings: each is checked against the annotation of the signature that takes it."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from test_configs import COMMANDS, EVERY, composed, node, settings_class
+
+from landmark.cli._check import check_config
+from landmark.cli._signature import UNKNOWN, read_signature
+from landmark.error import UserError
+from landmark.settings import check_value, checked
+
+CASES = [
+    (int, [3, -1], [True, 1.5, "x", None, [1]], "a whole number"),
+    (float, [3, 1.5], [False, "x", None, float("nan"), float("inf")], "a number"),
+    (bool, [True], [1, "yes"], "true or false"),
+    (str, ["x"], [1, True, None, ["x"]], "text"),
+    (Path | None, ["x/y", None], [1, ["x"]], "a path or null"),
+    (int | None, [1, None], ["x"], "a whole number or null"),
+    (Literal["best", 3], ["best", 3], ["worst", None], "one of best, 3"),
+    (Sequence[int], [[1, 2], []], [1, ["x"], "12"], "a list, each a whole number"),
+    (list, [[1, "x"]], ["x", {"a": 1}], "a list"),
+    (tuple[int, float], [[1, 0.5]], [[1], [1, 2, 3], ["x", 1]], "[a whole number, a number]"),
+    (tuple[float, ...], [[], [1, 2.5]], [1.0, ["x"]], "a list, each a number"),
+    (str | list[str], ["x", ["x", "y"]], [1, [1]], "text or a list, each text"),
+    (Mapping[str, int], [{"a": 1}], [1, [1]], "key: value pairs"),
+    (float | torch.Tensor, [1, 0.5, torch.ones(1)], ["x", True], "a number"),
+    (Callable[[int], int], [abs], ["x", 1], "a value"),
+    (object, [1, "x", None, [1]], [], ""),
+    (PositiveInt, [1], [0, -1, 1.5], "a whole number > 0"),
+    (NonNegativeFloat | None, [0, None], [-0.1], "a number >= 0 or null"),
+    (Annotated[float, Field(ge=0, lt=1)], [0, 0.99], [1, -1], "a number >= 0 and < 1"),
+    (Annotated[list[int], Field(min_length=1)], [[1]], [[]], "a list of one or more"),
+    (Annotated[str, Field(pattern="^a", description="a word in a")], ["ab"], ["b"], "a word in a"),
+]
+
+
+@pytest.mark.parametrize(("hint", "right", "wrong", "words"), CASES)
+def test_each_kind(hint, right, wrong, words):
+    for value in right:
+        check_value("key", value, hint)
+    for value in wrong:
+        with pytest.raises(UserError) as caught:
+            check_value("key", value, hint)
+        assert str(caught.value).startswith("key=")
+        assert f" is not valid. Pass {words}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY)
+def test_every_choice_fits(group, choice):
+    @dataclasses.dataclass
+    class Nothing:
+        pass
+
+    settings = OmegaConf.create(OmegaConf.to_container(node(group, choice)))
+    for key in OmegaConf.missing_keys(settings):
+        settings[key] = "x"
+    check_config(OmegaConf.create({group: {choice: settings}}), Nothing)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_commands_yaml_holds_its_own_settings(verb):
+    config = composed(verb)
+    fields = [field.name for field in dataclasses.fields(settings_class(verb))]
+    assert [key for key in config if key in fields] == fields
+    others = [key for key in config if key not in fields]
+    assert all(OmegaConf.is_config(config[key]) or config[key] is None for key in others)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("task.k=nine", "task.k=nine is not valid. Pass a whole number"),
+        ("optimizer.lr=fast", "optimizer.lr=fast is not valid. Pass a number"),
+        ("loss.margin=true", "loss.margin=true is not valid. Pass a number"),
+        ("image.sizes=[[a,b]]", "image.sizes=[['a', 'b']] is not valid. Pass a list"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5 is not valid. Pass a whole number"),
+        ("auxiliary.triplet.margin=x", "auxiliary.triplet.margin=x is not valid. Pass a number"),
+        ("keep=worst", "keep=worst is not valid. Pass one of best, last"),
+        ("batch_size=0", "batch_size=0 is not valid. Pass a whole number > 0"),
+        ("+data.landmark=3", "data.landmark is unknown to landmark.data.Toy. Did you mean landma"),
+        ("data=folder", "missing required setting 'data.root'. Pass data.root=<value>."),
+    ],
+)
+def test_a_key_of_a_composed_configuration(override, line):
+    config = composed("train", "auxiliary=[triplet]", override)
+    with pytest.raises(UserError) as caught:
+        check_config(config, settings_class("train"))
+    assert str(caught.value).startswith(line)
+
+
+def own_targets() -> list[str]:
+    targets = {node(group, choice)["_target_"] for group, choice in EVERY}
+    return sorted(target for target in targets if target.startswith("landmark."))
+
+
+@pytest.mark.parametrize("target", own_targets())
+def test_a_signature_read_from_source_is_that_of_the_import(target):
+    module, _, name = target.rpartition(".")
+    made = getattr(__import__(module, fromlist=[name]), name)
+    read = read_signature(target)
+    bare = getattr(made, "__init__", None) is torch.nn.Module.__init__
+    real = {} if bare else inspect.signature(made).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in real.values()):
+        real = {n: one for n, one in real.items() if one.kind is not inspect.Parameter.VAR_KEYWORD}
+        assert set(real) < set(read.parameters)
+    else:
+        assert set(real) == set(read.parameters)
+    for key, one in real.items():
+        default = read.parameters[key].default
+        if one.default is not inspect.Parameter.empty and default is not UNKNOWN:
+            assert default == one.default
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("torch.optim.SGD", "momentum"),
+        ("torch.optim.AdamW", "betas"),
+        ("pytorch_lightning.Trainer", "max_epochs"),
+        ("pytorch_lightning.callbacks.EMAWeightAveraging", "update_every_n_steps"),
+    ],
+)
+def test_signatures_of_libraries_are_read(target, key):
+    assert key in read_signature(target).parameters
+
+
+@pytest.mark.parametrize("target", ["no.such.Thing", "json.dumps2", "numpy.ndarray", "x", ""])
+def test_what_has_no_source_has_no_signature(target):
+    assert read_signature(target) is None
+
+
+class Made:
+    """Takes every kind of argument."""
+
+    @checked
+    def __init__(
+        self,
+        n: PositiveInt = 3,
+        share: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        kind: Literal["a", "b"] | None = None,
+        scales: Sequence[float] = (1.0,),
+        *,
+        hook: Callable[[int], int] = abs,
+    ) -> None:
+        self.given = n, share, kind, tuple(scales), hook
+
+
+def test_a_constructor_checks_calls_from_python():
+    assert Made().given[0] == 3
+    assert Made(np.int64(4), share=1, kind="a", scales=np.ones(2)).given[3] == (1.0, 1.0)
+    wrong = [{"n": 0}, {"n": True}, {"n": "1"}, {"share": 1.5}, {"kind": "c"}, {"scales": ["x"]}]
+    for keywords in wrong:
+        with pytest.raises(UserError, match=f"Made: {next(iter(keywords))}="):
+            Made(**keywords)
+    with pytest.raises(TypeError, match="no_such"):
+        Made(no_such=1)
