@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from landmark.data import LandmarkData  # noqa: E402, F401
-from landmark.task import RetrievalTask, checkpoint_file, training  # noqa: E402, F401
+from landmark.task import RetrievalTask, checkpoints, training  # noqa: E402, F401
 
 PLACES = ("before the step", "before the optimizer", "while writing a checkpoint", "in validation")
 

@@ -13,7 +13,7 @@ from test_data_bad_images import SPOIL
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.error import UserError
-from landmark.task.checkpoint_file import WholeCheckpointIO
+from landmark.task.checkpoints import AtomicCheckpointIO
 
 SMALL = [
     "model=resnet10t",
@@ -267,9 +267,9 @@ def test_places_that_cannot_be_written(scripts, place, trained):
 
 def test_a_full_disk_ends_training_and_leaves_the_earlier_checkpoint(disk, tmp_path):
     file = disk / "last.ckpt"
-    writer = WholeCheckpointIO()
+    writer = AtomicCheckpointIO()
     writer.save_checkpoint({"weights": torch.ones(2000)}, file)
-    with pytest.raises(UserError, match=r"last\.ckpt: the checkpoint cannot be written \(No space"):
+    with pytest.raises(UserError, match=r"last\.ckpt: cannot write the checkpoint \(No space"):
         writer.save_checkpoint({"weights": torch.ones(20_000)}, file)
     assert torch.load(file, weights_only=True)["weights"].sum() == 2000
     assert [path.name for path in disk.iterdir()] == ["last.ckpt"]
@@ -288,5 +288,5 @@ def test_a_setting_outside_its_range_in_a_run_that_goes_on(scripts, place):
     other = [*FOLDER, "loss.margin=0.4"]
     refused(scripts, "train.py", *other, cwd=place, words=["run", "loss.margin", "overwrite=true"])
     again = scripts.run("train.py", *FOLDER, cwd=place)
-    assert "is trained already" in again.stdout
+    assert "is up to date" in again.stdout
     assert json.loads((place / "run" / "result.json").read_text())["settings"]["seed"] == 0

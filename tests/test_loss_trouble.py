@@ -10,10 +10,10 @@ from torch import nn
 
 from landmark.error import UserError
 from landmark.loss import SubCenterArcFace
-from landmark.task.checkpoint_file import KeepLast
-from landmark.task.classes import refuse_other_classes
-from landmark.task.finite import StopAtNonFinite
+from landmark.task.checkpoints import SaveWithinEpoch
 from landmark.task.imprinting import imprint
+from landmark.task.nan_guard import NanGuard
+from landmark.task.run_folder import check_same_classes
 
 
 class Spoilt(pl.LightningModule):
@@ -43,7 +43,7 @@ class Spoilt(pl.LightningModule):
 def stopped(folder, task, every_steps, save_every=2):
     """The message, and the checkpoint that is left (None: none)."""
     last = folder / "last.ckpt"
-    stop = StopAtNonFinite(last, every_steps)
+    stop = NanGuard(last, every_steps)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -51,7 +51,7 @@ def stopped(folder, task, every_steps, save_every=2):
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=True,
-        callbacks=[KeepLast(last, save_every), stop],
+        callbacks=[SaveWithinEpoch(last, save_every), stop],
         default_root_dir=folder,
     )
     with pytest.raises(UserError) as raised:
@@ -62,26 +62,26 @@ def stopped(folder, task, every_steps, save_every=2):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path, value):
     message, checkpoint = stopped(tmp_path, Spoilt(6, value), every_steps=50)
-    assert message.startswith("step 7: the loss is NaN or infinite; the last good checkpoint is ")
-    assert f"{tmp_path / 'last.ckpt'} (step 6)" in message
+    assert message.startswith("the loss became NaN or infinite at step 7. Restart from the last ")
+    assert f"last good checkpoint (step 6): init={tmp_path / 'last.ckpt'}" in message
     assert checkpoint["global_step"] == 6
     assert bool(torch.isfinite(checkpoint["state_dict"]["weight"]).all())
 
 
 def test_where_the_loss_is_read_seldom_no_checkpoint_is_spoilt(tmp_path, monkeypatch):
     """As on a GPU, where reading each step would stall it."""
-    monkeypatch.setattr(StopAtNonFinite, "_reads_each_step", staticmethod(lambda *_: False))
+    monkeypatch.setattr(NanGuard, "_reads_each_step", staticmethod(lambda *_: False))
     message, checkpoint = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=1000)
-    assert message.startswith("step 7: the loss")  # asked at step 8, before the checkpoint
+    assert message.startswith("the loss became NaN or infinite at step 7.")  # asked at step 8, before the checkpoint
     assert checkpoint["global_step"] == 6
     message, _ = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=5, save_every=100)
-    assert message.startswith("step 7: the loss")
+    assert message.startswith("the loss became NaN or infinite at step 7.")
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     """The loss of step 8 is finite, its gradient is not."""
     message, checkpoint = stopped(tmp_path, Spoilt(7, float("inf"), True), every_steps=50)
-    assert message.startswith("step 8: weights are NaN or infinite after it")
+    assert message.startswith("weights became NaN or infinite at step 8.")
     assert checkpoint["global_step"] == 6
 
 
@@ -89,22 +89,22 @@ def test_a_run_that_diverges_ends_in_one_line(scripts, tmp_path):
     options = [*TINY, "trainer.max_epochs=2", "optimizer.lr=1e38", "hydra.run.dir=run"]
     result = scripts.run("train.py", *options, cwd=tmp_path, status=2)
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: step ")
-    assert "no checkpoint was written before; lower optimizer.lr" in line
+    assert " NaN or infinite at step " in line
+    assert "before the first checkpoint. Lower optimizer.lr" in line
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
 def test_other_landmarks_than_saved_are_named(tmp_path):
     last = tmp_path / "last.ckpt"
     torch.save({"classes": ["arch", "tower"]}, last)
-    refuse_other_classes(last, ["arch", "tower"])
-    refuse_other_classes(None, ["bridge"])
-    with pytest.raises(UserError, match=r"2 landmarks, .* 3 now .1 new, such as bridge."):
-        refuse_other_classes(last, ["arch", "bridge", "tower"])
-    with pytest.raises(UserError, match="1 new, such as bridge; 1 gone, such as arch"):
-        refuse_other_classes(last, ["bridge", "tower"])
+    check_same_classes(last, ["arch", "tower"])
+    check_same_classes(None, ["bridge"])
+    with pytest.raises(UserError, match=r"2 landmarks and the data has 3 .1 new, such as bridge."):
+        check_same_classes(last, ["arch", "bridge", "tower"])
+    with pytest.raises(UserError, match="1 new, such as bridge; 1 missing, such as arch"):
+        check_same_classes(last, ["bridge", "tower"])
     with pytest.raises(UserError, match="in another order"):
-        refuse_other_classes(last, ["tower", "arch"])
+        check_same_classes(last, ["tower", "arch"])
 
 
 def test_a_run_does_not_go_on_with_other_landmarks(scripts, tmp_path):
@@ -121,8 +121,8 @@ def test_a_run_does_not_go_on_with_other_landmarks(scripts, tmp_path):
     folders[0].rename(tmp_path / "photos" / "zz")
     result = scripts.run("train.py", *options, cwd=tmp_path, status=2)
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: run/checkpoints/last.ckpt: was trained on 5 landmarks")
-    assert f"1 new, such as zz; 1 gone, such as {folders[0].name}" in line
+    assert line.startswith("error: run/checkpoints/last.ckpt was trained on 5 landmarks")
+    assert f"1 new, such as zz; 1 missing, such as {folders[0].name}" in line
 
 
 def test_imprinted_sub_centres_lie_apart_around_their_class_mean():

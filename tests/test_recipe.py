@@ -17,7 +17,7 @@ from torch import nn
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.error import UserError
 from landmark.model.weights import read_checkpoint
-from landmark.task.earlier_head import take_over_head
+from landmark.task.restore_head import restore_head
 from landmark.task.schedule import cosine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def recipe(roots, scripts, tmp_path_factory):
         SMALL,
         cwd=folder.parent,
     )
-    assert "is trained already" not in first.stdout
+    assert "is up to date" not in first.stdout
     result = make("recipe", *variables(roots, folder))
     assert result.returncode == 0, result.stderr + result.stdout
     (folder / "printed.txt").write_text(result.stdout)
@@ -102,7 +102,7 @@ def learning_rates(run):
 def test_make_walks_the_stages_and_does_none_twice(recipe):
     parts = (recipe / "printed.txt").read_text().split("== ")[1:]
     assert [part.split()[0] for part in parts] == list(STAGES)
-    assert ["is trained already" in part for part in parts] == [True, False, False]
+    assert ["is up to date" in part for part in parts] == [True, False, False]
     for stage, part in zip(STAGES, parts, strict=True):
         assert part.strip().endswith(f"wrote {recipe / stage}")
         assert (recipe / stage / "embedder" / "weights.safetensors").is_file()
@@ -167,11 +167,11 @@ def test_a_head_of_other_landmarks_or_another_loss_is_refused(recipe):
     with (run / "embedder" / "classes.csv").open() as file:
         classes = [row["landmark_id"] for row in csv.DictReader(file)]
     with pytest.raises(UserError, match="other landmarks"):
-        take_over_head(nn.Linear(8, 6), run / "embedder", classes[::-1])
-    with pytest.raises(UserError, match="not of this loss"):
-        take_over_head(nn.Linear(8, 6), run / "checkpoints" / "last.ckpt", classes)
+        restore_head(nn.Linear(8, 6), run / "embedder", classes[::-1])
+    with pytest.raises(UserError, match="head of another loss"):
+        restore_head(nn.Linear(8, 6), run / "checkpoints" / "last.ckpt", classes)
     with pytest.raises(UserError, match="finished run"):
-        take_over_head(nn.Linear(8, 6), recipe / "nothing" / "embedder", classes)
+        restore_head(nn.Linear(8, 6), recipe / "nothing" / "embedder", classes)
 
 
 def test_the_ensemble_is_joined_with_its_weights(tmp_path):

@@ -58,7 +58,7 @@ def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
     after = results(tmp_path / "sweep")
     assert sorted(after) == [0, 1, 2]
     assert {number: after[number] for number in before} == before
-    assert printed.count("is trained already") == len(before)
+    assert printed.count("is up to date") == len(before)
     report = subprocess.run(
         [sys.executable, "-m", "landmark.report.sweep", str(tmp_path / "sweep")],
         cwd=ROOT,
@@ -95,7 +95,7 @@ def test_optunas_trials_are_asked_in_the_same_order_again(scripts, tmp_path):
     scripts.run("train.py", *command, "hydra.sweeper.n_trials=2", cwd=tmp_path)
     before = results(tmp_path / "sweep")
     printed = scripts.run("train.py", *command, "hydra.sweeper.n_trials=3", cwd=tmp_path).stdout
-    assert printed.count("is trained already") == 2
+    assert printed.count("is up to date") == 2
     after = results(tmp_path / "sweep")
     assert sorted(after) == [0, 1, 2]
     assert [after[number] for number in before] == list(before.values())

@@ -19,18 +19,18 @@ from landmark.loss import ArcFace
 from landmark.model.build import build_embedder
 from landmark.pooling import GeM
 from landmark.task import RetrievalTask
-from landmark.task.blending import blend, check_share
-from landmark.task.history import carry_on_metrics
 from landmark.task.imprinting import imprint
 from landmark.task.parameter_groups import parameter_groups
-from landmark.task.resume import (
+from landmark.task.run_folder import (
     checkpoint_to_resume,
     clear,
     is_finished,
     read_result,
+    restore_metrics,
     write_result,
 )
 from landmark.task.schedule import constant, cosine, total_steps
+from landmark.task.training import interpolate
 from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metrics
 
 
@@ -95,8 +95,6 @@ def test_each_part_has_its_learning_rate_and_frozen_parameters_have_none():
         "weight_decay": 0.0,
         "lr": 0.5,
     }
-    with pytest.raises(UserError, match="backbone_lr"):
-        parameter_groups({"backbone": [backbone]}, {"backbone": -1.0})
     backbone.requires_grad_(False)
     with pytest.raises(UserError, match="frozen"):
         parameter_groups({"backbone": [backbone]}, {"backbone": None})
@@ -251,11 +249,10 @@ def test_resuming_needs_the_settings_of_the_beginning(tmp_path):
     other = {"loss": {"margin": 0.5, "scale": 30}, "seed": 1, "workers": 2}
     with pytest.raises(UserError, match=r"loss\.margin \(0.3, now 0.5\), seed \(0, now 1\)"):
         checkpoint_to_resume(tmp_path, other)
-    write_result(tmp_path, 0.5, json.dumps(present))
-    assert is_finished(tmp_path, present, overwrite=False)
-    assert not is_finished(tmp_path, other, overwrite=True)
+    write_result(tmp_path, 0.5, present)
+    assert is_finished(tmp_path, present)
     with pytest.raises(UserError, match=r"loss\.margin \(0.3, now 0.5\), seed \(0, now 1\)"):
-        is_finished(tmp_path, other, overwrite=False)
+        is_finished(tmp_path, other)
     assert read_result(tmp_path) == 0.5
     clear(tmp_path)
     assert not any(tmp_path.iterdir())
@@ -266,15 +263,28 @@ def test_a_backbone_is_averaged_with_its_start():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     start = {name: torch.randn_like(t.float()) for name, t in backbone.state_dict().items()}
     trained = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    blend(backbone, start, 0.7)
+    interpolate(backbone, start, 0.7)
     for name, tensor in backbone.state_dict().items():
         if name.endswith("num_batches_tracked"):
             assert tensor == trained[name]
         else:
             torch.testing.assert_close(tensor, 0.7 * trained[name] + 0.3 * start[name])
-    for share in (0.0, 1.5, -0.1):
-        with pytest.raises(UserError, match=r"task\.trained_share"):
-            check_share(share)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"trained_share": share} for share in (0.0, 1.5, -0.1)),
+        *({name: -1.0} for name in ("backbone_lr", "neck_lr", "head_lr")),
+        *({"layer_decay": decay} for decay in (0.0, 1.5)),
+        *({name: -1} for name in ("freeze_backbone_epochs", "freeze_stages")),
+        {"k": 0},
+    ],
+)
+def test_options_out_of_range_are_named(options):
+    ((name, value),) = options.items()
+    with pytest.raises(UserError, match=rf"RetrievalTask: {name}={value} is not valid"):
+        make_task(**options)
 
 
 class _Bang:
@@ -308,12 +318,12 @@ def test_a_resumed_metrics_file_keeps_the_rows_before_the_checkpoint(tmp_path):
     first.log_metrics({"map": 0.1 + 0.2, "epoch": 0}, 2)
     first.save()
     whole = file.read_text().splitlines()
-    carry_on_metrics(logger(), file, 3)
+    restore_metrics(logger(), file, 3)
     kept = [line for line in whole if line.rpartition(",")[2] not in ("3", "4")]
     assert file.read_text().splitlines() == kept
     # Killed while the logger had only begun: what lies beside the file counts.
     (tmp_path / ".metrics.csv.before").write_text("\n".join(whole) + "\n")
-    carry_on_metrics(logger(), file, 3)
+    restore_metrics(logger(), file, 3)
     assert file.read_text().splitlines() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 

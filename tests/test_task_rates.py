@@ -70,8 +70,8 @@ def test_the_last_of_seven_epochs_starts_where_six_have_led():
         ({"start_at": 2}, "schedule.of_epochs"),
         ({"stop_at": 2}, "schedule.of_epochs"),
         ({"start_at": 3, "of_epochs": 3}, r"start_at=3, stop_at=3, of_epochs=3"),
-        ({"start_at": -1, "of_epochs": 3}, "must lie within"),
-        ({"stop_at": 4, "of_epochs": 3}, "must lie within"),
+        ({"start_at": -1, "of_epochs": 3}, "is not valid|are not a part"),
+        ({"stop_at": 4, "of_epochs": 3}, "is not valid|are not a part"),
     ],
 )
 def test_a_part_outside_the_cosine_is_refused(options, match):
@@ -143,12 +143,12 @@ def test_without_layer_decay_the_backbone_is_one_group(embedder):
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_shares_outside_zero_to_one_are_refused(embedder, share):
-    with pytest.raises(UserError, match=r"task.layer_decay"):
+    with pytest.raises(UserError, match="layer_decay"):
         optimizer_of(embedder, share)
 
 
 def test_frozen_layers_have_no_group_and_unknown_layers_are_refused(embedder):
-    with pytest.raises(UserError, match="names no layers"):
+    with pytest.raises(UserError, match="has no layers"):
         parameter_groups({"backbone": [nn.Linear(2, 2)]}, {"backbone": None}, layer_decay=0.5)
     frozen = build_embedder("test_vit", GeM(), embedding_dim=8)
     frozen.backbone.model.patch_embed.requires_grad_(False)

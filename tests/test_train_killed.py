@@ -66,6 +66,6 @@ def test_sigterm_leaves_a_checkpoint_of_this_very_step(tmp_path):
     started.send_signal(signal.SIGTERM)
     printed, _ = started.communicate(timeout=120)
     assert started.returncode == 143
-    assert "the same command goes on" in printed
+    assert "Run the same command to resume" in printed
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "run" / "result.json").exists()

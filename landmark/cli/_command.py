@@ -66,16 +66,19 @@ def command(
         def main() -> None:
             _prepare_environment()
             arguments = _arguments(verb)
-            if {"--help", "-h"} & set(arguments):
-                _help(verb, work, arguments, settings)
-                return
             try:
+                if {"--help", "-h"} & set(arguments):
+                    _help(verb, work, arguments, settings)
+                    return
                 if _is_single_run(arguments):
                     _check_first(verb, arguments, settings, lists)
                 _run_hydra(verb, job, arguments)
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 sys.exit(130)
+            except BrokenPipeError:  # the reader of `… | head` has closed the pipe
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
             except Exception as error:
                 exit_if_user_error(error, config_folders())
                 raise
@@ -170,11 +173,8 @@ def _help(
 ) -> None:
     overrides = _overrides(arguments)
     usage = inspect.getdoc(inspect.getmodule(work)) or ""
-    try:
-        print_help(verb, usage, overrides, config_folders(), settings)
-    except Exception as error:
-        exit_if_user_error(error, config_folders())
-        raise
+    print_help(verb, usage, overrides, config_folders(), settings)
+    sys.stdout.flush()  # here, so that a closed pipe is noticed here
 
 
 def check_lists(overrides: Sequence[str], lists: Set[str]) -> None:

@@ -72,9 +72,9 @@ def export(config: DictConfig) -> None:
     from landmark.disk.atomic import atomic_file
     from landmark.model.export import ExportedEmbedder, add_metadata
     from landmark.model.persist import embedder_digest, load_embedder
-    from landmark.task.quiet import quieten
+    from landmark.task.logging import silence_lightning
 
-    quieten()
+    silence_lightning()
     embedder, description = load_embedder(config.embedder)
     exported = ExportedEmbedder(embedder, config.normalise, config.unit_length).eval()
     with atomic_file(config.output) as temporary:

@@ -1,4 +1,4 @@
-"""What a training run does for its head: shares the centres out, saves, resumes and clips them."""
+"""What a training run does for its heads: shard, checkpoint and clip the class centres."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -12,122 +12,125 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from landmark.error import UserError
-from landmark.head.group import processes
 from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
+from landmark.processes import total
 
-# In a checkpoint; the second is what is trained where the first holds averaged weights.
+# Keys of a checkpoint; the second holds the trained weights where the first holds averaged ones.
 _WEIGHTS = ("state_dict", "current_model_state")
 
 
-def served(task: nn.Module) -> Iterator[tuple[str, MarginLoss, Head]]:
-    """Name of the centres in `task`, loss and head, of every loss that has a head."""
+def losses_with_head(task: nn.Module) -> Iterator[tuple[str, MarginLoss, Head]]:
+    """Name of the class centres in `task`, loss and head, of every loss that has a head."""
     for name, loss in task.named_modules():
         if isinstance(loss, MarginLoss) and isinstance(loss.head, Head):
             yield f"{name}.weight", loss, loss.head
 
 
-def shared_out(task: nn.Module) -> list[tuple[str, MarginLoss, Head]]:
-    """Those of which each process holds other centres."""
-    return [(name, loss, head) for name, loss, head in served(task) if head.is_shared_out()]
+def sharded(task: nn.Module) -> list[tuple[str, MarginLoss, Head]]:
+    """The losses with a head whose class centres are sharded across ranks."""
+    return [(name, loss, head) for name, loss, head in losses_with_head(task) if head.is_sharded()]
 
 
-def refuse_processes(task: nn.Module, trainer: pl.Trainer) -> None:
-    """Refuses, before anything starts, processes that a head cannot serve.
+def check_trainer(task: nn.Module, trainer: pl.Trainer) -> None:
+    """Check that the heads support the trainer's processes and strategy.
 
     Raises:
-        UserError: names the head and what to choose.
+        UserError: Names the head and what to choose.
     """
-    for _, _, head in served(task):
-        head.refuse_processes(trainer.world_size)
-    known = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy)
-    if shared_out(task) and not known:
-        raise UserError("head=class_parallel: needs trainer.strategy=ddp, or one process")
+    for _, _, head in losses_with_head(task):
+        head.check_world_size(trainer.world_size)
+    is_supported = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy)
+    if sharded(task) and not is_supported:
+        raise UserError(
+            "head=class_parallel supports one process or DDP. Pass trainer.strategy=ddp."
+        )
 
 
-def place(task: nn.Module) -> None:
-    """Leaves each process its share of the centres, and has DDP let them be."""
-    for _, loss, head in served(task):
-        head.place(loss)
-    if names := [name for name, _, _ in shared_out(task)]:
+def shard_weights(task: nn.Module) -> None:
+    """Shard class centres across ranks and exclude them from DDP."""
+    for _, loss, head in losses_with_head(task):
+        head.shard_weights(loss)
+    if names := [name for name, _, _ in sharded(task)]:
         task._ddp_params_and_buffers_to_ignore = names  # type: ignore[assignment]
 
 
-def follow(task: nn.Module, optimizer: Optimizer) -> None:
-    """Tells the heads of the optimizer."""
-    for _, loss, head in served(task):
-        head.follow(loss, optimizer)
+def register_optimizer(task: nn.Module, optimizer: Optimizer) -> None:
+    """Register the optimizer with every head."""
+    for _, loss, head in losses_with_head(task):
+        head.register_optimizer(loss, optimizer)
 
 
-def bring_together(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str, Any]) -> None:
-    """Makes the checkpoint of a process that of a run whose centres are all in one place.
+def gather_checkpoint(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str, Any]) -> None:
+    """Gather sharded centres so that the checkpoint is independent of world size.
 
-    Weights, averaged weights and what the optimizer keeps of them. Every process must take part;
-    the first one has the result.
-
-    Args:
-        task: what is trained.
-        groups: the optimizer's parameter groups.
-        checkpoint: of this process; changed in place.
-    """
-    for name, loss, head in shared_out(task):
-        place, shape = _place(loss, groups), loss.weight.shape
-        _replace(checkpoint, name, place, shape, partial(head.whole, loss))
-
-
-def share_out(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str, Any]) -> None:
-    """Leaves in a checkpoint of all centres this process's share, whatever number wrote it.
+    Weights, averaged weights and their optimizer state. Every rank must call this; rank 0 has the
+    result.
 
     Args:
-        task: what is trained.
-        groups: parameter groups as the optimizer's.
-        checkpoint: of all centres; changed in place.
+        task: The module in training.
+        groups: The optimizer's parameter groups.
+        checkpoint: This rank's; changed in place.
     """
-    for name, loss, head in shared_out(task):
-        place = _place(loss, groups)
+    for name, loss, head in sharded(task):
+        index, shape = _parameter_index(loss, groups), loss.weight.shape
+        _replace_centres(checkpoint, name, index, shape, partial(head.gather, loss))
+
+
+def shard_checkpoint(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str, Any]) -> None:
+    """Reduce gathered centres to this rank's shard: the inverse of `gather_checkpoint`.
+
+    Args:
+        task: The module in training.
+        groups: The optimizer's parameter groups.
+        checkpoint: One with all centres, of any world size; changed in place.
+    """
+    for name, loss, head in sharded(task):
+        index = _parameter_index(loss, groups)
         shape = torch.Size((loss.num_classes * loss.sub_centres, loss.weight.shape[1]))
-        _replace(checkpoint, name, place, shape, partial(_own_copy, head, loss))
+        _replace_centres(checkpoint, name, index, shape, partial(_copied_shard, head, loss))
 
 
-def clip_by_norm(task: nn.Module, optimizer: Optimizer, longest: float) -> None:
-    """Clips the norm of all gradients to `longest`, those of other processes' centres included."""
-    centres = {id(loss.weight) for _, loss, _ in shared_out(task)}
-    others = {id(member) for member in task.parameters()} - centres
-    members = [member for group in optimizer.param_groups for member in group["params"]]
-    common = [m.grad for m in members if m.grad is not None and id(m) in others]
-    # A step of sampled rows has another parameter in the centres' place.
-    own = [m.grad for m in members if m.grad is not None and id(m) not in others]
-    squares = processes().total(get_total_norm(own).square()) + get_total_norm(common).square()
-    clip_grads_with_norm_(members, longest, squares.sqrt())
+def clip_by_norm(task: nn.Module, optimizer: Optimizer, max_norm: float) -> None:
+    """Clip the norm of all gradients, those of other ranks' class centres included."""
+    centres = {id(loss.weight) for _, loss, _ in sharded(task)}
+    replicated = {id(parameter) for parameter in task.parameters()} - centres
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shared_gradients = [p.grad for p in parameters if p.grad is not None and id(p) in replicated]
+    # A head that samples rows replaces the centres by another parameter for the step.
+    own_gradients = [p.grad for p in parameters if p.grad is not None and id(p) not in replicated]
+    squares = total(get_total_norm(own_gradients).square())
+    squares = squares + get_total_norm(shared_gradients).square()
+    clip_grads_with_norm_(parameters, max_norm, squares.sqrt())
 
 
-def _place(loss: MarginLoss, groups: Iterable[dict]) -> int:
-    """Number of the centres among the optimizer's parameters."""
-    members = [member for group in groups for member in group["params"]]
-    return next(place for place, member in enumerate(members) if member is loss.weight)
+def _parameter_index(loss: MarginLoss, groups: Iterable[dict]) -> int:
+    """Index of the class centres among the optimizer's parameters."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    return next(index for index, parameter in enumerate(parameters) if parameter is loss.weight)
 
 
-def _own_copy(head: Head, loss: MarginLoss, rows: Tensor) -> Tensor:
-    return head.share(loss, rows).clone()
+def _copied_shard(head: Head, loss: MarginLoss, rows: Tensor) -> Tensor:
+    return head.shard(loss, rows).clone()
 
 
-def _replace(
+def _replace_centres(
     checkpoint: dict[str, Any],
     name: str,
-    place: int,
+    index: int,
     shape: torch.Size,
-    change: Callable[[Tensor], Tensor],
+    replace: Callable[[Tensor], Tensor],
 ) -> None:
-    """Changes whatever a checkpoint holds of the centres, tensors of `shape`."""
+    """Replace every tensor of `shape` that a checkpoint holds for the class centres."""
     for key in _WEIGHTS:
         if key in checkpoint and checkpoint[key][name].shape == shape:
-            checkpoint[key][name] = change(checkpoint[key][name])
-    for of_optimizer in checkpoint.get("optimizer_states", []):
-        kept = of_optimizer["state"].get(place, {})
-        # The optimizer at work holds these very dictionaries: another takes the place.
-        of_optimizer["state"][place] = {
-            key: change(kept[key])
-            if isinstance(kept[key], Tensor) and kept[key].shape == shape
-            else kept[key]
-            for key in sorted(kept)
+            checkpoint[key][name] = replace(checkpoint[key][name])
+    for optimizer_state in checkpoint.get("optimizer_states", []):
+        state = optimizer_state["state"].get(index, {})
+        # The running optimizer shares these dictionaries: assign a new one.
+        optimizer_state["state"][index] = {
+            key: replace(state[key])
+            if isinstance(state[key], Tensor) and state[key].shape == shape
+            else state[key]
+            for key in sorted(state)
         }

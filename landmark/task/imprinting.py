@@ -1,66 +1,61 @@
-"""Class centres that start where the network already puts the classes."""
+"""Class centres initialised from the embeddings of their photos."""
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from landmark.error import UserError
 from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
+from landmark.processes import total
 
 
 @torch.no_grad()
 def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
-    """Sets each class centre to the mean of its photos' unit-length embeddings, unit length again.
+    """Set each class centre to the normalised mean of its photos' unit-length embeddings.
 
-    Where a class has several centres, all begin near that mean, each moved at random (always alike)
-    by about a tenth of its length: at one and the same place they would never part.
-
-    Under DDP each process brings its share of the photos; all end with the same centres, or with
-    those that a class-parallel head gave them.
+    Sub-centres of a class start near that mean, each with seeded noise of about a tenth of its
+    length: identical ones would receive identical gradients. Under DDP each rank passes its share
+    of the photos, and all end with the same centres, or with their shard of them.
 
     Args:
-        embedder: images → embeddings (B, D).
-        loss: has the centres as `weight` (C, D), or (C · K, D) where it has `sub_centres` K, or
-            this process's share of them.
-        batches: images (B, 3, h, w), labels (B,), rows (B,), negative where the image only stands
-            for a skipped photo; this process's share.
+        embedder: Images → embeddings (B, D).
+        loss: Its `weight` holds the centres: (C, D), (C · K, D) with `sub_centres` K, or a shard.
+        batches: Images (B, 3, h, w), labels (B,), rows (B,), negative for skipped photos.
 
     Raises:
-        UserError: the loss has no such centres, or a class has no photo.
+        UserError: The loss has no such centres, or a class has no photo.
 
     Source:
         Qi, Brown, Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, section 3.2.
     """
     weight = getattr(loss, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
-        raise UserError("task.imprint: this loss has no class centres; use imprint=false")
-    classes = getattr(loss, "num_classes", len(weight))
-    centres_a_class = getattr(loss, "sub_centres", 1)
+        raise UserError("task.imprint: this loss has no class centres. Pass task.imprint=false.")
+    num_classes = getattr(loss, "num_classes", len(weight))
+    sub_centres = getattr(loss, "sub_centres", 1)
     was_training = embedder.training
     embedder.eval()
-    total = weight.new_zeros(classes, weight.shape[1], dtype=torch.float32)
+    sums = weight.new_zeros(num_classes, weight.shape[1], dtype=torch.float32)
     for images, labels, rows in batches:
         embeddings = embedder(images.to(weight.device)).float()
         unit = torch.nn.functional.normalize(embeddings, dim=1)[rows >= 0]
-        total.index_add_(0, labels[rows >= 0].to(weight.device), unit)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-    if not bool((total.norm(dim=1) > 0).all()):
-        raise UserError("task.imprint: a landmark has no photo to take its centre from")
-    centres = torch.nn.functional.normalize(total, dim=1)
-    if centres_a_class > 1:
-        centres = _spread(centres, centres_a_class)
+        sums.index_add_(0, labels[rows >= 0].to(weight.device), unit)
+    sums = total(sums)
+    if not bool((sums.norm(dim=1) > 0).all()):
+        raise UserError("task.imprint: a landmark has no usable photo. Pass task.imprint=false.")
+    centres = torch.nn.functional.normalize(sums, dim=1)
+    if sub_centres > 1:
+        centres = _repeat_with_noise(centres, sub_centres)
     if isinstance(loss, MarginLoss) and isinstance(loss.head, Head):
-        centres = loss.head.share(loss, centres)
+        centres = loss.head.shard(loss, centres)
     weight.copy_(centres)
     embedder.train(was_training)
 
 
-def _spread(centres: Tensor, times: int) -> Tensor:
-    """Each of the centres (C, D) `times` times with a little noise, of unit length: (C · K, D)."""
-    several = centres.repeat_interleave(times, dim=0)
-    noise = torch.randn(several.shape, generator=torch.Generator().manual_seed(0))
-    noise = torch.nn.functional.normalize(noise, dim=1).to(several.device)
-    return torch.nn.functional.normalize(several + 0.1 * noise, dim=1)
+def _repeat_with_noise(centres: Tensor, times: int) -> Tensor:
+    """Repeat each of the centres (C, D) with a little noise, unit length again: (C · K, D)."""
+    repeated = centres.repeat_interleave(times, dim=0)
+    noise = torch.randn(repeated.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.nn.functional.normalize(noise, dim=1).to(repeated.device)
+    return torch.nn.functional.normalize(repeated + 0.1 * noise, dim=1)

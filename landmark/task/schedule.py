@@ -1,20 +1,25 @@
-"""Learning-rate schedules that advance once an optimizer step."""
+"""Learning-rate schedules that step once per optimizer step."""
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import pytorch_lightning as pl
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from landmark.error import UserError
+from landmark.settings import checked
+
+WarmupFraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def total_steps(trainer: pl.Trainer) -> int:
-    """Optimizer steps of the whole training, on each process.
+    """Optimizer steps of the whole training on each rank.
 
-    Lightning's own estimate would make the train batches for it, before a resumed run knows from
-    which batch to go on.
+    Lightning's own estimate creates the train dataloader, before a resumed run knows the batch to
+    start from.
     """
     data = getattr(trainer, "datamodule", None)
     if data is None:
@@ -31,46 +36,46 @@ def total_steps(trainer: pl.Trainer) -> int:
     return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
 
 
+@checked
 def cosine(
     optimizer: Optimizer,
     total_steps: int,
-    final_lr: float = 3e-6,
-    warmup: float = 0.0,
-    start_at: float = 0.0,
-    stop_at: float | None = None,
-    of_epochs: float | None = None,
+    final_lr: NonNegativeFloat = 3e-6,
+    warmup: WarmupFraction = 0.0,
+    start_at: NonNegativeFloat = 0.0,
+    stop_at: PositiveFloat | None = None,
+    of_epochs: PositiveFloat | None = None,
 ) -> LambdaLR:
-    """One cosine from each part's learning rate down to `final_lr`, or a part of a longer one.
+    """One cosine from each group's learning rate down to `final_lr`, or a part of a longer one.
 
     Args:
-        optimizer: its groups may have different learning rates; each follows its own cosine.
-        total_steps: optimizer steps of the whole training.
-        final_lr: learning rate after the cosine's last step.
-        warmup: fraction of the cosine's steps, in [0, 1), spent rising linearly from 0 first.
-        start_at: epochs of the cosine that earlier runs have done.
-        stop_at: epoch of the cosine at which this run ends; None: its last. A run of
-            `stop_at - start_at` epochs has at each step the learning rate that one run of
+        optimizer: Each of its groups follows a cosine from its own learning rate.
+        total_steps: Optimizer steps of this run.
+        final_lr: Learning rate after the last step of the cosine.
+        warmup: Fraction of the cosine's steps with a linear warm-up from 0.
+        start_at: Epoch of the cosine at which this run starts.
+        stop_at: Epoch of the cosine at which this run stops. Defaults to its end. A run of
+            `stop_at - start_at` epochs has at each step the learning rate that a single run of
             `of_epochs` epochs has there.
-        of_epochs: length of the cosine in epochs; None: this run is the whole of it.
+        of_epochs: Length of the cosine in epochs. Defaults to the length of this run.
 
     Raises:
-        UserError: `warmup` is outside [0, 1), or not 0 ≤ `start_at` < `stop_at` ≤ `of_epochs`.
+        UserError: Not 0 ≤ `start_at` < `stop_at` ≤ `of_epochs`.
 
     Source:
         Loshchilov and Hutter, SGDR, ICLR 2017, equation 5, without restarts.
     """
-    _check_warmup(warmup)
-    behind, all_steps = _place(total_steps, start_at, stop_at, of_epochs)
+    steps_before, all_steps = _part_of_cosine(total_steps, start_at, stop_at, of_epochs)
     warmup_steps = round(warmup * all_steps)
 
     def factor_of(base_lr: float) -> Callable[[int], float]:
         floor = min(final_lr / base_lr, 1.0) if base_lr > 0 else 1.0
 
         def factor(step: int) -> float:
-            place = behind + step
-            if place < warmup_steps:
-                return (place + 1) / warmup_steps
-            progress = (place - warmup_steps) / max(1, all_steps - warmup_steps)
+            position = steps_before + step
+            if position < warmup_steps:
+                return (position + 1) / warmup_steps
+            progress = (position - warmup_steps) / max(1, all_steps - warmup_steps)
             return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
         return factor
@@ -78,40 +83,34 @@ def cosine(
     return LambdaLR(optimizer, [factor_of(group["lr"]) for group in optimizer.param_groups])
 
 
-def _place(
+def _part_of_cosine(
     total_steps: int, start_at: float, stop_at: float | None, of_epochs: float | None
 ) -> tuple[float, float]:
-    """Steps of the cosine before this run, and its steps altogether."""
+    """Steps of the cosine before this run, and all its steps."""
     if of_epochs is None:
         if start_at != 0 or stop_at is not None:
-            raise UserError("schedule.of_epochs: say how many epochs the whole cosine has")
+            raise UserError(
+                "schedule.of_epochs is missing. Pass the number of epochs of the whole cosine."
+            )
         return 0.0, float(total_steps)
     stop = of_epochs if stop_at is None else stop_at
-    if not 0 <= start_at < stop <= of_epochs:
+    if not start_at < stop <= of_epochs:
         raise UserError(
-            f"schedule.start_at={start_at}, stop_at={stop}, of_epochs={of_epochs}: "
-            "the run's part of the cosine must lie within it, start before stop"
+            f"schedule.start_at={start_at}, stop_at={stop}, of_epochs={of_epochs} are not a part "
+            "of the cosine. Pass start_at < stop_at <= of_epochs."
         )
     epochs = stop - start_at
     return total_steps * start_at / epochs, total_steps * of_epochs / epochs
 
 
-def _check_warmup(warmup: float) -> None:
-    if not 0 <= warmup < 1:
-        raise UserError(f"schedule.warmup={warmup}: give a fraction of the steps in [0, 1)")
-
-
-def constant(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> LambdaLR:
-    """Each part's learning rate unchanged after an optional linear warm-up.
+@checked
+def constant(optimizer: Optimizer, total_steps: int, warmup: WarmupFraction = 0.0) -> LambdaLR:
+    """Keep each group's learning rate after an optional linear warm-up.
 
     Args:
-        optimizer: the optimizer.
-        total_steps: optimizer steps of the whole training.
-        warmup: fraction of the steps, in [0, 1), spent rising linearly from 0 first.
-
-    Raises:
-        UserError: `warmup` is outside [0, 1).
+        optimizer: The optimizer.
+        total_steps: Optimizer steps of this run.
+        warmup: Fraction of the steps with a linear warm-up from 0.
     """
-    _check_warmup(warmup)
     warmup_steps = round(warmup * total_steps)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))

@@ -1,129 +1,142 @@
-"""One training run: fit, choose the checkpoint, write the embedder, say what happened."""
+"""One training run: initial weights, fit, the embedder of the chosen checkpoint, the result."""
 
 import copy
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
 
 from landmark.data import LandmarkData
 from landmark.error import UserError
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
-from landmark.task.blending import blend
-from landmark.task.checkpoint_file import KeepLast
-from landmark.task.heads import refuse_processes
-from landmark.task.resume import write_result
+from landmark.task import heads
+from landmark.task.logging import end_summary
 from landmark.task.retrieval import RetrievalTask
-from landmark.task.summary import end_summary, start_summary
+from landmark.task.run_folder import write_result
 
 
-def checkpoints(folder: Path, k: int, keep: str, every_steps: int | None) -> list[Checkpoint]:
-    """Callbacks that keep `checkpoints/last.ckpt` and, by validation mAP@k, `best.ckpt`.
+@dataclass(frozen=True)
+class Run:
+    """What a run records about itself.
+
+    Attributes:
+        folder: The run folder.
+        settings: The settings as dictionaries, lists and values.
+        embedder_yaml: Text of embedder.yaml.
+        keep: The checkpoint that becomes `folder/embedder`.
+        resume_from: The checkpoint to resume from. None means a new run.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    embedder_yaml: str
+    keep: Literal["best", "last"]
+    resume_from: Path | None
+
+
+def initialize_weights(embedder: Embedder, init: str) -> None:
+    """Copy the weights of an earlier run's embedder folder or checkpoint into `embedder`.
+
+    Raises:
+        UserError: The architectures differ; names the first tensor that does.
+    """
+    earlier, _ = load_embedder(init)
+    saved, expected = earlier.state_dict(), embedder.state_dict()
+    for name in expected.keys() | saved.keys():
+        if name not in saved or name not in expected or saved[name].shape != expected[name].shape:
+            raise UserError(
+                f"init={init}: its {name} does not fit this model. Choose the same model, pooling "
+                "and neck."
+            )
+    embedder.load_state_dict(saved)
+
+
+@torch.no_grad()
+def interpolate(backbone: nn.Module, start: Mapping[str, Tensor], share: float) -> None:
+    """Replace each weight by `share` · trained + (1 - share) · start, in place.
+
+    Fine-tuning on a few hundred photos then forgets less of what the pretrained network
+    distinguishes. Running statistics of BatchNorm are averaged too, which is exact where training
+    froze them (`task.freeze_batchnorm=true`).
 
     Args:
-        folder: the run folder.
-        k: results a query in the validation's mAP.
-        keep: "best" or "last", what becomes the run's embedder.
-        every_steps: optimizer steps between two last.ckpt within an epoch; None: at its end alone.
+        backbone: The trained one.
+        start: Its state dict before training.
+        share: Share of the trained weights, in (0, 1].
+
+    Source:
+        Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022, equation 1.
+    """
+    for name, tensor in backbone.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.lerp(start[name].to(tensor), tensor, share))
+
+
+def check_fit(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, keep: str) -> None:
+    """Check what `fit` would fail at after hours.
 
     Raises:
-        UserError: `keep` is neither best nor last, or `every_steps` is below 1.
+        UserError: `keep` is best and the data cannot validate, or a head does not support the
+            trainer's processes.
     """
-    if keep not in ("best", "last"):
-        raise UserError(f"keep={keep}: choose best or last")
-    keeping = partial(
-        ModelCheckpoint,
-        dirpath=folder / "checkpoints",
-        save_top_k=1,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-    return [
-        keeping(filename="best", monitor=f"val/map_at_{k}", mode="max"),
-        keeping(filename="last", monitor=None, save_on_train_epoch_end=True),
-        KeepLast(folder / "checkpoints" / "last.ckpt", every_steps),
-    ]
-
-
-def initialise(embedder: Embedder, source: str) -> None:
-    """Copies the weights of an earlier run's embedder (or checkpoint) into `embedder`.
-
-    Raises:
-        UserError: the two differ in architecture; names the first tensor that does.
-    """
-    earlier, _ = load_embedder(source)
-    found, wanted = earlier.state_dict(), embedder.state_dict()
-    for name in wanted.keys() | found.keys():
-        if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
-            raise UserError(
-                f"init={source}: its {name} does not fit this model; "
-                "choose the same model, pooling and neck"
-            )
-    embedder.load_state_dict(found)
+    if keep == "best" and not data.has_answers:
+        raise UserError(
+            "keep=best: no validation query has a photo of its landmark in the validation gallery. "
+            "Add photos per landmark, or pass keep=last."
+        )
+    heads.check_trainer(task, trainer)
 
 
 def fit(
     trainer: pl.Trainer,
     task: RetrievalTask,
     data: LandmarkData,
-    folder: Path,
-    *,
-    keep: str,
-    resume_from: Path | None,
-    choices: dict[str, str],
-    at_the_end: Callable[[], None] = lambda: None,
+    run: Run,
+    before_result: Callable[[], None] = lambda: None,
 ) -> float | None:
-    """Trains, then writes `folder/embedder` from the checkpoint that `keep` names.
+    """Train, then write `RUN/embedder` from the checkpoint that `run.keep` names.
 
-    The first process calls `at_the_end` once all is trained, before the run counts as finished.
-    With `max_epochs` 0 nothing is trained and the untrained embedder is written.
+    Rank 0 calls `before_result` after training, before the run is marked as finished. With
+    `max_epochs` 0 the untrained embedder is written.
 
     Returns:
         The best validation mAP@k, None without validation.
 
     Raises:
-        UserError: `keep` is best and there is nothing to validate with, or the head cannot serve
-            so many processes.
-        SystemExit: 143 after SIGTERM, once last.ckpt is written.
+        SystemExit: 143 after SIGTERM, with last.ckpt written.
     """
-    if keep == "best" and not data.has_answers:
-        raise UserError(
-            "keep=best: no held-out query has a photo of its landmark to find in the held-out "
-            "gallery; give the landmarks more photos, or use keep=last"
-        )
-    refuse_processes(task, trainer)
-    _say(start_summary(trainer, task, data, folder, choices, resume_from))
     began = time.perf_counter()
     best = None
     start = copy.deepcopy(task.embedder.backbone.state_dict()) if task.trained_share < 1 else None
     if trainer.max_epochs != 0:
         try:
-            trainer.fit(task, datamodule=data, ckpt_path=resume_from, weights_only=True)
+            trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
         except SIGTERMException:
-            _say("stopped by SIGTERM; the same command goes on from here")
+            _print("Stopped by SIGTERM. Run the same command to resume.")
             raise SystemExit(143) from None
         if trainer.interrupted:
             raise KeyboardInterrupt
-        chosen = folder / "checkpoints" / f"{keep}.ckpt"
-        _load_weights(task.embedder, chosen)
+        _load_weights(task.embedder, run.folder / "checkpoints" / f"{run.keep}.ckpt")
         if start is not None:
-            blend(task.embedder.backbone, start, task.trained_share)
-        best = _best_score(trainer)
+            interpolate(task.embedder.backbone, start, task.trained_share)
+        best = _best_score(trainer.checkpoint_callbacks)
     if trainer.is_global_zero:
-        write_embedder(folder / "embedder", task.embedder, task.embedder_description, data.classes)
+        write_embedder(run.folder / "embedder", task.embedder, run.embedder_yaml, data.classes)
         if trainer.max_epochs != 0:
-            at_the_end()
-        _say_skipped(data)
+            before_result()
+        _print_skipped(data)
         seconds = round(time.perf_counter() - began, 1)
-        write_result(folder, best, task.settings, seconds, resumed=resume_from is not None)
-    _say(end_summary(best, task.k, time.perf_counter() - began, folder))
+        write_result(run.folder, best, run.settings, seconds, resumed=run.resume_from is not None)
+    _print(end_summary(best, task.k, time.perf_counter() - began, run.folder))
     return best
 
 
@@ -137,10 +150,10 @@ def _load_weights(embedder: Embedder, path: Path) -> None:
     embedder.load_state_dict(weights)
 
 
-def _best_score(trainer: pl.Trainer) -> float | None:
+def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
     scores = [
         float(callback.best_model_score)
-        for callback in trainer.checkpoint_callbacks
+        for callback in callbacks
         if isinstance(callback, ModelCheckpoint)
         and callback.monitor
         and callback.best_model_score is not None
@@ -148,11 +161,11 @@ def _best_score(trainer: pl.Trainer) -> float | None:
     return scores[0] if scores else None
 
 
-def _say_skipped(data: LandmarkData) -> None:
+def _print_skipped(data: LandmarkData) -> None:
     if data.bad_images is not None and (count := data.bad_images.tidy()):
-        print(f"left out {count:,} photos that cannot be used: {data.bad_images.file}", flush=True)
+        print(f"skipped {count:,} photos that cannot be used: {data.bad_images.file}", flush=True)
 
 
 @rank_zero_only
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)

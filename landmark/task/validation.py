@@ -1,91 +1,70 @@
-"""Validation as what the network is for: held-out queries searched in a held-out gallery."""
+"""Validation by what the network is for: retrieval of held-out queries in a held-out gallery."""
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor
 
 from landmark.metric import gldv2
 from landmark.metric.relevance import hits_by_label
+from landmark.processes import gather
 
 
 class EmbeddingCollector:
-    """Gathers the unit-length embeddings of one split, over batches and over processes.
+    """Collects the unit-length embeddings of one split over batches and ranks.
 
     Args:
         rows: N, photos of the split.
-        dim: D, dimension of the embeddings.
-        device: where the embeddings are.
+        dim: D, embedding length.
+        device: Device of the embeddings.
     """
 
     def __init__(self, rows: int, dim: int, device: torch.device | None = None) -> None:
         self._size = rows
-        # A process may get no photo of a small split: it still takes part in gathering.
+        # A rank may get no photo of a small split and still takes part in gathering.
         self._rows = [torch.empty(0, dtype=torch.int64, device=device)]
         self._embeddings = [torch.empty(0, dim, device=device)]
 
     def add(self, rows: Tensor, embeddings: Tensor) -> None:
-        """Takes the embeddings (B, D) of the table's `rows` (B,), negative for skipped photos."""
+        """Add the embeddings (B, D) of the table's `rows` (B,), negative for skipped photos."""
         self._rows.append(rows.to(embeddings.device))
         self._embeddings.append(torch.nn.functional.normalize(embeddings.float(), dim=1))
 
     def gather(self) -> tuple[Tensor, Tensor]:
-        """What every process collected, in the table's order, the same on each of them.
+        """Gather what all ranks collected, in the order of the table, on every rank.
 
         Returns:
-            The rows (M,) whose photos were not skipped, ascending, and their embeddings (M, D).
+            The rows (M,) of photos that were not skipped, ascending, and their embeddings (M, D).
 
         Raises:
-            RuntimeError: a row is missing or came twice.
+            RuntimeError: A row is missing or a duplicate.
         """
-        rows, embeddings = torch.cat(self._rows), torch.cat(self._embeddings)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rows, embeddings = _gather_processes(rows, embeddings)
-        seen = torch.where(rows < 0, -rows - 1, rows)
-        counts = torch.bincount(seen, minlength=self._size)
+        rows = gather(torch.cat(self._rows), uneven=True)
+        embeddings = gather(torch.cat(self._embeddings), uneven=True)
+        table_rows = torch.where(rows < 0, -rows - 1, rows)
+        counts = torch.bincount(table_rows, minlength=self._size)
         if len(counts) != self._size or not bool((counts == 1).all()):
             raise RuntimeError("validation must see every row exactly once")
-        good = rows >= 0
-        order = rows[good].argsort()
-        return rows[good][order], embeddings[good][order]
-
-
-def _gather_processes(rows: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Concatenates every process's share; shares may differ in size, so they travel padded."""
-    world = torch.distributed.get_world_size()
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world)]
-    torch.distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    longest = int(torch.stack(counts).max())
-    padding = longest - len(rows)
-    padded_rows = torch.nn.functional.pad(rows, (0, padding))
-    padded = torch.nn.functional.pad(embeddings, (0, 0, 0, padding)).contiguous()
-    all_rows = [torch.empty_like(padded_rows) for _ in range(world)]
-    all_embeddings = [torch.empty_like(padded) for _ in range(world)]
-    torch.distributed.all_gather(all_rows, padded_rows)
-    torch.distributed.all_gather(all_embeddings, padded)
-    sizes = [int(count) for count in counts]
-    return (
-        torch.cat([share[:size] for share, size in zip(all_rows, sizes, strict=True)]),
-        torch.cat([share[:size] for share, size in zip(all_embeddings, sizes, strict=True)]),
-    )
+        usable = rows >= 0
+        order = rows[usable].argsort()
+        return rows[usable][order], embeddings[usable][order]
 
 
 def nearest(
     query: Tensor, gallery: Tensor, k: int, query_block: int = 1024, gallery_block: int = 65536
 ) -> Tensor:
-    """Rows of the `k` gallery embeddings with the largest inner product, best first.
+    """Return the rows of the `k` gallery embeddings with the largest inner product, best first.
 
     Args:
         query: (Q, D).
         gallery: (N, D).
-        k: results a query; fewer where the gallery is smaller.
-        query_block: queries compared at once.
-        gallery_block: gallery rows compared at once; memory is `query_block × gallery_block`.
+        k: Results per query; fewer where the gallery is smaller.
+        query_block: Queries in one matrix product.
+        gallery_block: Gallery rows in one matrix product. Memory is query_block × gallery_block.
 
     Returns:
         (Q, min(k, N)) int64.
     """
-    found = []
+    nearest_rows = []
     for queries in query.split(query_block):
         scores = queries.new_empty((len(queries), 0))
         rows = torch.empty((len(queries), 0), dtype=torch.int64, device=query.device)
@@ -96,20 +75,20 @@ def nearest(
             rows = torch.cat([rows, block_rows.expand(len(queries), -1)], dim=1)
             scores, order = scores.topk(min(k, scores.shape[1]), dim=1)
             rows = rows.gather(1, order)
-        found.append(rows)
-    return torch.cat(found)
+        nearest_rows.append(rows)
+    return torch.cat(nearest_rows)
 
 
 def retrieval_metrics(
     rows: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray, k: int
 ) -> dict[str, float]:
-    """mAP@k and top-1 accuracy of what was found.
+    """Compute mAP@k and top-1 accuracy of a ranking.
 
     Args:
-        rows: gallery rows found for each query, best first, (Q, K).
+        rows: Gallery rows of each query's results, best first, (Q, K).
         query_labels: (Q,) int.
         gallery_labels: (N,) int.
-        k: results that count in the mAP.
+        k: Results that count in the mAP.
 
     Returns:
         `map_at_<k>` and `top_1`, both in [0, 1].

@@ -1,5 +1,7 @@
-"""What a training run says of itself when it starts and when it ends."""
+"""What a training run prints: a summary at its start and its end, nothing of Lightning's own."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -7,6 +9,23 @@ from torch import nn
 
 from landmark.data import LandmarkData
 from landmark.task.retrieval import RetrievalTask
+
+_EXPECTED_WARNINGS = (
+    ".*Experiment logs directory",
+    ".*LeafSpec",
+    ".*does not have many workers",
+    ".*smaller than the logging",
+    ".*dataloader is not resumable",  # the batch sampler resumes
+    ".*Checkpoint directory",
+    ".*overrides the configure_model",  # shards class centres before they are averaged
+)
+
+
+def silence_lightning() -> None:
+    """Silence Lightning's info logs and expected warnings; train prints its own summary."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for pattern in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
 
 
 def start_summary(
@@ -17,7 +36,7 @@ def start_summary(
     choices: dict[str, str],
     resume_from: Path | None,
 ) -> str:
-    """The choices, the data, the sizes, the steps and where the run writes."""
+    """Choices, data, sizes, steps and the folder of a run, one per line."""
     rows = dict(choices)
     rows["photos"] = (
         f"{len(data.train_table):,} train of {data.num_classes:,} landmarks, "
@@ -43,7 +62,7 @@ def start_summary(
 
 
 def end_summary(best: float | None, k: int, seconds: float, folder: Path) -> str:
-    """The best validation figure, the time, and last where the run wrote."""
+    """The best validation metric, the wall time, and last the folder."""
     lines = [f"trained in {seconds:.0f} s"]
     if best is not None:
         lines.append(f"best validation mAP@{k} {best:.4f}")

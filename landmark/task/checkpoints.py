@@ -1,0 +1,164 @@
+"""Checkpoints on disk: when they are written, what they record, complete or not there at all."""
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from landmark.disk.atomic import atomic_file
+from landmark.error import UserError
+
+
+def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[Checkpoint]:
+    """Callbacks that keep `checkpoints/last.ckpt` and, by validation mAP@k, `best.ckpt`.
+
+    Args:
+        folder: The run folder.
+        k: Results per query in the validation's mAP.
+        every_steps: Optimizer steps between two last.ckpt within an epoch. None means only one at
+            its end.
+    """
+    callback = partial(
+        ModelCheckpoint,
+        dirpath=folder / "checkpoints",
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+    return [
+        callback(filename="best", monitor=f"val/map_at_{k}", mode="max"),
+        callback(filename="last", monitor=None, save_on_train_epoch_end=True),
+        SaveWithinEpoch(folder / "checkpoints" / "last.ckpt", every_steps),
+    ]
+
+
+class SaveWithinEpoch(Checkpoint):
+    """Write `last.ckpt` within epochs, and on SIGTERM.
+
+    The end of each epoch has a checkpoint of its own, after validation.
+
+    Args:
+        file: The checkpoint.
+        every_steps: Optimizer steps between two checkpoints. None means only on SIGTERM.
+    """
+
+    def __init__(self, file: Path, every_steps: int | None) -> None:
+        self._file = file
+        self._every_steps = every_steps
+        self._saved_at = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
+    ) -> None:
+        """Save every `every_steps` steps, except after the last batch of an epoch."""
+        del pl_module
+        step = trainer.global_step
+        if self._every_steps is None or step % self._every_steps or step == self._saved_at:
+            return
+        if not trainer.is_last_batch:
+            self._saved_at = step
+            trainer.save_checkpoint(self._file)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save on SIGTERM; several processes receive it at different steps, so they do not."""
+        del pl_module
+        if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
+            trainer.save_checkpoint(self._file)
+
+
+class RecordRun(pl.Callback):
+    """Write into each checkpoint what extracting, resuming and a new head need to know.
+
+    Args:
+        settings: The run's settings; a resumed run must agree with them.
+        embedder_yaml: Text of embedder.yaml, so that a checkpoint can be extracted with.
+        classes: Landmark ids by label.
+    """
+
+    def __init__(
+        self, settings: dict[str, Any], embedder_yaml: str, classes: Sequence[str]
+    ) -> None:
+        self._record = {
+            "settings": json.dumps(settings),
+            "embedder_yaml": embedder_yaml,
+            "classes": list(classes),
+        }
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the record, and flush the loggers: a resumed run neither repeats nor lacks a row."""
+        del pl_module
+        for logger in trainer.loggers:
+            logger.save()
+        checkpoint.update(self._record)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint to a temporary sibling and rename it: a kill leaves the previous one.
+
+    Lightning's own writer serialises in memory first; class centres of 200,000 landmarks and their
+    momentum are over a gigabyte. This one streams to disk.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any = None,  # noqa: ANN401, ARG002
+    ) -> None:
+        """Write `checkpoint` to `path`.
+
+        Raises:
+            UserError: The disk is full or the folder cannot be written.
+        """
+        path = Path(path)
+        disk_failures: list[OSError] = []
+        try:
+            # A fixed name, so that killed writers leave one copy at most.
+            with (
+                atomic_file(path, path.with_name(f".{path.name}.part")) as temporary,
+                temporary.open("wb", buffering=0) as file,
+            ):
+                torch.save(checkpoint, _RecordingFile(file, disk_failures))  # type: ignore[arg-type]
+                os.fsync(file.fileno())
+        except (UserError, OSError, RuntimeError) as error:
+            if not disk_failures and not isinstance(error, UserError):
+                raise
+            reason = disk_failures[0].strerror if disk_failures else str(error)
+            raise UserError(
+                f"{path}: cannot write the checkpoint ({reason}). The previous one is intact; free "
+                "some space and run the same command again."
+            ) from error
+
+
+class _RecordingFile:
+    """A file that records the errors of the disk: PyTorch raises another one in their place."""
+
+    def __init__(self, file: io.RawIOBase, failures: list[OSError]) -> None:
+        self._file = file
+        self._failures = failures
+
+    def write(self, data: bytes) -> int:
+        try:
+            rest = memoryview(data).cast("B")
+            while len(rest):  # an unbuffered write may write less than it is given
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._failures.append(error)
+            raise
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()

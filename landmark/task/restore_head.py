@@ -1,0 +1,76 @@
+"""The class centres of an earlier run on the same landmarks."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from landmark.error import UserError
+from landmark.model.persist import CLASSES
+from landmark.model.weights import read_checkpoint
+from landmark.task.run_folder import RESULT
+
+_PREFIX = "loss."
+
+
+def restore_head(loss: nn.Module, init: str | Path, classes: Sequence[str]) -> None:
+    """Load the head of an earlier run into `loss`.
+
+    Args:
+        loss: Contains the class centres.
+        init: The earlier run's `RUN/embedder`, whose head is in the checkpoint that it was written
+            from, or one of its checkpoints.
+        classes: landmark_id of each label of this run.
+
+    Raises:
+        UserError: There is no checkpoint, or it has another loss or other landmarks.
+    """
+    init = Path(init)
+    checkpoint = find_checkpoint(init)
+    if list(classes) != _classes(init):
+        raise UserError(
+            f"init={init} was trained on other landmarks. keep_head=true needs the same data; pass "
+            "keep_head=false."
+        )
+    state = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in read_checkpoint(checkpoint)["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    try:
+        loss.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"init={init} has the head of another loss ({' '.join(str(error).split())}). Choose "
+            "the same loss, or pass keep_head=false."
+        ) from error
+
+
+def find_checkpoint(init: Path) -> Path:
+    """Return the checkpoint with the head of `init`, an embedder folder or a checkpoint.
+
+    Raises:
+        UserError: It is missing.
+    """
+    checkpoint = init
+    if not init.is_file():
+        run = init.parent
+        if not (run / RESULT).is_file():
+            raise UserError(f"keep_head=true needs a finished run, and {run} has not finished.")
+        keep = json.loads((run / RESULT).read_text())["settings"]["keep"]
+        checkpoint = run / "checkpoints" / f"{keep}.ckpt"
+    if not checkpoint.is_file():
+        raise UserError(
+            f"init={init}: {checkpoint} is missing. Pass keep_head=false to start with a new head."
+        )
+    return checkpoint
+
+
+def _classes(init: Path) -> list[str]:
+    folder = init.parent.parent / "embedder" if init.is_file() else init
+    if not (folder / CLASSES).is_file():
+        raise UserError(f"{folder}: {CLASSES} is missing. Pass keep_head=false.")
+    with (folder / CLASSES).open(newline="") as file:
+        return [row["landmark_id"] for row in csv.DictReader(file)]

@@ -1,0 +1,167 @@
+"""A run's folder: its settings, the checkpoint to resume from, its metrics, its result."""
+
+import csv
+import json
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from landmark.disk.atomic import atomic_file
+from landmark.disk.differences import check_same_settings
+from landmark.error import UserError
+from landmark.model.weights import read_checkpoint
+
+RESULT = "result.json"
+_RUN_NAME = "run_name.txt"
+# Settings that change neither weights nor metrics: a resumed run may have others.
+_IRRELEVANT = {"overwrite", "workers", "logger", "save_every_steps"}
+_IRRELEVANT |= {
+    f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")
+}
+
+
+def write_result(
+    folder: Path,
+    best: float | None,
+    settings: dict[str, Any],
+    seconds: float | None = None,
+    resumed: bool = False,
+) -> None:
+    """Mark a run as finished: write its `result.json`.
+
+    Args:
+        folder: The run folder.
+        best: Best validation metric.
+        settings: The run's settings.
+        seconds: Wall time since the run was last started.
+        resumed: Whether it was then resumed from a checkpoint.
+    """
+    result = {"best": best, "seconds": seconds, "resumed": resumed, "settings": settings}
+    with atomic_file(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def read_result(folder: Path) -> float | None:
+    """Return the best validation metric of a finished run."""
+    return json.loads((folder / RESULT).read_text())["best"]
+
+
+def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether `folder` contains a finished run with these settings.
+
+    Raises:
+        UserError: It contains one with other settings; names them.
+    """
+    if not (folder / RESULT).is_file():
+        return False
+    _check_same_run(folder, json.loads((folder / RESULT).read_text())["settings"], settings)
+    return True
+
+
+def run_name(folder: Path) -> str:
+    """Return a random name that a run keeps when it is resumed."""
+    file = folder / _RUN_NAME
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4))
+    return file.read_text()
+
+
+def clear(folder: Path) -> None:
+    """Remove the files of an earlier run from its folder."""
+    for name in ("checkpoints", "embedder"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (RESULT, _RUN_NAME, "metrics.csv", ".metrics.csv.before"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def checkpoint_to_resume(folder: Path, settings: dict[str, Any]) -> tuple[Path | None, int]:
+    """Return the last checkpoint of `folder` and its optimizer steps; None, 0 without one.
+
+    Args:
+        folder: The run folder.
+        settings: Settings of this run.
+
+    Raises:
+        UserError: The checkpoint is damaged or not one of train, or a setting differs.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return None, 0
+    checkpoint = read_checkpoint(last, mmap=True)
+    if "settings" not in checkpoint or "global_step" not in checkpoint:
+        raise UserError(f"{last} is not a checkpoint of train. Pass overwrite=true to start over.")
+    _check_same_run(folder, json.loads(checkpoint["settings"]), settings)
+    return last, int(checkpoint["global_step"])
+
+
+def _check_same_run(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+    check_same_settings(
+        saved,
+        dict.fromkeys(saved) | current,
+        f"{folder} contains a run",
+        "Use the same settings to resume, another hydra.run.dir, or overwrite=true to start over.",
+        ignored=_IRRELEVANT,
+    )
+
+
+def check_same_classes(last: Path | None, classes: Sequence[str]) -> None:
+    """Check that a checkpoint to resume from was trained on the landmarks of the data.
+
+    Args:
+        last: The checkpoint. None means a new run.
+        classes: Landmark ids of the data, by label.
+
+    Raises:
+        UserError: They differ; says how.
+    """
+    saved = None if last is None else read_checkpoint(last, mmap=True).get("classes")
+    if saved is None or saved == list(classes):
+        return
+    new, gone = sorted(set(classes) - set(saved)), sorted(set(saved) - set(classes))
+    differences = [f"{len(new)} new, such as {new[0]}"] if new else []
+    differences += [f"{len(gone)} missing, such as {gone[0]}"] if gone else []
+    raise UserError(
+        f"{last} was trained on {len(saved)} landmarks and the data has {len(classes)} "
+        f"({'; '.join(differences) or 'in another order'}). Use the same photos to resume, another "
+        "hydra.run.dir, or overwrite=true to start over."
+    )
+
+
+class _MetricsLogger(Protocol):
+    def log_metrics(self, metrics: dict, step: int | None = None) -> None: ...
+    def save(self) -> None: ...
+
+
+def restore_metrics(logger: _MetricsLogger, file: Path, step: int) -> None:
+    """Log the rows of metrics.csv before a checkpoint again, for a logger that starts a new file.
+
+    Rows of later steps, which the resumed run logs again, are left out. Until the logger has
+    written the rows they are in a hidden sibling of `file`, so that a kill loses none.
+
+    Args:
+        logger: Writes `file`, and deletes an existing one at its start.
+        file: metrics.csv.
+        step: Optimizer steps of the checkpoint.
+    """
+    kept = file.with_name(f".{file.name}.before")
+    if not kept.is_file():
+        if not file.is_file():
+            return
+        rows = [row for row in _rows(file) if int(row["step"]) < step]
+        with atomic_file(kept) as temporary, temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["step"])
+            writer.writeheader()
+            writer.writerows(rows)
+    for row in _rows(kept):
+        logged = {name: value for name, value in row.items() if value and name != "step"}
+        logger.log_metrics(logged, int(row["step"]))
+    logger.save()
+    kept.unlink()
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))

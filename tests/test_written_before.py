@@ -1,0 +1,67 @@
+"""A run, stores and a ranking that an earlier version wrote (tests/written_by_0.1) still work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.rankings import Rankings
+
+WRITTEN = Path(__file__).with_name("written_by_0.1")
+TRAIN = [
+    *("data=folder", "data.root=photos", "model=resnet10t", "model.backbone=test_efficientnet"),
+    *("model.embedding_dim=8", "image=px96", "image.sizes=[[64,64]]", "batch_size=8", "workers=0"),
+    *("optimizer=sgd", "optimizer.lr=1e-3", "schedule.warmup=0", "trainer=cpu"),
+    *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "hydra.run.dir=run"),
+]
+EXTRACT = ["data=folder", "data.root=photos", "workers=0", "extract.scales=[1,1.5]"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A copy of what was written."""
+    shutil.copytree(WRITTEN, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_the_finished_run_is_recognised(scripts, place):
+    result = scripts.run("train.py", *TRAIN, cwd=place)
+    assert "run is up to date" in result.stdout
+    changed = scripts.run("train.py", *TRAIN, "loss.margin=0.4", cwd=place, status=2)
+    assert "loss.margin (0.3, now 0.4)" in changed.stderr
+
+
+def test_its_checkpoint_is_resumed(scripts, place):
+    (place / "run" / "result.json").unlink()
+    result = scripts.run("train.py", *TRAIN, cwd=place)
+    assert "resumes     run/checkpoints/last.ckpt" in result.stdout
+    assert json.loads((place / "run" / "result.json").read_text())["resumed"] is True
+
+
+@pytest.mark.parametrize("embedder", ["run/embedder", "run/checkpoints/last.ckpt"])
+def test_its_embedder_describes_photos_as_it_did(scripts, place, embedder):
+    options = [f"embedder={embedder}", *EXTRACT, "split=gallery", "output=new"]
+    scripts.run("extract.py", *options, cwd=place)
+    old, new = (DescriptorStore.open(place / name) for name in ("stores/gallery", "new"))
+    assert old.ids.tolist() == new.ids.tolist()
+    assert old.landmark_ids.tolist() == new.landmark_ids.tolist()
+    np.testing.assert_allclose(old.vectors, new.vectors, atol=1e-5)
+
+
+def test_its_store_is_up_to_date(scripts, place):
+    options = ["embedder=run/embedder", *EXTRACT, "split=gallery", "output=stores/gallery"]
+    result = scripts.run("extract.py", *options, cwd=place)
+    assert "stores/gallery is up to date" in result.stdout
+
+
+def test_its_stores_are_ranked_as_they_were(scripts, place):
+    options = [f"{name}=stores/{name}" for name in ("query", "gallery", "train")]
+    scripts.run("rerank.py", *options, "rerank=[alpha_qe,two_stage]", "output=new", cwd=place)
+    old, new = (Rankings.open(place / name) for name in ("ranking", "new"))
+    np.testing.assert_array_equal(old.rows, new.rows)
+    np.testing.assert_allclose(old.scores, new.scores, atol=1e-5)
+    written, again = ((place / name / "submission.csv").read_text() for name in ("ranking", "new"))
+    assert written == again
