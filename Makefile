@@ -1,11 +1,12 @@
 # Every target does its own set-up: a virtual environment in .venv with the tested versions.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu lint format submit recipe ensemble sweep-report benchmark clean
+.PHONY: help setup demo test test-all test-gpu drawing lint format submit recipe ensemble sweep-report benchmark clean
 
 DEMO := runs/demo
 TRAIN := $(BIN)/python train.py experiment=demo
@@ -110,11 +111,17 @@ ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Describe with each of its six models, j
 sweep-report: $(INSTALLED) ## DIR=SWEEP One table and a plot of a sweep's jobs
 	@$(BIN)/python -m landmark.report.sweep $(DIR)
 
-test: $(INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED) ## Run the tests, all but the slow ones
+	$(PYTEST) -m 'not slow'
+
+test-all: $(INSTALLED) ## Run all tests
+	$(PYTEST)
 
 test-gpu: ## Run the tests that need a CUDA GPU; in .venv where it is made, else with PYTHON
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -m gpu tests/test_gpu.py
+
+drawing: $(INSTALLED) ## Draw docs/architecture.svg from the imports of the code
+	$(BIN)/python docs/drawing.py
 
 lint: $(INSTALLED) ## Check lint, format and types
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Imports run in one direction, as the architecture says."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,12 @@ def test_every_group_of_the_project_is_a_package():
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
     for group in groups - other_peoples - of_another_group:
         assert (ROOT / "landmark" / group).is_dir(), f"conf/{group} has no landmark/{group}"
+
+
+def test_the_drawing_is_up_to_date():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import drawing
+    finally:
+        sys.path.pop(0)
+    assert drawing.DRAWING.read_text() == drawing.draw(drawing.imports()), "run make drawing"

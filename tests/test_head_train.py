@@ -61,6 +61,7 @@ def test_a_sampled_head_trains_and_goes_on_where_it_was(scripts, place):
     assert bool(momentum.any())
 
 
+@pytest.mark.slow
 def test_class_parallel_is_killed_and_ends_like_a_run_that_never_was(scripts, place):
     settings = [*ONE_EPOCH, *TWO_PROCESSES, "save_every_steps=1", "batch_size=6"]
     settings += ["callback=ema", "callback.ema.decay=0.9", "task.imprint=true"]

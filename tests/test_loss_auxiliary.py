@@ -65,6 +65,7 @@ def test_a_run_with_auxiliary_losses_logs_each(scripts, tmp_path):
     np.testing.assert_allclose(parts[0], parts[1] + 0.5 * parts[2] + parts[3], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_run_goes_on_with_the_memory_of_its_batches(tmp_path):
     """The loss of a step depends on the embeddings of the steps before it."""

@@ -48,6 +48,7 @@ def killed_once_a_job_is_done(command, cwd, folder):
     return results(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
     command = ["-m", *TINY, "seed=1,2,3", "hydra.sweep.dir=sweep"]
     before = killed_once_a_job_is_done(
@@ -70,6 +71,7 @@ def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
     assert "unfinished" not in report
 
 
+@pytest.mark.slow
 def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tmp_path):
     """With joblib: the second command answers job 0 and does job 1; both lie in one folder."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
@@ -85,6 +87,7 @@ def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tm
     assert results(sweep)[0] == before[0]
 
 
+@pytest.mark.slow
 def test_optunas_trials_are_asked_in_the_same_order_again(scripts, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     command = ["-m", "hydra/sweeper=tpe", "hydra.sweep.dir=sweep", *TINY]

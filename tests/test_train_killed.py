@@ -34,6 +34,7 @@ SETTINGS = [
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_metrics(tmp_path):
     result = subprocess.run(

@@ -42,6 +42,7 @@ def test_validation_over_two_processes_is_that_of_one(scripts, tmp_path):
     assert validated(tmp_path / "two")[0] == pytest.approx(validated(tmp_path / "one")[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_two_processes_gives_each_job_one_folder_and_one_logger_run(scripts, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WITNESS)
