@@ -19,13 +19,13 @@ def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "
     """The torch device of one process.
 
     Args:
-        name: auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of its
+        name: Auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of its
             local rank.
-        local_rank: rank of this process on this machine.
-        local_world_size: processes on this machine.
+        local_rank: Rank of this process on this machine.
+        local_world_size: Processes on this machine.
 
     Raises:
-        UserError: this machine has no such device, or one GPU is asked to serve several processes.
+        UserError: This machine has no such device, or one GPU is asked to serve several processes.
 
     Example:
         >>> torch_device("cpu")

@@ -20,14 +20,14 @@ def check_config(config: DictConfig, settings: type[Settings]) -> Settings:
     """Check a command's own settings and the arguments of every `_target_`.
 
     Args:
-        config: composed; interpolations are resolved.
-        settings: dataclass of the command's own settings.
+        config: Composed; interpolations are resolved.
+        settings: Dataclass of the command's own settings.
 
     Returns:
         The own settings.
 
     Raises:
-        UserError: a required setting is missing, or one does not fit its annotation; names it.
+        UserError: A required setting is missing, or one does not fit its annotation; names it.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -43,7 +43,7 @@ def values(plain: Mapping[str, Any], settings: type) -> Iterator[tuple[str, Any,
     """Key, value and annotation of every setting that has an annotation.
 
     Raises:
-        UserError: a `_target_` takes no argument of that name.
+        UserError: A `_target_` takes no argument of that name.
     """
     for name, annotation in typing.get_type_hints(settings, include_extras=True).items():
         yield name, plain[name], annotation

@@ -43,8 +43,8 @@ def command(
     docstring its usage. `work` is called once a job, with the checked settings.
 
     Args:
-        settings: dataclass of the command's own settings.
-        lists: groups of which several choices may be given, in order.
+        settings: Dataclass of the command's own settings.
+        lists: Groups of which several choices may be given, in order.
     """
 
     def decorate(work: Callable[[Settings, DictConfig], Any]) -> Callable[[], None]:
@@ -181,11 +181,11 @@ def check_lists(overrides: Sequence[str], lists: Set[str]) -> None:
     """Refuse `group=[a,b]` for a group with one choice: Hydra would merge the two silently.
 
     Args:
-        overrides: the job's overrides as written, Hydra's `overrides.task`.
-        lists: the groups of which several choices may be given, each once, in order.
+        overrides: The job's overrides as written, Hydra's `overrides.task`.
+        lists: The groups of which several choices may be given, each once, in order.
 
     Raises:
-        UserError: names the group.
+        UserError: Names the group.
     """
     for override in overrides:
         key, _, value = override.partition("=")

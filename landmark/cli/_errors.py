@@ -41,8 +41,8 @@ def exit_if_user_error(error: BaseException, folders: Sequence[Path] = ()) -> No
     LANDMARK_TRACEBACK=1 returns for every error, so that the traceback is shown.
 
     Args:
-        error: what was raised.
-        folders: the configuration folders, for the names of existing choices.
+        error: What was raised.
+        folders: The configuration folders, for the names of existing choices.
     """
     line = error_line(error, folders)
     if line is not None and os.environ.get("LANDMARK_TRACEBACK") != "1":

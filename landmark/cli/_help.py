@@ -22,11 +22,11 @@ def print_help(
     """Print what a command can be told, with the choices of `overrides` in effect.
 
     Args:
-        verb: the command.
-        usage: docstring of the command's module.
-        overrides: overrides on the command line, as `loss=cosface`.
-        folders: the configuration folders, the project's own first.
-        settings: dataclass of the command's own settings.
+        verb: The command.
+        usage: Docstring of the command's module.
+        overrides: Overrides on the command line, as `loss=cosface`.
+        folders: The configuration folders, the project's own first.
+        settings: Dataclass of the command's own settings.
     """
     config = composed(verb, overrides, folders)
     print(usage.strip())

@@ -41,13 +41,13 @@ def run_as_single_job(
     it would start the sweep again.
 
     Args:
-        verb: the command.
-        overrides: the job's, Hydra's `overrides.task`.
-        flags: command-line flags to keep, such as `--config-dir DIR`.
-        folder: the job's.
+        verb: The command.
+        overrides: The job's, Hydra's `overrides.task`.
+        flags: Command-line flags to keep, such as `--config-dir DIR`.
+        folder: The job's.
 
     Raises:
-        SystemExit: the job failed; with its status.
+        SystemExit: The job failed; with its status.
     """
     location = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
     command = [sys.executable, "-m", "landmark", verb, *flags, *overrides, *location]

@@ -40,13 +40,13 @@ class Train:
     """Settings of a training run besides those of its groups.
 
     Attributes:
-        weights: null (random), timm (its hub), a local .safetensors or .pth, or package:NAME.
+        weights: Null (random), timm (its hub), a local .safetensors or .pth, or package:NAME.
         init: An earlier run's embedder folder or checkpoint to start from, with a new head.
         keep_head: Start from that run's class centres too.
         keep: Which checkpoint becomes RUN/embedder.
         batch_size: Photos per step on each rank.
         workers: Data loading processes of each rank. null means one per CPU, at most 8.
-        device: auto, cpu, mps, cuda or cuda:N. null means the trainer's accelerator.
+        device: Auto, cpu, mps, cuda or cuda:N. null means the trainer's accelerator.
         seed: Seed of every random draw.
         save_every_steps: Steps between two checkpoints within an epoch. null means epochs only.
         overwrite: Start over in a run folder that already contains checkpoints.

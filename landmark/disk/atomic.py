@@ -19,8 +19,8 @@ def atomic_file(path: str | Path, temporary: Path | None = None) -> Iterator[Pat
     """Yield a temporary sibling to write, renamed over `path` when the block succeeds.
 
     Args:
-        path: the file.
-        temporary: the sibling to use. Defaults to a new unique name; a fixed name is overwritten by
+        path: The file.
+        temporary: The sibling to use. Defaults to a new unique name; a fixed name is overwritten by
             the next attempt, so that killed writers of a large file leave one copy at most.
 
     Raises:
@@ -51,12 +51,12 @@ def atomic_folder(
     """Yield a temporary sibling folder to fill, renamed to `path` when the block succeeds.
 
     Args:
-        path: the folder.
-        overwrite: replace an existing folder.
-        marker: as in `check_can_write`.
+        path: The folder.
+        overwrite: Replace an existing folder.
+        marker: As in `check_can_write`.
 
     Raises:
-        UserError: as `check_can_write`, at the start and again before the rename, or the disk is
+        UserError: As `check_can_write`, at the start and again before the rename, or the disk is
             full or `path` cannot be written.
     """
     path = Path(path)
@@ -91,9 +91,9 @@ def move_into_place(made: Path, path: Path, old: Path) -> None:
     """Rename the folder `made` to `path`; an existing folder swaps places with it.
 
     Args:
-        made: the complete folder.
-        path: where it belongs.
-        old: where an existing folder moves first on file systems that cannot exchange two folders
+        made: The complete folder.
+        path: Where it belongs.
+        old: Where an existing folder moves first on file systems that cannot exchange two folders
             atomically. A kill between the two renames leaves it there: see `restore`.
     """
     if path.exists():
@@ -126,9 +126,9 @@ def check_can_write(path: str | Path, overwrite: bool = False, marker: str | Non
     """Refuse a folder path that is already taken.
 
     Args:
-        path: a folder to be written.
-        overwrite: an existing folder may be replaced.
-        marker: a file that an existing folder must contain to be replaced, so that a mistyped path
+        path: A folder to be written.
+        overwrite: An existing folder may be replaced.
+        marker: A file that an existing folder must contain to be replaced, so that a mistyped path
             does not delete somebody's photos. Defaults to none: any folder may be replaced.
 
     Raises:

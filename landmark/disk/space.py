@@ -23,13 +23,13 @@ def disk_errors(path: str | Path, within: Path | None = None) -> Iterator[None]:
     """Turn a full disk, a quota or a missing permission into an error that names `path`.
 
     Args:
-        path: what the user knows.
-        within: translate only errors of files at or below this path. A full disk raises an OSError
+        path: What the user knows.
+        within: Translate only errors of files at or below this path. A full disk raises an OSError
             without a file name, which counts. Defaults to all errors.
 
     Raises:
-        DiskFullError: the block ran out of space.
-        UserError: the block lacked a permission.
+        DiskFullError: The block ran out of space.
+        UserError: The block lacked a permission.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def reserve(file: str | Path) -> None:
     A process that writes to a mapped page without space behind it is killed by SIGBUS, silently.
 
     Raises:
-        OSError: there is not enough space.
+        OSError: There is not enough space.
     """
     with Path(file).open("r+b") as opened:
         size = os.fstat(opened.fileno()).st_size

@@ -22,7 +22,7 @@ def restore_head(loss: nn.Module, init: str | Path, classes: Sequence[str]) -> N
         loss: Contains the class centres.
         init: The earlier run's `RUN/embedder`, whose head is in the checkpoint that it was written
             from, or one of its checkpoints.
-        classes: landmark_id of each label of this run.
+        classes: Landmark_id of each label of this run.
 
     Raises:
         UserError: There is no checkpoint, or it has another loss or other landmarks.

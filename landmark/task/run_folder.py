@@ -143,7 +143,7 @@ def restore_metrics(logger: _MetricsLogger, file: Path, step: int) -> None:
 
     Args:
         logger: Writes `file`, and deletes an existing one at its start.
-        file: metrics.csv.
+        file: Metrics.csv.
         step: Optimizer steps of the checkpoint.
     """
     kept = file.with_name(f".{file.name}.before")
