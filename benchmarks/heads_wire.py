@@ -50,7 +50,7 @@ def train(rank: int, way: str, options: argparse.Namespace, meeting: str, answer
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     torch.manual_seed(0)
     network = Network()
-    {"DDP": Full(), "class-parallel": ClassParallel()}[way].serve(network.loss)
+    {"DDP": Full(), "class-parallel": ClassParallel()}[way].attach(network.loss)
     heads.place(network)
     model = DistributedDataParallel(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)

@@ -65,11 +65,13 @@ def checked(function: Function) -> Function:
         UserError: on a call, for the first argument that does not fit its annotation.
     """
     signature = inspect.signature(function)
-    owner = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    is_constructor = function.__name__ == "__init__"
 
     @wraps(function)
     def wrapper(*args: Any, **keywords: Any) -> Any:  # noqa: ANN401
         hints = _hints(function)
+        # A base class's constructor speaks for the class that is constructed.
+        owner = type(args[0]).__name__ if is_constructor else function.__name__
         try:
             given = signature.bind(*args, **keywords).arguments
         except TypeError:

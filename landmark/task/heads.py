@@ -12,9 +12,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from landmark.error import UserError
-from landmark.head.group import processes
 from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
+from landmark.processes import total
 
 # In a checkpoint; the second is what is trained where the first holds averaged weights.
 _WEIGHTS = ("state_dict", "current_model_state")
@@ -29,7 +29,7 @@ def served(task: nn.Module) -> Iterator[tuple[str, MarginLoss, Head]]:
 
 def shared_out(task: nn.Module) -> list[tuple[str, MarginLoss, Head]]:
     """Those of which each process holds other centres."""
-    return [(name, loss, head) for name, loss, head in served(task) if head.is_shared_out()]
+    return [(name, loss, head) for name, loss, head in served(task) if head.is_sharded()]
 
 
 def refuse_processes(task: nn.Module, trainer: pl.Trainer) -> None:
@@ -39,7 +39,7 @@ def refuse_processes(task: nn.Module, trainer: pl.Trainer) -> None:
         UserError: names the head and what to choose.
     """
     for _, _, head in served(task):
-        head.refuse_processes(trainer.world_size)
+        head.check_world_size(trainer.world_size)
     known = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy)
     if shared_out(task) and not known:
         raise UserError("head=class_parallel: needs trainer.strategy=ddp, or one process")
@@ -48,7 +48,7 @@ def refuse_processes(task: nn.Module, trainer: pl.Trainer) -> None:
 def place(task: nn.Module) -> None:
     """Leaves each process its share of the centres, and has DDP let them be."""
     for _, loss, head in served(task):
-        head.place(loss)
+        head.shard_weights(loss)
     if names := [name for name, _, _ in shared_out(task)]:
         task._ddp_params_and_buffers_to_ignore = names  # type: ignore[assignment]
 
@@ -56,7 +56,7 @@ def place(task: nn.Module) -> None:
 def follow(task: nn.Module, optimizer: Optimizer) -> None:
     """Tells the heads of the optimizer."""
     for _, loss, head in served(task):
-        head.follow(loss, optimizer)
+        head.register_optimizer(loss, optimizer)
 
 
 def bring_together(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ def bring_together(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str
     """
     for name, loss, head in shared_out(task):
         place, shape = _place(loss, groups), loss.weight.shape
-        _replace(checkpoint, name, place, shape, partial(head.whole, loss))
+        _replace(checkpoint, name, place, shape, partial(head.gather, loss))
 
 
 def share_out(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def clip_by_norm(task: nn.Module, optimizer: Optimizer, longest: float) -> None:
     common = [m.grad for m in members if m.grad is not None and id(m) in others]
     # A step of sampled rows has another parameter in the centres' place.
     own = [m.grad for m in members if m.grad is not None and id(m) not in others]
-    squares = processes().total(get_total_norm(own).square()) + get_total_norm(common).square()
+    squares = total(get_total_norm(own).square()) + get_total_norm(common).square()
     clip_grads_with_norm_(members, longest, squares.sqrt())
 
 
@@ -108,7 +108,7 @@ def _place(loss: MarginLoss, groups: Iterable[dict]) -> int:
 
 
 def _own_copy(head: Head, loss: MarginLoss, rows: Tensor) -> Tensor:
-    return head.share(loss, rows).clone()
+    return head.shard(loss, rows).clone()
 
 
 def _replace(

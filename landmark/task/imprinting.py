@@ -53,7 +53,7 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     if centres_a_class > 1:
         centres = _spread(centres, centres_a_class)
     if isinstance(loss, MarginLoss) and isinstance(loss.head, Head):
-        centres = loss.head.share(loss, centres)
+        centres = loss.head.shard(loss, centres)
     weight.copy_(centres)
     embedder.train(was_training)
 
