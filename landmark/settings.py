@@ -8,7 +8,7 @@ imported; `checked` gives the same answer to whoever calls a constructor from Py
 import inspect
 import json
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import cache, wraps
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -178,8 +178,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [_plain(one) for one in value]
+    if isinstance(value, Sequence | Set) and not isinstance(value, str | bytes):
+        return [_plain(one) for one in value]  # OmegaConf's lists too
     if type(value).__module__ == "numpy":
         return value.tolist()
     return value

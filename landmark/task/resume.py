@@ -14,7 +14,7 @@ from landmark.model.weights import read_checkpoint
 RESULT = "result.json"
 NAME = "run_name.txt"
 # What changes neither the weights nor the figures: a run may go on with other ones.
-_FREE = {"overwrite", "workers", "logger", "save_every_steps"}
+_FREE = {"overwrite", "workers", "logger", "save_every_steps", "head.block"}
 _FREE |= {f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")}
 
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from landmark.error import UserError
 from landmark.loss.auxiliary import AuxiliaryLosses
-from landmark.model.embedder import Embedder, pool
+from landmark.model.embedder import Embedder
 from landmark.task import heads
 from landmark.task.blending import check_share
 from landmark.task.freezing import freeze_first_stages
@@ -193,8 +193,8 @@ class RetrievalTask(pl.LightningModule):
 
     def _embed(self, images: Tensor) -> Tensor:
         with torch.no_grad() if self.backbone_is_frozen else nullcontext():
-            features = self.embedder.backbone(self.embedder.normalise(images))
-        return self.embedder.neck(pool(self.embedder.pooling, features))
+            features = self.embedder.features(images)
+        return self.embedder.embed(features)
 
     def on_validation_epoch_start(self) -> None:
         """Starts with no embeddings of queries and gallery."""
