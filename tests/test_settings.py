@@ -170,5 +170,5 @@ def test_a_base_constructor_speaks_for_the_class_that_is_constructed():
     class Derived(Made):
         pass
 
-    with pytest.raises(UserError, match="^Derived: n=0 is not valid"):
+    with pytest.raises(UserError, match=r"^Derived: n=0 is not valid"):
         Derived(n=0)
