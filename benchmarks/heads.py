@@ -46,7 +46,7 @@ def make(way: str, classes: int, dim: int, ratio: float) -> tuple[Callable, Call
     from landmark.loss import ArcFace
 
     ours = ArcFace(dim, classes)
-    {"full": Full(), "fused": Fused(), "sampled": Sampled(ratio)}[way].serve(ours)
+    {"full": Full(), "fused": Fused(), "sampled": Sampled(ratio)}[way].attach(ours)
     return ours, lambda: ours.weight
 
 

@@ -6,7 +6,7 @@ Ranks come from the process group where one is initialised, else from the launch
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
@@ -123,6 +123,19 @@ def is_alone() -> bool:
     return world_size() == 1
 
 
+def rank_and_size() -> tuple[int, int]:
+    """Rank and world size of the initialised process group; (0, 1) where there is none.
+
+    Collectives inside a training step go by these: a launcher's variables alone (`rank`,
+    `world_size`) do not mean that the processes train together.
+    """
+    if not _is_initialized():
+        return 0, 1
+    from torch import distributed
+
+    return distributed.get_rank(), distributed.get_world_size()
+
+
 def initialize() -> None:
     """Initialise a gloo process group of the launcher's processes, once. Alone: do nothing."""
     started = launch()
@@ -186,6 +199,29 @@ def gather(rows: "Tensor", group: "ProcessGroup | None" = None, uneven: bool = F
     shares = [torch.empty_like(rows) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(shares, rows.contiguous(), group=group)
     return torch.cat(shares)
+
+
+def gather_on_rank_zero(rows: "Tensor", counts: Sequence[int]) -> "Tensor":
+    """Concatenate the rows (R, …) of every rank on rank 0; the other ranks get their own back.
+
+    Unlike `gather` it costs the other ranks no memory.
+
+    Args:
+        rows: this rank's.
+        counts: R of every rank.
+    """
+    if not _is_initialized():
+        return rows
+    import torch
+    from torch import distributed
+
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts] if distributed.get_rank() == 0 else None
+    distributed.gather(padded, parts, dst=0)
+    if parts is None:
+        return rows
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def gather_objects(value: Value) -> list[Value]:

@@ -7,28 +7,28 @@ from landmark.loss.margin import MarginLoss
 
 
 class Hard(MarginLoss):
-    """Uses every hook: a margin by length and label, hard classes enlarged, a penalty."""
+    """Overrides every hook: a margin by norm and label, hard classes enlarged, a penalty."""
 
     def __init__(self, embedding_dim, num_classes, **options):
         super().__init__(embedding_dim, num_classes, 16.0, **options)
 
-    def with_margin(self, cosine, labels, lengths):
-        return cosine - 0.05 * lengths.sqrt() - 0.01 * labels
+    def target_margin(self, cosine, labels, norms):
+        return cosine - 0.05 * norms.sqrt() - 0.01 * labels
 
-    def of_others(self, cosines, target):
+    def adjust_negatives(self, cosines, target):
         return torch.where(cosines > target, cosines * (1.2 + cosines + 0.1 * target), cosines)
 
-    def penalty(self, lengths):
-        return 0.1 / lengths
+    def penalty(self, norms):
+        return 0.1 / norms
 
 
 class Centres(MarginLoss):
-    """ArcFace's margin with as many centres a class as one likes."""
+    """ArcFace's margin with any number of centres for each class."""
 
     def __init__(self, embedding_dim, num_classes, **options):
         super().__init__(embedding_dim, num_classes, 24.0, **options)
 
-    with_margin = ArcFace.with_margin
+    target_margin = ArcFace.target_margin
     margin, easy_margin = 0.3, False
 
 
@@ -37,32 +37,32 @@ def naive_losses(loss, embeddings, weight, labels, classes=None):
     classes = range(loss.num_classes) if classes is None else classes
     losses = []
     for x, label in zip(embeddings, labels, strict=True):
-        length = x.square().sum().sqrt()
+        norm = x.square().sum().sqrt()
         cosines = {}
         for j in classes:
             to_centres = []
             for k in range(loss.sub_centres):
                 w = weight[j * loss.sub_centres + k]
-                to_centres.append((x * w).sum() / length / w.square().sum().sqrt())
+                to_centres.append((x * w).sum() / norm / w.square().sum().sqrt())
             cosines[j] = max(to_centres)
         y = int(label)
-        target = loss.with_margin(cosines[y][None], label[None], length[None])[0]
+        target = loss.target_margin(cosines[y][None], label[None], norm[None])[0]
         logits = {
             j: loss.scale
-            * (target if j == y else loss.of_others(c[None, None], target[None, None])[0, 0])
+            * (target if j == y else loss.adjust_negatives(c[None, None], target[None, None])[0, 0])
             for j, c in cosines.items()
         }
         denominator = sum((z - 40).exp() for z in logits.values()).log() + 40
         value = (1 - loss.label_smoothing) * (denominator - logits[y])
         for z in logits.values():
             value = value + loss.label_smoothing / len(logits) * (denominator - z)
-        penalty = loss.penalty(length[None])
+        penalty = loss.penalty(norm[None])
         losses.append(value if penalty is None else value + penalty[0])
     return torch.stack(losses)
 
 
 def drawn(make, seed, size, dim, classes, dtype=torch.float64, **options):
-    """A loss with centres drawn anew, embeddings (size, dim) and labels."""
+    """A loss with random centres, embeddings (size, dim) and labels."""
     generator = torch.Generator().manual_seed(seed)
     loss = make(dim, classes, **options).to(dtype)
     centres = torch.randn(loss.weight.shape, generator=generator, dtype=torch.float64)

@@ -1,16 +1,18 @@
 """Every YAML composes, says its keys as its constructor does, and instantiates."""
 
 import importlib
-import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+
+from landmark.cli._signature import UNKNOWN, read_signature
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "export", "rerank", "score")
@@ -29,6 +31,15 @@ OWN_GROUPS += ("extract", "search", "rerank")
 def choices(group):
     files = (CONF / group).glob("*.yaml")
     return sorted(file.stem for file in files if not file.stem.startswith("_"))
+
+
+def chain(group, choice):
+    """A choice's YAML and those of its group that it inherits from: name and text."""
+    text = (CONF / group / f"{choice}.yaml").read_text()
+    defaults = OmegaConf.create(text).get("defaults", [])
+    inherited = [one for one in defaults if isinstance(one, str) and one != "_self_"]
+    parts = [part for one in inherited for part in chain(group, one).items()]
+    return {choice: text, **dict(parts)}
 
 
 def composed(script, *overrides):
@@ -50,6 +61,11 @@ def node(group, choice):
     return config[group]
 
 
+def choice_alone(group, choice):
+    """The group's node without a script around it: quicker to compose."""
+    return composed(f"{group}/{choice}")[group]
+
+
 EVERY = [
     (folder.name, file.stem)
     for folder in sorted(CONF.iterdir())
@@ -67,25 +83,51 @@ def test_a_command_composes_with_its_defaults(verb):
 @pytest.mark.parametrize(("group", "choice"), EVERY)
 def test_a_choice_composes_with_one_target_and_a_comment(group, choice):
     settings = node(group, choice)
-    text = (CONF / group / f"{choice}.yaml").read_text()
-    assert text.startswith("#")
-    of_another = "auto, _self_" in text or "_here_" in text
-    assert text.count("_target_") == (0 if of_another else 1)
-    assert "${" not in text
+    texts = list(chain(group, choice).values())
+    assert all(text.startswith("#") for text in texts)
+    assert "${" not in "".join(texts)
+    is_of_another_group = "_here_" in texts[0]
+    assert "".join(texts).count("_target_:") == (0 if is_of_another_group else 1)
     assert settings["_target_"]
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY)
+def test_own_values_override_inherited_ones(group, choice):
+    defaults = OmegaConf.load(CONF / group / f"{choice}.yaml").get("defaults", ["_self_"])
+    assert defaults[-1] == "_self_"
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY)
+def test_a_choice_repeats_no_inherited_value(group, choice):
+    own, *inherited = (yaml.safe_load(text) for text in chain(group, choice).values())
+    for base in inherited:
+        assert all(own[key] != base[key] for key in own.keys() & base.keys() - {"defaults"})
+
+
+def test_a_base_is_inherited_by_several_choices_and_is_none():
+    for file in CONF.glob("*/_*.yaml"):
+        group = file.parent.name
+        assert file.stem not in choices(group)
+        assert sum(file.stem in chain(group, choice) for choice in choices(group)) > 1
 
 
 @pytest.mark.parametrize(("group", "choice"), [pair for pair in EVERY if pair[0] in OWN_GROUPS])
 def test_a_choice_holds_the_constructors_keys_and_defaults(group, choice):
     settings = node(group, choice)
-    module, _, name = settings["_target_"].rpartition(".")
-    target = getattr(importlib.import_module(module), name)
-    # A class without a constructor of its own takes nothing.
-    bare = getattr(target, "__init__", None) is torch.nn.Module.__init__
-    parameters = {} if bare else inspect.signature(target).parameters
-    assert not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    signature = read_signature(settings["_target_"])
+    assert not signature.is_open
     keys = {key for key in settings if not key.startswith("_")}
-    assert keys == set(parameters) - ADDED.get(group, set())
+    assert keys == set(signature.parameters) - ADDED.get(group, set())
+
+
+@pytest.mark.parametrize("choice", choices("loss"))
+def test_a_loss_has_the_defaults_of_its_constructor(choice):
+    settings = node("loss", choice)
+    for key, parameter in read_signature(settings["_target_"]).parameters.items():
+        if key not in ADDED["loss"]:
+            assert parameter.default is not UNKNOWN
+            value = settings[key]
+            assert (tuple(value) if OmegaConf.is_list(value) else value) == parameter.default
 
 
 @pytest.mark.parametrize(
@@ -114,7 +156,7 @@ def test_an_auxiliary_loss_is_the_loss_of_its_name_with_a_weight(choice):
 @pytest.mark.parametrize("choice", choices("head"))
 def test_heads_serve_a_loss(choice):
     loss = instantiate(node("loss", "arcface"))(embedding_dim=8, num_classes=5)
-    instantiate(node("head", choice)).serve(loss)
+    instantiate(node("head", choice)).attach(loss)
     value = loss(torch.randn(4, 8), torch.tensor([0, 4, 2, 1]))
     assert torch.isfinite(value)
 

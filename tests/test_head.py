@@ -1,5 +1,7 @@
 """Every head against the softmax written out cosine by cosine, and against the loss's own way."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_heads import MAKERS, Centres, Hard, drawn, naive_losses
 from omegaconf import OmegaConf
-from test_configs import CONF, choices
+from test_configs import CONF, choice_alone, choices
 from torch import nn
 
 from landmark.error import UserError
 from landmark.head import ClassParallel, Full, Fused, Sampled
+from landmark.head.blockwise import ClassShard
 from landmark.head.head import margin_losses
 from landmark.loss import AdaCos, ArcFace, CosFace, Softmax
 from landmark.loss.build import build_loss
@@ -52,7 +55,7 @@ def test_loss_and_gradients_are_the_formula_s(
     weight = loss.weight.detach().clone().requires_grad_()
     expected = naive_losses(loss, embeddings, weight, labels).mean()
     expected.backward()
-    head(block=block).serve(loss)
+    head(block=block).attach(loss)
     got = results(loss, embeddings, labels)
     for one, other in zip(got, (expected.detach(), embeddings.grad, weight.grad), strict=True):
         # A margin's root multiplies the rounding of a cosine near 1 by at most 1 / sqrt(eps).
@@ -61,22 +64,27 @@ def test_loss_and_gradients_are_the_formula_s(
 
 def configured(choice, smoothing):
     """The loss of conf/loss, over 37 classes of 2 to 38 photos."""
-    settings_of = OmegaConf.load(CONF / "loss" / f"{choice}.yaml")
-    if "label_smoothing" in settings_of:
-        settings_of.label_smoothing = smoothing
-    return build_loss(instantiate(settings_of), 8, np.arange(2, 39))
+    options = settings_of(choice)
+    if "label_smoothing" in options:
+        options = {**options, "label_smoothing": smoothing}
+    return build_loss(instantiate(options), 8, np.arange(2, 39))
+
+
+@cache
+def settings_of(choice):
+    return OmegaConf.to_container(choice_alone("loss", choice))
 
 
 def two_batches(choice, smoothing, head, dtype):
-    """Loss and gradients twice over, as what a loss follows from batch to batch changes."""
+    """Loss and gradients of two batches, as the running statistics of a loss change."""
     torch.manual_seed(3)
     loss = configured(choice, smoothing).to(dtype)
     embeddings = 2 * torch.randn(24, 8, dtype=dtype)
     labels = torch.randint(37, (24,))
-    head.serve(loss)
+    head.attach(loss)
     outcomes = []
     for _ in range(2):
-        torch.manual_seed(4)  # of losses that draw their margins
+        torch.manual_seed(4)  # of losses that sample their margins
         outcomes += results(loss, embeddings, labels)
     return outcomes
 
@@ -85,11 +93,11 @@ def two_batches(choice, smoothing, head, dtype):
 @pytest.mark.parametrize("choice", choices("loss"))
 def test_heads_give_what_each_configured_loss_gives_itself(choice, smoothing):
     loss = configured(choice, smoothing)
-    is_served = isinstance(loss, MarginLoss) and not loss.needs_all_cosines
+    is_supported = isinstance(loss, MarginLoss) and not loss.needs_all_cosines
     for head in (Fused(5), Fused(64), ClassParallel(block=7), Sampled(1.0)):
-        if not is_served:
-            with pytest.raises(UserError, match=r"^head=\w+: loss=\w+ .*; choose head=full$"):
-                head.serve(loss)
+        if not is_supported:
+            with pytest.raises(UserError, match=r"^head=\w+: loss=\w+ .*\. Choose head=full\.$"):
+                head.attach(loss)
             continue
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
             expected = two_batches(choice, smoothing, Full(), dtype)
@@ -102,7 +110,7 @@ def test_heads_give_what_each_configured_loss_gives_itself(choice, smoothing):
 @pytest.mark.parametrize("make", [ArcFace, Hard, Centres])
 def test_gradients_are_those_of_finite_differences(make):
     loss, embeddings, labels = drawn(make, 5, 6, 4, 7, label_smoothing=0.2)
-    Fused(3).serve(loss)
+    Fused(3).attach(loss)
     weight = loss.weight.detach().clone().requires_grad_()
 
     def value(embeddings, weight):
@@ -128,7 +136,7 @@ def test_equally_near_centres_share_the_gradient():
     loss, embeddings, labels = drawn(Centres, 1, 6, 4, 5, sub_centres=2)
     loss.weight.data = loss.weight.data.view(5, 2, 4)[:, :1].repeat(1, 2, 1).view(10, 4)
     expected = results(loss, embeddings, labels)
-    Fused(2).serve(loss)
+    Fused(2).attach(loss)
     for one, other in zip(results(loss, embeddings, labels), expected, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -137,7 +145,7 @@ def test_equally_near_centres_share_the_gradient():
 def test_a_steep_scale_neither_overflows_nor_vanishes(scale):
     loss, embeddings, labels = drawn(CosFace, 2, 4, 3, 2, torch.float32, scale=scale)
     expected = results(loss, embeddings, labels)
-    Fused(1).serve(loss)
+    Fused(1).attach(loss)
     for one, other in zip(results(loss, embeddings, labels), expected, strict=True):
         assert bool(torch.isfinite(one).all())
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -148,7 +156,7 @@ def test_autocast_loses_only_the_rounding_of_the_embeddings(dtype):
     loss, embeddings, labels = drawn(ArcFace, 3, 12, 8, 20, torch.float32)
     half = embeddings.detach().to(dtype)
     exact = results(loss, half.float(), labels)
-    Fused(6).serve(loss)
+    Fused(6).attach(loss)
     with torch.autocast("cpu", dtype=dtype):
         got = results(loss, half, labels)
     for one, other in zip(got, exact, strict=True):
@@ -160,7 +168,7 @@ def test_centres_in_bfloat16_have_gradients_in_bfloat16():
     loss, embeddings, labels = drawn(ArcFace, 4, 12, 8, 20, torch.float32)
     loss.to(torch.bfloat16)
     expected = results(loss, embeddings, labels)
-    Fused(6).serve(loss)
+    Fused(6).attach(loss)
     got = results(loss, embeddings, labels)
     assert got[2].dtype == torch.bfloat16
     for one, other in zip(got, expected, strict=True):
@@ -171,7 +179,7 @@ def test_centres_in_bfloat16_have_gradients_in_bfloat16():
 def test_a_label_that_is_no_class_is_refused_by_every_head():
     for head in (Fused(), Sampled(), ClassParallel()):
         loss, embeddings, labels = drawn(ArcFace, 4, 3, 4, 6)
-        head.serve(loss)
+        head.attach(loss)
         labels[1] = 6
         with pytest.raises(ValueError, match="the 6 classes 0 to 5"):
             loss(embeddings, labels)
@@ -180,39 +188,126 @@ def test_a_label_that_is_no_class_is_refused_by_every_head():
 @pytest.mark.parametrize("head", [Fused(), Sampled(), ClassParallel()])
 def test_losses_that_need_all_cosines_are_refused_in_one_line(head):
     for loss, word in ((AdaCos(4, 5), "adacos"), (Softmax(4, 5), "softmax")):
-        with pytest.raises(UserError, match=f"^head={head.choice}: loss={word} .*choose head="):
-            head.serve(loss)
-    Full().serve(Softmax(4, 5))
+        with pytest.raises(UserError, match=f"^head={head.choice}: loss={word} .*Choose head="):
+            head.attach(loss)
+    Full().attach(Softmax(4, 5))
 
 
-def test_a_fixed_adacos_is_served():
+def test_a_fixed_adacos_is_supported():
     loss, embeddings, labels = drawn(AdaCos, 6, 5, 4, 6, dynamic=False)
     loss.scale = loss.scale.float()
     expected = results(loss, embeddings, labels)
-    Fused(2).serve(loss)
+    Fused(2).attach(loss)
     torch.testing.assert_close(results(loss, embeddings, labels), expected)
 
 
-def test_a_loss_within_another_module_is_served():
+def test_a_loss_within_another_module_is_supported():
     holder = nn.ModuleDict({"main": ArcFace(4, 5), "auxiliary": Softmax(4, 5)})
     head = Fused()
-    head.serve(holder)
+    head.attach(holder)
     assert [loss.head for loss in margin_losses(holder)] == [head]
 
 
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (lambda: Fused(0), "head.block=0"),
-        (lambda: Sampled(0.0), "head.ratio=0.0"),
-        (lambda: Sampled(1.5), "head.ratio=1.5"),
-        (lambda: ClassParallel(ratio=-1), "head.ratio=-1"),
-        (lambda: ClassParallel(block=-3), "head.block=-3"),
+        (lambda: Fused(0), "Fused: block=0"),
+        (lambda: Sampled(0.0), "Sampled: ratio=0.0"),
+        (lambda: Sampled(1.5), "Sampled: ratio=1.5"),
+        (lambda: ClassParallel(ratio=-1), "ClassParallel: ratio=-1"),
+        (lambda: ClassParallel(block=-3), "ClassParallel: block=-3"),
     ],
 )
 def test_settings_out_of_range_are_named(make, word):
     with pytest.raises(UserError, match=word):
         make()
+
+
+class OwnForward(ArcFace):
+    def forward(self, embeddings, labels):
+        return super().forward(embeddings, labels)
+
+
+class OwnPhotoLosses(ArcFace):
+    def photo_losses(self, embeddings, norms, labels):
+        return super().photo_losses(embeddings, norms, labels)
+
+
+class OwnScale(CosFace):
+    def logit_scale(self, *_):
+        return 2 * self.scale
+
+
+class ScaleMixin:
+    def logit_scale(self, *_):
+        return 3.0
+
+
+class Mixed(ScaleMixin, ArcFace):
+    pass
+
+
+class OfOwnScale(OwnScale):
+    pass
+
+
+class Stated(OwnForward):
+    needs_all_cosines = False
+
+    def forward(self, embeddings, labels):
+        return 2 * super().forward(embeddings, labels)
+
+
+class StatedForTheParent(Stated):
+    def forward(self, embeddings, labels):
+        return 3 * super().forward(embeddings, labels)
+
+
+@pytest.mark.parametrize(
+    "make", [OwnForward, OwnPhotoLosses, OwnScale, OfOwnScale, Mixed, StatedForTheParent]
+)
+def test_a_loss_that_overrides_the_full_computation_is_refused(make):
+    for head in (Fused(), Sampled(), ClassParallel()):
+        with pytest.raises(UserError, match=r"needs all cosines .*Choose head=full\.$"):
+            head.attach(make(4, 5))
+    Full().attach(make(4, 5))
+
+
+def test_a_loss_that_states_that_a_head_can_compute_it_is_supported():
+    loss, embeddings, labels = drawn(Stated, 4, 6, 4, 5)
+    expected = results(loss, embeddings, labels)
+    Fused(2).attach(loss)
+    torch.testing.assert_close(results(loss, embeddings, labels), expected)
+
+
+def test_negatives_change_where_a_subclass_overrides_them():
+    class Unchanged(Hard):
+        pass
+
+    class Mixin:
+        adjust_negatives = Hard.adjust_negatives
+
+    class MixedIn(Mixin, CosFace):
+        pass
+
+    assert [one.changes_negatives for one in (Hard, Unchanged, MixedIn)] == [True] * 3
+    assert not any(one.changes_negatives for one in (ArcFace, Centres, AdaCos))
+
+
+def test_block_sizes_depend_on_the_device():
+    assert ClassShard(ArcFace(4, 5)).block_size == 4096
+    assert ClassShard(ArcFace(4, 5).to("meta")).block_size == 65_536
+    for device in ("cpu", "meta"):
+        assert ClassShard(ArcFace(4, 5).to(device), block=7).block_size == 7
+
+
+def test_the_default_block_gives_the_bits_of_4096_classes():
+    outcomes = []
+    for block in (None, 4096):
+        loss, embeddings, labels = drawn(Hard, 9, 6, 4, 9000, torch.float32)
+        Fused(block).attach(loss)
+        outcomes.append(results(loss, embeddings, labels))
+    assert all(map(torch.equal, *outcomes))
 
 
 def test_heads_are_the_choices_of_the_configuration():

@@ -1,6 +1,6 @@
 """Class-parallel centres on several processes: one process's losses, gradients and checkpoints."""
 
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pytest
@@ -8,17 +8,16 @@ import torch
 import torch.distributed
 from hydra.utils import instantiate
 from naive_heads import Centres, Hard, naive_losses
-from omegaconf import OmegaConf
+from test_configs import choice_alone, choices
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from landmark.head import ClassParallel, Full
-from landmark.head.shards import bounds
+from landmark.head import ClassParallel, Full, Fused
 from landmark.loss.build import build_loss
 from landmark.loss.margin import MarginLoss
+from landmark.processes import rank_and_size, shard
 from landmark.task import heads
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "loss"
 STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
@@ -27,17 +26,19 @@ OPTIMIZERS = {
 
 
 def configured(choice):
-    return build_loss(
-        instantiate(OmegaConf.load(CONF / f"{choice}.yaml")), DIM, np.arange(2, CLASSES + 2)
-    )
+    return build_loss(instantiate(settings_of(choice)), DIM, np.arange(2, CLASSES + 2))
 
 
-def is_served(loss):
+@cache
+def settings_of(choice):
+    return choice_alone("loss", choice)
+
+
+def is_supported(loss):
     return isinstance(loss, MarginLoss) and not loss.needs_all_cosines
 
 
-CHOICES = sorted(file.stem for file in CONF.glob("*.yaml"))
-SERVED = [choice for choice in CHOICES if is_served(configured(choice))]
+SUPPORTED = [choice for choice in choices("loss") if is_supported(configured(choice))]
 # More processes than some of the classes, several centres, every hook, label smoothing.
 MORE = {
     "hard": lambda: Hard(DIM, CLASSES, sub_centres=2, label_smoothing=0.1),
@@ -45,7 +46,7 @@ MORE = {
     "one class": lambda: Centres(DIM, 1),
     "two classes": lambda: Hard(DIM, 2, label_smoothing=0.2),
 }
-LOSSES = [*SERVED, *MORE]
+LOSSES = [*SUPPORTED, *MORE]
 
 
 def batch(step, classes):
@@ -62,7 +63,7 @@ class Task(nn.Module):
         torch.manual_seed(1)
         self.layer = nn.Linear(6, DIM)
         self.loss = MORE[name]() if name in MORE else configured(name)
-        head.serve(self.loss)
+        head.attach(self.loss)
 
     def forward(self, images, labels):
         return self.loss(self.layer(images), labels)
@@ -76,13 +77,13 @@ class Run:
         self.count = torch.distributed.get_world_size() if self.several else 1
         self.rank = torch.distributed.get_rank() if self.several else 0
         self.task = Task(name, head)
-        heads.place(self.task)
+        heads.shard_weights(self.task)
         self.optimizer = OPTIMIZERS[optimizer](self.task.parameters())
         if checkpoint is not None:
-            heads.share_out(self.task, self.optimizer.param_groups, checkpoint)
+            heads.shard_checkpoint(self.task, self.optimizer.param_groups, checkpoint)
             self.task.load_state_dict(checkpoint["state_dict"])
             self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
-        heads.follow(self.task, self.optimizer)
+        heads.register_optimizer(self.task, self.optimizer)
 
     def steps(self, first, last, longest=None):
         model = DistributedDataParallel(self.task) if self.several else self.task
@@ -95,14 +96,15 @@ class Run:
             loss = model(images[share], labels[share])
             loss.backward()
             losses.append(self._mean(loss.detach()))
-            gradients.append({n: self._whole(n, p.grad) for n, p in self.task.named_parameters()})
+            parameters = self.task.named_parameters()
+            gradients.append({n: self._gathered(n, p.grad) for n, p in parameters})
             if longest is not None:
                 heads.clip_by_norm(self.task, self.optimizer, longest)
             self.optimizer.step()
         return (
             losses,
             gradients,
-            {n: self._whole(n, p.detach()) for n, p in self.task.named_parameters()},
+            {n: self._gathered(n, p.detach()) for n, p in self.task.named_parameters()},
         )
 
     def checkpoint(self):
@@ -110,7 +112,7 @@ class Run:
             "state_dict": self.task.state_dict(),
             "optimizer_states": [self.optimizer.state_dict()],
         }
-        heads.bring_together(self.task, self.optimizer.param_groups, saved)
+        heads.gather_checkpoint(self.task, self.optimizer.param_groups, saved)
         return saved
 
     def _mean(self, loss):
@@ -118,10 +120,10 @@ class Run:
             torch.distributed.all_reduce(loss)
         return loss / self.count
 
-    def _whole(self, name, value):
+    def _gathered(self, name, value):
         head = self.task.loss.head
-        whole = head.whole(self.task.loss, value) if head and name == "loss.weight" else value
-        return whole.clone()
+        gathered = head.gather(self.task.loss, value) if head and name == "loss.weight" else value
+        return gathered.clone()
 
 
 def alike(one, other):
@@ -151,12 +153,13 @@ def sampled():
     share = slice(run.rank * BATCH // run.count, (run.rank + 1) * BATCH // run.count)
     value = loss(run.task.layer(images[share]), labels[share])
     value.backward()
-    first, _ = bounds(CLASSES, run.count, run.rank)
+    first = shard(CLASSES, run.rank, run.count).start
     rows = loss.weight.grad.coalesce().indices()[0]
     drawn = torch.zeros(CLASSES)
     drawn[first + rows // loss.sub_centres] = 1
     torch.distributed.all_reduce(drawn)
-    return drawn, run._mean(value.detach()), run._whole("loss.weight", loss.weight.grad.to_dense())
+    gradient = run._gathered("loss.weight", loss.weight.grad.to_dense())
+    return drawn, run._mean(value.detach()), gradient
 
 
 def beginning(folder, count):
@@ -164,7 +167,7 @@ def beginning(folder, count):
     found = {}
     for name in LOSSES:
         found[name] = Run(name, ClassParallel(block=3)).steps(0, STEPS)
-        if name in SERVED and count == 2:
+        if name in SUPPORTED and count == 2:
             found[name, "full"] = Run(name, Full()).steps(0, STEPS)
     for optimizer in OPTIMIZERS:
         run = Run("hard", ClassParallel(), optimizer)
@@ -175,7 +178,16 @@ def beginning(folder, count):
     found["clipped"] = Run("hard", ClassParallel()).steps(0, 2, longest=0.5)
     if count > 1:
         found["sampled"] = sampled()
+        found["fused"] = on_this_process(Fused(block=3)), on_this_process(Full())
     return found
+
+
+def on_this_process(head):
+    """The loss of this process's own photos, and its gradients."""
+    task, (images, labels) = Task("hard", head), batch(rank_and_size()[0], CLASSES)
+    loss = task(images, labels)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in task.named_parameters()}
 
 
 def going_on(folder, count):
@@ -229,7 +241,7 @@ def test_class_parallel_gives_the_losses_and_gradients_of_one_process(found, nam
         alike(found["beginning", count][name], expected)
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", SUPPORTED)
 def test_class_parallel_gives_the_losses_and_gradients_of_ddp(found, name):
     alike(found["beginning", 2][name], found["beginning", 2][name, "full"])
 
@@ -248,7 +260,7 @@ def draws_its_margins(name):
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("writers", [1, 2, 3])
 @pytest.mark.parametrize("readers", [1, 2, 3])
-def test_a_checkpoint_goes_on_on_any_number_of_processes(found, optimizer, writers, readers):
+def test_a_checkpoint_resumes_on_any_number_of_processes(found, optimizer, writers, readers):
     whole = Run("hard", Full(), optimizer)
     whole.steps(0, 2)
     alike(found["going_on", readers][optimizer, writers], whole.steps(2, 4))
@@ -268,7 +280,7 @@ def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_softmax_over_drawn_classes_runs_over_all_shares(found, count):
+def test_the_softmax_over_sampled_classes_runs_over_all_shards(found, count):
     drawn, value, gradient = found["beginning", count]["sampled"]
     classes = torch.nonzero(drawn)[:, 0].tolist()
     images, labels = batch(0, CLASSES)
@@ -281,11 +293,26 @@ def test_the_softmax_over_drawn_classes_runs_over_all_shares(found, count):
     torch.testing.assert_close(gradient.double(), task.loss.weight.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_fused_head_computes_on_its_own_process(found, count):
+    fused, full = found["beginning", count]["fused"]
+    torch.testing.assert_close(fused, full, rtol=1e-5, atol=1e-5)
+
+
+def test_a_launcher_without_a_process_group_shards_nothing(monkeypatch):
+    """Two processes of srun or torchrun that each train alone."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run = Run("hard", ClassParallel(block=3))
+    assert len(run.task.loss.weight) == CLASSES * run.task.loss.sub_centres
+    alike(run.steps(0, 1), Run("hard", Full()).steps(0, 1))
+
+
 @pytest.mark.parametrize("count", [1, 5, 10, 81_313])
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
-def test_shares_cover_all_classes_and_differ_by_one_at_most(count, processes):
-    shares = [bounds(count, processes, rank) for rank in range(processes)]
-    assert [share[0] for share in shares] == [0, *(share[1] for share in shares[:-1])]
-    assert shares[-1][1] == count
-    sizes = [end - first for first, end in shares]
+def test_shards_cover_all_classes_and_differ_by_one_at_most(count, processes):
+    shares = [shard(count, rank, processes) for rank in range(processes)]
+    assert [share.start for share in shares] == [0, *(share.stop for share in shares[:-1])]
+    assert shares[-1].stop == count
+    sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1

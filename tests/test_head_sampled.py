@@ -1,4 +1,4 @@
-"""A random share of the classes: which, what their loss is, and what the optimizer makes of it."""
+"""A random sample of the classes: which, their loss, and the optimizer's steps."""
 
 import math
 
@@ -10,7 +10,7 @@ from naive_heads import MAKERS, Centres, drawn, naive_losses
 
 from landmark.error import UserError
 from landmark.head import Sampled
-from landmark.head.drawing import draw
+from landmark.head.sampled import sample_classes
 from landmark.loss import ArcFace
 
 OPTIMIZERS = {
@@ -22,24 +22,24 @@ OPTIMIZERS = {
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.01, 1.0))
 @settings(max_examples=50, deadline=None)
-def test_the_photos_own_classes_are_always_drawn(seed, count, ratio):
+def test_the_photos_own_classes_are_always_sampled(seed, count, ratio):
     torch.manual_seed(seed)
     columns = torch.randint(-1, count, (6,))
-    chosen = draw(columns, count, ratio)
+    chosen = sample_classes(columns, count, ratio)
     own = set(columns.tolist()) - {-1}
     assert own <= set(chosen.tolist()) <= set(range(count))
     assert len(chosen) == max(len(own), math.ceil(ratio * count))
     assert chosen.tolist() == sorted(set(chosen.tolist()))
 
 
-def test_every_other_class_is_drawn_alike():
+def test_every_other_class_is_equally_likely():
     torch.manual_seed(0)
     drawn_often = torch.zeros(20)
     for _ in range(4000):
-        drawn_often[draw(torch.tensor([3, 3, 7]), 20, 0.5)] += 1
+        drawn_often[sample_classes(torch.tensor([3, 3, 7]), 20, 0.5)] += 1
     assert drawn_often[3] == drawn_often[7] == 4000
     others = drawn_often[[c for c in range(20) if c not in (3, 7)]]
-    # 8 of 18 are drawn: the seed is fixed, five standard deviations.
+    # 8 of 18 are sampled: the seed is fixed, five standard deviations.
     assert bool(((others / 4000 - 8 / 18).abs() < 5 * math.sqrt(0.25 / 4000)).all())
 
 
@@ -52,7 +52,7 @@ def test_every_other_class_is_drawn_alike():
     block=st.integers(1, 9),
 )
 @settings(max_examples=30, deadline=None)
-def test_the_loss_is_the_formula_s_over_the_classes_drawn(
+def test_the_loss_is_the_formula_s_over_the_sampled_classes(
     seed, name, ratio, centres, smoothing, block
 ):
     options = {"label_smoothing": smoothing}
@@ -60,7 +60,7 @@ def test_the_loss_is_the_formula_s_over_the_classes_drawn(
         options["sub_centres"] = centres
     loss, embeddings, labels = drawn(MAKERS[name], seed, 4, 5, 12, **options)
     weight = loss.weight.detach().clone().requires_grad_()
-    Sampled(ratio, block).serve(loss)
+    Sampled(ratio, block).attach(loss)
     torch.manual_seed(seed)
     value = loss(embeddings, labels)
     value.backward()
@@ -79,14 +79,14 @@ def test_the_loss_is_the_formula_s_over_the_classes_drawn(
 def test_evaluation_takes_all_classes():
     loss, embeddings, labels = drawn(ArcFace, 0, 5, 4, 30)
     expected = loss(embeddings, labels)
-    Sampled(0.1).serve(loss)
+    Sampled(0.1).attach(loss)
     with torch.no_grad():
         torch.testing.assert_close(loss(embeddings, labels), expected)
     torch.testing.assert_close(loss.eval()(embeddings, labels), expected)
 
 
 class RowByRow:
-    """Each row of the centres a parameter with an optimizer of its own, stepped when drawn."""
+    """Each row of the centres a parameter with an optimizer of its own, stepped when sampled."""
 
     def __init__(self, weight, make):
         self.rows = [torch.nn.Parameter(row.clone()) for row in weight.detach()]
@@ -110,16 +110,16 @@ class RowByRow:
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("make", [ArcFace, Centres])
-def test_rows_drawn_step_as_if_alone_and_the_others_stay(name, make):
+def test_sampled_rows_step_as_if_alone_and_the_others_stay(name, make):
     options = {"sub_centres": 2} if make is Centres else {}
     loss, _, _ = drawn(make, 1, 4, 5, 16, **options)
     head = Sampled(0.3)
-    head.serve(loss)
+    head.attach(loss)
     optimizer = OPTIMIZERS[name](loss.parameters())
-    head.follow(loss, optimizer)
+    head.register_optimizer(loss, optimizer)
     alone = RowByRow(loss.weight, OPTIMIZERS[name])
     twin, _, _ = drawn(make, 1, 4, 5, 16, **options)
-    Sampled(0.3).serve(twin)
+    Sampled(0.3).attach(twin)
     for step in range(6):
         _, embeddings, labels = drawn(ArcFace, 50 + step, 4, 5, 16)
         twin.weight.data = alone.weight()
@@ -139,11 +139,11 @@ def test_rows_drawn_step_as_if_alone_and_the_others_stay(name, make):
 def test_gradients_of_several_backward_passes_add_up():
     def fresh():
         loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
-        Sampled(0.3).serve(loss)
+        Sampled(0.3).attach(loss)
         return loss, torch.optim.SGD(loss.parameters(), lr=1.0), embeddings, labels
 
     loss, optimizer, embeddings, labels = fresh()
-    loss.head.follow(loss, optimizer)
+    loss.head.register_optimizer(loss, optimizer)
     twin, _, _, _ = fresh()
     start = loss.weight.detach().clone()
     for one in (loss, twin):
@@ -160,7 +160,7 @@ def test_a_step_left_out_leaves_nothing_behind():
     loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
     loss.head = Sampled(0.3)
     optimizer = OPTIMIZERS["adamw"](loss.parameters())
-    loss.head.follow(loss, optimizer)
+    loss.head.register_optimizer(loss, optimizer)
     loss(embeddings, labels).backward()
     optimizer.zero_grad()
     torch.manual_seed(1)
@@ -169,7 +169,7 @@ def test_a_step_left_out_leaves_nothing_behind():
     again, _, _ = drawn(ArcFace, 2, 4, 5, 16)
     again.head = Sampled(0.3)
     other = OPTIMIZERS["adamw"](again.parameters())
-    again.head.follow(again, other)
+    again.head.register_optimizer(again, other)
     torch.manual_seed(1)
     again(embeddings, labels).backward()
     other.step()
@@ -178,13 +178,13 @@ def test_a_step_left_out_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_saved_optimizer_goes_on_as_if_never_stopped(name):
+def test_a_saved_optimizer_resumes_as_if_never_stopped(name):
     def fresh():
         loss, embeddings, labels = drawn(ArcFace, 3, 4, 5, 16)
         head = Sampled(0.3)
-        head.serve(loss)
+        head.attach(loss)
         optimizer = OPTIMIZERS[name](loss.parameters())
-        head.follow(loss, optimizer)
+        head.register_optimizer(loss, optimizer)
         return loss, optimizer, embeddings, labels
 
     def steps(loss, optimizer, embeddings, labels, numbers):
@@ -206,5 +206,5 @@ def test_a_saved_optimizer_goes_on_as_if_never_stopped(name):
 
 
 def test_several_processes_are_refused_in_one_line():
-    with pytest.raises(UserError, match=r"^head=sampled serves one .* head.ratio=0.25$"):
-        Sampled(0.25).refuse_processes(2)
+    with pytest.raises(UserError, match=r"^head=sampled supports one .* head.ratio=0.25\.$"):
+        Sampled(0.25).check_world_size(2)

@@ -87,10 +87,10 @@ def test_class_parallel_is_killed_and_ends_like_a_run_that_never_was(scripts, pl
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["head=fused", "loss=adacos"], "error: head=fused: loss=adacos has to see all"),
-        (["head=sampled", "loss=softmax"], "error: head=sampled: loss=softmax is no softmax"),
-        (["head=sampled", "trainer=ddp_cpu"], "error: head=sampled serves one process"),
-        (["head=sampled", "head.ratio=2"], "error: head.ratio=2: give a share"),
+        (["head=fused", "loss=adacos"], "error: head=fused: loss=adacos needs all cosines"),
+        (["head=sampled", "loss=softmax"], "error: head=sampled: loss=softmax is not a softmax"),
+        (["head=sampled", "trainer=ddp_cpu"], "error: head=sampled supports one process"),
+        (["head=sampled", "head.ratio=2"], "error: head.ratio=2 is not valid. Pass a number > 0"),
     ],
 )
 def test_what_a_head_cannot_serve_is_refused_in_one_line(scripts, place, settings, words):

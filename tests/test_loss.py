@@ -55,7 +55,7 @@ def test_arcface_is_the_paper_s_formula(seed, margin, easy, smoothing):
 def test_arcface_falls_with_the_angle_all_the_way():
     angles = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
     for margin in (0.3, 0.5, 1.2):
-        target = ArcFace(DIM, CLASSES, margin).with_margin(angles.cos(), angles, angles)
+        target = ArcFace(DIM, CLASSES, margin).target_margin(angles.cos(), angles, angles)
         assert bool((target.diff() < 1e-9).all()), margin
 
 
@@ -85,7 +85,7 @@ def naive_adacos_scale(cosines, labels, scale: float) -> float:
 
 @given(seeds, st.integers(1, 8), smoothings)
 @settings(max_examples=20, deadline=None)
-def test_adacos_moves_its_scale_by_the_paper_s_formula(seed, size, smoothing):
+def test_adacos_updates_its_scale_by_the_paper_s_formula(seed, size, smoothing):
     loss = fresh(AdaCos(DIM, 40, label_smoothing=smoothing), seed)
     scale = math.sqrt(2) * math.log(39)
     assert float(loss.scale) == pytest.approx(scale, rel=1e-6)

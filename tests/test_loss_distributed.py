@@ -7,14 +7,13 @@ import pytest
 import torch
 import torch.distributed
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from test_configs import choice_alone, choices
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from landmark.loss.build import build_loss
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "loss"
-LOSSES = sorted(file.stem for file in CONF.glob("*.yaml"))
+LOSSES = choices("loss")
 # Each process draws its own margins.
 ALIKE = {"elasticface": {"deviation": 0.0}}
 STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
@@ -27,7 +26,7 @@ class Network(nn.Module):
         super().__init__()
         torch.manual_seed(1)
         self.layer = nn.Linear(6, DIM)
-        make = instantiate(OmegaConf.load(CONF / f"{name}.yaml"), **ALIKE.get(name, {}))
+        make = instantiate(choice_alone("loss", name), **ALIKE.get(name, {}))
         self.loss = build_loss(make, DIM, np.arange(1, CLASSES + 1))
 
     def forward(self, images, labels):

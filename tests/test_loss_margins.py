@@ -60,27 +60,27 @@ def psi(theta):
     return (-1) ** k * math.cos(theta) - 2 * k
 
 
-def check(loss, seed, on_target, on_other=None, added=None, size=7):
-    """The loss of a batch is that of the logits made one by one."""
+def check(loss, seed, on_target, on_negative=None, added=None, size=7):
+    """The loss of a batch is that of the logits computed one by one."""
     embeddings, labels = batch(seed, size)
     embeddings = embeddings + 2 * torch.nn.functional.normalize(loss.weight)[labels].detach()
-    lengths = [math.hypot(*row) for row in embeddings.tolist()]
+    norms = [math.hypot(*row) for row in embeddings.tolist()]
     rows = cosines_of(embeddings, loss.weight)
     k = loss.sub_centres
     rows = [[max(row[c * k : c * k + k]) for c in range(CLASSES)] for row in rows]
     logits = []
-    for row, label, length in zip(rows, labels.tolist(), lengths, strict=True):
-        target = on_target(row[label], label, length)
+    for row, label, norm in zip(rows, labels.tolist(), norms, strict=True):
+        target = on_target(row[label], label, norm)
         logits.append(
             [
                 loss.scale
-                * (target if j == label else on_other(cosine, target) if on_other else cosine)
+                * (target if j == label else on_negative(cosine, target) if on_negative else cosine)
                 for j, cosine in enumerate(row)
             ]
         )
     expected = naive_cross_entropy(logits, labels.tolist(), loss.label_smoothing)
     if added is not None:
-        expected += sum(added(length) for length in lengths) / len(lengths)
+        expected += sum(added(norm) for norm in norms) / len(norms)
     assert loss(embeddings, labels).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
@@ -117,15 +117,15 @@ def test_curricularface_weighs_hard_negatives_by_t(seed, t, smoothing):
     loss.t.fill_(t)
     stored = float(loss.t)
 
-    def on_other(cosine, target):
+    def on_negative(cosine, target):
         return cosine * (stored + cosine) if cosine > target else cosine
 
-    check(loss, seed, lambda cosine, *_: arc(cosine, 0.5), on_other)
+    check(loss, seed, lambda cosine, *_: arc(cosine, 0.5), on_negative)
 
 
 @given(seeds)
 @settings(max_examples=10, deadline=None)
-def test_curricularface_moves_t_by_the_batch_and_uses_it_at_once(seed):
+def test_curricularface_updates_t_by_the_batch_before_using_it(seed):
     loss = fresh(CurricularFace(DIM, CLASSES, momentum=0.25), seed)
     t = 0.0
     for step in range(3):
@@ -153,14 +153,14 @@ def naive_adaface(loss):
 
 @given(seeds, st.sampled_from([(20.0, 100.0), (9.0, 0.5), (3.0, 2.0)]), smoothings)
 @settings(max_examples=25, deadline=None)
-def test_adaface_sets_the_margin_by_the_length(seed, running, smoothing):
+def test_adaface_sets_the_margin_by_the_norm(seed, running, smoothing):
     loss = fresh(AdaFace(DIM, CLASSES, label_smoothing=smoothing), seed).eval()
     loss.mean_length.fill_(running[0])
     loss.length_deviation.fill_(running[1])
     check(loss, seed, naive_adaface(loss))
 
 
-def test_adaface_follows_the_lengths_and_lets_no_gradient_through_them():
+def test_adaface_tracks_the_norms_and_lets_no_gradient_through_them():
     loss = AdaFace(DIM, CLASSES, momentum=0.5)
     embeddings, labels = batch(4, dtype=torch.float32)
     lengths = embeddings.norm(dim=1).numpy().astype("float64")
@@ -175,7 +175,7 @@ def test_adaface_follows_the_lengths_and_lets_no_gradient_through_them():
 
 @given(seeds, smoothings)
 @settings(max_examples=25, deadline=None)
-def test_magface_sets_margin_and_regulariser_by_the_length(seed, smoothing):
+def test_magface_sets_margin_and_regulariser_by_the_norm(seed, smoothing):
     loss = fresh(
         MagFace(DIM, CLASSES, 5.0, 11.0, 0.3, 0.9, 2.0, 40.0, label_smoothing=smoothing), seed
     )
@@ -193,7 +193,7 @@ def test_magface_sets_margin_and_regulariser_by_the_length(seed, smoothing):
 
 @given(seeds, st.sampled_from(["angle", "cosine"]), st.booleans(), smoothings)
 @settings(max_examples=25, deadline=None)
-def test_elasticface_draws_a_margin_a_photo(seed, on, sort, smoothing):
+def test_elasticface_samples_a_margin_for_each_photo(seed, on, sort, smoothing):
     loss = ElasticFace(DIM, CLASSES, 0.4, 0.1, margin_on=on, sort=sort, label_smoothing=smoothing)
     loss = fresh(loss, seed)
     embeddings, labels = batch(seed)
@@ -296,9 +296,9 @@ def test_they_agree_with_pytorch_metric_learning():
 )
 def test_the_target_falls_with_the_angle_all_the_way(loss):
     angles = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
-    for length in (3.0, 20.0, 99.0):
-        lengths, labels = torch.full_like(angles, length), torch.zeros(2001, dtype=torch.int64)
-        assert bool((loss.with_margin(angles.cos(), labels, lengths).diff() < 1e-9).all())
+    for norm in (3.0, 20.0, 99.0):
+        norms, labels = torch.full_like(angles, norm), torch.zeros(2001, dtype=torch.int64)
+        assert bool((loss.target_margin(angles.cos(), labels, norms).diff() < 1e-9).all())
 
 
 @pytest.mark.parametrize("make", EVERY)
@@ -354,7 +354,7 @@ def test_a_label_that_is_no_class_is_refused(make):
         (SubCenterArcFace, {"sub_centres": 0}, "sub_centres"),
         (SubCenterArcFace, {"margin": 4.0}, "margin"),
         (DynamicMargin, {"class_counts": [1, 2, 0, 4, 5, 6]}, "class 2 has none"),
-        (DynamicMargin, {"class_counts": [1, 2]}, "not one number for each"),
+        (DynamicMargin, {"class_counts": [1, 2]}, "one number for each"),
         (counted_dynamic, {"smallest_margin": 0.6}, "smallest_margin"),
         (counted_dynamic, {"power": 0.25}, "power"),
         (CurricularFace, {"momentum": 1.5}, "momentum"),
@@ -363,8 +363,14 @@ def test_a_label_that_is_no_class_is_refused(make):
         (MagFace, {"shortest": 120.0}, "longest"),
         (MagFace, {"strength": -1.0}, "strength"),
         (ElasticFace, {"deviation": -0.1}, "deviation"),
-        (ElasticFace, {"margin_on": "sine"}, "angle or cosine"),
-        (SphereFace, {"margin": 0.5}, "margin"),
+        (ElasticFace, {"margin_on": "sine"}, "one of angle, cosine"),
+        (SphereFace, {"margin": 0.5}, "SphereFace: margin=0.5 is not valid. Pass a number >= 1"),
+        (SphereFace, {"focal": -1}, "SphereFace: focal=-1 is not valid. Pass a number >= 0"),
+        (ElasticFace, {"label_smoothing": 1}, "ElasticFace: label_smoothing=1 is not valid"),
+        (MagFace, {"scale": float("nan")}, "MagFace: scale=nan is not valid"),
+        (counted_dynamic, {"sub_centres": 1.5}, "DynamicMargin: sub_centres=1.5 is not valid"),
+        (SubCenterArcFace, {"margin": "wide"}, "an angle in radians, 0 to pi"),
+        (DynamicMargin, {}, "loss=dynamic_margin needs class_counts"),
         (CombinedMargin, {"m1": 0.0}, "m1"),
         (CombinedMargin, {"m3": -0.1}, "m3"),
     ],

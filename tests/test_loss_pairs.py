@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_loss import CLASSES, DIM, batch, seeds
+from test_configs import composed, settings_class
 
+from landmark.cli._check import check_config
 from landmark.error import UserError
 from landmark.loss import (
     XBM,
@@ -21,6 +24,7 @@ from landmark.loss import (
     SupCon,
     Triplet,
 )
+from landmark.loss.build import build_loss
 from landmark.loss.cross_entropy import LabelError
 
 EVERY = [Circle, Contrastive, FastAP, MultiSimilarity, RecallAtK, SmoothAP, SupCon, Triplet]
@@ -272,16 +276,16 @@ def test_a_memory_compares_with_its_latest_embeddings(name, size):
         past_labels = torch.cat([past_labels, labels])[-12:]
         cosines, positives, negatives = view(past, past_labels)
         new = range(len(past) - size, len(past))
-        # Only the photos of the batch ask.
-        asked = [[rows[i] for i in new] for rows in (cosines, positives, negatives)]
+        # Only the photos of the batch are queries.
+        queries = [[rows[i] for i in new] for rows in (cosines, positives, negatives)]
         value = loss(embeddings, labels)
-        if all(sum(map(len, pairs)) <= 1 for pairs in asked[1:]):
+        if all(sum(map(len, pairs)) <= 1 for pairs in queries[1:]):
             continue  # a single pair is nothing to the library
-        expected = MEMBERS[name][1](*asked)
+        expected = MEMBERS[name][1](*queries)
         assert value.item() == pytest.approx(expected, rel=1e-3, abs=1e-4), step
 
 
-def test_a_memory_goes_on_from_a_checkpoint_as_if_never_stopped():
+def test_a_memory_resumes_from_a_checkpoint_as_if_never_stopped():
     one, other = XBM(DIM, CLASSES, memory_size=12), XBM(DIM, CLASSES, memory_size=12)
     for step in range(5):
         one(*batch(step, 5, dtype=torch.float32))
@@ -289,6 +293,39 @@ def test_a_memory_goes_on_from_a_checkpoint_as_if_never_stopped():
     for step in range(5, 9):
         embeddings, labels = batch(step, 5, dtype=torch.float32)
         assert torch.equal(one(embeddings, labels), other(embeddings, labels))
+
+
+OVERRIDES = {
+    "by name": ["loss.pair_loss=triplet", "loss.options={margin: 0.4}"],
+    "key by key": ["loss.pair_loss=triplet", "+loss.options.margin=0.4"],
+    "its own YAML": ["+loss@loss.pair_loss=triplet", "loss.pair_loss.margin=0.4"],
+    "its YAML and options": ["+loss@loss.pair_loss=triplet", "loss.options={margin: 0.4}"],
+}
+
+
+@pytest.mark.parametrize("way", OVERRIDES)
+def test_a_memory_takes_its_pair_loss_from_the_command_line(way):
+    config = composed("train", "loss=xbm", "loss.memory_size=8", *OVERRIDES[way])
+    check_config(config, settings_class("train"))
+    loss = build_loss(instantiate(config.loss), DIM, np.ones(CLASSES))
+    assert isinstance(loss.pair_loss, Triplet)
+    assert loss.pair_loss.library_loss.margin == 0.4
+    assert len(loss.memory) == 8
+
+
+def test_wrong_options_of_a_composed_pair_loss_are_named_before_training():
+    override = ["loss=xbm", "+loss@loss.pair_loss=triplet", "loss.pair_loss.margin=-1"]
+    with pytest.raises(UserError, match=r"^loss\.pair_loss\.margin=-1 is not valid\."):
+        check_config(composed("train", *override), settings_class("train"))
+
+
+def test_a_memory_takes_a_pair_loss_of_the_user():
+    class Wide(Triplet):
+        def __init__(self, embedding_dim, num_classes, width=1.0):
+            super().__init__(embedding_dim, num_classes, margin=width)
+
+    loss = XBM(DIM, CLASSES, pair_loss=Wide, options={"width": 0.7})
+    assert loss.pair_loss.library_loss.margin == 0.7
 
 
 @pytest.mark.parametrize(
@@ -301,12 +338,20 @@ def test_a_memory_goes_on_from_a_checkpoint_as_if_never_stopped():
         (SupCon, {"temperature": 0.0}, "temperature"),
         (FastAP, {"bins": 0}, "bins"),
         (SmoothAP, {"temperature": 0.0}, "temperature"),
-        (RecallAtK, {"k": []}, "loss.k"),
-        (RecallAtK, {"k": [0, 1]}, "loss.k"),
+        (RecallAtK, {"k": []}, "RecallAtK: k="),
+        (RecallAtK, {"k": [0, 1]}, "RecallAtK: k="),
         (RecallAtK, {"place_temperature": 0.0}, "place_temperature"),
-        (XBM, {"pair_loss": "arcface"}, "choose circle"),
+        (XBM, {"pair_loss": "arcface"}, "Pass one of circle, contrastive"),
         (XBM, {"memory_size": 0}, "memory_size"),
-        (XBM, {"options": {"colour": 1}}, "colour"),
+        (
+            XBM,
+            {"options": {"colour": 1}},
+            "options.colour is unknown .* negative_margin",
+        ),
+        (XBM, {"options": {"negative_margin": True}}, "Contrastive: negative_margin=true is not"),
+        (XBM, {"options": {"positive_margin": 2.0}}, "loss.positive_margin=2.0 is not below"),
+        (XBM, {"pair_loss": FastAP}, "FastAP cannot compare a batch with a memory"),
+        (XBM, {"pair_loss": SmoothAP}, "SmoothAP cannot compare a batch with a memory"),
     ],
 )
 def test_settings_out_of_range_are_named(make, options, word):

@@ -72,7 +72,7 @@ def test_where_the_loss_is_read_seldom_no_checkpoint_is_spoilt(tmp_path, monkeyp
     """As on a GPU, where reading each step would stall it."""
     monkeypatch.setattr(NanGuard, "_reads_each_step", staticmethod(lambda *_: False))
     message, checkpoint = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=1000)
-    assert message.startswith("the loss became NaN or infinite at step 7.")  # asked at step 8, before the checkpoint
+    assert message.startswith("the loss became NaN or infinite at step 7.")
     assert checkpoint["global_step"] == 6
     message, _ = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=5, save_every=100)
     assert message.startswith("the loss became NaN or infinite at step 7.")

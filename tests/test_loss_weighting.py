@@ -1,6 +1,8 @@
 """Class weights and focal modulation, written out photo by photo."""
 
 import math
+from functools import partial
+from typing import Unpack
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 from naive_loss import CLASSES, DIM, batch, fresh, seeds
 
 from landmark.error import UserError
-from landmark.loss import ArcFace, CosFace, P2SGrad, Softmax
+from landmark.loss import ArcFace, CosFace, P2SGrad, Softmax, SupCon
+from landmark.loss.build import build_loss
+from landmark.loss.classifier import SoftmaxOptions
+from landmark.loss.margin import MarginLoss
 from landmark.loss.weighting import PhotoWeighting
 
 FORMULAS = {
@@ -73,6 +78,44 @@ def test_a_photo_that_is_certain_has_a_finite_gradient(focal):
     assert bool(torch.isfinite(losses.grad).all())
 
 
+class OwnOptions(ArcFace):
+    def __init__(self, embedding_dim, num_classes, **options):
+        super().__init__(embedding_dim, num_classes, **options)
+
+
+class NoOptions(MarginLoss):
+    def __init__(self, embedding_dim, num_classes):
+        super().__init__(embedding_dim, num_classes, 30.0)
+
+
+class OwnModule(torch.nn.Module):
+    def __init__(self, embedding_dim, num_classes, **softmax: Unpack[SoftmaxOptions]):
+        super().__init__()
+        self.shape = num_classes, embedding_dim
+        self.weighting = PhotoWeighting(num_classes, **softmax)
+
+
+class OtherOptions(torch.nn.Module):
+    def __init__(self, embedding_dim, num_classes, **options):
+        super().__init__()
+        self.shape = num_classes, embedding_dim
+        self.options = options
+
+
+@pytest.mark.parametrize("make", [ArcFace, Softmax, P2SGrad, OwnOptions, OwnModule])
+def test_a_loss_that_takes_class_counts_receives_them(make):
+    loss = build_loss(partial(make, class_weights="inverse"), DIM, np.arange(1, CLASSES + 1))
+    assert loss.weighting.class_weights.tolist() == pytest.approx(
+        [3.5 / n for n in range(1, CLASSES + 1)]
+    )
+
+
+@pytest.mark.parametrize("make", [NoOptions, SupCon, OtherOptions])
+def test_a_loss_that_takes_no_class_counts_receives_none(make):
+    loss = build_loss(make, DIM, np.arange(1, CLASSES + 1))
+    assert not getattr(loss, "options", {})
+
+
 def test_weights_are_no_part_of_a_checkpoint():
     loss = ArcFace(DIM, CLASSES, class_weights="inverse", class_counts=[1] * CLASSES)
     assert set(loss.state_dict()) == {"weight"}
@@ -81,7 +124,7 @@ def test_weights_are_no_part_of_a_checkpoint():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"focal": -1.0}, "loss.focal=-1.0"),
+        ({"focal": -1.0}, "Softmax: focal=-1.0"),
         ({"class_weights": "inverse"}, "needs class_counts"),
         ({"class_weights": "other", "class_counts": [1] * CLASSES}, "inverse_sqrt"),
         ({"class_weights": "inverse", "class_counts": [1, 1, 0, 1, 1, 1]}, "class 2 has none"),

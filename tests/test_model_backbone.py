@@ -105,14 +105,17 @@ def test_a_fixed_size_is_named_and_can_be_set():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet19"}, "did you mean resnet18"),
+        ({"name": "resnet19"}, "Did you mean resnet18"),
         ({"name": "resnet18.nonsense"}, r"resnet18\.a1_in1k"),
         ({"name": "resnet18", "stages": [7]}, r"out of range \(0 to 4\)"),
         ({"name": "vgg11", "drop_path": 0.1}, "drop_path"),
         ({"name": "crossvit_tiny_240"}, "no feature map"),
+        ({"name": "resnet18", "stages": []}, r"Backbone: stages=\[\] is not valid"),
+        ({"name": "resnet18", "drop_path": 1.0}, "Backbone: drop_path=1.0 is not valid"),
+        ({"name": "resnet18", "image_size": (96,)}, r"Backbone: image_size=\(96,\) is not valid"),
     ],
 )
-def test_mistakes_are_told(options, message):
+def test_mistakes_are_named(options, message):
     with pytest.raises(UserError, match=message):
         Backbone(**options)
 

@@ -12,7 +12,7 @@ from landmark.model import build_embedder
 from landmark.pooling import GeM
 
 FOLDER = Path(__file__).parents[1] / "conf"
-NAMES = sorted(path.stem for path in (FOLDER / "model").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (FOLDER / "model").glob("[!_]*.yaml"))
 FROM_THE_SCRIPT = {"pooling", "weights", "image_size"}
 COMPUTED = {"fishnet99", "resnet18", "efficientnet_lite0", "vit_small_dinov3"}
 

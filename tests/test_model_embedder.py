@@ -77,6 +77,32 @@ def test_necks(images):
         small(neck="nonsense")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"neck": "linear"},
+        {"embedding_dim": 0},
+        {"dropout": 1.0},
+        {"drop_path": -0.1},
+        {"neck_bias": 1},
+        {"stages": []},
+        {"image_size": [96, 0]},
+        {"image_size": "big"},
+    ],
+)
+def test_settings_out_of_range_are_named(options):
+    with pytest.raises(UserError, match=f"^build_embedder: {next(iter(options))}="):
+        build_embedder("resnet18", GeM(), **options)
+
+
+@torch.no_grad()
+def test_an_embedding_is_its_features_embedded(images):
+    embedder = small().eval()
+    features = embedder.features(images)
+    assert torch.equal(features.maps[0], embedder.backbone(embedder.normalise(images)).maps[0])
+    assert torch.equal(embedder.embed(features), embedder(images))
+
+
 def test_frozen_batchnorm_stays_frozen(images):
     embedder = small()
     embedder.freeze_batchnorm(affine=True)
@@ -145,7 +171,7 @@ def test_what_is_no_embedder_is_refused(tmp_path):
     description = yaml.safe_load((folder / "embedder.yaml").read_text())
     for change, message in (
         ({"pooling": {"_target_": "os.system", "command": "true"}}, "outside this package"),
-        ({"pooling": {"_target_": "landmark.pooling.gem.Nothing"}}, "not in this version"),
+        ({"pooling": {"_target_": "landmark.pooling.gem.Nothing"}}, "is not in landmark"),
         ({"model": description["model"] | {"embedding_dim": 8}}, "size mismatch"),
         ({"model": description["model"] | {"nonsense": 8}}, "nonsense"),
     ):
@@ -158,5 +184,5 @@ def test_what_is_no_embedder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"weights\.safetensors is missing"):
         embedder_digest(folder)
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    with pytest.raises(UserError, match=r"no checkpoint of train\.py"):
+    with pytest.raises(UserError, match=r"not a checkpoint of train\.py"):
         load_embedder(tmp_path / "foreign.ckpt")

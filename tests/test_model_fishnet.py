@@ -126,9 +126,9 @@ def test_without_classes_the_pooled_features(shared, network):
 
 
 def test_sides_that_do_not_fit_are_answered_with_those_that_do(network):
-    with pytest.raises(UserError, match=r"work: 128x160, 96x160$"):
+    with pytest.raises(UserError, match=r"work: 128x160, 96x160\.$"):
         network(torch.zeros(1, 3, 100, 160))
-    with pytest.raises(UserError, match=r"work: 32x64$"):
+    with pytest.raises(UserError, match=r"work: 32x64\.$"):
         network(torch.zeros(1, 3, 10, 64))
 
 

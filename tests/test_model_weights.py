@@ -92,13 +92,13 @@ def test_wrong_files_are_told_apart(published, tmp_path):
     (tmp_path / "w.h5").touch()
     for name, message in {
         "missing.pth": r"layer4\.1\.conv1\.weight",
-        "shape.pth": r"conv1\.weight is \(64, 3, 3, 3\)",
-        "none.pth": "no state dict",
-        "numbers.pth": "no state dict",
+        "shape.pth": r"conv1\.weight has shape \(64, 3, 3, 3\)",
+        "none.pth": "not contain a state dict",
+        "numbers.pth": "not contain a state dict",
         "damaged.pth": "cannot be read",
         "damaged.safetensors": "cannot be read",
-        "w.h5": "no .safetensors",
-        "absent.pth": "no file",
+        "w.h5": "not a weights file",
+        "absent.pth": "does not exist",
     }.items():
         with pytest.raises(UserError, match=message):
             load_weights(published, "resnet18", str(tmp_path / name))
@@ -114,9 +114,9 @@ def test_a_hub_out_of_reach_points_to_local_files(monkeypatch):
 
 
 def test_packages_are_checked_against_the_backbone():
-    with pytest.raises(UserError, match=r"belongs to model\.backbone=tf_efficientnet_lite0"):
+    with pytest.raises(UserError, match=r"Pass model\.backbone=tf_efficientnet_lite0"):
         Backbone("efficientnet_lite0", weights=f"package:{LITE0}")
-    with pytest.raises(UserError, match="not known"):
+    with pytest.raises(UserError, match="is unknown"):
         Backbone("resnet18", weights="package:numpy")
 
 

@@ -80,7 +80,7 @@ def test_a_commands_yaml_holds_its_own_settings(verb):
     [
         ("task.k=nine", "task.k=nine is not valid. Pass a whole number"),
         ("optimizer.lr=fast", "optimizer.lr=fast is not valid. Pass a number"),
-        ("loss.margin=true", "loss.margin=true is not valid. Pass a number"),
+        ("loss.margin=true", "loss.margin=true is not valid. Pass an angle in radians, 0 to pi."),
         ("image.sizes=[[a,b]]", "image.sizes=[['a', 'b']] is not valid. Pass a list"),
         ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5 is not valid. Pass a whole number"),
         ("auxiliary.triplet.margin=x", "auxiliary.triplet.margin=x is not valid. Pass a number"),
@@ -157,9 +157,18 @@ class Made:
 def test_a_constructor_checks_calls_from_python():
     assert Made().given[0] == 3
     assert Made(np.int64(4), share=1, kind="a", scales=np.ones(2)).given[3] == (1.0, 1.0)
+    assert Made(scales=OmegaConf.create([1, 2])).given[3] == (1, 2)  # as Hydra passes a list
     wrong = [{"n": 0}, {"n": True}, {"n": "1"}, {"share": 1.5}, {"kind": "c"}, {"scales": ["x"]}]
     for keywords in wrong:
         with pytest.raises(UserError, match=f"Made: {next(iter(keywords))}="):
             Made(**keywords)
     with pytest.raises(TypeError, match="no_such"):
         Made(no_such=1)
+
+
+def test_a_base_constructor_speaks_for_the_class_that_is_constructed():
+    class Derived(Made):
+        pass
+
+    with pytest.raises(UserError, match=r"^Derived: n=0 is not valid"):
+        Derived(n=0)

@@ -10,7 +10,7 @@ Needs pip install onnx onnxruntime onnxscript.
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
@@ -19,9 +19,9 @@ from landmark.cli._command import command
 from landmark.error import UserError
 
 if TYPE_CHECKING:
-    from landmark.model.export import ExportedEmbedder
+    from landmark.model.export import ExportedEmbedder, Size
 
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Export:
     """Settings of an export.
 
     Attributes:
-        embedder: a run's embedder folder (RUN/embedder) or one of its checkpoints.
-        output: the ONNX file to write.
-        overwrite: replace an existing file.
-        normalise: the file takes photos from 0 to 1 and normalises them, else normalised ones.
-        unit_length: the file's embeddings are of unit length.
-        size: any (where the network cannot, the run's size), or photos of that size alone.
-        opset: version of ONNX's operators.
+        embedder: A run's embedder folder (RUN/embedder) or one of its checkpoints.
+        output: The ONNX file to write.
+        overwrite: Replace an existing file.
+        normalise: The file takes images from 0 to 1 and normalises them, else normalised ones.
+        unit_length: The file's embeddings are of unit length.
+        size: "any" (the run's size where the network is limited to it), or images of one size only.
+        opset: Version of ONNX's operators.
     """
 
     embedder: str
@@ -51,9 +51,9 @@ class Export:
     def __post_init__(self) -> None:
         if Path(self.output).exists() and not self.overwrite:
             raise UserError(f"{self.output} already exists. Pass overwrite=true to replace it.")
-        missing = [name for name in NEEDED if find_spec(name) is None]
+        missing = [name for name in PACKAGES if find_spec(name) is None]
         if missing:
-            install = f"pip install {' '.join(NEEDED)}"
+            install = f"pip install {' '.join(PACKAGES)}"
             raise UserError(f"an export needs {', '.join(missing)}. Run {install}.")
         if not Path(self.embedder).exists():
             raise UserError(f"embedder={self.embedder} does not exist. Pass RUN/embedder.")
@@ -61,54 +61,55 @@ class Export:
 
 @command(Export)
 def main(settings: Export, config: DictConfig) -> None:
-    """Check the configuration, then export."""
-    del settings
-    export(config)
-
-
-def export(config: DictConfig) -> None:
-    """From `RUN/embedder` to a checked ONNX file."""
+    """Export `RUN/embedder` to an ONNX file that agrees with PyTorch."""
+    del config  # nothing but the settings
     from landmark import __version__
     from landmark.disk.atomic import atomic_file
     from landmark.model.export import ExportedEmbedder, add_metadata
     from landmark.model.persist import embedder_digest, load_embedder
-    from landmark.task.logging import silence_lightning
 
-    silence_lightning()
-    embedder, description = load_embedder(config.embedder)
-    exported = ExportedEmbedder(embedder, config.normalise, config.unit_length).eval()
-    with atomic_file(config.output) as temporary:
-        size, multiple, difference = write(exported, temporary, description, config)
+    embedder, description = load_embedder(settings.embedder)
+    exported = ExportedEmbedder(embedder, settings.normalise, settings.unit_length).eval()
+    with atomic_file(settings.output) as temporary:
+        size, multiple, difference = write(
+            exported, temporary, description["model"]["image_size"], settings
+        )
         metadata = exported.metadata(size, multiple) | {
-            "embedder": embedder_digest(config.embedder),
+            "embedder": embedder_digest(settings.embedder),
             "landmark_version": __version__,
             "checked": f"differs from PyTorch by {difference:.1e} at most",
         }
         add_metadata(temporary, metadata)
     for key in ("images", "size", "embeddings", "checked"):
         print(f"{key:<11} {metadata[key]}")
-    print(f"wrote {config.output}")
+    print(f"wrote {settings.output}")
 
 
 def write(
-    exported: "ExportedEmbedder", file: Path, description: dict[str, Any], config: DictConfig
-) -> tuple[tuple[int, int], int | None, float]:
-    """Writes for any size where that is asked for and can be, else for one.
+    exported: "ExportedEmbedder", file: Path, run_size: "Size", settings: Export
+) -> tuple["Size", int | None, float]:
+    """Write the file for images of any size where requested and possible, else of one.
+
+    Args:
+        exported: The network.
+        file: The file to write.
+        run_size: (width, height) of the run's images.
+        settings: Of the export.
 
     Returns:
-        The size that it was written with, of what sides may be multiples (None: it alone), and the
-        largest difference from PyTorch.
+        The size that it was exported with, the number that sides are multiples of (None: that size
+        only), and the largest difference from PyTorch.
     """
     from landmark.model.export import write_checked
 
-    of_run = config.size == "any"
-    width, height = description["model"]["image_size"] if of_run else config.size
-    for multiple in exported.multiples if of_run else []:
+    multiples = exported.multiples if settings.size == "any" else []
+    width, height = run_size if settings.size == "any" else settings.size
+    for multiple in multiples:
         try:
-            difference = write_checked(exported, file, (width, height), multiple, config.opset)
-        except UserError as mistake:
-            print(f"not for all multiples of {multiple}: {mistake}", flush=True)
+            difference = write_checked(exported, file, (width, height), multiple, settings.opset)
+        except UserError as error:
+            print(f"not for all multiples of {multiple}: {error}", flush=True)
         else:
             return (width, height), multiple, difference
-    difference = write_checked(exported, file, (width, height), None, config.opset)
+    difference = write_checked(exported, file, (width, height), None, settings.opset)
     return (width, height), None, difference

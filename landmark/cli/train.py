@@ -79,7 +79,7 @@ def main(settings: Train, config: DictConfig) -> float | None:
     return train(settings, config, folder)
 
 
-def train(settings: Train, config: DictConfig, folder: Path) -> float | None:
+def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  # noqa: PLR0915
     """Run one training, from photos to `folder/embedder`."""
     import pytorch_lightning as pl
     from pytorch_lightning.utilities import rank_zero_only
@@ -122,8 +122,9 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:
     bad_images = folder / "bad_images.csv"
     if settings.overwrite:
         rank_zero_only(bad_images.unlink)(missing_ok=True)
-    image_settings = with_interpolation(recorded, "image", embedder.interpolation)
-    test_settings = with_interpolation(recorded, "test_image", embedder.interpolation)
+    image_settings = with_interpolation(recorded["image"], embedder.interpolation)
+    test_settings = recorded.get("test_image") or recorded["image"]
+    test_settings = with_interpolation(test_settings, embedder.interpolation)
     data = LandmarkData(
         source=instantiate(config.data),
         image_format=instantiate(image_settings),
@@ -155,7 +156,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:
     embedder_yaml = describe_embedder(
         model=recorded["model"] | {"image_size": list(image.size(0))},
         pooling=recorded["pooling"],
-        image=test_settings or image_settings,
+        image=test_settings,
     )
     run = Run(folder, recorded, embedder_yaml, settings.keep, resume_from)
     check_fit(bare_trainer, task, data, settings.keep)
@@ -244,15 +245,9 @@ def losses(
     return loss, auxiliary
 
 
-def with_interpolation(
-    recorded: dict[str, Any], name: str, interpolation: str
-) -> dict[str, Any] | None:
+def with_interpolation(options: dict[str, Any], interpolation: str) -> dict[str, Any]:
     """Settings of an image format; without an interpolation of its own it takes the backbone's."""
-    if name not in recorded:
-        return None
-    options = dict(recorded[name])
-    options["interpolation"] = options["interpolation"] or interpolation
-    return options
+    return options | {"interpolation": options["interpolation"] or interpolation}
 
 
 def has_several_processes(config: DictConfig) -> bool:

@@ -1,4 +1,4 @@
-"""How the softmax over many classes is computed: what a margin loss does with all its centres."""
+"""How the softmax of a margin loss over many classes is computed."""
 
 from landmark.head.class_parallel import ClassParallel
 from landmark.head.full import Full

@@ -1,34 +1,32 @@
-"""Each process holds its share of the classes."""
+"""Each process holds its shard of the classes."""
 
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from landmark.head.blockwise import Classes, photo_losses
-from landmark.head.drawing import draw
-from landmark.head.group import processes
-from landmark.head.head import Head, check_block, check_ratio
+from landmark import processes
+from landmark.head.blockwise import ClassShard, photo_losses
+from landmark.head.head import Head, Ratio
 from landmark.head.row_step import RowStep
-from landmark.head.shards import bounds, brought_together
+from landmark.head.sampled import sample_classes
 from landmark.loss.margin import MarginLoss
+from landmark.settings import checked
 
 
 class ClassParallel(Head):
-    """The softmax of `Full` over all processes, each of which has C / processes of the classes.
+    """The softmax of `Full` with the classes sharded across the processes.
 
-    What travels each step is the embeddings, their gradient and a few numbers a photo; the centres,
-    their gradient and the optimizer's state stay where they are, whatever C is. The loss is exact:
-    denominators are summed over all processes. Each process works through its share block by block
-    like `Fused`, or with `ratio` below 1 through a random part of it like `Sampled`.
+    Each step communicates the embeddings, their gradient and a few numbers a photo; the centres,
+    their gradient and the optimizer's state stay local, whatever C is. The loss is exact:
+    denominators are summed over all ranks. Each rank computes its shard block by block like
+    `Fused`, or with `ratio` below 1 a random part of it like `Sampled`.
 
     Args:
-        ratio: share of the classes that take part in a training step, in (0, 1].
-        block: classes looked at in one go.
-
-    Raises:
-        UserError: a setting is out of its range.
+        ratio: Share of the classes in a training step.
+        block: As in `Fused`.
 
     Source:
         An et al., Partial FC, 2020, arXiv 2010.05222, sections 3.1 and 3.3.
@@ -36,52 +34,55 @@ class ClassParallel(Head):
 
     choice: ClassVar[str] = "class_parallel"
 
-    def __init__(self, ratio: float = 1.0, block: int = 4096) -> None:
-        check_ratio(ratio)
-        check_block(self.choice, block)
+    @checked
+    def __init__(self, ratio: Ratio = 1.0, block: PositiveInt | None = None) -> None:
         self.ratio = ratio
         self.block = block
 
-    def is_shared_out(self) -> bool:
-        """Each process holds other centres."""
+    def is_sharded(self) -> bool:
+        """Each rank has centres of its own."""
         return True
 
-    def place(self, loss: MarginLoss) -> None:
-        """Leaves `loss.weight` with this process's share; it must have been the same in all."""
+    def shard_weights(self, loss: MarginLoss) -> None:
+        """Reduce `loss.weight` to this rank's shard; it must have been equal on all ranks."""
         if len(loss.weight) == loss.num_classes * loss.sub_centres:
-            loss.weight = nn.Parameter(self.share(loss, loss.weight.detach()).clone())
+            loss.weight = nn.Parameter(self.shard(loss, loss.weight.detach()).clone())
 
-    def share(self, loss: MarginLoss, rows: Tensor) -> Tensor:
-        """This process's part of `rows`, which has one row for each centre there is."""
-        group = processes()
-        first, end = bounds(loss.num_classes, group.count, group.rank)
-        return rows[first * loss.sub_centres : end * loss.sub_centres]
+    def shard(self, loss: MarginLoss, rows: Tensor) -> Tensor:
+        """Return this rank's shard of `rows`, which has one row for each centre of all ranks."""
+        classes = _classes(loss, *processes.rank_and_size())
+        return rows[classes.start * loss.sub_centres : classes.stop * loss.sub_centres]
 
-    def whole(self, loss: MarginLoss, rows: Tensor) -> Tensor:
-        """The rows of all processes on the first one; every process must ask."""
-        count = processes().count
-        if count == 1:
+    def gather(self, loss: MarginLoss, rows: Tensor) -> Tensor:
+        """Gather the shards of all ranks on rank 0: the inverse of `shard`. Every rank calls it."""
+        _, world_size = processes.rank_and_size()
+        if world_size == 1:
             return rows
-        ends = [bounds(loss.num_classes, count, rank) for rank in range(count)]
-        sizes = [(end - first) * loss.sub_centres for first, end in ends]
-        return brought_together(rows.to(loss.weight.device), sizes)
+        shards = [_classes(loss, rank, world_size) for rank in range(world_size)]
+        counts = [(shard.stop - shard.start) * loss.sub_centres for shard in shards]
+        return processes.gather_on_rank_zero(rows.to(loss.weight.device), counts)
 
     def photo_losses(
-        self, loss: MarginLoss, embeddings: Tensor, lengths: Tensor, labels: Tensor
+        self, loss: MarginLoss, embeddings: Tensor, norms: Tensor, labels: Tensor
     ) -> Tensor:
-        """The cross entropy of each of this process's photos over all classes."""
-        group = processes()
-        first, end = bounds(loss.num_classes, group.count, group.rank)
-        if len(loss.weight) != (end - first) * loss.sub_centres:
-            raise RuntimeError("the centres are not shared out: call `place` in every process")
-        classes = Classes(loss, group, first, None, self.block)
+        """Compute the cross entropy of each of this rank's photos over all classes."""
+        classes = _classes(loss, *processes.rank_and_size())
+        count = classes.stop - classes.start
+        if len(loss.weight) != count * loss.sub_centres:
+            raise RuntimeError("the centres are not sharded: call `shard_weights` on every rank")
+        shard = ClassShard(loss, self.block, classes.start, is_parallel=True)
         if self.ratio < 1 and loss.training and torch.is_grad_enabled():
-            columns = classes.columns(group.gather(labels))
-            chosen = draw(columns, end - first, self.ratio)
-            classes = Classes(loss, group, first, chosen, self.block)
-        return photo_losses(classes, embeddings, lengths, labels)
+            columns = shard.columns(shard.gather(labels))
+            sampled = sample_classes(columns, count, self.ratio)
+            shard = ClassShard(loss, self.block, classes.start, sampled, is_parallel=True)
+        return photo_losses(shard, embeddings, norms, labels)
 
-    def follow(self, loss: MarginLoss, optimizer: Optimizer) -> None:
-        """Has the optimizer step the drawn rows of `loss.weight` alone."""
+    def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:
+        """Have the optimizer step only the sampled rows of `loss.weight`."""
         if self.ratio < 1:
             RowStep(loss.weight, optimizer)
+
+
+def _classes(loss: MarginLoss, rank: int, world_size: int) -> slice:
+    """The classes that a rank owns."""
+    return processes.shard(loss.num_classes, rank, world_size)

@@ -8,9 +8,9 @@ from landmark.head.head import Head
 
 
 class Full(Head):
-    """The loss's own way: the (B, C) cosines, whole, and autograd. Serves every loss."""
+    """The loss's own computation: all (B, C) cosines and autograd. Supports every loss."""
 
     choice: ClassVar[str] = "full"
 
-    def serve(self, loss: nn.Module) -> None:
-        """Leaves the loss to itself."""
+    def attach(self, loss: nn.Module) -> None:
+        """Leave the loss as it is."""

@@ -2,37 +2,35 @@
 
 from typing import ClassVar
 
+from pydantic import PositiveInt
 from torch import Tensor
 
-from landmark.head.blockwise import Classes, photo_losses
-from landmark.head.group import Alone
-from landmark.head.head import Head, check_block
+from landmark.head.blockwise import ClassShard, photo_losses
+from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
+from landmark.settings import checked
 
 
 class Fused(Head):
     """The loss and both gradients of `Full` without its memory.
 
-    Neither the unit-length centres nor the cosines are ever there whole: beyond the gradient of the
+    Neither the normalised centres nor the cosines ever exist in full: beyond the gradient of the
     centres, which the optimizer needs, memory is a few blocks of (B, `block`). Cosines are computed
     twice, forward and backward, and each pass reads the centres once.
 
     Args:
-        block: classes looked at in one go; what is fastest depends on the caches.
-
-    Raises:
-        UserError: `block` is below 1.
+        block: Classes computed at a time. None means 4,096 on the CPU, where a block then fits its
+            caches, and 65,536 on other devices, where many small kernels are slow.
     """
 
     choice: ClassVar[str] = "fused"
 
-    def __init__(self, block: int = 4096) -> None:
-        check_block(self.choice, block)
+    @checked
+    def __init__(self, block: PositiveInt | None = None) -> None:
         self.block = block
 
     def photo_losses(
-        self, loss: MarginLoss, embeddings: Tensor, lengths: Tensor, labels: Tensor
+        self, loss: MarginLoss, embeddings: Tensor, norms: Tensor, labels: Tensor
     ) -> Tensor:
-        """The cross entropy of each photo, as `MarginLoss.photo_losses` says."""
-        classes = Classes(loss, Alone(), first=0, chosen=None, block=self.block)
-        return photo_losses(classes, embeddings, lengths, labels)
+        """Compute the cross entropy of each photo, as `MarginLoss.photo_losses`."""
+        return photo_losses(ClassShard(loss, self.block), embeddings, norms, labels)

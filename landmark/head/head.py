@@ -1,98 +1,82 @@
-"""What every head does."""
+"""Base of the heads."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from landmark.error import UserError
 from landmark.loss.margin import MarginLoss
 
+# Share of the classes in a training step.
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
 
 class Head:
-    """Computes a margin loss over many classes in its own way; the centres stay the loss's.
+    """A way to compute a margin loss over many classes; the loss keeps the class centres.
 
-    A run calls `serve` when the loss is made, `place` once its processes have found one another,
-    and `follow` when the optimizer is made.
+    A run calls `attach` when the loss is constructed, `shard_weights` once its process group is
+    initialised, and `register_optimizer` when the optimizer is constructed.
     """
 
     choice: ClassVar[str]
 
-    def serve(self, loss: nn.Module) -> None:
-        """Takes over from the margin loss that `loss` is or holds.
+    def attach(self, loss: nn.Module) -> None:
+        """Compute the photos' losses of the margin losses that `loss` is or contains.
 
         Raises:
-            UserError: there is none, or it has to see all cosines of a batch at once.
+            UserError: There is none, or it needs all cosines of a batch at once.
         """
-        served = margin_losses(loss)
-        if not served:
+        margins = margin_losses(loss)
+        if not margins:
             raise UserError(
-                f"head={self.choice}: {_name(loss)} is no softmax over cosines to class centres; "
-                "choose head=full"
+                f"head={self.choice}: {_choice(loss)} is not a softmax over cosines to class "
+                "centres. Choose head=full."
             )
-        for margin in served:
+        for margin in margins:
             if margin.needs_all_cosines:
                 raise UserError(
-                    f"head={self.choice}: {_name(margin)} has to see all cosines of a batch at "
-                    "once; choose head=full"
+                    f"head={self.choice}: {_choice(margin)} needs all cosines of a batch at once. "
+                    "Choose head=full."
                 )
             margin.head = self
 
     def photo_losses(
-        self, loss: MarginLoss, embeddings: Tensor, lengths: Tensor, labels: Tensor
+        self, loss: MarginLoss, embeddings: Tensor, norms: Tensor, labels: Tensor
     ) -> Tensor:
-        """The cross entropy of each photo, as `MarginLoss.photo_losses` says."""
+        """Compute the cross entropy of each photo, as `MarginLoss.photo_losses`."""
         raise NotImplementedError
 
-    def refuse_processes(self, count: int) -> None:
-        """Raises a UserError where the head cannot serve `count` processes."""
+    def check_world_size(self, world_size: int) -> None:
+        """Raise a UserError where the head does not support so many processes."""
 
-    def place(self, loss: MarginLoss) -> None:
-        """Leaves `loss.weight` with what this process holds of it; further calls do nothing."""
-
-    def share(self, loss: MarginLoss, rows: Tensor) -> Tensor:
-        """This process's part of `rows`, which has one row for each centre there is."""
-        del loss
-        return rows
-
-    def whole(self, loss: MarginLoss, rows: Tensor) -> Tensor:
-        """What `share` was taken from, on the first process; every process must ask."""
-        del loss
-        return rows
-
-    def is_shared_out(self) -> bool:
-        """Whether each process holds other centres, which DDP then must leave alone."""
+    def is_sharded(self) -> bool:
+        """Whether each rank has centres of its own, which DDP must then ignore."""
         return False
 
-    def follow(self, loss: MarginLoss, optimizer: Optimizer) -> None:
-        """Learns of the optimizer of `loss.weight`."""
+    def shard_weights(self, loss: MarginLoss) -> None:
+        """Reduce `loss.weight` to this rank's shard; further calls do nothing."""
+
+    def shard(self, loss: MarginLoss, rows: Tensor) -> Tensor:
+        """Return this rank's shard of `rows`, which has one row for each centre of all ranks."""
+        del loss
+        return rows
+
+    def gather(self, loss: MarginLoss, rows: Tensor) -> Tensor:
+        """Gather the shards of all ranks on rank 0: the inverse of `shard`. Every rank calls it."""
+        del loss
+        return rows
+
+    def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:
+        """Hook into the steps of the optimizer of `loss.weight`, where the head needs to."""
 
 
 def margin_losses(loss: nn.Module) -> list[MarginLoss]:
-    """The margin losses that `loss` is or holds."""
+    """Return the margin losses that `loss` is or contains."""
     return [module for module in loss.modules() if isinstance(module, MarginLoss)]
 
 
-def check_block(choice: str, block: int) -> None:
-    """Refuses a block without classes.
-
-    Raises:
-        UserError: names the key.
-    """
-    if block < 1:
-        raise UserError(f"head.block={block}: head={choice} takes 1 class or more at once")
-
-
-def check_ratio(ratio: float) -> None:
-    """Refuses a share of the classes outside (0, 1].
-
-    Raises:
-        UserError: names the key.
-    """
-    if not 0 < ratio <= 1:
-        raise UserError(f"head.ratio={ratio}: give a share of the classes above 0, at most 1")
-
-
-def _name(loss: nn.Module) -> str:
-    """The word that chose the loss: its file's name."""
+def _choice(loss: nn.Module) -> str:
+    """The override that chose the loss; its module has the same name."""
     return f"loss={type(loss).__module__.rpartition('.')[2]}"

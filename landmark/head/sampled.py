@@ -1,35 +1,33 @@
 """A random share of the classes each step."""
 
+import math
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.optim import Optimizer
 
 from landmark.error import UserError
-from landmark.head.blockwise import Classes, photo_losses
-from landmark.head.drawing import draw
-from landmark.head.group import Alone
-from landmark.head.head import Head, check_block, check_ratio
+from landmark.head.blockwise import ClassShard, photo_losses
+from landmark.head.head import Head, Ratio
 from landmark.head.row_step import RowStep
 from landmark.loss.margin import MarginLoss
+from landmark.settings import checked
 
 
 class Sampled(Head):
-    """Partial FC: the softmax runs over the batch's own classes and some drawn at random.
+    """Partial FC: the softmax runs over the batch's own classes and a random sample of the others.
 
-    Each training step takes ⌈ratio · C⌉ classes, or the batch's own where these are more; in
-    evaluation it takes all. Label smoothing spreads over those that take part. The gradient of the
-    centres is sparse: rows not drawn have none, and the run's optimizer leaves them as they are,
-    momentum and weight decay too (`RowStep`). In a loop of one's own, `follow` tells the head of
-    the optimizer.
+    Each training step takes ⌈ratio · C⌉ classes, or the batch's own where these are more;
+    evaluation takes all. Label smoothing spreads over the classes of the step. The gradient of the
+    centres is sparse: rows that were not sampled have none, and the optimizer leaves them
+    unchanged, momentum and weight decay included (`RowStep`); a custom training loop calls
+    `register_optimizer` for that.
 
     Args:
-        ratio: share r of the classes, in (0, 1].
-        block: classes looked at in one go.
-
-    Raises:
-        UserError: a setting is out of its range.
+        ratio: Share r of the classes.
+        block: As in `Fused`.
 
     Source:
         An et al., Partial FC, 2020, arXiv 2010.05222; CVPR 2022, arXiv 2203.15565.
@@ -37,34 +35,58 @@ class Sampled(Head):
 
     choice: ClassVar[str] = "sampled"
 
-    def __init__(self, ratio: float = 0.1, block: int = 4096) -> None:
-        check_ratio(ratio)
-        check_block(self.choice, block)
+    @checked
+    def __init__(self, ratio: Ratio = 0.1, block: PositiveInt | None = None) -> None:
         self.ratio = ratio
         self.block = block
 
-    def refuse_processes(self, count: int) -> None:
-        """Several processes would draw different classes of the same centres.
+    def check_world_size(self, world_size: int) -> None:
+        """Refuse several processes: they would sample different classes of the same centres.
 
         Raises:
-            UserError: there are several.
+            UserError: There are several.
         """
-        if count > 1:
+        if world_size > 1:
             raise UserError(
-                f"head=sampled serves one process, and there are {count}; choose "
-                f"head=class_parallel head.ratio={self.ratio}"
+                f"head=sampled supports one process, but there are {world_size}. Choose "
+                f"head=class_parallel head.ratio={self.ratio}."
             )
 
     def photo_losses(
-        self, loss: MarginLoss, embeddings: Tensor, lengths: Tensor, labels: Tensor
+        self, loss: MarginLoss, embeddings: Tensor, norms: Tensor, labels: Tensor
     ) -> Tensor:
-        """The cross entropy of each photo over the classes drawn."""
-        chosen = None
+        """Compute the cross entropy of each photo over the sampled classes."""
+        sampled = None
         if self.ratio < 1 and loss.training and torch.is_grad_enabled():
-            chosen = draw(labels, loss.num_classes, self.ratio)
-        classes = Classes(loss, Alone(), first=0, chosen=chosen, block=self.block)
-        return photo_losses(classes, embeddings, lengths, labels)
+            sampled = sample_classes(labels, loss.num_classes, self.ratio)
+        shard = ClassShard(loss, self.block, sampled=sampled)
+        return photo_losses(shard, embeddings, norms, labels)
 
-    def follow(self, loss: MarginLoss, optimizer: Optimizer) -> None:
-        """Has the optimizer step the drawn rows of `loss.weight` alone."""
+    def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:
+        """Have the optimizer step only the sampled rows of `loss.weight`."""
         RowStep(loss.weight, optimizer)
+
+
+def sample_classes(columns: Tensor, count: int, ratio: float) -> Tensor:
+    """Sample classes at random, always including the photos' own.
+
+    Args:
+        columns: Class of each photo, (B,); -1 where it is not one of these classes.
+        count: Number of classes C.
+        ratio: Share of the classes, in (0, 1]; more where the photos' own are more.
+
+    Returns:
+        Classes, ascending, (max(⌈ratio · C⌉, own),).
+
+    Source:
+        An et al., Partial FC, 2020, arXiv 2010.05222, section 3.3.
+    """
+    size = math.ceil(ratio * count)
+    if len(columns) >= size:  # rarely, as the number of own classes stalls a GPU
+        own = columns[columns >= 0].unique()
+        if len(own) >= size:
+            return own
+    priority = torch.rand(count, device=columns.device)
+    priority = torch.cat([priority, priority.new_zeros(1)])
+    priority[columns] = 2.0  # above all random ones; -1 is the place behind the last class
+    return priority[:count].topk(size, sorted=False).indices.sort().values

@@ -1,70 +1,56 @@
 """ArcFace: an additive margin on the angle (Deng et al. 2019, arXiv 1801.07698)."""
 
+from typing import Unpack
+
 import torch
-from numpy.typing import ArrayLike
+from pydantic import PositiveFloat
 from torch import Tensor
 
-from landmark.loss.angle import check_margin, plus_angle, widened
-from landmark.loss.margin import MarginLoss
+from landmark.loss.angle import Angle, shift_angle, shift_angle_monotonic
+from landmark.loss.margin import MarginLoss, SoftmaxOptions
+from landmark.settings import checked
 
 
 class ArcFace(MarginLoss):
     """Additive angular margin loss (Deng et al. 2019, arXiv 1801.07698, equation 3).
 
     With theta the angle between an embedding and its class centre, the target's logit is
-    scale * cos(theta + margin); the other logits are scale * cos(theta_j).
+    scale * cos(theta + margin), all others are scale * cos(theta_j).
 
-    cos(theta + margin) would rise again where theta + margin > pi. There the authors' code, and
-    this one, goes on with cos(theta) - margin * sin(margin), which falls with theta, as it must.
-    `easy_margin` puts the margin on angles below pi / 2 only and leaves the rest as they are.
+    cos(theta + margin) would rise again where theta + margin > pi. There it continues as
+    cos(theta) - margin * sin(margin), as in the authors' code.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        margin: Angle in radians added to the target's; 0 to pi.
+        margin: Angle in radians added to the target's.
         scale: Factor s on the cosines.
-        easy_margin: Put the margin only on targets nearer than a right angle.
-        label_smoothing: Share of the target spread evenly over all classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
+        easy_margin: Apply the margin only where theta < pi / 2.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range.
+    Example:
+        >>> import torch
+        >>> loss = ArcFace(embedding_dim=2, num_classes=2, margin=0.3, scale=1.0)
+        >>> loss.weight.data = torch.eye(2)
+        >>> embeddings = torch.tensor([[3.0, 4.0]])  # cosines 0.6 and 0.8
+        >>> round(loss(embeddings, torch.tensor([0])).item(), 4)  # logits 0.3368 and 0.8
+        0.9513
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        margin: float = 0.3,
-        scale: float = 30.0,
+        margin: Angle = 0.3,
+        scale: PositiveFloat = 30.0,
         easy_margin: bool = False,
-        *,
-        label_smoothing: float = 0.0,
-        class_weights: str | None = None,
-        focal: float = 0.0,
-        class_counts: ArrayLike | None = None,
+        **softmax: Unpack[SoftmaxOptions],
     ) -> None:
-        super().__init__(
-            embedding_dim,
-            num_classes,
-            scale,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            focal=focal,
-            class_counts=class_counts,
-        )
-        check_margin(margin)
+        super().__init__(embedding_dim, num_classes, scale, **softmax)
         self.margin = margin
         self.easy_margin = easy_margin
 
-    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        """cos(theta + margin) of the target's cosine, continued where it would rise again."""
-        del labels, lengths
+    def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
+        """Return cos(theta + margin), continued so that it never rises."""
+        del labels, norms
         if self.easy_margin:
-            return torch.where(cosine > 0, widened(cosine, self.margin), cosine)
-        return plus_angle(cosine, self.margin)
+            return torch.where(cosine > 0, shift_angle(cosine, self.margin), cosine)
+        return shift_angle_monotonic(cosine, self.margin)

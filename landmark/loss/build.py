@@ -1,47 +1,65 @@
-"""A loss made for the data that it is trained on."""
+"""Losses constructed for the data that they are trained on."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from functools import partial
+from typing import Protocol, Unpack
 
 import numpy as np
 from torch import nn
 
 from landmark.error import UserError
 from landmark.loss.auxiliary import AuxiliaryLosses
+from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions
 
 
-class Serving(Protocol):
-    """A head, of landmark.head."""
+class AnyHead(Protocol):
+    """A head of landmark.head."""
 
-    def serve(self, loss: nn.Module) -> None:
-        """Takes over from the margin loss that `loss` is or holds."""
+    def attach(self, loss: nn.Module) -> None:
+        """Compute the photos' losses of the margin loss that `loss` is or contains."""
 
 
 def build_loss(
     make: Callable[..., nn.Module],
     embedding_dim: int,
     counts: np.ndarray,
-    head: Serving | None = None,
+    head: AnyHead | None = None,
 ) -> nn.Module:
-    """Makes a loss for so many classes.
+    """Construct a loss for the classes of the data.
 
     Args:
-        make: A loss whose own options are settled, as Hydra's partial instantiation gives it. It
-            is given `embedding_dim` and `num_classes`, and `class_counts` where it asks for them.
-        embedding_dim: Length D of an embedding.
-        counts: Train photos of each class, (C,).
-        head: How the softmax over the classes is computed; None: all cosines at once.
+        make: A loss with its own options set, such as a partial of Hydra. It is called with
+            `embedding_dim` and `num_classes`, and with `class_counts` if it takes them.
+        embedding_dim: Embedding length D.
+        counts: Training photos of each class, (C,).
+        head: How the softmax over the classes is computed. Defaults to all cosines at once.
 
     Raises:
-        UserError: The head cannot serve this loss.
+        UserError: The head does not support this loss.
+
+    Example:
+        >>> from landmark.loss import DynamicMargin
+        >>> build_loss(DynamicMargin, embedding_dim=8, counts=np.array([1, 9])).num_classes
+        2
     """
-    asked = inspect.signature(make).parameters
-    known = {"class_counts": counts} if "class_counts" in asked else {}
-    loss = make(embedding_dim=embedding_dim, num_classes=len(counts), **known)
+    options = {"class_counts": counts} if _takes_class_counts(make) else {}
+    loss = make(embedding_dim=embedding_dim, num_classes=len(counts), **options)
     if head is not None:
-        head.serve(loss)
+        head.attach(loss)
     return loss
+
+
+def _takes_class_counts(make: Callable[..., nn.Module]) -> bool:
+    """Whether a loss takes `class_counts`, itself or among the `**options` that it passes on."""
+    while isinstance(make, partial):
+        make = make.func
+    parameters = inspect.signature(make).parameters
+    if "class_counts" in parameters:
+        return True
+    options = [one.annotation for one in parameters.values() if one.kind is one.VAR_KEYWORD]
+    is_classifier = inspect.isclass(make) and issubclass(make, ClassifierLoss)
+    return bool(options) and (is_classifier or options == [Unpack[SoftmaxOptions]])
 
 
 def build_auxiliary(
@@ -50,25 +68,37 @@ def build_auxiliary(
     embedding_dim: int,
     counts: np.ndarray,
 ) -> AuxiliaryLosses:
-    """Makes the losses beside the main one, as `build_loss` does, each with its weight."""
+    """Construct the losses added to the main one, as `build_loss` does, each with its weight.
+
+    Example:
+        >>> from landmark.loss import SupCon
+        >>> build_auxiliary({"supcon": SupCon}, {"supcon": 0.5}, 8, np.array([1, 9])).weights
+        {'supcon': 0.5}
+    """
     losses = {name: build_loss(make, embedding_dim, counts) for name, make in makes.items()}
     return AuxiliaryLosses(losses, weights)
 
 
 def check_pairs(losses: Mapping[str, nn.Module], photos_per_class: int) -> None:
-    """Refuses, before a long run, a sampler whose batches leave a pair loss nothing to compare.
+    """Check, before a long run, that the sampler's batches contain the pairs that a loss compares.
 
     Args:
-        losses: by the names that were chosen.
-        photos_per_class: photos of each landmark that the sampler puts into a batch; 1: it promises
-            no more.
+        losses: By the names that were chosen.
+        photos_per_class: Photos of each landmark that the sampler puts into a batch; 1 where it
+            guarantees no more.
 
     Raises:
-        UserError: names the loss.
+        UserError: Names the loss.
+
+    Example:
+        >>> from landmark.loss import SupCon
+        >>> check_pairs({"supcon": SupCon(8, 4)}, photos_per_class=1)
+        Traceback (most recent call last):
+        landmark.error.UserError: loss supcon compares photos of one landmark within a batch. ...
     """
     for name, loss in losses.items():
         if photos_per_class < 2 and getattr(loss, "needs_pairs", False):
             raise UserError(
-                f"loss {name}: compares photos of one landmark within a batch; choose "
-                "sampler=per_class with sampler.photos_per_class=2 or more"
+                f"loss {name} compares photos of one landmark within a batch. Choose "
+                "sampler=per_class with sampler.photos_per_class=2 or more."
             )

@@ -1,7 +1,11 @@
 """Circle loss (Sun et al. 2020, arXiv 2002.10857)."""
 
-from landmark.error import UserError
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat
+
 from landmark.loss.pairs import LibraryPairLoss
+from landmark.settings import checked
 
 
 class Circle(LibraryPairLoss):
@@ -13,30 +17,26 @@ class Circle(LibraryPairLoss):
     paper's for fine-grained retrieval.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        margin: Relaxation m; 0 to 1.
+        margin: Relaxation m.
         scale: Factor gamma.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
-            of the batch share a class.
+    Example:
+        >>> import torch
+        >>> embeddings, labels = torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+        >>> swapped = torch.tensor([0, 1, 0, 1])
+        >>> loss = Circle(embedding_dim=2, num_classes=2, margin=0.4, scale=1.0)
+        >>> [round(loss(embeddings, y).item(), 3) for y in (labels, swapped)]
+        [0.897, 2.121]
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        margin: float = 0.4,
-        scale: float = 80.0,
+        margin: Annotated[float, Field(ge=0, lt=1)] = 0.4,
+        scale: PositiveFloat = 80.0,
     ) -> None:
         from pytorch_metric_learning import losses
 
-        if not 0 <= margin < 1:
-            raise UserError(f"loss.margin={margin} must be in [0, 1)")
-        if scale <= 0:
-            raise UserError(f"loss.scale={scale} must be above 0")
         super().__init__(embedding_dim, num_classes, losses.CircleLoss(m=margin, gamma=scale))

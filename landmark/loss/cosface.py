@@ -1,60 +1,45 @@
 """CosFace: an additive margin on the cosine (Wang et al. 2018, arXiv 1801.09414)."""
 
-from numpy.typing import ArrayLike
+from typing import Unpack
+
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from landmark.error import UserError
-from landmark.loss.margin import MarginLoss
+from landmark.loss.margin import MarginLoss, SoftmaxOptions
+from landmark.settings import checked
 
 
 class CosFace(MarginLoss):
-    """Large margin cosine loss (Wang et al. 2018, arXiv 1801.09414, equation 4).
+    """Large-margin cosine loss (Wang et al. 2018, arXiv 1801.09414, equation 4).
 
-    The target's logit is scale * (cos(theta) - margin); the other logits are scale * cos(theta_j).
+    The target's logit is scale * (cos(theta) - margin), all others are scale * cos(theta_j).
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        margin: Taken off the target's cosine; 0 or more.
+        margin: Subtracted from the target's cosine.
         scale: Factor s on the cosines.
-        label_smoothing: Share of the target spread evenly over all classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range.
+    Example:
+        >>> import torch
+        >>> loss = CosFace(embedding_dim=2, num_classes=2, margin=0.5, scale=1.0)
+        >>> loss.weight.data = torch.eye(2)
+        >>> embeddings = torch.tensor([[3.0, 4.0]])  # cosines 0.6 and 0.8
+        >>> round(loss(embeddings, torch.tensor([0])).item(), 4)  # logits 0.1 and 0.8
+        1.1032
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        margin: float = 0.3,
-        scale: float = 30.0,
-        *,
-        label_smoothing: float = 0.0,
-        class_weights: str | None = None,
-        focal: float = 0.0,
-        class_counts: ArrayLike | None = None,
+        margin: NonNegativeFloat = 0.3,
+        scale: PositiveFloat = 30.0,
+        **softmax: Unpack[SoftmaxOptions],
     ) -> None:
-        super().__init__(
-            embedding_dim,
-            num_classes,
-            scale,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            focal=focal,
-            class_counts=class_counts,
-        )
-        if margin < 0:
-            raise UserError(f"loss.margin={margin} must be 0 or more")
+        super().__init__(embedding_dim, num_classes, scale, **softmax)
         self.margin = margin
 
-    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        """cos(theta) - margin of the target's cosine."""
-        del labels, lengths
+    def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
+        """Return cos(theta) - margin."""
+        del labels, norms
         return cosine - self.margin

@@ -1,81 +1,66 @@
-"""CurricularFace: hard negatives count more as training goes on (Huang et al. 2020)."""
+"""CurricularFace: hard negatives gain weight as training proceeds (Huang et al. 2020)."""
+
+from typing import Annotated, Unpack
 
 import torch
-from numpy.typing import ArrayLike
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from landmark.error import UserError
-from landmark.loss.angle import check_margin, plus_angle
-from landmark.loss.margin import MarginLoss
-from landmark.loss.processes import of_all_processes
+from landmark.loss.angle import Angle, shift_angle_monotonic
+from landmark.loss.margin import MarginLoss, SoftmaxOptions
+from landmark.processes import gather
+from landmark.settings import checked
 
 
 class CurricularFace(MarginLoss):
     """CurricularFace (Huang et al. 2020, arXiv 2004.00288, equations 3 and 8 to 10).
 
-    The target has ArcFace's margin. A cosine to another class that is above the target's with its
-    margin is hard, and becomes cos(theta_j) * (t + cos(theta_j)); the others stay as they are.
-    t starts at 0 and follows, while training, the mean cosine r of a batch to its own classes:
-    t = momentum * r + (1 - momentum) * t. It is a float32 buffer, saved with the weights; of
-    several processes all follow the batch that their parts make together.
+    The target has ArcFace's margin. A cosine to another class that exceeds the target's after its
+    margin is hard, and becomes cos(theta_j) * (t + cos(theta_j)); all others are unchanged. t
+    starts at 0 and is a running mean, while training, of the mean cosine r of a batch to its target
+    classes: t = momentum * r + (1 - momentum) * t. It is a float32 buffer, saved with the weights;
+    all ranks update it by their joint batch.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        margin: Angle in radians added to the target's; 0 to pi.
+        margin: Angle in radians added to the target's.
         scale: Factor s on the cosines.
-        momentum: Share of a batch in t, in [0, 1].
-        label_smoothing: Share of the target spread evenly over all classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
+        momentum: Weight of a batch in t.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range.
+    Example:
+        >>> import torch
+        >>> loss = CurricularFace(embedding_dim=2, num_classes=3)
+        >>> _ = loss.t.fill_(0.5)
+        >>> cosines, target = torch.tensor([[0.25, 0.75]]), torch.tensor([[0.5]])
+        >>> loss.adjust_negatives(cosines, target).tolist()  # 0.75 * (0.5 + 0.75)
+        [[0.25, 0.9375]]
     """
 
+    changes_negatives = True
     t: Tensor
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        margin: float = 0.5,
-        scale: float = 64.0,
-        momentum: float = 0.01,
-        *,
-        label_smoothing: float = 0.0,
-        class_weights: str | None = None,
-        focal: float = 0.0,
-        class_counts: ArrayLike | None = None,
+        margin: Angle = 0.5,
+        scale: PositiveFloat = 64.0,
+        momentum: Annotated[float, Field(ge=0, le=1)] = 0.01,
+        **softmax: Unpack[SoftmaxOptions],
     ) -> None:
-        super().__init__(
-            embedding_dim,
-            num_classes,
-            scale,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            focal=focal,
-            class_counts=class_counts,
-        )
-        check_margin(margin)
-        if not 0 <= momentum <= 1:
-            raise UserError(f"loss.momentum={momentum} must be in [0, 1]")
+        super().__init__(embedding_dim, num_classes, scale, **softmax)
         self.margin = margin
         self.momentum = momentum
         self.register_buffer("t", torch.tensor(0.0, dtype=torch.float32))
 
-    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        """cos(theta + margin), continued as in ArcFace; moves t first while training."""
-        del labels, lengths
+    def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
+        """Return cos(theta + margin), continued as in ArcFace; while training, update t first."""
+        del labels, norms
         if self.training:
-            self.t.lerp_(of_all_processes(cosine.detach()).mean().to(self.t), self.momentum)
-        return plus_angle(cosine, self.margin)
+            self.t.lerp_(gather(cosine.detach()).mean().to(self.t), self.momentum)
+        return shift_angle_monotonic(cosine, self.margin)
 
-    def of_others(self, cosines: Tensor, target: Tensor) -> Tensor:
-        """cos(theta_j) * (t + cos(theta_j)) where cos(theta_j) is above the target."""
-        t = self.t.clone()  # the next batch moves the buffer before this one goes backward
+    def adjust_negatives(self, cosines: Tensor, target: Tensor) -> Tensor:
+        """Return cos(theta_j) * (t + cos(theta_j)) where cos(theta_j) exceeds the target."""
+        t = self.t.clone()  # the next batch changes the buffer before this one's backward
         return torch.where(cosines > target, cosines * (t + cosines), cosines)

@@ -1,90 +1,73 @@
-"""MagFace: the length of the embedding tells the quality of its photo (Meng et al. 2021)."""
+"""MagFace: the norm of the embedding reflects the quality of its photo (Meng et al. 2021)."""
 
-from numpy.typing import ArrayLike
+from typing import Unpack
+
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from landmark.error import UserError
-from landmark.loss.angle import check_margin, plus_angle
-from landmark.loss.margin import MarginLoss
+from landmark.loss.angle import Angle, shift_angle_monotonic
+from landmark.loss.margin import MarginLoss, SoftmaxOptions
+from landmark.settings import checked
 
 
 class MagFace(MarginLoss):
     """MagFace (Meng et al. 2021, arXiv 2103.06627, equation 3 and section 3.3).
 
-    With a the length of an embedding, cut to [shortest, longest], the target has ArcFace's margin
-    of m(a), which rises linearly from `smallest_margin` to `largest_margin`; and the loss of the
-    photo has strength * g(a) added, g(a) = 1 / a + a / longest^2, which falls with a: embeddings
-    grow long where the photo can bear the larger margin. Gradients flow through the lengths.
+    With a the norm of an embedding, clipped to [shortest, longest], the target has ArcFace's margin
+    of m(a), which rises linearly from `smallest_margin` to `largest_margin`. strength * g(a) with
+    g(a) = 1 / a + a / longest^2, which falls with a, is added to the photo's loss: embeddings grow
+    long where the photo is easy enough for the larger margin. Gradients flow through the norms.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        shortest: Length l_a of the smallest margin, above 0.
-        longest: Length u_a of the largest margin.
+        shortest: Norm l_a of the smallest margin.
+        longest: Norm u_a of the largest margin.
         smallest_margin: Angle l_m in radians.
         largest_margin: Angle u_m in radians.
-        strength: Factor lambda_g of what is added.
+        strength: Factor lambda_g on the regulariser.
         scale: Factor s on the cosines.
-        label_smoothing: Share of the target spread evenly over all classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range.
+    Example:
+        >>> import torch
+        >>> loss = MagFace(embedding_dim=8, num_classes=4)
+        >>> [round(penalty, 3) for penalty in loss.penalty(torch.tensor([5.0, 60.0])).tolist()]
+        [3.529, 0.757]
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        shortest: float = 10.0,
+        shortest: PositiveFloat = 10.0,
         longest: float = 110.0,
-        smallest_margin: float = 0.45,
-        largest_margin: float = 0.8,
-        strength: float = 35.0,
-        scale: float = 64.0,
-        *,
-        label_smoothing: float = 0.0,
-        class_weights: str | None = None,
-        focal: float = 0.0,
-        class_counts: ArrayLike | None = None,
+        smallest_margin: Angle = 0.45,
+        largest_margin: Angle = 0.8,
+        strength: NonNegativeFloat = 35.0,
+        scale: PositiveFloat = 64.0,
+        **softmax: Unpack[SoftmaxOptions],
     ) -> None:
-        super().__init__(
-            embedding_dim,
-            num_classes,
-            scale,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            focal=focal,
-            class_counts=class_counts,
-        )
-        if not 0 < shortest < longest:
+        super().__init__(embedding_dim, num_classes, scale, **softmax)
+        if shortest >= longest:
             raise UserError(
-                f"loss.shortest={shortest} must be above 0 and below loss.longest={longest}"
+                f"loss.shortest={shortest} is not below loss.longest={longest}. "
+                "Pass shortest < longest."
             )
-        check_margin(smallest_margin, "smallest_margin")
-        check_margin(largest_margin, "largest_margin")
-        if strength < 0:
-            raise UserError(f"loss.strength={strength} must be 0 or more")
         self.shortest, self.longest = shortest, longest
         self.smallest_margin, self.largest_margin = smallest_margin, largest_margin
         self.strength = strength
 
-    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        """cos(theta + m(length)), continued as in ArcFace."""
+    def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
+        """Return cos(theta + m(norm)), continued as in ArcFace."""
         del labels
-        place = (self._cut(lengths) - self.shortest) / (self.longest - self.shortest)
-        margin = self.smallest_margin + (self.largest_margin - self.smallest_margin) * place
-        return plus_angle(cosine, margin)
+        position = (self._clipped(norms) - self.shortest) / (self.longest - self.shortest)
+        margin = self.smallest_margin + (self.largest_margin - self.smallest_margin) * position
+        return shift_angle_monotonic(cosine, margin)
 
-    def penalty(self, lengths: Tensor) -> Tensor:
-        """The regulariser strength * g(length), (B,) to (B,)."""
-        lengths = self._cut(lengths)
-        return self.strength * (1 / lengths + lengths / self.longest**2)
+    def penalty(self, norms: Tensor) -> Tensor:
+        """Return the regulariser strength * g(norm), (B,) → (B,)."""
+        norms = self._clipped(norms)
+        return self.strength * (1 / norms + norms / self.longest**2)
 
-    def _cut(self, lengths: Tensor) -> Tensor:
-        return lengths.clamp(self.shortest, self.longest)
+    def _clipped(self, norms: Tensor) -> Tensor:
+        return norms.clamp(self.shortest, self.longest)

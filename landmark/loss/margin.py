@@ -1,118 +1,113 @@
-"""What the cosine losses share: class centres, cosines, and a margin on the target alone."""
+"""Base of the cosine losses: class centres, cosines, and a margin on the target alone."""
 
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol, Unpack
 
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
 from torch.nn import functional
 
-from landmark.error import UserError
+from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions
 from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
-from landmark.loss.weighting import PhotoWeighting
+from landmark.settings import checked
 
 
 class PhotoLosses(Protocol):
-    """Another way to compute the cross entropies of a batch: what landmark.head gives."""
+    """Another way to compute the cross entropies of a batch: a head of landmark.head."""
 
     def photo_losses(
-        self, loss: "MarginLoss", embeddings: Tensor, lengths: Tensor, labels: Tensor
+        self, loss: "MarginLoss", embeddings: Tensor, norms: Tensor, labels: Tensor
     ) -> Tensor:
         """As `MarginLoss.photo_losses`."""
 
 
-class MarginLoss(nn.Module):
+class MarginLoss(ClassifierLoss):
     """Softmax cross entropy over scaled cosines between embeddings and class centres.
 
-    A loss of this family is one file: subclass, and override `with_margin` (what becomes of the
-    cosine to an embedding's own class), `of_others` (of the cosines to the other classes),
-    `logit_scale` or `penalty`. The margin touches one column a row, by gather and scatter; there is
-    no (B, C) one-hot. Cosines, margin and log-softmax are computed in float32 or wider with
-    autocast switched off: at scale 30 a half-precision cosine is off by more than the loss of a
-    well-placed photo.
+    A new loss of this family is one file: subclass, and override `target_margin` (the cosine to
+    the target class), `adjust_negatives` (the cosines to all other classes), `logit_scale` or
+    `penalty`. Each takes `embedding_dim`, `num_classes` and the keywords of `SoftmaxOptions`
+    besides its own options.
+
+    The margin changes one column a row, by gather and scatter; there is no (B, C) one-hot. Cosines,
+    margin and log-softmax are computed in float32 or wider with autocast disabled: at scale 30 the
+    rounding of a half-precision cosine exceeds the loss of a well-classified photo.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
+        embedding_dim: Embedding length D.
+        num_classes: Number of classes C.
         scale: Factor on the cosines.
-        sub_centres: Centres K a class; a photo's cosine to a class is that to the nearest of them.
-        label_smoothing: Share of the target spread evenly over all classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
+        sub_centres: Centres K of each class; the cosine to a class is that to the nearest of them.
+        **softmax: See `SoftmaxOptions`.
+
+    Attributes:
+        needs_all_cosines: Whether the loss needs all cosines of a batch at once, which no head
+            but `Full` provides. A subclass that overrides `forward`, `photo_losses` or
+            `logit_scale` needs them unless it says otherwise.
+        changes_negatives: Whether `adjust_negatives` changes anything. A subclass that overrides
+            it does unless it says otherwise.
+        head: Computes the photos' cross entropies. None means all cosines at once.
 
     Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar, the mean over B.
-        `weight` is (C · K, D), the centres of a class side by side.
+        embeddings (B, D), of any norm; labels (B,) int64; output a scalar, the mean over B.
+        `weight` is (C · K, D), the centres of a class adjacent.
 
     Raises:
-        UserError: A setting is out of its range.
-        ValueError: A label on the CPU is no class (see `check_labels` for other devices).
+        UserError: An option is out of range.
+        LabelError: A label on the CPU is not a class (see `check_labels` for other devices).
     """
 
+    needs_all_cosines: bool = False
+    changes_negatives: ClassVar[bool] = False
+    head: PhotoLosses | None
+
+    def __init_subclass__(cls) -> None:
+        """Set the two attributes of a subclass that overrides these methods and leaves them out."""
+        super().__init_subclass__()
+        if _overrides(cls, ("forward", "photo_losses", "logit_scale"), "needs_all_cosines"):
+            cls.needs_all_cosines = True
+        if _overrides(cls, ("adjust_negatives",), "changes_negatives"):
+            cls.changes_negatives = True
+
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        scale: float,
+        scale: PositiveFloat,
         *,
-        sub_centres: int = 1,
-        label_smoothing: float = 0.0,
-        class_weights: str | None = None,
-        focal: float = 0.0,
-        class_counts: ArrayLike | None = None,
+        sub_centres: PositiveInt = 1,
+        **softmax: Unpack[SoftmaxOptions],
     ) -> None:
-        super().__init__()
-        if scale <= 0:
-            raise UserError(f"loss.scale={scale} must be above 0")
-        if sub_centres < 1:
-            raise UserError(f"loss.sub_centres={sub_centres} must be 1 or more")
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"loss.label_smoothing={label_smoothing} must be in [0, 1)")
-        self.num_classes = num_classes
+        super().__init__(embedding_dim, num_classes, vectors_per_class=sub_centres, **softmax)
         self.sub_centres = sub_centres
         self.scale: float | Tensor = scale
-        self.label_smoothing = label_smoothing
-        self.weighting = PhotoWeighting(num_classes, class_weights, focal, class_counts)
-        self.weight = nn.Parameter(torch.empty(num_classes * sub_centres, embedding_dim))
-        nn.init.xavier_uniform_(self.weight)
-        self.head: PhotoLosses | None = None
+        self.head = None
 
-    @property
-    def needs_all_cosines(self) -> bool:
-        """Whether the loss has to see all cosines of a batch at once, as no head does."""
-        names = ("forward", "photo_losses", "logit_scale")
-        return any(getattr(type(self), name) is not getattr(MarginLoss, name) for name in names)
-
-    @property
-    def others_stay(self) -> bool:
-        """Whether the cosines to other classes enter the softmax as they are."""
-        return type(self).of_others is MarginLoss.of_others
-
-    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        """The cosine to an embedding's own class after the margin; here unchanged.
+    def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
+        """Apply the margin to the cosine to the target class; here unchanged.
 
         Args:
             cosine: (B,).
             labels: (B,).
-            lengths: Of the embeddings before they were made unit length, (B,).
+            norms: Of the embeddings before normalisation, (B,).
 
         Returns:
             (B,).
         """
-        del labels, lengths
+        del labels, norms
         return cosine
 
-    def of_others(self, cosines: Tensor, target: Tensor) -> Tensor:
-        """The cosines to other classes as they enter the softmax; here unchanged.
+    def adjust_negatives(self, cosines: Tensor, target: Tensor) -> Tensor:
+        """Adjust the cosines to other classes before the softmax; here unchanged.
 
-        Each element depends on itself and on its row's target alone, so that heads may call it on
-        any part of the classes.
+        Each element may depend on itself and on the target of its row only, so that heads can call
+        this on any subset of the classes.
 
         Args:
             cosines: To some of the classes, (B, n).
-            target: Cosine to the own class after the margin, (B, 1).
+            target: Cosine to the target class after the margin, (B, 1).
 
         Returns:
             (B, n).
@@ -120,22 +115,22 @@ class MarginLoss(nn.Module):
         del target
         return cosines
 
-    def penalty(self, lengths: Tensor) -> Tensor | None:
-        """What is added to each photo's loss for the length of its embedding, (B,) to (B,)."""
-        del lengths
+    def penalty(self, norms: Tensor) -> Tensor | None:
+        """Return what is added to each photo's loss for the norm of its embedding, (B,)."""
+        del norms
         return None
 
     def logit_scale(self, cosines: Tensor, labels: Tensor) -> float | Tensor:
-        """The factor on this batch's cosines (B, C) with labels (B,); here `scale`."""
+        """Return the factor on the cosines (B, C) of photos with labels (B,); here `scale`."""
         del cosines, labels
         return self.scale
 
-    def photo_losses(self, embeddings: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """The cross entropy of each photo, from its cosines to all classes at once.
+    def photo_losses(self, embeddings: Tensor, norms: Tensor, labels: Tensor) -> Tensor:
+        """Compute the cross entropy of each photo from its cosines to all classes at once.
 
         Args:
             embeddings: (B, D), float32 or wider.
-            lengths: Of the embeddings, (B,).
+            norms: Of the embeddings, (B,).
             labels: (B,).
 
         Returns:
@@ -147,19 +142,29 @@ class MarginLoss(nn.Module):
             cosines = cosines.view(len(labels), self.num_classes, -1).amax(2)  # (B, C)
         scale = self.logit_scale(cosines, labels)
         column = labels[:, None]
-        target = self.with_margin(cosines.gather(1, column)[:, 0], labels, lengths)[:, None]
-        logits = self.of_others(cosines, target).scatter(1, column, target)
+        target = self.target_margin(cosines.gather(1, column)[:, 0], labels, norms)[:, None]
+        logits = self.adjust_negatives(cosines, target).scatter(1, column, target)
         return cross_entropy(scale * logits, labels, self.label_smoothing)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of a batch: embeddings (B, D), labels (B,), result a scalar."""
+        """Compute the mean loss of a batch: embeddings (B, D), labels (B,) → scalar."""
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             (embeddings,) = full_precision(embeddings)
-            lengths = embeddings.norm(dim=1)
+            norms = embeddings.norm(dim=1)
             compute = self.photo_losses
             if self.head is not None:
                 compute = partial(self.head.photo_losses, self)
-            loss = self.weighting(compute(embeddings, lengths, labels), labels)
-            penalty = self.penalty(lengths)
+            loss = self.weighting(compute(embeddings, norms, labels), labels)
+            penalty = self.penalty(norms)
             return loss if penalty is None else loss + penalty.mean()
+
+
+def _overrides(cls: type, methods: tuple[str, ...], attribute: str) -> bool:
+    """Whether one of the methods is defined nearer to `cls` than `attribute` is."""
+    for owner in cls.__mro__:
+        if attribute in vars(owner):
+            return False
+        if any(method in vars(owner) for method in methods):
+            return True
+    return False

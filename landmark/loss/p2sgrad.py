@@ -1,37 +1,42 @@
-"""P2SGrad: cosines pulled straight to 1 and 0, without scale or margin (Zhang et al. 2019)."""
+"""P2SGrad: cosines regressed to 1 and 0, without scale or margin (Zhang et al. 2019)."""
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from landmark.loss.classifier import ClassifierLoss
 from landmark.loss.cross_entropy import check_labels, full_precision
-from landmark.loss.weighting import PhotoWeighting
+from landmark.loss.weighting import ClassWeights
 
 
-class P2SGrad(nn.Module):
+class P2SGrad(ClassifierLoss):
     """Probability-to-similarity gradient (Zhang et al. 2019, arXiv 1905.02479, equation 11).
 
-    The paper gives gradients instead of a loss: that of cos(theta_j) is cos(theta_j) - 1 for the
-    own class and cos(theta_j) for the others. They are the gradients of the loss of a photo here,
+    The paper defines gradients instead of a loss: that of cos(theta_j) is cos(theta_j) - 1 for the
+    target class and cos(theta_j) for all others. They are the gradients of this loss of a photo:
 
-        1/2 * sum over the classes j of (cos(theta_j) - (j is the own class))^2.
+        1/2 * sum over the classes j of (cos(theta_j) - (j is the target))^2.
 
     There is no softmax, hence no scale, margin, label smoothing or focal modulation. Computed in
-    float32 or wider with autocast switched off.
+    float32 or wider with autocast disabled.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
+        class_weights: See `SoftmaxOptions`.
+        class_counts: See `SoftmaxOptions`.
 
     Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar, the mean over B.
-        `weight` is (C, D).
+        embeddings (B, D), of any norm; labels (B,) int64; output a scalar. `weight` is (C, D).
 
     Raises:
-        UserError: A setting is out of its range, or a label on the CPU is no class.
+        UserError: An option is out of range, or a label on the CPU is not a class.
+
+    Example:
+        >>> import torch
+        >>> loss = P2SGrad(embedding_dim=2, num_classes=2)
+        >>> loss.weight.data = torch.eye(2)
+        >>> round(loss(torch.tensor([[3.0, 4.0]]), torch.tensor([0])).item(), 4)  # cosines .6, .8
+        0.4
     """
 
     def __init__(
@@ -39,23 +44,19 @@ class P2SGrad(nn.Module):
         embedding_dim: int,
         num_classes: int,
         *,
-        class_weights: str | None = None,
+        class_weights: ClassWeights | None = None,
         class_counts: ArrayLike | None = None,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.weighting = PhotoWeighting(
-            num_classes, class_weights=class_weights, class_counts=class_counts
+        super().__init__(
+            embedding_dim, num_classes, class_weights=class_weights, class_counts=class_counts
         )
-        self.weight = nn.Parameter(torch.empty(num_classes, embedding_dim))
-        nn.init.xavier_uniform_(self.weight)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of a batch: embeddings (B, D), labels (B,), result a scalar."""
+        """Compute the mean loss of a batch: embeddings (B, D), labels (B,) → scalar."""
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, weight = full_precision(embeddings, self.weight)
             cosines = functional.normalize(embeddings) @ functional.normalize(weight).T  # (B, C)
-            own = cosines.gather(1, labels[:, None])[:, 0]
+            target = cosines.gather(1, labels[:, None])[:, 0]
             # (c - 1)^2 = c^2 - 2 c + 1: no (B, C) one-hot.
-            return self.weighting(cosines.square().sum(1) / 2 - own + 0.5, labels)
+            return self.weighting(cosines.square().sum(1) / 2 - target + 0.5, labels)

@@ -1,76 +1,85 @@
-"""What the pair losses share: the batch of all processes, and that it has something to compare."""
+"""Base of the pair losses: the joint batch of all ranks, checked to contain a pair."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from landmark import processes
 from landmark.error import UserError
 from landmark.loss.cross_entropy import check_labels, full_precision
-from landmark.loss.processes import joined_batch, joined_labels
 
 
 class PairLoss(nn.Module):
-    """A loss that compares the photos of a batch with one another; it has no class centres.
+    """A loss that compares the photos of a batch with each other; it has no class centres.
 
-    A loss of this family is one file: subclass, and write `of_batch`. Of several processes each
-    computes the loss of the batch that their parts make together, with the gradients of one process
-    with that batch, see `joined_batch`. Computed in float32 or wider with autocast switched off.
+    A new loss of this family is one file: subclass, and write `batch_loss`. Each takes
+    `embedding_dim` and `num_classes` besides its own options. Each rank computes the loss of the
+    joint batch, with the gradients of one process with that batch, see `join_batch`. Computed in
+    float32 or wider with autocast disabled.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
+        embedding_dim: Embedding length D.
+        num_classes: Number of classes C.
+
+    Attributes:
+        needs_pairs: Whether a batch must contain two photos of one landmark, which takes a sampler
+            that provides them.
 
     Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
+        embeddings (B, D), of any norm; labels (B,) int64; output a scalar.
 
     Raises:
-        UserError: A label on the CPU is no class, or no two photos of the batch share a class.
+        UserError: A label on the CPU is not a class, or no two photos of the batch share a class.
     """
 
-    # Whether a batch must hold two photos of one landmark: a sampler has to see to it.
-    needs_pairs = True
+    needs_pairs: ClassVar[bool] = True
 
     def __init__(self, embedding_dim: int, num_classes: int) -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
         self.num_classes = num_classes
 
-    def of_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the whole batch: embeddings (N, D), labels (N,), result a scalar."""
+    def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of the joint batch: embeddings (N, D), labels (N,) → scalar."""
         raise NotImplementedError
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch: embeddings (B, D), labels (B,), result a scalar."""
+        """Compute the loss of a batch: embeddings (B, D), labels (B,) → scalar."""
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             (embeddings,) = full_precision(embeddings)
-            embeddings, labels = joined_batch(embeddings), joined_labels(labels)
+            embeddings, labels = join_batch(embeddings, labels)
             if self.needs_pairs:
                 self._check_pairs(labels)
-            return self.of_batch(embeddings, labels)
+            return self.batch_loss(embeddings, labels)
 
     def _check_pairs(self, labels: Tensor) -> None:
-        in_order = labels.sort().values
-        if not bool((in_order[1:] == in_order[:-1]).any()):
+        ordered = labels.sort().values
+        if not bool((ordered[1:] == ordered[:-1]).any()):
             raise UserError(
-                f"{type(self).__name__} compares photos of one landmark, and the batch of "
-                f"{len(labels)} has no two: choose sampler=per_class"
+                f"{type(self).__name__} compares photos of one landmark, but the batch of "
+                f"{len(labels)} has no two. Choose sampler=per_class."
             )
 
 
 class LibraryPairLoss(PairLoss):
     """A pair loss that pytorch-metric-learning computes.
 
-    Where no more than one pair of each kind is left of a batch, that library gives 0.
+    Where at most one pair of each kind remains of a batch, that library returns 0.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        library_loss: Its loss.
-        miner: Its choice of the pairs or triplets that count; None: all.
+        embedding_dim: Embedding length D.
+        num_classes: Number of classes C.
+        library_loss: The library's loss.
+        miner: The library's selection of pairs or triplets. None means all.
+
+    Attributes:
+        takes_references: Whether the loss can compare a batch with other embeddings, as `XBM` does.
     """
+
+    takes_references: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -83,7 +92,43 @@ class LibraryPairLoss(PairLoss):
         self.library_loss = library_loss
         self.miner = miner
 
-    def of_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the pairs of the batch that the miner chooses."""
-        chosen = None if self.miner is None else self.miner(embeddings, labels)
-        return self.library_loss(embeddings, labels, chosen)
+    def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of the pairs that the miner selects."""
+        pairs = None if self.miner is None else self.miner(embeddings, labels)
+        return self.library_loss(embeddings, labels, pairs)
+
+
+def join_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Join the embeddings (B, D) and labels (B,) of all ranks; alone: return them unchanged.
+
+    The rows of the ranks alternate, as they do in the batch that the ranks share. Each rank
+    computes the loss of the joint batch; gradients flow to its own rows, times the number of
+    ranks: the mean over the ranks, which DistributedDataParallel takes, is then the gradient of
+    that one loss. Nothing is communicated in the backward pass.
+
+    Returns:
+        (world_size · B, D) and (world_size · B,).
+
+    Example:
+        >>> import torch
+        >>> embeddings, labels = join_batch(torch.ones(2, 3), torch.tensor([0, 1]))
+        >>> embeddings.shape, labels.tolist()
+        (torch.Size([2, 3]), [0, 1])
+    """
+    _, world_size = processes.rank_and_size()
+    if world_size == 1:
+        return embeddings, labels
+    joint_labels = processes.gather(labels).view(-1, len(labels)).T.reshape(-1)
+    return _Joined.apply(embeddings), joint_labels
+
+
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.rank, ctx.world_size = processes.rank_and_size()
+        ranks = processes.gather(own).view(ctx.world_size, *own.shape)
+        return ranks.transpose(0, 1).reshape(-1, own.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        return gradient[ctx.rank :: ctx.world_size] * ctx.world_size

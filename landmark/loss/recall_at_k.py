@@ -1,67 +1,61 @@
-"""Recall@k with slopes (Patel et al. 2022, arXiv 2108.11179)."""
+"""Differentiable recall@k (Patel et al. 2022, arXiv 2108.11179)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from landmark.error import UserError
 from landmark.loss.pairs import PairLoss
-from landmark.loss.smooth_rank import smooth_ranks, sums_of_queries
+from landmark.loss.smooth_rank import smooth_ranks, sum_by_query
+from landmark.settings import checked
 
 
 class RecallAtK(PairLoss):
     """Recall@k surrogate (Patel et al. 2022, arXiv 2108.11179, equations 6 and 7), without mixup.
 
-    Each photo of the batch is a query and the others are ranked for it by cosine. With places
+    Each photo of the batch is a query, and all others are ranked for it by cosine. With ranks
     counted by sigmoids of `temperature`, recall@k is the sum over its positives of
-    sigmoid((k - place) / place_temperature), over min(k, number of positives) as in the authors'
-    code. The loss is 1 less the mean over the values of k and over the photos with positives. It
-    wants large batches: several processes bring their photos together.
+    sigmoid((k - rank) / place_temperature), over min(k, number of positives) as in the authors'
+    code. The loss is 1 minus the mean over the values of k and over the photos with positives. It
+    needs large batches: ranks join theirs.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        k: Values of k, each 1 or more.
-        temperature: Of the sigmoids of cosines (the paper's tau_2), above 0.
-        place_temperature: Of the sigmoid of places (tau_1), above 0.
+        k: Values of k.
+        temperature: Of the sigmoids of cosines (the paper's tau_2).
+        place_temperature: Of the sigmoid of ranks (tau_1).
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
-            of the batch share a class.
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+        >>> loss = RecallAtK(embedding_dim=2, num_classes=2, k=[1])
+        >>> round(loss(embeddings, torch.tensor([0, 0, 1])).item(), 4)  # 1 - sigmoid(1 - 2)
+        0.7311
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        k: Sequence[int] = (1, 2, 4, 8, 16),
-        temperature: float = 0.01,
-        place_temperature: float = 1.0,
+        k: Annotated[Sequence[PositiveInt], Field(min_length=1)] = (1, 2, 4, 8, 16),
+        temperature: PositiveFloat = 0.01,
+        place_temperature: PositiveFloat = 1.0,
     ) -> None:
         super().__init__(embedding_dim, num_classes)
-        if not k or min(k) < 1:
-            raise UserError(f"loss.k={list(k)}: give values of 1 or more")
-        if temperature <= 0 or place_temperature <= 0:
-            raise UserError(
-                f"loss.temperature={temperature} and loss.place_temperature={place_temperature} "
-                "must be above 0"
-            )
         self.k = tuple(k)
         self.temperature = temperature
         self.place_temperature = place_temperature
 
-    def of_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """1 less the mean smoothed recall of the batch's photos."""
-        query, place, _ = smooth_ranks(embeddings, labels, self.temperature)
+    def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute 1 minus the mean smoothed recall of the batch's photos."""
+        query, rank, _ = smooth_ranks(embeddings, labels, self.temperature)
         positives = torch.bincount(query, minlength=len(labels))
-        asks = positives > 0
+        has_positives = positives > 0
         recalls = []
         for k in self.k:
-            found = torch.sigmoid((k - place) / self.place_temperature)
-            sums = sums_of_queries(found, query, len(labels))[asks]
-            recalls.append((sums / positives[asks].clamp(max=k)).mean())
+            is_hit = torch.sigmoid((k - rank) / self.place_temperature)
+            hits = sum_by_query(is_hit, query, len(labels))[has_positives]
+            recalls.append((hits / positives[has_positives].clamp(max=k)).mean())
         return 1 - torch.stack(recalls).mean()

@@ -1,4 +1,4 @@
-"""The places of a photo's positives in a ranking of the batch, with slopes."""
+"""Differentiable ranks of a photo's positives among the batch."""
 
 import torch
 from torch import Tensor
@@ -8,20 +8,28 @@ from torch.nn import functional
 def smooth_ranks(
     embeddings: Tensor, labels: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each positive's place in the ranking of the other photos by cosine, 1 for the first.
+    """Compute each positive's rank among the other photos by cosine, 1 for the first.
 
-    Each photo is a query, and all other photos of the batch are ranked for it. The step that counts
-    a photo as ranked above another becomes a sigmoid of the difference of their cosines over
-    `temperature`. Memory is the number of positive pairs times N.
+    Each photo is a query, and all other photos of the batch are ranked for it. The step function
+    that counts a photo as ranked above another becomes a sigmoid of the difference of their cosines
+    over `temperature`. Memory is the number of positive pairs times N.
 
     Args:
-        embeddings: (N, D), of any length.
+        embeddings: (N, D), of any norm.
         labels: (N,).
-        temperature: above 0; smaller is nearer to the true places and has fewer slopes.
+        temperature: Above 0; the smaller, the nearer to the true ranks and the sparser the
+            gradients.
 
     Returns:
-        For each of the M pairs of a query and one of its positives: the query's row (M,), the place
-        among all photos (M,), the place among the query's positives (M,).
+        For each of the M pairs of a query and one of its positives: the query's row (M,), the rank
+        among all photos (M,), the rank among the query's positives (M,).
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+        >>> query, rank, _ = smooth_ranks(embeddings, torch.tensor([0, 0, 1]), temperature=0.01)
+        >>> query.tolist(), rank.tolist()  # photo 2 is nearer to both
+        ([0, 1], [2.0, 2.0])
     """
     unit = functional.normalize(embeddings)
     cosines = unit @ unit.T  # (N, N)
@@ -30,11 +38,17 @@ def smooth_ranks(
     query, positive = same.nonzero(as_tuple=True)
     of_query = cosines[query]  # (M, N)
     above = torch.sigmoid((of_query - of_query.gather(1, positive[:, None])) / temperature)
-    # Neither the query itself nor the positive itself is ranked above the positive.
+    # Neither the query nor the positive itself is ranked above the positive.
     above = above.scatter(1, query[:, None], 0.0).scatter(1, positive[:, None], 0.0)
     return query, 1 + above.sum(1), 1 + (above * same[query]).sum(1)
 
 
-def sums_of_queries(values: Tensor, query: Tensor, size: int) -> Tensor:
-    """Sums by query (size,) of what its pairs have: values (M,), query (M,)."""
+def sum_by_query(values: Tensor, query: Tensor, size: int) -> Tensor:
+    """Sum the values (M,) of pairs by their query (M,): (size,).
+
+    Example:
+        >>> import torch
+        >>> sum_by_query(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), size=3).tolist()
+        [1.0, 0.0, 6.0]
+    """
     return values.new_zeros(size).index_add(0, query, values)

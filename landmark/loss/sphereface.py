@@ -1,65 +1,50 @@
 """SphereFace: a factor on the angle (Liu et al. 2017, arXiv 1704.08063)."""
 
-from numpy.typing import ArrayLike
+from typing import Annotated, Unpack
+
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from landmark.error import UserError
-from landmark.loss.angle import angle_of, falling_cosine
-from landmark.loss.margin import MarginLoss
+from landmark.loss.angle import angle_of, monotonic_cosine
+from landmark.loss.margin import MarginLoss, SoftmaxOptions
+from landmark.settings import checked
 
 
 class SphereFace(MarginLoss):
     """Multiplicative angular margin loss (Liu et al. 2017, arXiv 1704.08063, equation 7).
 
-    Embeddings are of unit length and times a scale, as in SphereFace Revived (Liu et al. 2022,
+    Embeddings are normalised and multiplied by a scale, as in SphereFace Revived (Liu et al. 2022,
     arXiv 2109.05565). The target's logit is scale * psi(theta) with
-    psi(theta) = (-1)^k * cos(margin * theta) - 2 * k where margin * theta lies from k * pi to
-    (k + 1) * pi, which falls with theta all the way. The
-    default factor is that of 2022; 4, that of 2017, trains only with a slowly rising share of it.
+    psi(theta) = (-1)^k * cos(margin * theta) - 2 * k for margin * theta from k * pi to
+    (k + 1) * pi, which falls with theta everywhere. The default factor is that of 2022; 4, that of
+    2017, trains only when it is phased in slowly.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        margin: Factor m on the target's angle, 1 or more.
+        margin: Factor m on the target's angle.
         scale: Factor s on the cosines.
-        label_smoothing: Share of the target spread evenly over all classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range.
+    Example:
+        >>> import torch
+        >>> loss = SphereFace(embedding_dim=2, num_classes=2, margin=1.5, scale=1.0)
+        >>> loss.weight.data = torch.eye(2)
+        >>> embeddings = torch.tensor([[3.0, 4.0]])  # cosines 0.6 and 0.8
+        >>> round(loss(embeddings, torch.tensor([0])).item(), 4)  # logits 0.1789 and 0.8
+        1.0512
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        margin: float = 1.5,
-        scale: float = 30.0,
-        *,
-        label_smoothing: float = 0.0,
-        class_weights: str | None = None,
-        focal: float = 0.0,
-        class_counts: ArrayLike | None = None,
+        margin: Annotated[float, Field(ge=1)] = 1.5,
+        scale: PositiveFloat = 30.0,
+        **softmax: Unpack[SoftmaxOptions],
     ) -> None:
-        super().__init__(
-            embedding_dim,
-            num_classes,
-            scale,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            focal=focal,
-            class_counts=class_counts,
-        )
-        if margin < 1:
-            raise UserError(f"loss.margin={margin} must be 1 or more: a factor on the angle")
+        super().__init__(embedding_dim, num_classes, scale, **softmax)
         self.margin = margin
 
-    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        """psi(theta) of the target's cosine."""
-        del labels, lengths
-        return falling_cosine(self.margin * angle_of(cosine))
+    def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
+        """Return psi(theta)."""
+        del labels, norms
+        return monotonic_cosine(self.margin * angle_of(cosine))

@@ -1,64 +1,50 @@
-"""Sub-centre ArcFace: several centres a class (Deng et al. 2020, ECCV)."""
+"""Sub-centre ArcFace: several centres for each class (Deng et al. 2020, ECCV)."""
 
-from numpy.typing import ArrayLike
+from typing import Unpack
+
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from landmark.loss.angle import check_margin, plus_angle
-from landmark.loss.margin import MarginLoss
+from landmark.loss.angle import Angle, shift_angle_monotonic
+from landmark.loss.margin import MarginLoss, SoftmaxOptions
+from landmark.settings import checked
 
 
 class SubCenterArcFace(MarginLoss):
     """Sub-centre ArcFace (Deng et al. 2020, ECCV, Boosting Face Recognition by Noisy Web Faces).
 
-    Each class has K centres, and the cosine to a class is that to the nearest of them, for the own
-    class as for the others; on it ArcFace's margin. Interiors, old prints and wrongly labelled
+    Each class has K centres, and the cosine to a class is that to the nearest of them, for the
+    target as for all others; ArcFace's margin applies to it. Interiors, old prints and mislabelled
     photos of a landmark gather at a centre of their own.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        margin: Angle in radians added to the target's; 0 to pi.
+        margin: Angle in radians added to the target's.
         scale: Factor s on the cosines.
-        sub_centres: Centres K a class.
-        label_smoothing: Share of the target spread evenly over all classes.
-        class_weights: null, inverse, inverse_sqrt or effective, see `PhotoWeighting`.
-        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`.
-        class_counts: Train photos of each class, (C,); needed for `class_weights`.
+        sub_centres: Centres K of each class.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range.
+    Example:
+        >>> import torch
+        >>> loss = SubCenterArcFace(2, 2, margin=0.3, scale=1.0, sub_centres=2)
+        >>> loss.weight.data = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]])
+        >>> embeddings = torch.tensor([[3.0, 4.0]])  # cosines 1 and 0.8 to the nearest centres
+        >>> round(loss(embeddings, torch.tensor([0])).item(), 4)  # logits 0.9553 and 0.8
+        0.6185
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        margin: float = 0.5,
-        scale: float = 64.0,
-        sub_centres: int = 3,
-        *,
-        label_smoothing: float = 0.0,
-        class_weights: str | None = None,
-        focal: float = 0.0,
-        class_counts: ArrayLike | None = None,
+        margin: Angle = 0.5,
+        scale: PositiveFloat = 64.0,
+        sub_centres: PositiveInt = 3,
+        **softmax: Unpack[SoftmaxOptions],
     ) -> None:
-        super().__init__(
-            embedding_dim,
-            num_classes,
-            scale,
-            sub_centres=sub_centres,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            focal=focal,
-            class_counts=class_counts,
-        )
-        check_margin(margin)
+        super().__init__(embedding_dim, num_classes, scale, sub_centres=sub_centres, **softmax)
         self.margin = margin
 
-    def with_margin(self, cosine: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        """cos(theta + margin) of the cosine to the nearest own centre, as in ArcFace."""
-        del labels, lengths
-        return plus_angle(cosine, self.margin)
+    def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
+        """Return cos(theta + margin) for the nearest target centre, continued as in ArcFace."""
+        del labels, norms
+        return shift_angle_monotonic(cosine, self.margin)

@@ -1,7 +1,9 @@
 """Supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362)."""
 
-from landmark.error import UserError
+from pydantic import PositiveFloat
+
 from landmark.loss.pairs import LibraryPairLoss
+from landmark.settings import checked
 
 
 class SupCon(LibraryPairLoss):
@@ -9,29 +11,23 @@ class SupCon(LibraryPairLoss):
 
     For each photo the mean over its positives p of -log(exp(s_p / temperature) / sum over all other
     photos of exp(s / temperature)) with s the cosines; the mean over the photos with positives.
-    A batch of one landmark alone gives 0.
+    A batch of a single landmark gives 0.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        temperature: Divides the cosines.
+        temperature: Divisor of the cosines.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
-            of the batch share a class.
+    Example:
+        >>> import torch
+        >>> embeddings, labels = torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+        >>> loss = SupCon(embedding_dim=2, num_classes=2, temperature=1.0)
+        >>> round(loss(embeddings, labels).item(), 4)  # -log(e / (e + 1 + 1))
+        0.5514
     """
 
+    @checked
     def __init__(
-        self,
-        embedding_dim: int,
-        num_classes: int,
-        temperature: float = 0.1,
+        self, embedding_dim: int, num_classes: int, temperature: PositiveFloat = 0.1
     ) -> None:
         from pytorch_metric_learning import losses
 
-        if temperature <= 0:
-            raise UserError(f"loss.temperature={temperature} must be above 0")
         super().__init__(embedding_dim, num_classes, losses.SupConLoss(temperature=temperature))

@@ -1,41 +1,43 @@
 """Triplet loss on the hardest positive and negative of each photo (arXiv 1703.07737)."""
 
-from landmark.error import UserError
+from pydantic import NonNegativeFloat
+
 from landmark.loss.pairs import LibraryPairLoss
+from landmark.settings import checked
 
 
 class Triplet(LibraryPairLoss):
     """Batch-hard triplet loss (Hermans et al. 2017, arXiv 1703.07737, equation 5).
 
     For each photo of the batch, with d+ the distance to the farthest photo of its landmark and d-
-    to the nearest of another: max(0, margin + d+ - d-), or with `soft` log(1 + exp(margin + d+ -
-    d-)); the mean over all photos that have both. Distances are between unit-length embeddings.
+    to the nearest of another: max(0, margin + d+ - d-), or with `soft`
+    log(1 + exp(margin + d+ - d-)); the mean over all photos with both. Distances are between
+    unit-length embeddings.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        margin: How much farther the nearest of another landmark should be.
-        soft: The smooth form, which never stops pulling.
+        margin: Required difference of the two distances.
+        soft: Use the smooth form, whose gradient never vanishes.
 
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
-
-    Raises:
-        UserError: A setting is out of its range, a label on the CPU is no class, or no two photos
-            of the batch share a class.
+    Example:
+        >>> import torch
+        >>> embeddings, labels = torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+        >>> loss = Triplet(embedding_dim=2, num_classes=2, margin=0.2)
+        >>> loss(embeddings, labels).item()  # d+ = 0, d- = 1.4142
+        0.0
+        >>> round(loss(embeddings, torch.tensor([0, 1, 0, 1])).item(), 4)  # d+ = 1.4142, d- = 0
+        1.6142
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        margin: float = 0.2,
+        margin: NonNegativeFloat = 0.2,
         soft: bool = False,
     ) -> None:
         from pytorch_metric_learning import losses, miners, reducers
 
-        if margin < 0:
-            raise UserError(f"loss.margin={margin} must be 0 or more")
         super().__init__(
             embedding_dim,
             num_classes,

@@ -1,10 +1,12 @@
-"""Cross-batch memory: pairs with the embeddings of the batches before (arXiv 1912.06798)."""
+"""Cross-batch memory: pairs with the embeddings of earlier batches (arXiv 1912.06798)."""
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from pydantic import PositiveInt
+from torch import Tensor, nn
 
 from landmark.error import UserError
 from landmark.loss.circle import Circle
@@ -13,6 +15,7 @@ from landmark.loss.multi_similarity import MultiSimilarity
 from landmark.loss.pairs import LibraryPairLoss, PairLoss
 from landmark.loss.supcon import SupCon
 from landmark.loss.triplet import Triplet
+from landmark.settings import checked
 
 _PAIR_LOSSES: dict[str, type[LibraryPairLoss]] = {
     "circle": Circle,
@@ -26,85 +29,101 @@ _PAIR_LOSSES: dict[str, type[LibraryPairLoss]] = {
 class XBM(PairLoss):
     """A pair loss between a batch and a memory of batches (Wang et al. 2020, arXiv 1912.06798).
 
-    The embeddings of each batch go into a queue of the latest `memory_size`, as they are, and are
-    not computed anew; the loss is that of the pairs of a photo of the batch with those in the queue
-    (algorithm 1), itself left out. No gradient flows to the queue. The queue is part of a
-    checkpoint, and the same on all processes.
+    The embeddings of each batch enter a queue of the latest `memory_size` and are not recomputed;
+    the loss is that of the pairs of a photo of the batch and one in the queue (algorithm 1), not
+    itself. No gradient flows to the queue. The queue is part of a checkpoint, and the same on all
+    ranks.
 
     Args:
-        embedding_dim: Length D of an embedding.
-        num_classes: Number C of classes.
-        pair_loss: contrastive, triplet, multi_similarity, circle or supcon.
-        memory_size: Embeddings in the queue, at least a batch of all processes.
-        options: Settings of the pair loss, as {temperature: 0.07}.
-
-    Shape:
-        embeddings (B, D), of any length; labels (B,) int64; result a scalar.
+        pair_loss: The pair loss by name, or what constructs it from `embedding_dim` and
+            `num_classes`, such as a node of conf/loss.
+        memory_size: Embeddings in the queue, at least a joint batch of all ranks.
+        options: Options of the pair loss, such as {temperature: 0.07}.
 
     Raises:
-        UserError: A setting is out of its range, a label on the CPU is no class, or a batch is
-            larger than the queue.
+        UserError: An option is unknown or out of range, the pair loss cannot use a memory, a label
+            on the CPU is not a class, or a batch is larger than the queue.
+
+    Example:
+        >>> import torch
+        >>> loss = XBM(2, 2, pair_loss="triplet", memory_size=4, options={"margin": 0.1})
+        >>> loss(torch.eye(2), torch.tensor([0, 1])).item()  # no two photos of one landmark yet
+        0.0
+        >>> round(loss(torch.eye(2), torch.tensor([1, 0])).item(), 4)  # d+ = 1.4142, d- = 0
+        1.5142
     """
 
-    # The queue has positives where the batch has none.
-    needs_pairs = False
+    needs_pairs = False  # the queue has positives where the batch has none
     memory: Tensor
     memory_labels: Tensor
     seen: Tensor
 
+    @checked
     def __init__(
         self,
         embedding_dim: int,
         num_classes: int,
-        pair_loss: str = "contrastive",
-        memory_size: int = 1024,
+        pair_loss: Literal["circle", "contrastive", "multi_similarity", "supcon", "triplet"]
+        | Callable[..., nn.Module] = "contrastive",
+        memory_size: PositiveInt = 1024,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(embedding_dim, num_classes)
-        if pair_loss not in _PAIR_LOSSES:
-            raise UserError(f"loss.pair_loss={pair_loss}: choose {', '.join(_PAIR_LOSSES)}")
-        if memory_size < 1:
-            raise UserError(f"loss.memory_size={memory_size} must be 1 or more")
-        try:
-            self.pair_loss = _PAIR_LOSSES[pair_loss](embedding_dim, num_classes, **(options or {}))
-        except TypeError as error:
-            raise UserError(f"loss.options: {error}; see conf/loss/{pair_loss}.yaml") from None
+        make = _PAIR_LOSSES[pair_loss] if isinstance(pair_loss, str) else pair_loss
+        _check_options(make, options or {})
+        made = make(embedding_dim=embedding_dim, num_classes=num_classes, **(options or {}))
+        if not isinstance(made, LibraryPairLoss) or not made.takes_references:
+            raise UserError(
+                f"XBM: {type(made).__name__} cannot compare a batch with a memory. "
+                f"Pass pair_loss={', '.join(_PAIR_LOSSES)} or a subclass of one."
+            )
+        self.pair_loss = made
         self.register_buffer("memory", torch.zeros(memory_size, embedding_dim))
         self.register_buffer("memory_labels", torch.zeros(memory_size, dtype=torch.int64))
-        self.register_buffer("seen", torch.tensor(0))  # embeddings that ever came
+        self.register_buffer("seen", torch.tensor(0))  # embeddings that ever entered
 
-    def of_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the pairs of the batch with the queue, which it joins first."""
-        from pytorch_metric_learning.utils import loss_and_miner_utils as pairs_of
+    def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of the pairs of the batch with the queue, which the batch enters."""
+        from pytorch_metric_learning.utils import loss_and_miner_utils
 
-        places = self._remember(embeddings, labels)
+        slots = self._enqueue(embeddings, labels)
         filled = min(int(self.seen), len(self.memory))
-        # The next batch overwrites rows before this one goes backward, if gradients accumulate.
-        others = self.memory[:filled].to(embeddings.dtype, copy=True)
-        other_labels = self.memory_labels[:filled]
+        # The next batch overwrites rows before this one's backward, if gradients accumulate.
+        queue = self.memory[:filled].to(embeddings.dtype, copy=True)
+        queue_labels = self.memory_labels[:filled]
         miner = self.pair_loss.miner
         if miner is None:
-            chosen = pairs_of.get_all_pairs_indices(labels, other_labels)
+            pairs = loss_and_miner_utils.get_all_pairs_indices(labels, queue_labels)
         else:
-            chosen = miner(embeddings, labels, others, other_labels)
-        anchor, positive, *negatives = chosen
-        others_only = places[anchor] != positive
-        if len(negatives) == 1:  # triplets; else pairs, of which the positive ones may be a photo's
-            negatives = [negatives[0][others_only]]
-        chosen = (anchor[others_only], positive[others_only], *negatives)
-        return self.pair_loss.library_loss(embeddings, labels, chosen, others, other_labels)
+            pairs = miner(embeddings, labels, queue, queue_labels)
+        anchor, positive, *negatives = pairs
+        is_other = slots[anchor] != positive  # not the photo itself
+        if len(negatives) == 1:  # triplets: (anchor, positive, negative)
+            negatives = [negatives[0][is_other]]
+        pairs = (anchor[is_other], positive[is_other], *negatives)
+        return self.pair_loss.library_loss(embeddings, labels, pairs, queue, queue_labels)
 
     @torch.no_grad()
-    def _remember(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Puts the batch in the place of the oldest; its places in the queue (N,)."""
+    def _enqueue(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Overwrite the oldest embeddings with the batch; return its slots in the queue, (N,)."""
         if len(labels) > len(self.memory):
             raise UserError(
                 f"loss.memory_size={len(self.memory)} is below the {len(labels)} photos of a "
-                "batch: give a multiple of it"
+                "batch. Pass a multiple of the batch size."
             )
-        places = torch.arange(len(labels), device=labels.device) + self.seen
-        places = places % len(self.memory)
-        self.memory[places] = embeddings.to(self.memory.dtype)
-        self.memory_labels[places] = labels
+        slots = torch.arange(len(labels), device=labels.device) + self.seen
+        slots = slots % len(self.memory)
+        self.memory[slots] = embeddings.to(self.memory.dtype)
+        self.memory_labels[slots] = labels
         self.seen += len(labels)
-        return places
+        return slots
+
+
+def _check_options(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
+    names = set(inspect.signature(make).parameters) - {"embedding_dim", "num_classes"}
+    for name in options:
+        if name not in names:
+            raise UserError(
+                f"XBM: options.{name} is unknown to the pair loss. "
+                f"It takes: {', '.join(sorted(names))}."
+            )

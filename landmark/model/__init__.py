@@ -1,4 +1,4 @@
-"""Models: backbone, neck and the embedder they make with a pooling; registers FishNet with timm."""
+"""Models: backbone, neck and the embedder they form with a pooling. Registers FishNet with timm."""
 
 from landmark.model import fishnet
 from landmark.model.backbone import Backbone, Features

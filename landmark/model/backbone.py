@@ -1,9 +1,10 @@
-"""Backbone: photos to feature maps, by any model of timm."""
+"""Backbone: images to feature maps, by any model of timm."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field, PositiveInt
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,14 +13,18 @@ from landmark.error import UserError
 from landmark.model.create import create_timm_model
 from landmark.model.trace import drop_parts, trace_shapes, unused_parts
 from landmark.model.weights import load_weights
+from landmark.settings import checked
+
+# Of dropout and stochastic depth.
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Features(NamedTuple):
-    """What a backbone makes of a batch; the argument of poolings with `takes = "features"`.
+    """Output of a backbone, and the argument of poolings with `takes = "features"`.
 
     Attributes:
-        maps: the chosen stages' maps, each (B, C_i, h_i, w_i), in the order asked for; without
-            stages the last map alone.
+        maps: The requested stages' maps, each (B, C_i, h_i, w_i), in the order requested; without
+            stages the last map only.
         class_token: (B, C), or None where the model has none.
     """
 
@@ -30,30 +35,31 @@ class Features(NamedTuple):
 class Backbone(nn.Module):
     """Any timm model, convolutional or transformer, as (B, 3, h, w) → Features.
 
-    Photos of a transformer that no patch divides are padded with the mean colour on the right and
-    below. Parameters that only a classifier would use are left out.
+    Images of a transformer whose sides are not multiples of the patch are padded with the mean
+    colour on the right and below. Parameters that only a classifier would use are removed.
 
     Args:
         name: timm's name.
-        stages: indices of the maps to give (timm's `forward_intermediates`: stages of a
-            convolutional network, blocks of a transformer; negative from the last). None gives
-            the map that timm's `forward_features` gives.
-        image_size: (width, height) of the photos, or one side; only for architectures of one fixed
+        stages: Indices of the maps to return (timm's `forward_intermediates`: stages of a
+            convolutional network, blocks of a transformer; negative from the last). None means
+            the map of timm's `forward_features`.
+        image_size: (width, height) of the images, or one side; only for architectures of a fixed
             size, which it sets.
-        drop_path: rate of stochastic depth.
-        weights: see `landmark.model.weights`.
+        drop_path: Rate of stochastic depth.
+        weights: See `landmark.model.weights`.
 
     Raises:
-        UserError: see `create_timm_model` and `load_weights`; stages that do not exist; a model
-            whose output is no map. In the forward pass: a size the architecture cannot take.
+        UserError: See `create_timm_model` and `load_weights`; stages that do not exist; a model
+            whose output is not a map. In the forward pass: a size the architecture cannot take.
     """
 
+    @checked
     def __init__(
         self,
         name: str,
-        stages: Sequence[int] | None = None,
-        image_size: Sequence[int] | int | None = None,
-        drop_path: float = 0.0,
+        stages: Annotated[Sequence[int], Field(min_length=1)] | None = None,
+        image_size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None,
+        drop_path: Rate = 0.0,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -74,14 +80,13 @@ class Backbone(nn.Module):
             load_weights(self.model, name, weights, unneeded)
         drop_parts(self.model, unneeded)
 
-    def _read_layout(self, image_size: Sequence[int] | None) -> None:
-        """What the model says about its input size and the layout of its output."""
+    def _read_layout(self, image_size: tuple[int, int] | None) -> None:
+        """Read the input size and the output layout that the model declares."""
         config = self.model.pretrained_cfg
         self.dynamic = bool(getattr(self.model, "dynamic_img_size", False))
         self.native_size = tuple(self.data_config["input_size"][-2:])  # (height, width)
-        fixed = bool(config.get("fixed_input_size")) and not self.dynamic
-        self.fixed = fixed
-        if fixed and image_size is not None:
+        self.fixed = bool(config.get("fixed_input_size")) and not self.dynamic
+        if self.fixed and image_size is not None:
             self.native_size = (image_size[1], image_size[0])
         self.channels_last_output = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
         info = list(getattr(self.model, "feature_info", ()))
@@ -96,7 +101,8 @@ class Backbone(nn.Module):
             if self.stages is None:
                 raise
             raise UserError(
-                f"model.stages={self.stages} cannot be had from {self.name}: {error}"
+                f"model.stages={self.stages} is not available from {self.name} ({error}). "
+                "Pass other stages or null."
             ) from error
         return Features(*outputs), unused
 
@@ -113,12 +119,12 @@ class Backbone(nn.Module):
         except (AssertionError, RuntimeError, ValueError) as error:
             height, width = self.native_size
             raise UserError(
-                f"{self.name} cannot take photos of {x.shape[-1]}x{x.shape[-2]} (width x height), "
-                f"only of {width}x{height}: choose that image size or another backbone"
+                f"{self.name} cannot take images of {x.shape[-1]}x{x.shape[-2]} (width x height), "
+                f"only of {width}x{height}. Choose that image size or another backbone."
             ) from error
 
     def _pad(self, x: Tensor) -> Tensor:
-        """To whole patches; 0 is the mean colour of a normalised photo."""
+        """Pad to whole patches; 0 is the mean colour of a normalised image."""
         below, right = -x.shape[-2] % self.reduction, -x.shape[-1] % self.reduction
         return functional.pad(x, (0, right, 0, below)) if below or right else x
 
@@ -135,15 +141,15 @@ class Backbone(nn.Module):
         return Features(maps, token)
 
     def _as_map(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Tokens (B, n, C) or (B, h, w, C) to (B, C, h, w)."""
+        """Tokens (B, n, C) or (B, h, w, C) → (B, C, h, w)."""
         if not isinstance(x, Tensor) or x.ndim not in (3, 4):
-            raise UserError(f"backbone {self.name} gives no feature map: choose another")
+            raise UserError(f"{self.name} returns no feature map. Choose another backbone.")
         if x.ndim == 4:
             return x.permute(0, 3, 1, 2) if self.channels_last_output else x
-        # Some models normalise after pooling; their tokens are of use only when normalised.
+        # Some models normalise after pooling; their tokens need that normalisation.
         x = getattr(self.model, "fc_norm", nn.Identity())(x)
         rows, columns = -(-height // self.reduction), -(-width // self.reduction)
         prefix = x.shape[1] - rows * columns if self.prefix_tokens is None else self.prefix_tokens
         if prefix < 0 or prefix + rows * columns != x.shape[1]:
-            raise UserError(f"the tokens of {self.name} form no grid: choose another backbone")
+            raise UserError(f"the tokens of {self.name} form no grid. Choose another backbone.")
         return x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))

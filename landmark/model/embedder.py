@@ -1,4 +1,4 @@
-"""Embedder: photos to embeddings."""
+"""Embedder: images to embeddings."""
 
 import torch
 from torch import Tensor, nn
@@ -9,40 +9,29 @@ from landmark.model.backbone import Backbone, Features
 
 
 def pool(pooling: nn.Module, features: Features) -> Tensor:
-    """Gives a pooling what it takes, the features or their one map: (B, C)."""
+    """Call a pooling with what it takes, the features or their only map: (B, C)."""
     if getattr(pooling, "takes", "map") == "features":
         return pooling(features)
     if len(features.maps) != 1:
         raise UserError(
-            f"{type(pooling).__name__} pools one map, but the backbone gives {len(features.maps)}: "
-            "name one in model.stages, or choose pooling=gem_stages"
+            f"{type(pooling).__name__} pools one map, but the backbone returns "
+            f"{len(features.maps)}. Name one in model.stages, or choose pooling=gem_stages."
         )
     return pooling(features.maps[0])
 
 
-def pooled_dim(pooling: nn.Module, backbone: Backbone) -> int:
-    """Dimension of the pooled vector, from pooling a small map of the backbone's channels."""
-    channels = backbone.class_token_channels
-    token = None if channels is None else torch.zeros(1, channels)
-    with torch.no_grad():
-        return pool(
-            pooling, Features([torch.zeros(1, c, 8, 8) for c in backbone.channels], token)
-        ).shape[1]
-
-
 class Embedder(nn.Module):
-    """Backbone, pooling and neck: photos (B, 3, h, w) → embeddings (B, embedding_dim).
+    """Backbone, pooling and neck: images (B, 3, h, w) → embeddings (B, embedding_dim).
 
-    Photos are uint8, or floating point from 0 to 1; they are normalised here, on the device, with
-    the mean and standard deviation that the backbone was trained with. Embeddings are not of unit
-    length.
+    Images are uint8, or floating point from 0 to 1; they are normalised here, on the device, with
+    the mean and standard deviation of the backbone's training. Embeddings are not of unit length.
 
     Args:
-        backbone: photos → features.
-        pooling: features or map → vector (see `landmark.pooling`).
-        neck: vector → embedding.
-        embedding_dim: dimension of the neck's output.
-        channels_last: memory layout of photos and weights; most networks run faster with it.
+        backbone: Images → features.
+        pooling: Features or map → vector (see `landmark.pooling`).
+        neck: Vector → embedding.
+        embedding_dim: Dimension of the neck's output.
+        channels_last: Memory layout of images and weights; most networks run faster with it.
     """
 
     mean: Tensor
@@ -71,22 +60,36 @@ class Embedder(nn.Module):
             self.to(memory_format=torch.channels_last)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Photos of uint8 or of 0 … 1 to the backbone's mean 0 and deviation 1."""
+        """Normalise images, uint8 or 0 … 1, to mean 0 and deviation 1 of the backbone's training.
+
+        The result has the embedder's floating-point type and memory layout.
+        """
+        converted = images.to(self.mean.dtype, memory_format=self.memory_format)
         if images.dtype == torch.uint8:
-            own = images.to(self.mean.dtype, memory_format=self.memory_format)
-            return own.sub_(self.mean * 255.0).div_(self.std * 255.0)
-        images = images.to(self.mean.dtype, memory_format=self.memory_format)
+            return converted.sub_(self.mean * 255.0).div_(self.std * 255.0)
+        return self.standardise(converted)
+
+    def standardise(self, images: Tensor) -> Tensor:
+        """Subtract the mean from images of 0 … 1 and divide by the standard deviation."""
         return (images - self.mean) / self.std
+
+    def features(self, images: Tensor) -> Features:
+        """Compute the backbone's features of images (B, 3, h, w)."""
+        return self.backbone(self.normalise(images))
+
+    def embed(self, features: Features) -> Tensor:
+        """Pool features and project them: (B, embedding_dim)."""
+        return self.neck(pool(self.pooling, features))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) → (B, embedding_dim)."""
-        return self.neck(pool(self.pooling, self.backbone(self.normalise(images))))
+        return self.embed(self.features(images))
 
     def freeze_batchnorm(self, affine: bool = False) -> None:
-        """Keeps the backbone's BatchNorm statistics as they are from now on, also in training.
+        """Keep the statistics of the backbone's BatchNorm from now on, also in training.
 
         Args:
-            affine: freeze their weights and biases too.
+            affine: Freeze their weights and biases too.
         """
         self._batchnorm_frozen = True
         for module in self._batchnorms():
@@ -95,7 +98,7 @@ class Embedder(nn.Module):
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Embedder":
-        """Training or evaluation mode; frozen BatchNorm stays in evaluation mode."""
+        """Set training or evaluation mode; frozen BatchNorm stays in evaluation mode."""
         super().train(mode)
         if self._batchnorm_frozen:
             for module in self._batchnorms():

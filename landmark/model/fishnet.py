@@ -5,12 +5,13 @@ Prediction. NeurIPS 2018, arXiv 1901.03495. Parameter names, their order and sha
 the published state dicts.
 
 A fish has a tail that halves the resolution three times, a body that doubles it three times and a
-head that halves it three times again; body and head keep what they were given and add to it:
+head that halves it three times again; body and head concatenate refined maps of earlier stages:
 
     stem 1/4 ── tail 1/8, 1/16, 1/32 ── bridge 1/32 ── body 1/16, 1/8, 1/4 ── head 1/8, 1/16, 1/32
 
-The four maps offered as stages are those a pyramid would take: the end of the body (320 channels,
-1/4), the first two stages of the head (832, 1/8 and 1600, 1/16) and the final map (1056, 1/32).
+The four maps of `feature_info` are those a feature pyramid needs: the end of the body (320
+channels, 1/4), the first two stages of the head (832, 1/8 and 1600, 1/16) and the final map (1056,
+1/32).
 """
 
 import math
@@ -29,7 +30,7 @@ HEAD_CHANNELS = (320, 832, 1600)
 FEATURE_CHANNELS = 1056
 STRIDE = 32
 
-# Map that each stage of body and head is given beside the last one, counted from the stem's as 0.
+# Earlier map that each stage of body and head refines beside the last one; 0 is the stem's.
 TRANSFERRED = (2, 1, 0, 6, 5, 4)
 FIRST_OF_HEAD = 1 + len(TAIL_CHANNELS) + 1 + len(BODY_CHANNELS)
 
@@ -37,7 +38,7 @@ FIRST_OF_HEAD = 1 + len(TAIL_CHANNELS) + 1 + len(BODY_CHANNELS)
 class Bottleneck(nn.Module):
     """Pre-activation residual bottleneck: (B, in, h, w) → (B, out, h, w).
 
-    With `squeeze` the shortcut adds up groups of in/out neighbouring channels (the up-sampling and
+    With `squeeze` the shortcut sums groups of in/out adjacent channels (the up-sampling and
     refinement block, section 3.2) instead of convolving.
     """
 
@@ -127,7 +128,7 @@ class _Bridge(nn.ModuleList):
 
 
 class _Refinement(nn.ModuleList):
-    """A stage of body or head: resampled trunk beside the refined map of an earlier stage."""
+    """A stage of body or head: the resampled trunk and the refined map of an earlier stage."""
 
     def __init__(self, trunk: nn.Module, transfer: nn.Module, resample: nn.Module) -> None:
         super().__init__([trunk, transfer, resample])
@@ -174,12 +175,12 @@ class FishNet(nn.Module):
     """FishNet: (B, 3, h, w), sides multiples of 32, → logits (B, num_classes).
 
     Args:
-        block_counts: residual blocks of the ten stages (3 tail, bridge, 3 body, 3 head).
-        transfer_counts: residual blocks on the maps handed over to the six stages of body and head.
-        num_classes: 0 leaves the classifier out; then the forward pass gives pooled maps.
-        in_chans: colour channels of the input.
+        block_counts: Residual blocks of the ten stages (3 tail, bridge, 3 body, 3 head).
+        transfer_counts: Residual blocks on the earlier maps of the six stages of body and head.
+        num_classes: Classes of the classifier. 0 means none; the forward pass returns pooled maps.
+        in_chans: Colour channels of the input.
         global_pool: "avg", or "" for the unpooled map (only without a classifier).
-        drop_rate: dropout before the classifier.
+        drop_rate: Dropout before the classifier.
     """
 
     def __init__(
@@ -215,18 +216,18 @@ class FishNet(nn.Module):
         return self.fish.fish[-1]  # type: ignore[return-value]
 
     def _initialise(self) -> None:
-        """Normal weights of variance 2 / (kernel area × outputs), as in the published code."""
+        """Draw normal weights of variance 2 / (kernel area × outputs), as in the published code."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
 
     def get_classifier(self) -> nn.Module:
-        """The last 1 × 1 convolution, or an identity where there are no classes."""
+        """Return the last 1 × 1 convolution, or an identity without classes."""
         return self._last_stage[4][1]  # type: ignore[index]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts a new classifier of `num_classes` in place; 0 takes it away."""
+        """Replace the classifier by a new one of `num_classes`; 0 removes it."""
         if global_pool is not None:
             self.global_pool = global_pool
         if self.global_pool not in ("", "avg") or (num_classes and not self.global_pool):
@@ -238,12 +239,12 @@ class FishNet(nn.Module):
         self._last_stage[4] = nn.Sequential(pool, classifier).to(reference.device, reference.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """FishNet keeps all its activations: gradient checkpointing is not offered."""
+        """Refuse gradient checkpointing: FishNet does not support it."""
         if enable:
-            raise ValueError("FishNet has no gradient checkpointing")
+            raise ValueError("FishNet does not support gradient checkpointing")
 
     def _pyramid(self, x: Tensor, count: int = 4) -> list[Tensor]:
-        """The first `count` of the four stages' maps."""
+        """Compute the first `count` of the four stages' maps."""
         _check_sides(*x.shape[-2:])
         maps = [self.pool1(self.conv3(self.conv2(self.conv1(x))))]
         for index, stage in enumerate(self.fish.fish):
@@ -272,12 +273,12 @@ class FishNet(nn.Module):
         self,
         x: Tensor,
         indices: int | list[int] | None = None,
-        norm: bool = False,  # noqa: ARG002 - timm's signature; the maps have no norm of their own
+        norm: bool = False,  # noqa: ARG002 - timm's signature; the maps have no norm
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of chosen stages (0 … 3, or from the end), beside the last one computed."""
+        """Return the last map computed, and those of chosen stages (0 … 3, or from the end)."""
         total = len(self.feature_info)
         assert output_fmt == "NCHW", "FishNet's maps are NCHW"
         if indices is None:
@@ -305,8 +306,8 @@ def _check_sides(height: int, width: int) -> None:
     ]
     sizes = sorted({f"{h}x{w}" for h in near[0] for w in near[1]})
     raise UserError(
-        f"FishNet takes photos whose sides are multiples of {STRIDE}, not {height}x{width} "
-        f"(height x width); the nearest that work: {', '.join(sizes)}"
+        f"FishNet takes images whose sides are multiples of {STRIDE}, not {height}x{width} "
+        f"(height x width). Pass one of the nearest that work: {', '.join(sizes)}."
     )
 
 

@@ -1,7 +1,7 @@
-"""An embedder on disk: weights and what is needed to build it again, and nothing else.
+"""An embedder on disk: its weights and what is needed to reconstruct it, and nothing else.
 
-A folder holds `weights.safetensors`, `embedder.yaml` (model, pooling, image, package version) and,
-where the classes are known, `classes.csv` (label, landmark_id).
+A folder contains `weights.safetensors`, `embedder.yaml` (model, pooling, image, package version)
+and, where the classes are known, `classes.csv` (label, landmark_id).
 """
 
 import csv
@@ -28,7 +28,7 @@ CLASSES = "classes.csv"
 
 
 def embedder_state(embedder: nn.Module) -> dict[str, Tensor]:
-    """The embedder's tensors by name, on the CPU, ready for safetensors; compiled or not."""
+    """Return an embedder's tensors by name, on the CPU, for safetensors; compiled or not."""
     return {
         key.replace("_orig_mod.", ""): tensor.detach().cpu().contiguous()
         for key, tensor in embedder.state_dict().items()
@@ -36,15 +36,15 @@ def embedder_state(embedder: nn.Module) -> dict[str, Tensor]:
 
 
 def describe_embedder(model: dict[str, Any], pooling: dict[str, Any], image: dict[str, Any]) -> str:
-    """The text of embedder.yaml.
+    """Return the text of embedder.yaml.
 
     Args:
         model: `_target_` and keyword arguments of `build_embedder`, without the pooling.
         pooling: `_target_` and keyword arguments of the pooling.
-        image: settings of the photos' format.
+        image: Settings of the image format.
     """
-    kept = {key: value for key, value in model.items() if key not in ("_partial_", "weights")}
-    description = {"version": __version__, "model": kept, "pooling": pooling, "image": image}
+    model = {key: value for key, value in model.items() if key not in ("_partial_", "weights")}
+    description = {"version": __version__, "model": model, "pooling": pooling, "image": image}
     return yaml.safe_dump(description, sort_keys=False)
 
 
@@ -54,13 +54,13 @@ def write_embedder(
     description: str,
     classes: Sequence[str] | None = None,
 ) -> Path:
-    """Writes an embedder's folder in one step, in place of an earlier one.
+    """Write an embedder folder atomically, replacing an existing one.
 
     Args:
-        folder: where to.
-        embedder: the trained embedder.
-        description: text of embedder.yaml, see `describe_embedder`.
-        classes: landmark_id of each label, for classes.csv.
+        folder: The folder to write.
+        embedder: The trained embedder.
+        description: Text of embedder.yaml, see `describe_embedder`.
+        classes: landmark_id of each label, for classes.csv. None writes no classes.csv.
 
     Returns:
         The folder.
@@ -76,16 +76,16 @@ def write_embedder(
 
 
 def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
-    """Reads an embedder's folder, or a training checkpoint (.ckpt) that holds its description.
+    """Load an embedder folder, or a training checkpoint (.ckpt), which contains a description.
 
-    The weights are the checkpoint's `state_dict`: where training averaged them, Lightning keeps the
-    averaged ones there.
+    The weights are the checkpoint's `state_dict`: where training averaged them, Lightning stores
+    the averaged ones there.
 
     Returns:
         The embedder in evaluation mode, and its description (version, model, pooling, image).
 
     Raises:
-        UserError: not an embedder, or one whose weights do not fit its description.
+        UserError: The path is not an embedder, or its weights do not fit its description.
     """
     path = Path(path)
     text, state = _read_checkpoint(path) if path.is_file() else _read_folder(path)
@@ -97,23 +97,33 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
     except (yaml.YAMLError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
         raise UserError(
-            f"{path} does not hold an embedder of this version: {' '.join(reason[:2])}"
+            f"{path} is not an embedder of this version ({' '.join(reason[:2])}). "
+            f"Pass RUN/embedder of landmark {__version__}, or a checkpoint."
         ) from error
     return embedder.eval(), description
 
 
 def _read_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    _check_folder(folder)
+    return (folder / DESCRIPTION).read_text(), read_state_dict(folder / WEIGHTS)
+
+
+def _check_folder(folder: Path) -> None:
     for name in (WEIGHTS, DESCRIPTION):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is not an embedder folder: {name} is missing.")
-    return (folder / DESCRIPTION).read_text(), read_state_dict(folder / WEIGHTS)
+            raise UserError(
+                f"{folder} is not an embedder folder: {name} is missing. Pass RUN/embedder."
+            )
 
 
 def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     checkpoint = read_checkpoint(path)
     text = checkpoint.get("embedder_yaml")
     if not isinstance(text, str):
-        raise UserError(f"{path} is no checkpoint of train.py: it does not describe its embedder")
+        raise UserError(
+            f"{path} is not a checkpoint of train.py: it does not describe its embedder. "
+            "Pass RUN/embedder or RUN/checkpoints/best.ckpt."
+        )
     names = {key: key.replace("_orig_mod.", "") for key in checkpoint["state_dict"]}
     state = {
         name.removeprefix("embedder."): checkpoint["state_dict"][key]
@@ -124,23 +134,28 @@ def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def _construct(settings: dict[str, Any], **more: Any) -> Any:  # noqa: ANN401
-    """Calls what `_target_` names, a class or function of this package, with the other settings."""
+    """Call the class or function of this package that `_target_` names with the other settings."""
     module_name, _, name = settings["_target_"].rpartition(".")
     if not module_name.startswith("landmark."):
-        raise UserError(f"_target_={settings['_target_']} is outside this package: refused")
+        raise UserError(
+            f"_target_={settings['_target_']} is outside this package. "
+            "Pass an embedder whose embedder.yaml names landmark.… only."
+        )
     try:
         target = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_={settings['_target_']} is not in this version") from error
+        raise UserError(
+            f"_target_={settings['_target_']} is not in landmark {__version__}. "
+            "Install the version that wrote the embedder."
+        ) from error
     keywords = {key: value for key, value in settings.items() if not key.startswith("_")}
     return target(**keywords, **more)
 
 
 def embedder_digest(path: Path | str) -> str:
-    """Digest of an embedder's weights and description, or of a checkpoint file."""
+    """Return the digest of an embedder's weights and description, or of a checkpoint file."""
     path = Path(path)
-    files = [path] if path.is_file() else [path / WEIGHTS, path / DESCRIPTION]
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"{path} is not an embedder folder: {file.name} is missing.")
-    return digest_of_files(*files)
+    if path.is_file():
+        return digest_of_files(path)
+    _check_folder(path)
+    return digest_of_files(path / WEIGHTS, path / DESCRIPTION)

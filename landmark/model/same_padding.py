@@ -1,4 +1,4 @@
-"""TensorFlow's padding written out, for sides that the strides divide."""
+"""TensorFlow's "same" padding as fixed amounts, for sides that the strides divide."""
 
 import copy
 
@@ -12,27 +12,27 @@ def has_same_padding(model: nn.Module) -> bool:
 
 
 def with_fixed_padding(model: nn.Module) -> nn.Module:
-    """A copy that pads by fixed amounts: equal to `model` where strides divide the maps' sides.
+    """Return a copy that pads by fixed amounts: equal where strides divide the maps' sides.
 
     There the rule's padding, max((⌈n / s⌉ - 1) s + (k - 1) d + 1 - n, 0) for side n, stride s,
-    kernel k and dilation d, is (k - 1) d + 1 - s whatever n; the odd one comes right and below.
+    kernel k and dilation d, is (k - 1) d + 1 - s for any n; an odd pixel goes right and below.
     The exporter cannot follow the rule through a network in reasonable time.
     """
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, Conv2dSame):
             parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, _padded(module))
+            setattr(model.get_submodule(parent), last, _with_padding(module))
     return model
 
 
-def _padded(convolution: Conv2dSame) -> nn.Sequential:
+def _with_padding(convolution: Conv2dSame) -> nn.Sequential:
     kernel, stride, dilation = (
         (int(sides[0]), int(sides[1]))
         for sides in (convolution.kernel_size, convolution.stride, convolution.dilation)
     )
     (top, bottom), (left, right) = (
-        _amounts(kernel[place], stride[place], dilation[place]) for place in (0, 1)
+        _amounts(kernel[side], stride[side], dilation[side]) for side in (0, 1)
     )
     plain = nn.Conv2d(
         convolution.in_channels,

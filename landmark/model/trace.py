@@ -1,4 +1,4 @@
-"""What a network gives and what it leaves unused, found without computing anything."""
+"""Output shapes and unused parameters of a network, without computing anything."""
 
 import copy
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 def trace_shapes(module: nn.Module, height: int, width: int) -> tuple[tuple, set[str]]:
-    """Runs a shadow of `module` on the meta device: shapes only, no memory, no arithmetic.
+    """Run a copy of `module` on the meta device: shapes only, no memory, no arithmetic.
 
     Returns:
-        The outputs for one (1, 3, height, width) photo, a tuple of meta tensors, lists of them or
-        None; and the names of the parameters on which no output depends.
+        The outputs for one (1, 3, height, width) image, a tuple of meta tensors, lists of them or
+        None; and the names of the parameters that no output depends on.
     """
     memo: dict[int, object] = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"))
@@ -26,20 +26,20 @@ def trace_shapes(module: nn.Module, height: int, width: int) -> tuple[tuple, set
 
 
 def _parameters_behind(outputs: list[Tensor]) -> set[int]:
-    """Identities of the parameters that the graph of operations behind `outputs` ends in."""
-    found: set[int] = set()
-    waiting = [output.grad_fn for output in outputs]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
+    """Identities of the parameters at the leaves of the autograd graph of `outputs`."""
+    leaves: set[int] = set()
+    queue = [output.grad_fn for output in outputs]
+    seen = set(queue)
+    while queue:
+        node = queue.pop()
         if node is None:
             continue
-        if hasattr(node, "variable"):  # the node that gathers a parameter's gradient
-            found.add(id(node.variable))
+        if hasattr(node, "variable"):  # AccumulateGrad of a parameter
+            leaves.add(id(node.variable))
         new = {following for following, _ in node.next_functions} - seen
         seen |= new
-        waiting += new
-    return found
+        queue += new
+    return leaves
 
 
 def _tensors(outputs: object) -> list[Tensor]:
@@ -51,7 +51,7 @@ def _tensors(outputs: object) -> list[Tensor]:
 
 
 def unused_parts(module: nn.Module, unused: set[str], prefix: str = "") -> list[str]:
-    """Paths of the largest submodules, and of single parameters, that are wholly unused."""
+    """Return the paths of the largest submodules, and single parameters, that are all unused."""
     paths = [prefix + name for name, _ in module.named_parameters(recurse=False)]
     paths = [path for path in paths if path in unused]
     for name, child in module.named_children():
@@ -65,9 +65,9 @@ def unused_parts(module: nn.Module, unused: set[str], prefix: str = "") -> list[
 
 
 def drop_parts(module: nn.Module, paths: list[str]) -> None:
-    """Puts identities in place of submodules and freezes single parameters.
+    """Replace submodules by identities and freeze single parameters.
 
-    Distributed training stops at parameters that get no gradient, and heads weigh megabytes.
+    Distributed training fails on parameters without a gradient, and heads weigh megabytes.
     """
     for path in paths:
         parent_path, _, name = path.rpartition(".")

@@ -1,10 +1,10 @@
-"""Poolings: from feature map to vector.
+"""Poolings: feature map to vector.
 
-A plain pooling is a module (B, C, h, w) → (B, C'). One that needs more than the last map says so
-with the class attribute `takes = "features"` and is then called with the backbone's features, of
-which it reads `maps` (the chosen stages' (B, C_i, h_i, w_i), finest first) and `class_token`
-((B, C), or None where the backbone has none); the attribute `stages` names the stages it wants.
-A new pooling is one file here and one YAML in conf/pooling.
+A plain pooling is a module (B, C, h, w) → (B, C'). One that needs more than the last map sets the
+class attribute `takes = "features"` and is called with the backbone's features, of which it reads
+`maps` (the requested stages' (B, C_i, h_i, w_i), finest first) and `class_token` ((B, C), or None
+where the backbone has none); its attribute `stages` names the stages it needs. A new pooling is one
+file here and one YAML in conf/pooling.
 """
 
 from landmark.pooling.class_token import ClassToken, ClassTokenAndGeM

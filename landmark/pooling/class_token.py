@@ -1,13 +1,15 @@
-"""A transformer's class token as the pooled vector, alone or beside the mean of its map."""
+"""A transformer's class token as the pooled vector, alone or with the mean of its map."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from landmark.error import UserError
 from landmark.pooling.gem import GeM
+from landmark.settings import checked
 
 
 class _HasClassToken(Protocol):
@@ -17,17 +19,26 @@ class _HasClassToken(Protocol):
 
 def _class_token(features: _HasClassToken) -> Tensor:
     if features.class_token is None:
-        raise UserError("this backbone has no class token: choose another pooling, as pooling=gem")
+        raise UserError(
+            "this backbone has no class token. Choose another pooling, such as pooling=gem."
+        )
     return features.class_token
 
 
 class ClassToken(nn.Module):
-    """The class token of a transformer: (B, C)."""
+    """The class token of a transformer: (B, C).
+
+    Example:
+        >>> from landmark.model import Features
+        >>> token = torch.tensor([[1.0, 2.0]])
+        >>> ClassToken()(Features(maps=[torch.ones(1, 2, 3, 3)], class_token=token)).tolist()
+        [[1.0, 2.0]]
+    """
 
     takes = "features"
 
     def forward(self, features: _HasClassToken) -> Tensor:
-        """(B, C), the token."""
+        """Return the token, (B, C)."""
         return _class_token(features)
 
 
@@ -35,17 +46,26 @@ class ClassTokenAndGeM(nn.Module):
     """Class token and generalised mean of the token map, concatenated: (B, C + C).
 
     Args:
-        p: exponent of the generalised mean.
-        learned: train the exponent with the network.
-        eps: smallest activation.
+        p: Exponent of the generalised mean.
+        learned: Train the exponent with the network.
+        eps: Smallest activation.
+
+    Example:
+        >>> from landmark.model import Features
+        >>> token = torch.tensor([[1.0, 2.0]])
+        >>> ClassTokenAndGeM()(Features([torch.ones(1, 2, 3, 3)], token)).tolist()
+        [[1.0, 2.0, 1.0, 1.0]]
     """
 
     takes = "features"
 
-    def __init__(self, p: float = 3.0, learned: bool = False, eps: float = 1e-6) -> None:
+    @checked
+    def __init__(
+        self, p: PositiveFloat = 3.0, learned: bool = False, eps: NonNegativeFloat = 1e-6
+    ) -> None:
         super().__init__()
         self.gem = GeM(p, learned, eps=eps)
 
     def forward(self, features: _HasClassToken) -> Tensor:
-        """(B, 2 C), the token first."""
+        """Return (B, 2 C), the token first."""
         return torch.cat([_class_token(features), self.gem(features.maps[-1])], dim=1)

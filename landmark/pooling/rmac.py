@@ -1,11 +1,12 @@
 """Regional maximum activations of convolutions."""
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from landmark.error import UserError
+from landmark.settings import checked
 
-MOST_ALONG_LONG_SIDE = 7
+MAX_ALONG_LONG_SIDE = 7
 
 
 def _starts(length: int, window: int, count: int) -> list[int]:
@@ -16,13 +17,17 @@ def _starts(length: int, window: int, count: int) -> list[int]:
 
 
 def region_grid(height: int, width: int, levels: int) -> list[tuple[int, list[int], list[int]]]:
-    """Square regions of R-MAC, level by level.
+    """Compute the square regions of R-MAC, level by level.
 
-    Along the long side the first level has as many regions as bring neighbours' overlap nearest to
-    40 %; each level adds one region along both sides and shrinks them.
+    The number of regions along the long side at the first level brings the overlap of neighbours
+    nearest to 40 %; each level adds one region along both sides and shrinks them.
 
     Returns:
-        One (side, tops, lefts) a level: regions of `side` × `side` start at each top and left.
+        One (side, tops, lefts) for each level: regions of `side` × `side` start at each pair.
+
+    Example:
+        >>> region_grid(height=4, width=6, levels=2)
+        [(4, [0], [0, 2]), (2, [0, 2], [0, 2, 4])]
     """
     short, long = min(height, width), max(height, width)
 
@@ -33,7 +38,7 @@ def region_grid(height: int, width: int, levels: int) -> list[tuple[int, list[in
 
     extra = 0
     if long > short:
-        extra = min(range(2, MOST_ALONG_LONG_SIDE + 1), key=distance_from_overlap) - 1
+        extra = min(range(2, MAX_ALONG_LONG_SIDE + 1), key=distance_from_overlap) - 1
     extra_rows, extra_columns = (extra, 0) if height > width else (0, extra)
     grid = []
     for level in range(1, levels + 1):
@@ -46,21 +51,26 @@ def region_grid(height: int, width: int, levels: int) -> list[tuple[int, list[in
 
 
 class RMAC(nn.Module):
-    """Sum of unit-length maxima over the whole map and a grid of regions: (B, C, h, w) → (B, C).
-
-    Tolias, Sicre, Jégou: Particular object retrieval with integral max-pooling of CNN activations.
-    ICLR 2016, section 3.2; with the whole map as one more region, as in the public code of
-    Radenović et al. (cnnimageretrieval). Region starts are exact integers.
+    """Sum of unit-length maxima over the map and a grid of regions: (B, C, h, w) → (B, C).
 
     Args:
-        levels: scales of the region grid.
-        eps: added to lengths before dividing.
+        levels: Scales of the region grid.
+        eps: Added to norms before dividing.
+
+    Source:
+        Tolias, Sicre, Jégou: Particular object retrieval with integral max-pooling of CNN
+        activations. ICLR 2016, section 3.2; with the complete map as one more region, as in the
+        public code of Radenović et al. (cnnimageretrieval). Region starts are exact integers.
+
+    Example:
+        >>> x = torch.tensor([3.0, 4.0])[None, :, None, None].expand(1, 2, 2, 2)
+        >>> [round(value, 3) for value in RMAC(levels=1)(x)[0].tolist()]  # the map and one region
+        [1.2, 1.6]
     """
 
-    def __init__(self, levels: int = 3, eps: float = 1e-6) -> None:
+    @checked
+    def __init__(self, levels: PositiveInt = 3, eps: NonNegativeFloat = 1e-6) -> None:
         super().__init__()
-        if levels < 1:
-            raise UserError(f"pooling.levels={levels}: R-MAC has at least one level")
         self.levels = levels
         self.eps = eps
 

@@ -16,7 +16,7 @@ from landmark.model.weights import read_checkpoint
 RESULT = "result.json"
 _RUN_NAME = "run_name.txt"
 # Settings that change neither weights nor metrics: a resumed run may have others.
-_IRRELEVANT = {"overwrite", "workers", "logger", "save_every_steps"}
+_IRRELEVANT = {"overwrite", "workers", "logger", "save_every_steps", "device", "head.block"}
 _IRRELEVANT |= {
     f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")
 }

@@ -1,0 +1,175 @@
+"""The softmax terms of the classes that are not a photo's own, block by block.
+
+Forward and backward each read the centres once and never hold more than a block of cosines. The
+backward pass recomputes them and writes the gradient of each block of centres in place, including
+that of the centres' normalisation: for a centre w of norm |w|, a photo's unit embedding u and G the
+gradient of their cosine c = u · w / |w|,
+
+    dw = sum over photos of G · (u - c · w / |w|) / |w|
+    du = sum over centres of G · w / |w|
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landmark.loss.margin import MarginLoss
+
+# As torch.nn.functional.normalize for vectors of norm 0.
+_MIN_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class NegativeLogits:
+    """Logits of photos and the centres of n classes, K centres each.
+
+    Attributes:
+        loss: Provides scale, sub-centres and `adjust_negatives`.
+        unit: Embeddings of unit length, (B, D), float32 or wider.
+        centres: (n · K, D), of any norm.
+        columns: Index of each photo's own class among the n, (B,); -1 where it is not one of them.
+        target: Cosine to the own class after the margin, (B,).
+        block_size: Classes computed at a time.
+    """
+
+    loss: MarginLoss
+    unit: Tensor
+    centres: Tensor
+    columns: Tensor
+    target: Tensor
+    block_size: int
+
+    def forward(self, with_sum: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the softmax terms of these classes, each photo's own excluded.
+
+        Args:
+            with_sum: Whether to sum the logits, which label smoothing needs.
+
+        Returns:
+            Logarithm of the sum of the exponentials of the logits, (B,); sum of the logits, (B,),
+            0 without `with_sum`; norms of the centres, (n · K,).
+        """
+        norms = self.unit.new_empty(len(self.centres))
+        highest = self.unit.new_full((len(self.unit),), torch.finfo(self.unit.dtype).min)
+        total, logits_sum = torch.zeros_like(highest), torch.zeros_like(highest)
+        for first, centres, buffers in self._blocks(1):
+            block_norms = norms[first : first + len(centres)]
+            torch.linalg.vector_norm(centres, dim=1, out=block_norms).clamp_(min=_MIN_NORM)
+            logits = self._nearest(self._cosines(centres, block_norms, buffers[0]))
+            if self.loss.changes_negatives:
+                logits = self.loss.adjust_negatives(logits, self.target[:, None])
+            logits.mul_(self.loss.scale)
+            if with_sum:
+                self._fill_own(logits, first, 0)
+                logits_sum += logits.sum(1)
+            self._fill_own(logits, first, -torch.inf)
+            higher = torch.maximum(highest, logits.amax(1))
+            total *= (highest - higher).exp_()
+            total += logits.sub_(higher[:, None]).exp_().sum(1)
+            highest = higher
+        return highest + total.log(), logits_sum, norms
+
+    def backward(
+        self,
+        norms: Tensor,
+        log_sum: Tensor,
+        gradient: Tensor,
+        smoothing: float | Tensor,
+        out: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the gradients that come from these classes, each photo's own excluded.
+
+        Args:
+            norms: Of the centres, from `forward`.
+            log_sum: Logarithm of the softmax's denominator, own class included, (B,).
+            gradient: Of each photo's loss, (B,).
+            smoothing: Share of the target that label smoothing gives each class.
+            out: Receives the gradient of the centres, (n · K, D), of the centres' dtype.
+
+        Returns:
+            Gradients of the unit embeddings, (B, D), and of `target`, (B,).
+        """
+        of_unit = torch.zeros_like(self.unit)
+        of_target = torch.zeros_like(self.target)
+        factor = (gradient * self.loss.scale)[:, None]
+        for first, centres, buffers in self._blocks(2):
+            block_norms = norms[first : first + len(centres)]
+            cosines = self._cosines(centres, block_norms, buffers[0])
+            nearest = self._nearest(cosines)
+            logits = buffers[1][: nearest.numel()].view(nearest.shape)
+            adjusted = self._adjusted(nearest) if self.loss.changes_negatives else None
+            used = nearest if adjusted is None else adjusted[-1].detach()
+            torch.mul(used, self.loss.scale, out=logits)
+            slopes = logits.sub_(log_sum[:, None]).exp_()
+            if self.loss.label_smoothing:
+                slopes.sub_(smoothing)
+            slopes.mul_(factor)
+            self._fill_own(slopes, first, 0)
+            if adjusted is not None:
+                slopes, of_block = _through(adjusted, slopes)
+                of_target += of_block
+            if self.loss.sub_centres > 1:
+                slopes = _to_nearest(slopes, cosines, nearest)
+            radial = torch.mul(cosines, slopes, out=cosines).sum(0).div_(block_norms.square())
+            slopes = slopes.div_(block_norms)
+            of_unit.addmm_(slopes, centres)
+            part = out[first : first + len(centres)]
+            written = part if part.dtype == centres.dtype else torch.empty_like(centres)
+            torch.mm(slopes.T, self.unit, out=written)
+            written.addcmul_(centres, radial[:, None], value=-1)
+            if written is not part:
+                part.copy_(written)
+        return of_unit, of_target
+
+    def _blocks(self, buffers: int) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
+        """Yield first row, centres (m · K, D) and flat buffers of each block."""
+        rows = self.block_size * self.loss.sub_centres
+        size = len(self.unit) * min(rows, len(self.centres))
+        space = [self.unit.new_empty(size) for _ in range(buffers)]
+        for first in range(0, len(self.centres), rows):
+            yield first, self.centres[first : first + rows].to(self.unit.dtype), space
+
+    def _cosines(self, centres: Tensor, norms: Tensor, buffer: Tensor) -> Tensor:
+        """Compute the cosines of the photos to the block's centres, (B, m · K), in `buffer`."""
+        shape = (len(self.unit), len(centres))
+        cosines = buffer[: shape[0] * shape[1]].view(shape)
+        return torch.mm(self.unit, centres.T, out=cosines).div_(norms)
+
+    def _nearest(self, cosines: Tensor) -> Tensor:
+        """Return the cosine to the nearest centre of each class, (B, m)."""
+        if self.loss.sub_centres == 1:
+            return cosines
+        return cosines.view(len(cosines), -1, self.loss.sub_centres).amax(2)
+
+    def _fill_own(self, values: Tensor, first: int, fill: float) -> None:
+        """Write `fill` where a photo meets its own class, without a device synchronisation."""
+        columns = self.columns - first // self.loss.sub_centres
+        is_here = ((columns >= 0) & (columns < values.shape[1]))[:, None]
+        columns = columns.clamp(0, values.shape[1] - 1)[:, None]
+        values.scatter_(1, columns, values.gather(1, columns).masked_fill_(is_here, fill))
+
+    def _adjusted(self, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cosines, target and the adjusted cosines, with a graph between them."""
+        with torch.enable_grad():
+            cosines = nearest.clone().requires_grad_()
+            target = self.target[:, None].clone().requires_grad_()
+            return cosines, target, self.loss.adjust_negatives(cosines, target)
+
+
+def _through(adjusted: tuple[Tensor, Tensor, Tensor], slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """Backpropagate `slopes` of adjusted cosines to the cosines (B, m) and the target (B,)."""
+    cosines, target, result = adjusted
+    of_cosines, of_target = torch.autograd.grad(
+        result, (cosines, target), slopes, allow_unused=True, materialize_grads=True
+    )
+    return of_cosines.contiguous(), of_target[:, 0]
+
+
+def _to_nearest(slopes: Tensor, cosines: Tensor, nearest: Tensor) -> Tensor:
+    """Route a class's gradient to its nearest centre, equally near ones sharing it, (B, m · K)."""
+    centres = cosines.view(*nearest.shape, -1)
+    chosen = (centres == nearest[..., None]).to(slopes.dtype)
+    chosen *= (slopes / chosen.sum(2))[..., None]
+    return chosen.view(cosines.shape)

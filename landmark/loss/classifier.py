@@ -1,0 +1,72 @@
+"""What the losses with one weight vector a class share: options, weights, weighted mean."""
+
+from typing import Annotated, TypedDict
+
+import torch
+from numpy.typing import ArrayLike
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import nn
+
+from landmark.loss.weighting import ClassWeights, PhotoWeighting
+from landmark.settings import checked
+
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SoftmaxOptions(TypedDict, total=False):
+    """Options of every softmax loss, passed on as keywords; the loss adds its own.
+
+    Attributes:
+        label_smoothing: Share of the target spread evenly over all classes (Szegedy et al. 2016,
+            arXiv 1512.00567, section 7). Defaults to 0.
+        class_weights: inverse, inverse_sqrt or effective: weight of a class by its number of
+            photos, see `PhotoWeighting`. Defaults to None: equal weights.
+        focal: Exponent gamma of the focal modulation, see `PhotoWeighting`. Defaults to 0: off.
+        class_counts: Training photos of each class, (C,), as array or list; required by
+            `class_weights` and by `DynamicMargin`.
+    """
+
+    label_smoothing: LabelSmoothing
+    class_weights: ClassWeights | None
+    focal: NonNegativeFloat
+    class_counts: ArrayLike | None
+
+
+class ClassifierLoss(nn.Module):
+    """Base of the losses that compare an embedding with the weights of every class.
+
+    Args:
+        embedding_dim: Embedding length D.
+        num_classes: Number of classes C.
+        vectors_per_class: Weight vectors K of each class.
+        label_smoothing: See `SoftmaxOptions`, as all that follow.
+        class_weights: See there.
+        focal: See there.
+        class_counts: See there.
+
+    Attributes:
+        weight: (C · K, D), the vectors of a class adjacent.
+        weighting: Reduces per-photo losses to one.
+
+    Raises:
+        UserError: An option is out of range, or `class_counts` does not fit.
+    """
+
+    @checked
+    def __init__(
+        self,
+        embedding_dim: PositiveInt,
+        num_classes: PositiveInt,
+        *,
+        vectors_per_class: PositiveInt = 1,
+        label_smoothing: LabelSmoothing = 0.0,
+        class_weights: ClassWeights | None = None,
+        focal: NonNegativeFloat = 0.0,
+        class_counts: ArrayLike | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.weighting = PhotoWeighting(num_classes, class_weights, focal, class_counts)
+        self.weight = nn.Parameter(torch.empty(num_classes * vectors_per_class, embedding_dim))
+        nn.init.xavier_uniform_(self.weight)
