@@ -1,7 +1,6 @@
 """Every YAML composes, says its keys as its constructor does, and instantiates."""
 
 import importlib
-import inspect
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+
+from landmark.cli._signature import read_signature
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "export", "rerank", "score")
@@ -29,6 +30,19 @@ OWN_GROUPS += ("extract", "search", "rerank")
 def choices(group):
     files = (CONF / group).glob("*.yaml")
     return sorted(file.stem for file in files if not file.stem.startswith("_"))
+
+
+def bases(folder):
+    """YAMLs that others inherit from: no choices."""
+    return sorted(file.stem for file in folder.glob("_*.yaml"))
+
+
+def chain(group, choice):
+    """The texts of a choice's YAML and of those of its group that it inherits from."""
+    text = (CONF / group / f"{choice}.yaml").read_text()
+    defaults = OmegaConf.create(text).get("defaults", [])
+    inherited = [one for one in defaults if isinstance(one, str) and one != "_self_"]
+    return [text, *(text for one in inherited for text in chain(group, one))]
 
 
 def composed(script, *overrides):
@@ -67,25 +81,49 @@ def test_a_command_composes_with_its_defaults(verb):
 @pytest.mark.parametrize(("group", "choice"), EVERY)
 def test_a_choice_composes_with_one_target_and_a_comment(group, choice):
     settings = node(group, choice)
-    text = (CONF / group / f"{choice}.yaml").read_text()
-    assert text.startswith("#")
-    of_another = "auto, _self_" in text or "_here_" in text
-    assert text.count("_target_") == (0 if of_another else 1)
-    assert "${" not in text
+    texts = chain(group, choice)
+    assert all(text.startswith("#") for text in texts)
+    assert "${" not in "".join(texts)
+    is_of_another_group = "_here_" in texts[0]
+    assert "".join(texts).count("_target_:") == (0 if is_of_another_group else 1)
     assert settings["_target_"]
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY)
+def test_a_choice_inherits_before_it_speaks(group, choice):
+    """`_self_` stands last in a defaults list, so that a choice's own values win."""
+    defaults = OmegaConf.load(CONF / group / f"{choice}.yaml").get("defaults", ["_self_"])
+    assert defaults[-1] == "_self_"
+    assert list(defaults).count("_self_") == 1
+
+
+@pytest.mark.parametrize("folder", sorted(one for one in CONF.iterdir() if one.is_dir()))
+def test_a_base_is_inherited_and_not_offered(folder):
+    for base in bases(folder):
+        assert base not in choices(folder.name)
+        texts = [file.read_text() for file in folder.glob("*.yaml") if file.stem != base]
+        assert sum(f"[{base}, _self_]" in text for text in texts) > 1
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY)
+def test_a_choice_repeats_no_value_of_its_base(group, choice):
+    plain = (OmegaConf.to_container(OmegaConf.create(text)) for text in chain(group, choice))
+    own, *inherited = plain
+    repeated = [
+        key
+        for key, value in own.items()
+        if key != "defaults" and any(key in base and base[key] == value for base in inherited)
+    ]
+    assert not repeated
 
 
 @pytest.mark.parametrize(("group", "choice"), [pair for pair in EVERY if pair[0] in OWN_GROUPS])
 def test_a_choice_holds_the_constructors_keys_and_defaults(group, choice):
     settings = node(group, choice)
-    module, _, name = settings["_target_"].rpartition(".")
-    target = getattr(importlib.import_module(module), name)
-    # A class without a constructor of its own takes nothing.
-    bare = getattr(target, "__init__", None) is torch.nn.Module.__init__
-    parameters = {} if bare else inspect.signature(target).parameters
-    assert not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    signature = read_signature(settings["_target_"])
+    assert not signature.is_open
     keys = {key for key in settings if not key.startswith("_")}
-    assert keys == set(parameters) - ADDED.get(group, set())
+    assert keys == set(signature.parameters) - ADDED.get(group, set())
 
 
 @pytest.mark.parametrize(

@@ -33,5 +33,29 @@ def test_photos_are_read_at_their_groups_size(tmp_path):
     group = int(image.groups(np.array([600]), np.array([400]))[0])
     assert image.image(tmp_path / "photo.jpg", image.size(group)).shape == (3, 160, 256)
     assert image.train_image(tmp_path / "photo.jpg", group, 0).shape == (3, 160, 256)
-    with pytest.raises(UserError, match="side"):
-        LongestSide(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"side": 0}, "side=0 is not valid. Pass a whole number > 0"),
+        ({"augmentation": "hard"}, "augmentation=hard is not valid"),
+        ({"multiple": 0}, "multiple=0 is not valid"),
+    ],
+)
+def test_wrong_settings_are_named(options, match):
+    with pytest.raises(UserError, match=match):
+        LongestSide(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"side": 1024}, (1024, 1024)),
+        ({"side": 500}, (512, 512)),
+        ({"side": 500, "multiple": 14, "smallest": 14}, (504, 504)),
+        ({"side": 40}, (128, 128)),
+    ],
+)
+def test_a_network_of_one_size_is_made_for_a_square_photo(options, size):
+    assert LongestSide(**options).representative_size == size

@@ -108,7 +108,9 @@ def train(config: DictConfig, folder: Path) -> float | None:
     source = instantiate(config.data)
     image = instantiate(config.image)
     embedder = instantiate(config.model)(
-        pooling=instantiate(config.pooling), weights=config.weights, image_size=image.size(0)
+        pooling=instantiate(config.pooling),
+        weights=config.weights,
+        image_size=image.representative_size,
     )
     if config.init:
         initialise(embedder, config.init)
@@ -134,7 +136,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
         instantiate(config.optimizer),
         instantiate(config.schedule),
         embedder_description=describe_embedder(
-            model=plain(config.model) | {"image_size": list(image.size(0))},
+            model=plain(config.model) | {"image_size": list(image.representative_size)},
             pooling=plain(config.pooling),
             image=plain(config.get("test_image") or config.image),
         ),
