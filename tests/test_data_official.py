@@ -186,7 +186,8 @@ def test_published_ground_truth(shared, tmp_path, source, name, photos):
     for key in ("imlist", "qimlist"):
         (tmp_path / "jpg" / f"{content[key][0]}.jpg").write_bytes(b"")
     table = source(tmp_path, truth).read()
-    assert len(table.split("gallery")) == photos
-    assert len(table.split("query")) == len(table.ground_truth) == 70
-    assert not np.isnan(table.split("query").boxes).any()
-    assert np.isnan(table.split("gallery").boxes).all()
+    is_query = (table.rows["split"] == "query").to_numpy()
+    assert is_query.sum() == len(table.ground_truth) == 70
+    assert len(table) - is_query.sum() == photos
+    assert not np.isnan(table.boxes[is_query]).any()
+    assert np.isnan(table.boxes[~is_query]).all()

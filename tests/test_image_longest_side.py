@@ -1,7 +1,10 @@
 """Photos in their own proportions."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -59,3 +62,27 @@ def test_wrong_settings_are_named(options, match):
 )
 def test_a_network_of_one_size_is_made_for_a_square_photo(options, size):
     assert LongestSide(**options).representative_size == size
+
+
+def test_a_network_trained_on_own_proportions_has_a_size(scripts, tmp_path):
+    settings = [
+        "data.landmarks=4",
+        "data.photos=6",
+        "data.scale=0.3",
+        "model=resnet10t",
+        "model.embedding_dim=8",
+        "image=longest1024",
+        "image.side=72",
+        "image.smallest=32",
+        "trainer=cpu",
+        "trainer.max_epochs=0",
+        "workers=0",
+        "keep=last",
+        "hydra.run.dir=run",
+    ]
+    scripts.run("train.py", *settings, cwd=tmp_path)
+    description = yaml.safe_load((tmp_path / "run" / "embedder" / "embedder.yaml").read_text())
+    assert description["model"]["image_size"] == [64, 64]
+    if all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))):
+        export = ["embedder=run/embedder", "output=file.onnx", "opset=18"]
+        assert "checked" in scripts.run("export.py", *export, cwd=tmp_path).stdout

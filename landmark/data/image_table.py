@@ -49,13 +49,6 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def split(self, name: str) -> "ImageTable":
-        """Return the photos of one split; a table without `split` has none."""
-        if "split" not in self.rows:
-            return dataclasses.replace(self, rows=self.rows.iloc[:0])
-        chosen = self.rows[self.rows["split"] == name].reset_index(drop=True)
-        return dataclasses.replace(self, rows=chosen)
-
     @cached_property
     def landmarks(self) -> list[str]:
         """The distinct landmark ids, sorted as by `sorted_landmarks`."""

@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, TypedDict
 
+import numpy as np
 import pandas as pd
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -196,11 +197,11 @@ class ListedSource(LandmarkSource):
         rows = self._list()
         if "split" in rows:
             return rows
-        rows = rows.assign(split="gallery")  # of photos without a landmark
+        splits = np.full(len(rows), "gallery", object)  # of photos without a landmark
         if "landmark_id" in rows:
-            labelled = rows["landmark_id"].notna()
-            rows.loc[labelled, "split"] = self._draw_splits(rows.loc[labelled, "landmark_id"])
-        return rows
+            is_labelled = rows["landmark_id"].notna().to_numpy()
+            splits[is_labelled] = self._draw_splits(rows["landmark_id"][is_labelled])
+        return rows.assign(split=splits)
 
     def _rows(self, split: str) -> pd.DataFrame:
         rows = self._all_rows

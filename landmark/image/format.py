@@ -85,7 +85,6 @@ class ImageFormat:
     ) -> None:
         self.sizes: list[Size] = [(int(width), int(height)) for width, height in sizes]
         self.cuts = _validated_cuts(cuts, len(self.sizes))
-        self.augmentation = augmentation
         self.interpolation: Interpolation = interpolation or "bilinear"
         self.fit = fit
         self.multiple = multiple

@@ -20,13 +20,13 @@ class Camera:
     """World: x along the front (the body is 0..1), y up, z away from the viewer, the front z = 0.
 
     Attributes:
-        place: Position of the eye, (3,).
+        position: Position of the eye, (3,).
         rotation: World directions to (right, down, forward), (3, 3).
         focal: Focal length in pixels.
         size: (width, height) of the photo.
     """
 
-    place: NDArray[np.float64]
+    position: NDArray[np.float64]
     rotation: NDArray[np.float64]
     focal: float
     size: Size
@@ -46,7 +46,7 @@ class Camera:
 
     def pixel(self, point: tuple[float, float, float]) -> tuple[float, float]:
         """Return where a point of the world is seen."""
-        x, y, depth = self.matrix() @ (np.array(point) - self.place)
+        x, y, depth = self.matrix() @ (np.array(point) - self.position)
         return float(x / depth), float(y / depth)
 
 
@@ -55,15 +55,15 @@ def draw_camera(design: Design, size: Size, random: Generator) -> Camera:
     yaw = math.radians(random.uniform(-_LARGEST_YAW, _LARGEST_YAW))
     distance = random.uniform(1.8, 4.0) * max(1.0, design.height)
     eye = float(random.choice([random.uniform(0.05, 0.2), random.uniform(0.2, 1.0)]))
-    place = np.array([0.5 + distance * math.sin(yaw), eye, -distance * math.cos(yaw)])
+    position = np.array([0.5 + distance * math.sin(yaw), eye, -distance * math.cos(yaw)])
     height = design.height + design.roof_height
     zoom = math.exp(random.uniform(math.log(0.55), math.log(1.25)))
     focal = zoom * min(size[1] / height, size[0] * 0.9) * distance
     loose = max(0.08, (zoom - 0.75) * 0.4)
     x = 0.5 + random.uniform(-loose, loose)
     y = height * (0.5 + random.uniform(-loose, loose))
-    rotation = _looking(np.array([x, y, 0.0]) - place, random.normal(0, 2.5))
-    return Camera(place, rotation, focal, size)
+    rotation = _looking(np.array([x, y, 0.0]) - position, random.normal(0, 2.5))
+    return Camera(position, rotation, focal, size)
 
 
 def _looking(direction: NDArray[np.float64], roll_degrees: float) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ def paste_building(
     photo: Image.Image, camera: Camera, front: Image.Image, side: Image.Image
 ) -> None:
     """Draw the side wall that the camera sees, if any, and the front onto the photo."""
-    x = camera.place[0]
+    x = camera.position[0]
     if not 0 <= x <= 1:
         _paste_wall(photo, camera, side, 0.0 if x < 0 else 1.0, [0, 0, 1.0])
     _paste_wall(photo, camera, front, -MARGIN, [1.0, 0, 0])
@@ -89,7 +89,7 @@ def _paste_wall(
     photo: Image.Image, camera: Camera, picture: Image.Image, left: float, along: list[float]
 ) -> None:
     """Draw a picture that stands on the ground, from x = `left`, z = 0 on, its rows `along`."""
-    corner = np.array([left, picture.height / UNIT, 0.0]) - camera.place
+    corner = np.array([left, picture.height / UNIT, 0.0]) - camera.position
     shrink = max(1, int(UNIT * np.linalg.norm(corner) / camera.focal / 1.2))
     small = picture.reduce(shrink) if shrink > 1 else picture
     step = shrink / UNIT
