@@ -19,7 +19,7 @@ def toy(root: Path, **options) -> Toy:
 
 
 def world_rows(root: Path) -> tuple[Path, pd.DataFrame]:
-    """The drawn world's folder, and a row a photo with a made-up id of hexadecimal digits."""
+    """The drawn world's folder, and one row per photo with a made-up id of hexadecimal digits."""
     table = toy(root).read()
     rows = table.rows.sort_values("path", ignore_index=True)
     rows["hex"] = [f"{(number * 2654435761) % 2**32:08x}" for number in range(len(rows))]
@@ -57,7 +57,7 @@ def google_landmarks(world: Path, root: Path, *, folders: bool, extra_train: str
 
 
 def google_landmarks_clean(world: Path, root: Path) -> Path:
-    """GLDv2 with `train_clean.csv`, which keeps the first three train photos a landmark."""
+    """GLDv2 with `train_clean.csv`, which keeps the first three train photos per landmark."""
     google_landmarks(world, root, folders=True)
     train = pd.read_csv(root / "train.csv", dtype=str)
     kept = train.groupby("landmark_id", sort=False).head(3)

@@ -83,9 +83,11 @@ def store(path, count=4, dim=8, seed=0, **options):
 
 def test_no_photos_and_no_folder(scripts, tmp_path):
     (tmp_path / "photos" / "a").mkdir(parents=True)
-    refused(scripts, "train.py", *FOLDER, cwd=tmp_path, words=["photos: no photos"])
+    refused(scripts, "train.py", *FOLDER, cwd=tmp_path, words=["photos contains no photos"])
     missing = [*FOLDER, "data.root=nowhere"]
-    refused(scripts, "train.py", *missing, cwd=tmp_path, words=["nowhere: no such folder"])
+    refused(
+        scripts, "train.py", *missing, cwd=tmp_path, words=["nowhere is not a folder", "data.root"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_unknown_keys_and_choices(scripts, tmp_path):
         "loss=arcfac": ["loss=arcfac", "Did you mean arcface?", "cosface"],
         "loss.margn=1": ["loss.margn", "Did you mean margin?"],
         "modle=fishnet": ["modle", "Did you mean model?"],
-        "data.bad_image=maybe": ["data.bad_image=maybe", "error or skip"],
+        "data.bad_image=maybe": ["data.bad_image=maybe", "one of error, skip"],
     }.items():
         refused(scripts, "train.py", override, cwd=tmp_path, words=words)
 

@@ -1,22 +1,25 @@
-"""Photos of one's own: folders, tables, the toy world, and the sizes of photos."""
+"""Your own photos: folders, tables, and the sizes of photos."""
 
-import inspect
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from miniature import LANDMARKS, PHOTOS, toy
+from miniature import toy
+from test_configs import choices, node
 
-from landmark import data
 from landmark.artifact.table import write_table
+from landmark.cli._signature import read_signature
 from landmark.data import Folder, ImageTable, Table, size_cache
 from landmark.error import UserError
 from landmark.image import ImageFormat, read_size
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "data"
+# Where a YAML differs from its constructor's defaults.
+OVERRIDES = {"gldv1": {"photos"}, "gldv2_clean": {"clean"}, "rparis6k": set()}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def world(tmp_path_factory) -> ImageTable:
 
 @pytest.fixture
 def photos(world, tmp_path) -> Path:
-    """A folder of one's own: six landmarks of eight photos."""
+    """Your own folder: six landmarks of eight photos."""
     return Path(shutil.copytree(world.root, tmp_path / "photos"))
 
 
@@ -35,35 +38,14 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LANDMARK_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_yaml_holds_the_constructor(path):
-    content = yaml.safe_load(path.read_text())
-    source = getattr(data, content.pop("_target_").removeprefix("landmark.data."))
-    parameters = inspect.signature(source).parameters
+@pytest.mark.parametrize("choice", choices("data"))
+def test_yaml_holds_the_constructors_keys_and_defaults(choice):
+    content = dict(node("data", choice).items_ex(resolve=False))
+    parameters = read_signature(content.pop("_target_")).parameters
     assert content.keys() == parameters.keys()
     for name, parameter in parameters.items():
-        missing = parameter.default is inspect.Parameter.empty
-        assert content[name] == ("???" if missing else parameter.default)
-
-
-def test_toy_world_is_the_same_for_a_seed(world, tmp_path):
-    again, other = toy(tmp_path).read(), toy(tmp_path, seed=1).read()
-    assert len(world) == LANDMARKS * PHOTOS
-    assert again.digest == world.digest
-    for path in world.rows["path"]:
-        assert (again.root / path).read_bytes() == (world.root / path).read_bytes()
-    first = world.rows["path"].iloc[0]
-    assert (other.root / first).read_bytes() != (world.root / first).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [again.root.name, other.root.name]
-    )
-    assert world.rows["split"].value_counts().to_dict() == {"train": 30, "gallery": 12, "query": 6}
-
-
-def test_toy_photos_of_a_landmark_do_not_depend_on_how_many_there_are(world, tmp_path):
-    fewer = toy(tmp_path, photos=2, landmarks=3, styles=3).read()
-    path = fewer.rows["path"].iloc[0]
-    assert (fewer.root / path).read_bytes() == (world.root / path).read_bytes()
+        if name not in OVERRIDES.get(choice, ()):
+            assert content[name] == ("???" if parameter.required else parameter.default)
 
 
 def test_folder_reads_only_photos(photos):
@@ -103,26 +85,50 @@ def test_folder_splits_listed(photos, tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("path,part\n", "no column split"),
-        ("path,split\n0/0.jpg,test\n", "the split of 0/0.jpg is 'test'"),
-        ("path,split\n0/0.jpg,train\n0/0.jpg,query\n", "0/0.jpg stands there twice"),
-        ("path,split\n0/gone.jpg,train\n", "0/gone.jpg is not there"),
-        ("path,split\n0/0.jpg,train\n", "0/1.jpg is missing"),
+        ("", "splits.csv"),
+        ("path,part\n", "has no column split"),
+        ("path,split\n0/0.jpg,test\n", "0/0.jpg has split 'test'. Use one of train, query"),
+        ("path,split\n0/0.jpg,\n", "0/0.jpg has split ''"),
+        ("path,split\n0/0.jpg,train\n0/0.jpg,query\n", "lists 0/0.jpg more than once"),
+        ("path,split\n0/gone.jpg,train\n", r"lists 0/gone.jpg, which does not exist \(1 such"),
+        ("path,split\n0/0.jpg,train\n", r"does not list 0/1.jpg \(47 such photos\)"),
     ],
 )
-def test_folder_splits_with_mistakes(photos, content, match):
+def test_folder_splits_with_errors(photos, content, match):
     (photos / "splits.csv").write_text(content)
     with pytest.raises(UserError, match=match):
         Folder(photos).read()
 
 
 def test_folders_without_photos(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match=r"is not a folder\. Set data\.root"):
         Folder(tmp_path / "gone").read()
-    with pytest.raises(UserError, match="no photos; they belong at"):
+    with pytest.raises(UserError, match=r"contains no photos\. Put them at"):
         Folder(tmp_path).read()
-    with pytest.raises(UserError, match=r"data.validation=some: choose one of splits"):
-        Folder(tmp_path, validation="some")
+
+
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        ({"validation": "some"}, "validation=some is not valid. Pass one of splits, train, none"),
+        ({"bad_image": "maybe"}, "bad_image=maybe is not valid. Pass one of error, skip"),
+        ({"query_fraction": 1.0}, "query_fraction=1.0 is not valid. Pass a number >= 0 and < 1"),
+        ({"gallery_fraction": -0.1}, "gallery_fraction=-0.1 is not valid"),
+        ({"most_frequent": 0}, "most_frequent=0 is not valid"),
+        ({"min_photos": 0}, "min_photos=0 is not valid"),
+        ({"max_photos": "3"}, "max_photos=3 is not valid"),
+        ({"seed": -1}, "seed=-1 is not valid"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(tmp_path, option, match):
+    for make in (Folder, Table, partial(toy)):
+        with pytest.raises(UserError, match=match):
+            make(tmp_path, **option)
+
+
+def test_an_unknown_option_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="max_photo"):
+        Folder(tmp_path, max_photo=3)
 
 
 def test_unknown_and_empty_splits(photos):
@@ -132,12 +138,12 @@ def test_unknown_and_empty_splits(photos):
         path.unlink()
     source = Folder(photos)
     assert len(source.read("train")) == 2
-    with pytest.raises(UserError, match="choose one of train, query, gallery"):
+    with pytest.raises(UserError, match=r"split=test does not exist\. Pass one of train, query"):
         source.read("test")
-    with pytest.raises(UserError, match="no query photos"):
+    with pytest.raises(UserError, match="contains no query photos"):
         source.read("query")
     assert [len(table) for table in source.validation()] == [0, 0]
-    with pytest.raises(UserError, match="no train photo passes"):
+    with pytest.raises(UserError, match="no train photo passes the filters"):
         Folder(photos, min_photos=3).read("train")
 
 
@@ -158,13 +164,24 @@ def test_table(world, tmp_path, ending):
     write_table(rows[["id", "path"]], tmp_path / f"table.{ending}")
     source = Table(world.root, tmp_path / f"table.{ending}")
     assert len(source.read("gallery")) == 48
-    with pytest.raises(UserError, match="no train photos"):
+    with pytest.raises(UserError, match="contains no train photos"):
         source.read("train")
     write_table(rows[["id", "path"]].assign(split="train"), tmp_path / f"table.{ending}")
-    with pytest.raises(UserError, match="no column landmark_id"):
+    with pytest.raises(UserError, match="has no column landmark_id"):
         Table(world.root, tmp_path / f"table.{ending}").read("train")
-    with pytest.raises(UserError, match=r"no such file; set data\.table"):
+    with pytest.raises(UserError, match=r"gone.csv does not exist. Set data\.table"):
         Table(world.root, "gone.csv").read()
+
+
+def test_without_splits_photos_without_landmark_are_gallery(world, tmp_path):
+    rows = world.rows[["id", "path", "landmark_id"]].copy()
+    rows.loc[rows.index[:5], "landmark_id"] = None
+    write_table(rows, tmp_path / "table.parquet")
+    source = Table(world.root, tmp_path / "table.parquet")
+    assert set(rows["id"][:5]) <= set(source.read("gallery").rows["id"])
+    labelled = Table(world.root, tmp_path / "labelled.parquet")
+    write_table(rows[5:], labelled.file)
+    assert source.read("train").rows["id"].tolist() == labelled.read("train").rows["id"].tolist()
 
 
 def test_a_query_without_landmark_is_not_validated(world, tmp_path):
@@ -176,7 +193,7 @@ def test_a_query_without_landmark_is_not_validated(world, tmp_path):
     assert (len(query), len(gallery)) == (5, 12)
 
 
-def test_sizes_are_remembered_until_a_photo_changes(photos, monkeypatch):
+def test_sizes_are_cached_until_a_photo_changes(photos, monkeypatch):
     table = Folder(photos).read()
     read = []
     monkeypatch.setattr(size_cache, "read_size", lambda path: read.append(path) or read_size(path))
@@ -193,7 +210,7 @@ def test_sizes_are_remembered_until_a_photo_changes(photos, monkeypatch):
     assert len(read) == 49
     assert table.with_sizes().with_sizes().digest == table.with_sizes().digest
     (photos / rows["path"].iloc[3]).unlink()
-    with pytest.raises(UserError, match="no such photo"):
+    with pytest.raises(UserError, match="does not exist"):
         table.with_sizes()
 
 
@@ -208,3 +225,11 @@ def test_known_sizes_are_not_read_again(world):
 def test_groups_of_one_size_need_no_file():
     table = ImageTable(Path("gone"), pd.DataFrame({"id": ["a"], "path": ["a.jpg"]}))
     assert np.array_equal(table.groups(ImageFormat([[64, 64]])), [0])
+
+
+def test_tables_are_read_without_torch(world):
+    program = (
+        "import sys; from landmark.data import Folder; Folder(sys.argv[1]).read()\n"
+        "assert not {'torch', 'pytorch_lightning'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(world.root)], check=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from landmark.data import Folder
-from landmark.data.bad_images import BadImageList, skipped_row
+from landmark.data.bad_images import BadImageList, reason_of, skipped_row
 from landmark.data.dataset import PhotoDataset, ScaledPhotoDataset
 from landmark.error import UserError
 from landmark.image import ImageFormat
@@ -68,7 +68,7 @@ def source(root, bad_image="skip"):
 def test_by_default_the_first_bad_photo_is_named(photos, kind):
     SPOIL[kind](photos / "b" / "1.jpg")
     table = source(photos, "error").read("train")
-    with pytest.raises(UserError, match=r"b/1\.jpg: .*data\.bad_image=skip"):
+    with pytest.raises(UserError, match=r"b/1\.jpg .*\. Replace it, .*data\.bad_image=skip\."):
         list(PhotoDataset(table, WIDE_AND_TALL))
 
 
@@ -130,16 +130,27 @@ def test_in_training_the_next_good_photo_of_its_shape_takes_its_place(photos, wo
 def test_nothing_is_left_when_all_are_bad(photos):
     for path in photos.glob("*/*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="all 9 photos"):
+    with pytest.raises(UserError, match=r"none of the 9 photos can be used \(a/0\.jpg cannot be"):
         source(photos).read("train").with_sizes()
     dataset = PhotoDataset(source(photos).read("train"), SQUARE, train=True)
-    with pytest.raises(UserError, match="no photo of its shape"):
+    with pytest.raises(UserError, match="all other photos of its aspect group cannot be decoded"):
         assert dataset[0]
 
 
-def test_the_policy_is_one_of_two(photos):
-    with pytest.raises(UserError, match=r"data\.bad_image=maybe: choose error or skip"):
-        source(photos, "maybe")
+@pytest.mark.parametrize("kind", SPOIL)
+def test_a_reason_has_neither_path_nor_advice(photos, kind):
+    SPOIL[kind](photos / "b" / "1.jpg")
+    with pytest.raises(UserError) as caught:
+        PhotoDataset(source(photos, "error").read("train"), SQUARE)[4]
+    reason = reason_of(str(caught.value), f"{photos}/b/1.jpg")
+    assert reason.startswith(("cannot be decoded (", "is only ", "has more pixels"))
+    assert not reason.endswith(".")
+    assert "bad_image" not in reason
+
+
+def test_a_skipped_row_is_its_own_inverse():
+    assert [skipped_row(skipped_row(row)) for row in (0, 7)] == [0, 7]
+    assert max(skipped_row(row) for row in range(9)) < 0
 
 
 def test_lines_of_several_processes_do_not_mix(tmp_path):

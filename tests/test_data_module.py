@@ -11,8 +11,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from landmark.data import Folder, LandmarkData
+from landmark.data.batches import EpochBatches
 from landmark.data.dataset import PhotoDataset, ScaledPhotoDataset
-from landmark.data.epochs import EpochBatches
 from landmark.error import UserError
 from landmark.image import ImageFormat
 from landmark.sampler import Aspect
@@ -70,8 +70,22 @@ def test_landmarks_that_are_not_trained_still_validate(source):
 
 
 def test_one_landmark_is_no_training_set(source, tmp_path):
-    with pytest.raises(UserError, match="two landmarks or more"):
+    with pytest.raises(UserError, match="fewer than two landmarks"):
         landmark_data(Folder(source.read().root, most_frequent=1))
+
+
+def test_settings_out_of_range(source):
+    for options, match in (({"batch_size": 0}, "batch_size=0"), ({"workers": -1}, "workers=-1")):
+        with pytest.raises(UserError, match=f"LandmarkData: {match} is not valid"):
+            landmark_data(source, **options)
+
+
+def test_setting_up_again_reads_nothing(source, monkeypatch):
+    data = landmark_data(source)
+    table = data.train_table
+    monkeypatch.setattr(data, "source", None)
+    data.setup("fit")
+    assert data.train_table is table
 
 
 def test_views_do_not_depend_on_workers(source):
@@ -79,7 +93,9 @@ def test_views_do_not_depend_on_workers(source):
     seen = []
     for workers in (0, 1, 2):
         dataset = PhotoDataset(table, FORMAT, train=True, seed=3)
-        batches = EpochBatches(Aspect(dataset.groups, dataset.labels, 4, seed=1))
+        batches = EpochBatches(
+            Aspect(groups=dataset.groups, labels=dataset.labels, batch_size=4, seed=1)
+        )
         loader = DataLoader(
             dataset, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0
         )
@@ -102,7 +118,8 @@ def test_validation_is_shared_among_processes(source, world_size, monkeypatch):
     data = landmark_data(source)
     seen = [[], []]
     for rank in range(world_size):
-        monkeypatch.setattr(LandmarkData, "_place", lambda _, rank=rank: (world_size, rank))
+        place = (world_size, rank)
+        monkeypatch.setattr(LandmarkData, "_replicas_and_rank", lambda _, place=place: place)
         for which, loader in enumerate(data.val_dataloader()):
             table = (data.query_table, data.gallery_table)[which]
             for images, _, rows in loader:

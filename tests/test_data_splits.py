@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.data.batches import grouped_batches
-from landmark.data.filters import Filters
 from landmark.data.image_table import sorted_landmarks
-from landmark.data.splits import HoldOut, split_by_landmark
+from landmark.data.splits import draw_splits, filter_photos
 from landmark.error import UserError
 
 LANDMARKS = st.lists(st.integers(0, 9).map(str), min_size=1, max_size=120)
@@ -29,26 +28,26 @@ def naive_counts(photos: int, query: float, gallery: float) -> tuple[int, int]:
 @given(LANDMARKS, st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([0.0, 0.2, 0.6]))
 def test_splits_share_each_landmark(landmarks, query, gallery):
     ids = pd.Series(landmarks)
-    splits = split_by_landmark(ids, query, gallery, seed=3)
+    splits = draw_splits(ids, query, gallery, seed=3)
     for landmark, photos in Counter(landmarks).items():
         found = Counter(splits[(ids == landmark).to_numpy()])
         assert (found["query"], found["gallery"]) == naive_counts(photos, query, gallery)
         assert found.total() == photos
-    assert splits.tolist() == split_by_landmark(ids, query, gallery, seed=3).tolist()
+    assert splits.tolist() == draw_splits(ids, query, gallery, seed=3).tolist()
 
 
 def test_splits_differ_by_seed_and_refuse_too_much():
     ids = pd.Series(["a"] * 50)
-    assert (split_by_landmark(ids, 0.1, 0.2, 0) != split_by_landmark(ids, 0.1, 0.2, 1)).any()
+    assert (draw_splits(ids, 0.1, 0.2, 0) != draw_splits(ids, 0.1, 0.2, 1)).any()
     with pytest.raises(UserError, match="sum below 1"):
-        split_by_landmark(ids, 0.5, 0.5, 0)
+        draw_splits(ids, 0.5, 0.5, 0)
 
 
 @settings(max_examples=40, deadline=None)
 @given(LANDMARKS, st.integers(1, 5))
 def test_hold_out_of_some_landmarks(landmarks, number):
     ids = pd.Series(landmarks)
-    splits = HoldOut(0.2, 0.3, landmarks=number, seed=1).split(ids)
+    splits = draw_splits(ids, 0.2, 0.3, seed=1, landmarks=number)
     counts = Counter(landmarks)
     able = sum(photos >= 3 for photos in counts.values())
     held = set(ids[splits != "train"])
@@ -67,7 +66,7 @@ def test_hold_out_of_some_landmarks(landmarks, number):
 )
 def test_filters_are_those_of_a_loop(landmarks, most_frequent, min_photos, max_photos):
     rows = pd.DataFrame({"id": range(len(landmarks)), "landmark_id": landmarks})
-    kept = Filters(most_frequent, min_photos, max_photos, seed=2).apply(rows)
+    kept = filter_photos(rows, most_frequent, min_photos, max_photos, seed=2)
     by_count = sorted(
         Counter(landmarks).items(), key=lambda pair: -pair[1]
     )  # stable: ties in order

@@ -42,6 +42,7 @@ ONLY = {
     "artifact": GROUND,
     "image": GROUND,
     "sampler": GROUND,
+    "toy": GROUND,
     "model": GROUND,
     "pooling": GROUND,
     "loss": GROUND,
@@ -97,7 +98,7 @@ def test_only_the_commands_import_hydra_or_a_logger(path):
     assert "pytorch_lightning.loggers" not in imported_names(path)
 
 
-@pytest.mark.parametrize("part", ["artifact", "metric", "disk", "cli"])
+@pytest.mark.parametrize("part", ["artifact", "metric", "disk", "cli", "toy"])
 def test_a_package_needs_no_torch(part):
     for path in (ROOT / "landmark" / part).rglob("*.py"):
         tops = {name.partition(".")[0] for name in imported_at_the_top(path)}

@@ -169,30 +169,30 @@ def test_a_box_is_cut_at_every_scale(tmp_path):
     reduced = decode(path, (100, 100), box)
     assert reduced.size == (100, 101)
     assert psnr(reduced, full.resize(reduced.size, Image.Resampling.BOX)) > 30
-    with pytest.raises(UserError, match=r"photo.jpg: the box"):
+    with pytest.raises(UserError, match=r"photo.jpg: the box .* lies outside the photo"):
         decode(path, box=(900, 0, 950, 50))
 
 
 def test_undecodable_files_are_named(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"gone.jpg: no such photo"):
+    with pytest.raises(UserError, match=r"gone.jpg does not exist"):
         decode(tmp_path / "gone.jpg")
     (tmp_path / "text.jpg").write_text("not a photo")
     for function in (decode, read_size):
-        with pytest.raises(UserError, match=r"text.jpg: cannot be decoded"):
+        with pytest.raises(UserError, match=r"text.jpg cannot be decoded .not an image"):
             function(tmp_path / "text.jpg")
     buffer = io.BytesIO()
     photo_like(400, 300).save(buffer, "JPEG")
     (tmp_path / "half.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-    with pytest.raises(UserError, match=r"half.jpg: cannot be decoded"):
+    with pytest.raises(UserError, match=r"half.jpg cannot be decoded"):
         decode(tmp_path / "half.jpg")
     assert read_size(tmp_path / "half.jpg") == (400, 300)
     (tmp_path / "half.jpg").write_bytes(buffer.getvalue())
     Image.new("RGB", (7, 300)).save(tmp_path / "thin.png")
     for function in (decode, read_size):
-        with pytest.raises(UserError, match=r"thin.png: is only 7 x 300 pixels"):
+        with pytest.raises(UserError, match=r"thin.png is only 7 x 300 pixels"):
             function(tmp_path / "thin.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(UserError, match=r"half.jpg: has more pixels"):
+    with pytest.raises(UserError, match=r"half.jpg has more pixels"):
         read_size(tmp_path / "half.jpg")
 
 

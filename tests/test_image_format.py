@@ -1,22 +1,23 @@
 """Aspect groups, sizes, and how a photo becomes a tensor."""
 
-import inspect
 from bisect import bisect_right
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
+from test_configs import choices, node
 
+from landmark.cli._signature import read_signature
 from landmark.error import UserError
 from landmark.image import ImageFormat, LongestSide
-from landmark.image.augment import AUGMENTATIONS, draw_view
+from landmark.image.augment import AUGMENTATIONS, AugmentationName, draw_view
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "image"
 S2 = [[512, 352], [512, 384], [448, 448], [384, 512], [352, 512]]
 SIDES = st.integers(1, 2000)
 PUBLISHED = {
@@ -29,7 +30,7 @@ PUBLISHED = {
 
 
 def settings_of(name: str, kind: type = ImageFormat) -> dict:
-    content = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    content = OmegaConf.to_container(node("image", name))
     assert content.pop("_target_") == f"landmark.image.{kind.__name__}"
     return content
 
@@ -67,17 +68,21 @@ def test_published_sizes(name):
     assert np.all(np.diff(sizes[:, 1] / sizes[:, 0]) >= 0)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_yaml_holds_the_constructor(path):
-    kind = LongestSide if path.stem.startswith("longest") else ImageFormat
-    content = settings_of(path.stem, kind)
-    parameters = inspect.signature(kind).parameters
+@pytest.mark.parametrize("choice", choices("image"))
+def test_yaml_holds_the_constructors_keys_and_defaults(choice):
+    kind = LongestSide if choice.startswith("longest") else ImageFormat
+    content = settings_of(choice, kind)
+    parameters = read_signature(f"landmark.image.{kind.__name__}").parameters
     assert content.keys() == parameters.keys()
     own = {"sizes", "augmentation", "multiple", "smallest"}
     for name in content.keys() - own:
         default = parameters[name].default
         assert content[name] == (list(default) if isinstance(default, tuple) else default)
     kind(**content)
+
+
+def test_every_augmentation_has_ranges():
+    assert set(AUGMENTATIONS) == set(get_args(AugmentationName))
 
 
 def test_scaled_sizes():
@@ -91,18 +96,32 @@ def test_scaled_sizes():
     assert ImageFormat(**settings_of("px518")).scaled_size(0, 0.75) == (378, 378)
 
 
-def test_wrong_settings_are_named():
-    for options, match in (
-        ({"sizes": [[9, 9], [8, 8]]}, "2 sizes need 1 ascending cuts"),
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"sizes": [[9, 9], [8, 8]]}, r"cuts=\[0.67, .* does not fit 2 sizes. Pass 1 ascending"),
         ({"sizes": S2, "cuts": (0.7, 0.6, 1, 2)}, "ascending"),
-        ({"sizes": S2, "augmentation": "hard"}, "choose one of none, soft"),
-        ({"sizes": S2, "fit": "pad"}, "squash, crop"),
-        ({"sizes": S2, "interpolation": "nearest"}, "bilinear"),
-        ({"sizes": S2, "flip": 2.0}, "between 0 and 1"),
-        ({"sizes": [[9]]}, "width, height"),
-    ):
-        with pytest.raises(UserError, match=match):
-            ImageFormat(**options)
+        ({"sizes": S2, "augmentation": "hard"}, "augmentation=hard is not valid. Pass one of none"),
+        ({"sizes": S2, "fit": "pad"}, "one of squash, crop"),
+        ({"sizes": S2, "interpolation": "nearest"}, "one of bilinear, bicubic, area, lanczos"),
+        ({"sizes": S2, "flip": 2.0}, "flip=2.0 is not valid. Pass a number >= 0 and <= 1 or null"),
+        ({"sizes": S2, "multiple": 0}, "multiple=0 is not valid"),
+        ({"sizes": S2, "smallest": -1}, "smallest=-1 is not valid"),
+        ({"sizes": [[9]]}, r"a list of one or more, each \[width, height\]"),
+        ({"sizes": [[9, 0]]}, "width, height"),
+        ({"sizes": []}, "one or more"),
+    ],
+)
+def test_wrong_settings_are_named(options, match):
+    with pytest.raises(UserError, match=match):
+        ImageFormat(**options)
+
+
+def test_a_format_takes_the_lists_of_a_composed_configuration():
+    config = OmegaConf.create({"sizes": S2, "cuts": [0.5, 0.6, 0.7, 0.8]})
+    image = ImageFormat(config.sizes, config.cuts)
+    assert image.sizes == [tuple(size) for size in S2]
+    assert image.representative_size == (512, 352)
 
 
 def test_squash_keeps_all_and_crop_keeps_proportions(tmp_path):

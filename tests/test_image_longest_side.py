@@ -1,7 +1,10 @@
 """Photos in their own proportions."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,5 +36,53 @@ def test_photos_are_read_at_their_groups_size(tmp_path):
     group = int(image.groups(np.array([600]), np.array([400]))[0])
     assert image.image(tmp_path / "photo.jpg", image.size(group)).shape == (3, 160, 256)
     assert image.train_image(tmp_path / "photo.jpg", group, 0).shape == (3, 160, 256)
-    with pytest.raises(UserError, match="side"):
-        LongestSide(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"side": 0}, "side=0 is not valid. Pass a whole number > 0"),
+        ({"augmentation": "hard"}, "augmentation=hard is not valid"),
+        ({"multiple": 0}, "multiple=0 is not valid"),
+    ],
+)
+def test_wrong_settings_are_named(options, match):
+    with pytest.raises(UserError, match=match):
+        LongestSide(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"side": 1024}, (1024, 1024)),
+        ({"side": 500}, (512, 512)),
+        ({"side": 500, "multiple": 14, "smallest": 14}, (504, 504)),
+        ({"side": 40}, (128, 128)),
+    ],
+)
+def test_a_network_of_one_size_is_made_for_a_square_photo(options, size):
+    assert LongestSide(**options).representative_size == size
+
+
+def test_a_network_trained_on_own_proportions_has_a_size(scripts, tmp_path):
+    settings = [
+        "data.landmarks=4",
+        "data.photos=6",
+        "data.scale=0.3",
+        "model=resnet10t",
+        "model.embedding_dim=8",
+        "image=longest1024",
+        "image.side=72",
+        "image.smallest=32",
+        "trainer=cpu",
+        "trainer.max_epochs=0",
+        "workers=0",
+        "keep=last",
+        "hydra.run.dir=run",
+    ]
+    scripts.run("train.py", *settings, cwd=tmp_path)
+    description = yaml.safe_load((tmp_path / "run" / "embedder" / "embedder.yaml").read_text())
+    assert description["model"]["image_size"] == [64, 64]
+    if all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))):
+        export = ["embedder=run/embedder", "output=file.onnx", "opset=18"]
+        assert "checked" in scripts.run("export.py", *export, cwd=tmp_path).stdout

@@ -1,5 +1,7 @@
 """Parts of photos at exact sizes, and colours, each against pillow."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from PIL import Image, ImageEnhance
 
 from landmark.image.augment import View, apply_view
 from landmark.image.colour import brightened, contrasted, saturated
-from landmark.image.decode import INTERPOLATIONS, resize
+from landmark.image.decode import Interpolation, resize
 from landmark.image.resample import resample, to_image, to_tensor
 
+INTERPOLATIONS = get_args(Interpolation)
 SIDES = st.integers(1, 90)
 FACTORS = st.floats(0, 2.5)
 

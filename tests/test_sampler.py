@@ -27,7 +27,7 @@ def everywhere(make, collection, replicas: int, epoch: int = 0, **options):
     groups, labels = collection
     ranks = []
     for rank in range(replicas):
-        sampler = make(groups, labels, num_replicas=replicas, rank=rank, **options)
+        sampler = make(groups=groups, labels=labels, num_replicas=replicas, rank=rank, **options)
         sampler.set_epoch(epoch)
         batches = list(sampler)
         assert len(batches) == len(sampler)
@@ -77,8 +77,9 @@ def test_the_order_follows_seed_and_epoch(make):
 @makers
 @given(collections(), st.integers(0, 12))
 @settings(max_examples=15, deadline=None)
-def test_start_batch_passes_over_exactly_the_first_batches(make, collection, start):
-    sampler = make(*collection)
+def test_start_batch_skips_exactly_the_first_batches(make, collection, start):
+    groups, labels = collection
+    sampler = make(groups=groups, labels=labels)
     sampler.set_epoch(3)
     whole, length = list(sampler), len(sampler)
     sampler.set_epoch(3, start_batch=start)
@@ -90,7 +91,7 @@ def test_start_batch_passes_over_exactly_the_first_batches(make, collection, sta
 
 @given(collections(), st.integers(1, 4), st.integers(1, 6))
 @settings(max_examples=60, deadline=None)
-def test_aspect_sees_every_photo_once_but_for_the_filling(collection, replicas, batch_size):
+def test_aspect_sees_every_photo_once_except_for_the_filling(collection, replicas, batch_size):
     groups, _ = collection
     ranks = everywhere(partial(Aspect, batch_size=batch_size), collection, replicas)
     seen = Counter(row for batches in ranks for batch in batches for row in batch)
@@ -132,7 +133,7 @@ def test_shuffle_sees_every_photo(collection, replicas):
 
 def test_shuffle_refuses_several_sizes():
     with pytest.raises(UserError, match=r"sampler=shuffle needs one image size.*sampler=aspect"):
-        Shuffle(np.array([0, 0, 1]), np.zeros(3, int), 2)
+        Shuffle(groups=np.array([0, 0, 1]), labels=np.zeros(3, int), batch_size=2)
 
 
 def test_balanced_draws_each_landmark_equally_often():
@@ -174,14 +175,35 @@ def test_per_class_goes_round_a_landmark_s_photos_before_repeating():
 
 
 def test_per_class_names_a_batch_size_that_does_not_agree():
-    with pytest.raises(UserError, match=r"8 x sampler\.photos_per_class=4 is not the batch size 9"):
-        PerClass(np.zeros(9, int), np.zeros(9, int), 9)
+    with pytest.raises(UserError, match=r"8 x sampler\.photos_per_class=4 is not batch_size=9"):
+        PerClass(groups=np.zeros(9, int), labels=np.zeros(9, int), batch_size=9)
 
 
 @makers
-def test_no_photos_is_the_user_s_mistake(make):
+def test_no_photos_is_a_user_error(make):
     with pytest.raises(UserError, match="no photos"):
-        make(np.zeros(0, int), np.zeros(0, int))
+        make(groups=np.zeros(0, int), labels=np.zeros(0, int))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "match"),
+    [
+        (Aspect, {"batch_size": 0}, "batch_size=0 is not valid. Pass a whole number > 0"),
+        (Balanced, {"batch_size": 2, "seed": -1}, "seed=-1 is not valid"),
+        (Aspect, {"batch_size": 2, "drop_last": 1}, "drop_last=1 is not valid. Pass true or false"),
+        (PerClass, {"batch_size": 4, "classes_per_batch": 0}, "classes_per_batch=0 is not valid"),
+        (PerClass, {"batch_size": 4, "photos_per_class": -4}, "photos_per_class=-4 is not valid"),
+    ],
+)
+def test_settings_out_of_range(make, options, match):
+    with pytest.raises(UserError, match=match):
+        make(groups=np.zeros(9, int), labels=np.zeros(9, int), **options)
+
+
+@makers
+def test_a_rank_beyond_the_processes_is_a_bug(make):
+    with pytest.raises(ValueError, match="rank 2"):
+        make(groups=np.zeros(9, int), labels=np.zeros(9, int), num_replicas=2, rank=2)
 
 
 def test_an_epoch_of_a_million_photos_is_drawn_in_seconds():
@@ -189,6 +211,6 @@ def test_an_epoch_of_a_million_photos_is_drawn_in_seconds():
     labels = random.zipf(1.5, 1_000_000) % 50_000
     groups = random.integers(0, 5, len(labels))
     for make in (Aspect, Balanced, PerClass):
-        sampler = make(groups, labels, 32, num_replicas=8)
+        sampler = make(groups=groups, labels=labels, batch_size=32, num_replicas=8)
         epoch = sampler.draw(np.random.default_rng(0))
         assert len(epoch.starts) == len(sampler)

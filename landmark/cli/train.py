@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from landmark.data import LandmarkData
+    from landmark.data.source import Source
     from landmark.loss.auxiliary import AuxiliaryLosses
     from landmark.task import RetrievalTask
 
@@ -109,11 +110,14 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     pl.seed_everything(settings.seed, workers=True, verbose=False)
 
     # --- model ---
-    image = instantiate(config.image)
+    source = instantiate(config.data)
+    image_settings = with_sizes(recorded["image"], source)
+    test_settings = with_sizes(recorded.get("test_image") or recorded["image"], source)
+    image_size = instantiate(image_settings).representative_size
     embedder = instantiate(config.model)(
         pooling=instantiate(config.pooling),
         weights=settings.weights,
-        image_size=image.size(0),
+        image_size=image_size,
     )
     if settings.init:
         initialize_weights(embedder, settings.init)
@@ -122,11 +126,11 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     bad_images = folder / "bad_images.csv"
     if settings.overwrite:
         rank_zero_only(bad_images.unlink)(missing_ok=True)
-    image_settings = with_interpolation(recorded["image"], embedder.interpolation)
-    test_settings = recorded.get("test_image") or recorded["image"]
-    test_settings = with_interpolation(test_settings, embedder.interpolation)
+    # Without an interpolation of their own the formats use the backbone's.
+    for options in (image_settings, test_settings):
+        options["interpolation"] = options["interpolation"] or embedder.interpolation
     data = LandmarkData(
-        source=instantiate(config.data),
+        source=source,
         image_format=instantiate(image_settings),
         test_format=instantiate(test_settings),
         sampler=instantiate(config.sampler),
@@ -154,7 +158,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
 
     # --- trainer ---
     embedder_yaml = describe_embedder(
-        model=recorded["model"] | {"image_size": list(image.size(0))},
+        model=recorded["model"] | {"image_size": list(image_size)},
         pooling=recorded["pooling"],
         image=test_settings,
     )
@@ -245,9 +249,11 @@ def losses(
     return loss, auxiliary
 
 
-def with_interpolation(options: dict[str, Any], interpolation: str) -> dict[str, Any]:
-    """Settings of an image format; without an interpolation of its own it takes the backbone's."""
-    return options | {"interpolation": options["interpolation"] or interpolation}
+def with_sizes(options: dict[str, Any], source: "Source") -> dict[str, Any]:
+    """A copy of the settings of an image format; without sizes of its own it has the data's."""
+    if options.get("sizes", ()) is None:
+        return options | {"sizes": [list(size) for size in source.image_sizes]}
+    return dict(options)
 
 
 def has_several_processes(config: DictConfig) -> bool:

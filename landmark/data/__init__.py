@@ -1,11 +1,9 @@
-"""Photos as tables, of one's own and of the known sets, and as batches."""
+"""Photos as tables, your own and those of the known sets, and as batches."""
 
 from typing import TYPE_CHECKING, Any
 
 from landmark.data.folder import Folder
-from landmark.data.gldv1 import GLDv1
 from landmark.data.gldv2 import GLDv2
-from landmark.data.gldv2_clean import GLDv2Clean
 from landmark.data.image_table import ImageTable
 from landmark.data.revisited import ROxford5k, RParis6k
 from landmark.data.source import Source
@@ -17,9 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Folder",
-    "GLDv1",
     "GLDv2",
-    "GLDv2Clean",
     "ImageTable",
     "LandmarkData",
     "ROxford5k",
@@ -29,9 +25,13 @@ __all__ = [
     "Toy",
 ]
 
+# Names in the recorded configurations of earlier runs.
+GLDv1 = GLDv2
+GLDv2Clean = GLDv2
+
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import LandmarkData when it is asked for: reading tables needs no Lightning (seconds)."""
+    """Import LandmarkData when first used: reading tables needs neither torch nor Lightning."""
     if name == "LandmarkData":
         from landmark.data.module import LandmarkData
 

@@ -1,75 +1,60 @@
-"""Photos that cannot be used: a mistake to mend, or left out and listed, by `data.bad_image`.
+"""Photos that cannot be used: an error to correct, or left out and listed, by `data.bad_image`.
 
-Skipped photos never shift others: one whose header cannot be read is taken out of the table before
-its rows are numbered; one that turns out broken when it is decoded keeps its row. In training the
-next good photo of its aspect group takes its place in the batch. Elsewhere a grey image stands for
-it, and its row comes marked as `skipped_row`, for the receiver to leave out.
+Skipped photos never shift others. One whose header cannot be read is removed from the table before
+its rows are numbered. One that turns out broken when it is decoded keeps its row: in training the
+next good photo of its aspect group replaces it in the batch; elsewhere a grey image replaces it and
+its row is encoded by `skipped_row`, for the receiver to leave out.
 """
 
 import csv
+import io
 import os
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from landmark.error import UserError
-
-POLICIES = ("error", "skip")
+BadImage = Literal["error", "skip"]
 _COLUMNS = ["id", "path", "reason"]
 
 
-def check_policy(policy: str) -> None:
-    """Refuses an unknown policy.
-
-    Raises:
-        UserError: it is none of `POLICIES`.
-    """
-    if policy not in POLICIES:
-        raise UserError(f"data.bad_image={policy}: choose {' or '.join(POLICIES)}")
-
-
 def skipped_row(row: int) -> int:
-    """The mark of a skipped row, a negative number; of a mark, the row."""
+    """Encode a skipped row as -row - 1 (its own inverse)."""
     return -row - 1
 
 
-def reason_of(mistake: str, photo: str) -> str:
-    """What a mistake says of a photo file, without its path and without what to do about it."""
-    return mistake.removeprefix(f"{photo}: ").partition("; ")[0]
+def reason_of(message: str, photo: str) -> str:
+    """Return what an error of `landmark.image` says about a photo, without its path and advice."""
+    from landmark.image.decode import ADVICE
+
+    return message.removeprefix(f"{photo} ").removesuffix(f". {ADVICE}")
 
 
 class BadImageList:
     """A CSV of skipped photos (id, path, reason), to which several processes append.
 
     Args:
-        file: the CSV; made with the first photo.
+        file: The CSV; created with the first photo.
     """
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
 
     def note(self, photo: str, path: str, reason: str) -> None:
-        """Appends one photo: a single write, so that lines of several processes never mix."""
-        line = _csv_line((photo, path, " ".join(reason.split())))
+        """Append one photo, in a single write so that lines of several processes never mix."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow((photo, path, " ".join(reason.split())))
         handle = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(handle, line.encode())
+            os.write(handle, line.getvalue().encode())
         finally:
             os.close(handle)
 
     def tidy(self) -> int:
-        """Leaves one line a photo, sorted by id, under a header; returns how many there are."""
+        """Add a header, sort by id and drop repeated photos; return the number of photos."""
         if not self.file.is_file():
             return 0
         frame = pd.read_csv(self.file, names=_COLUMNS, dtype=str, keep_default_na=False)
         frame = frame[(frame != _COLUMNS).any(axis=1)].drop_duplicates("id").sort_values("id")
         frame.to_csv(self.file, index=False)
         return len(frame)
-
-
-def _csv_line(fields: tuple[str, ...]) -> str:
-    from io import StringIO
-
-    text = StringIO()
-    csv.writer(text, lineterminator="\n").writerow(fields)
-    return text.getvalue()

@@ -1,9 +1,23 @@
-"""Batches of one aspect group in a fixed order, for going through a table once."""
+"""Batches: of a table in a fixed order, and of a training run, whose rows carry the epoch."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Sampler
 
 from landmark.device import usable_cpus
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+EpochRow = tuple[int, int]
+
+
+def default_workers(most: int = 8) -> int:
+    """Return one decoding process for each usable CPU, at most `most`."""
+    return min(most, usable_cpus())
 
 
 def grouped_batches(
@@ -13,16 +27,19 @@ def grouped_batches(
 
     Rows ascend within a batch, and batches come in the order of their first rows, so that
     neighbours in the table are read together. With several processes each row is in the batches
-    of exactly one of them, and their numbers of rows differ by one at most.
+    of exactly one of them, and their numbers of rows differ by at most one.
 
     Args:
-        groups: aspect group of each row, (N,).
-        batch_size: rows a batch at most; the last of a group may be smaller.
-        num_replicas: number of processes.
-        rank: this process, 0 ... num_replicas - 1.
+        groups: Aspect group of each row, (N,).
+        batch_size: Rows per batch; the last batch of a group may be smaller.
+        num_replicas: Number of processes.
+        rank: Rank of this process, 0 ... num_replicas - 1.
+
+    Example:
+        >>> [rows.tolist() for rows in grouped_batches(np.array([0, 1, 0, 0]), batch_size=2)]
+        [[0, 2], [1], [3]]
     """
-    by_group = np.argsort(groups, kind="stable")
-    own = by_group[rank::num_replicas]
+    own = np.argsort(groups, kind="stable")[rank::num_replicas]
     batches = []
     for group in np.unique(groups[own]):
         rows = own[groups[own] == group]
@@ -30,6 +47,52 @@ def grouped_batches(
     return sorted(batches, key=lambda rows: int(rows[0]))
 
 
-def default_workers(most: int = 8) -> int:
-    """Return one decoding process for each usable CPU, at most `most`."""
-    return min(most, usable_cpus())
+class EpochBatches(Sampler[list[EpochRow]]):
+    """The rows of a batch sampler as pairs (epoch, row).
+
+    Persistent workers keep the dataset of the first epoch; only the index can tell them the epoch.
+    Lightning calls `set_epoch` of `dataloader.batch_sampler.sampler`, which is this object.
+
+    Args:
+        batches: Batch sampler with `set_epoch(epoch, start_batch)` that yields lists of rows.
+    """
+
+    def __init__(self, batches: Any) -> None:  # noqa: ANN401
+        self._batches = batches
+        self._epoch = 0
+
+    @property
+    def sampler(self) -> "EpochBatches":
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch and the number of its first batches to skip.
+
+        Idempotent: setting the current epoch again is a no-op. Lightning does so after a resumed
+        run has skipped to its start batch.
+        """
+        if epoch != self._epoch or start_batch:
+            self._epoch = epoch
+            self._batches.set_epoch(epoch, start_batch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[EpochRow]]:
+        epoch = self._epoch
+        for rows in self._batches:
+            yield [(epoch, row) for row in rows]
+
+
+def training_position(trainer: "pl.Trainer", total: int) -> tuple[int, int]:
+    """Return the epoch that the trainer trains next and how many of its `total` batches are done.
+
+    Valid while the loaders are created. 0 batches are done in a new epoch; in a run resumed in
+    mid-epoch, those before its checkpoint.
+    """
+    loop = trainer.fit_loop
+    epoch: Any = loop.epoch_progress.current
+    batch: Any = loop.epoch_loop.batch_progress.current
+    done = batch.processed if epoch.ready > epoch.processed else 0
+    return (epoch.processed, done) if done < total else (epoch.ready, 0)

@@ -1,6 +1,7 @@
-"""Tables of photos as torch datasets, free of Python objects per photo."""
+"""Tables of photos as torch datasets, without a Python object per photo."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -9,63 +10,68 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from landmark.data.bad_images import BadImageList, reason_of, skipped_row
+from landmark.data.batches import EpochRow
 from landmark.data.image_table import ImageTable
 from landmark.error import UserError
-from landmark.image.decode import Box
+from landmark.image.decode import Box, Size
 from landmark.image.format import ImageFormat
 
-EpochRow = tuple[int, int]
+Item = TypeVar("Item")
 
 
-class _Photos:
+class _Photos(Dataset[Item]):
     """Paths, boxes and aspect groups of a table in flat buffers, which forked workers share."""
 
     def __init__(
         self, table: ImageTable, image_format: ImageFormat, bad_images: BadImageList | None
     ) -> None:
-        self.root = str(table.root)
-        self.ids = pa.array(table.rows["id"], pa.large_string())
-        self.paths = pa.array(table.rows["path"], pa.large_string())
-        self.boxes = table.boxes
         self.groups = table.groups(image_format)
-        self.skips = table.bad_image == "skip"
+        self._format = image_format
+        self._root = str(table.root)
+        self._ids = pa.array(table.rows["id"], pa.large_string())
+        self._paths = pa.array(table.rows["path"], pa.large_string())
+        self._boxes = table.boxes
+        self._skips_bad = table.bad_image == "skip"
         self._bad_images = bad_images
 
-    def path(self, row: int) -> str:
-        return f"{self.root}/{self.paths[row].as_py()}"
+    def __len__(self) -> int:
+        return len(self.groups)
 
-    def box(self, row: int) -> Box | None:
-        if self.boxes is None or np.isnan(self.boxes[row]).any():
+    def _path(self, row: int) -> str:
+        return f"{self._root}/{self._paths[row].as_py()}"
+
+    def _box(self, row: int) -> Box | None:
+        if self._boxes is None or np.isnan(self._boxes[row]).any():
             return None
-        left, top, right, bottom = self.boxes[row].tolist()
+        left, top, right, bottom = self._boxes[row].tolist()
         return left, top, right, bottom
 
-    def bad(self, row: int, mistake: UserError) -> None:
-        """Notes a photo that turned out broken; where none may be skipped, raises the mistake."""
-        if not self.skips:
-            raise mistake
+    def _note_bad(self, row: int, error: UserError) -> None:
+        """Note a photo that turned out broken; raise the error if none may be skipped."""
+        if not self._skips_bad:
+            raise error
         if self._bad_images is not None:
-            reason = reason_of(str(mistake), self.path(row))
-            self._bad_images.note(self.ids[row].as_py(), self.paths[row].as_py(), reason)
+            reason = reason_of(str(error), self._path(row))
+            self._bad_images.note(self._ids[row].as_py(), self._paths[row].as_py(), reason)
 
 
-class PhotoDataset(Dataset[tuple[torch.Tensor, int, int]]):
-    """Items (uint8 image (3, h, w), label, row), the image of its aspect group's size.
+class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
+    """Items (uint8 image (3, h, w), label, row), the image in the size of its aspect group.
 
     An index is a row or a pair (epoch, row). In training a photo's view depends on
-    (seed, epoch, row) alone: not on the worker that draws it, nor on what was drawn before. What
-    stands for a photo that the table lets skip: see `landmark.data.bad_images`.
+    (seed, epoch, row) alone: not on the worker that draws it, nor on what was drawn before.
+    `landmark.data.bad_images` says what replaces a skipped photo.
 
     Args:
         table: N photos.
-        image_format: sizes and augmentation.
-        labels: (N,) int; none gives -1.
-        train: augmented views instead of the whole photo.
-        seed: of the views.
-        bad_images: where skipped photos are noted.
+        image_format: Sizes and augmentation.
+        labels: Label of each photo, (N,) int. Defaults to -1 for all.
+        train: Return augmented views instead of the complete photo.
+        seed: Seed of the views.
+        bad_images: List of skipped photos.
 
     Attributes:
-        groups: aspect group of each photo, (N,) int.
+        groups: Aspect group of each photo, (N,) int.
         labels: (N,) int.
     """
 
@@ -78,60 +84,57 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int]]):
         seed: int = 0,
         bad_images: BadImageList | None = None,
     ) -> None:
-        self._photos = _Photos(table, image_format, bad_images)
-        self._format = image_format
+        super().__init__(table, image_format, bad_images)
         self.labels = np.full(len(table), -1) if labels is None else np.asarray(labels)
         if len(self.labels) != len(table):
             raise ValueError(f"{len(self.labels)} labels for {len(table)} photos")
         self._train = train
         self._seed = seed
-        self.groups = self._photos.groups
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def __getitem__(self, index: int | EpochRow) -> tuple[torch.Tensor, int, int]:
         epoch, row = index if isinstance(index, tuple) else (0, int(index))
         try:
             return self._image(row, epoch), int(self.labels[row]), row
-        except UserError as mistake:
-            self._photos.bad(row, mistake)
+        except UserError as error:
+            self._note_bad(row, error)
         if self._train:
             return self._next_good(row, epoch)
-        width, height = self._format.size(int(self.groups[row]))
-        return grey_image(width, height), int(self.labels[row]), skipped_row(row)
+        size = self._format.size(int(self.groups[row]))
+        return _grey_image(size), int(self.labels[row]), skipped_row(row)
 
     def _image(self, row: int, epoch: int) -> torch.Tensor:
-        path, box, group = self._photos.path(row), self._photos.box(row), int(self.groups[row])
+        path, box, group = self._path(row), self._box(row), int(self.groups[row])
         if self._train:
             return self._format.train_image(path, group, (self._seed, epoch, row), box)
         return self._format.image(path, self._format.size(group), box)
 
     def _next_good(self, row: int, epoch: int) -> tuple[torch.Tensor, int, int]:
-        """The next photo of the row's aspect group that can be decoded, round and round."""
+        """Return the next photo of the row's aspect group that can be decoded, cyclically."""
         group = np.flatnonzero(self.groups == self.groups[row])
-        place = int(np.searchsorted(group, row))
-        for other in np.roll(group, -place)[1:].tolist():
+        for other in np.roll(group, -int(np.searchsorted(group, row)))[1:].tolist():
             try:
                 return self._image(other, epoch), int(self.labels[other]), other
-            except UserError as mistake:
-                self._photos.bad(other, mistake)
-        raise UserError(f"{self._photos.path(row)}: no photo of its shape can be decoded")
+            except UserError as error:
+                self._note_bad(other, error)
+        raise UserError(
+            f"{self._path(row)} and all other photos of its aspect group cannot be decoded. "
+            "Check data.root."
+        )
 
 
-class ScaledPhotoDataset(Dataset[tuple[list[torch.Tensor], int]]):
-    """Items (one uint8 image (3, h, w) a scale, row), each photo decoded once.
+class ScaledPhotoDataset(_Photos[tuple[list[torch.Tensor], int]]):
+    """Items (one uint8 image (3, h, w) per scale, row), each photo decoded once.
 
-    What stands for a photo that the table lets skip: see `landmark.data.bad_images`.
+    `landmark.data.bad_images` says what replaces a skipped photo.
 
     Args:
         table: N photos.
-        image_format: sizes of the aspect groups and how they scale.
-        scales: factors on the group's size, 1 the size itself.
-        bad_images: where skipped photos are noted.
+        image_format: Sizes of the aspect groups and how they scale.
+        scales: Factors on the group's size; 1 is the size itself.
+        bad_images: List of skipped photos.
 
     Attributes:
-        groups: aspect group of each photo, (N,) int.
+        groups: Aspect group of each photo, (N,) int.
     """
 
     def __init__(
@@ -141,25 +144,19 @@ class ScaledPhotoDataset(Dataset[tuple[list[torch.Tensor], int]]):
         scales: Sequence[float] = (1.0,),
         bad_images: BadImageList | None = None,
     ) -> None:
-        self._photos = _Photos(table, image_format, bad_images)
-        self._format = image_format
+        super().__init__(table, image_format, bad_images)
         self._scales = tuple(scales)
-        self.groups = self._photos.groups
-
-    def __len__(self) -> int:
-        return len(self.groups)
 
     def __getitem__(self, row: int) -> tuple[list[torch.Tensor], int]:
         row = int(row)
         sizes = [self._format.scaled_size(int(self.groups[row]), scale) for scale in self._scales]
         try:
-            images = self._format.images(self._photos.path(row), sizes, self._photos.box(row))
-        except UserError as mistake:
-            self._photos.bad(row, mistake)
-            return [grey_image(width, height) for width, height in sizes], skipped_row(row)
-        return images, row
+            return self._format.images(self._path(row), sizes, self._box(row)), row
+        except UserError as error:
+            self._note_bad(row, error)
+        return [_grey_image(size) for size in sizes], skipped_row(row)
 
 
-def grey_image(width: int, height: int) -> torch.Tensor:
-    """What stands for a skipped photo: mid-grey, uint8 (3, height, width)."""
-    return torch.full((3, height, width), 128, dtype=torch.uint8)
+def _grey_image(size: Size) -> torch.Tensor:
+    """Return the mid-grey image that replaces a skipped photo of (width, height)."""
+    return torch.full((3, size[1], size[0]), 128, dtype=torch.uint8)

@@ -1,81 +1,45 @@
-"""Your own photos: one folder a landmark."""
+"""Your own photos: one folder per landmark."""
 
 import os
 import re
-from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
-from landmark.data.filters import Filters
-from landmark.data.source import LandmarkSource
-from landmark.data.splits import SPLITS, HoldOut, split_by_landmark
+from landmark.artifact.table import SPLITS, read_frame
+from landmark.data.source import ListedSource
 from landmark.error import UserError
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
-class Folder(LandmarkSource):
+class Folder(ListedSource):
     """Photos at `ROOT/<landmark>/<photo>`; the landmark is the folder's name.
 
     The split of a photo comes from `ROOT/splits.csv` (columns `path,split`; paths below ROOT),
     which then must name every photo; without it from a seeded draw. A photo's id is its path,
-    with blanks written as %20, since ids stand in lists separated by blanks.
+    with blanks written as %20, since ids appear in lists separated by blanks.
 
     Args:
-        root: the folder.
-        query_fraction, gallery_fraction: shares of a landmark's photos in the seeded draw; the
-            rest trains. A landmark with fewer than three photos only trains.
-        validation: "splits" validates with query and gallery, "train" holds out a part of train
-            in the same fractions, "none" does neither.
-        most_frequent, min_photos, max_photos: filters of train, see `Filters`.
-        seed: of the draws.
-        bad_image: see `LandmarkSource`.
+        root: The folder.
+        **options: See `SplitOptions`.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        *,
-        query_fraction: float = 0.1,
-        gallery_fraction: float = 0.2,
-        validation: str = "splits",
-        most_frequent: int | None = None,
-        min_photos: int = 1,
-        max_photos: int | None = None,
-        seed: int = 0,
-        bad_image: str = "error",
-    ) -> None:
-        self._hold_out = HoldOut(query_fraction, gallery_fraction, seed=seed)
-        filters = Filters(most_frequent, min_photos, max_photos, seed)
-        super().__init__(root, filters, self._hold_out, validation, bad_image)
-
-    @cached_property
-    def _all_rows(self) -> pd.DataFrame:
+    def _list(self) -> pd.DataFrame:
         rows = folder_rows(self.root)
         listing = self.root / "splits.csv"
-        if listing.is_file():
-            return rows.assign(split=_listed_splits(listing, rows["path"]))
-        hold_out = self._hold_out
-        splits = split_by_landmark(
-            rows["landmark_id"], hold_out.query_fraction, hold_out.gallery_fraction, hold_out.seed
-        )
-        return rows.assign(split=splits)
-
-    def _rows(self, split: str) -> pd.DataFrame:
-        rows = self._all_rows
-        return rows[rows["split"] == split].reset_index(drop=True)
+        return rows.assign(split=_read_splits(listing, rows["path"])) if listing.is_file() else rows
 
 
 def folder_rows(root: Path) -> pd.DataFrame:
     """Return id, path and landmark_id of the photos at `root/<landmark>/<photo>`, sorted by path.
 
     Raises:
-        UserError: there is no such folder, or no photo in it.
+        UserError: The folder does not exist or contains no photo.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; set data.root to the folder of your photos")
+        raise UserError(f"{root} is not a folder. Set data.root to the folder of your photos.")
     paths, landmarks = [], []
     for landmark in _visible_names(root):
         if (root / landmark).is_dir():
@@ -88,7 +52,8 @@ def folder_rows(root: Path) -> pd.DataFrame:
             landmarks += [landmark] * len(photos)
     if not paths:
         raise UserError(
-            f"{root}: no photos; they belong at {root}/<landmark>/<photo>.jpg (or png, webp, …)"
+            f"{root} contains no photos. Put them at {root}/<landmark>/<photo>.jpg (or png, webp, "
+            "…)."
         )
     ids = [re.sub(r"[\s%]", lambda blank: quote(blank[0]), path) for path in paths]
     return pd.DataFrame({"id": ids, "path": paths, "landmark_id": landmarks}, dtype=str)
@@ -98,32 +63,31 @@ def _visible_names(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
 
 
-def _listed_splits(listing: Path, paths: pd.Series) -> pd.Series:
+def _read_splits(listing: Path, paths: pd.Series) -> pd.Series:
     """Return each photo's split from the CSV."""
-    frame = pd.read_csv(listing, dtype=str, keep_default_na=False)
+    frame = read_frame(listing, ("path", "split"))
     for column in ("path", "split"):
         if column not in frame:
-            raise UserError(f"{listing}: no column {column}; its header must be path,split")
+            raise UserError(f"{listing} has no column {column}. Its header must be path,split.")
+    frame = frame[["path", "split"]].fillna("")
     wrong = frame[~frame["split"].isin(SPLITS)]
     if len(wrong):
+        path, split = wrong.iloc[0]
+        raise UserError(f"{listing}: {path} has split '{split}'. Use one of {', '.join(SPLITS)}.")
+    repeated = frame.loc[frame["path"].duplicated(), "path"]
+    if len(repeated):
+        raise UserError(f"{listing} lists {repeated.iloc[0]} more than once. List it once.")
+    missing = frame.loc[~frame["path"].isin(paths), "path"]
+    if len(missing):
         raise UserError(
-            f"{listing}: the split of {wrong['path'].iloc[0]} is "
-            f"'{wrong['split'].iloc[0]}'; use {', '.join(SPLITS)}"
-        )
-    twice = frame[frame["path"].duplicated()]
-    if len(twice):
-        raise UserError(f"{listing}: {twice['path'].iloc[0]} stands there twice")
-    gone = frame[~frame["path"].isin(paths)]
-    if len(gone):
-        raise UserError(
-            f"{listing}: {gone['path'].iloc[0]} is not there ({len(gone)} such photos); "
-            "take the lines out or bring the photos back"
+            f"{listing} lists {missing.iloc[0]}, which does not exist ({len(missing)} such photos)."
+            " Remove these lines or restore the photos."
         )
     splits = paths.map(frame.set_index("path")["split"])
-    if splits.isna().any():
-        first = paths[splits.isna()].iloc[0]
+    unlisted = paths[splits.isna()]
+    if len(unlisted):
         raise UserError(
-            f"{listing}: {first} is missing ({splits.isna().sum()} such photos); "
-            "name every photo, or delete the file to have the splits drawn"
+            f"{listing} does not list {unlisted.iloc[0]} ({len(unlisted)} such photos). List every "
+            "photo, or delete the file to draw the splits."
         )
     return splits

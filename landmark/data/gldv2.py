@@ -1,84 +1,153 @@
-"""Google Landmarks v2 (Weyand et al., arXiv 2004.01804) in its published layout."""
+"""Google Landmarks v2 (Weyand et al., arXiv 2004.01804), its cleaned train set, and v1."""
 
-from functools import cached_property
+import re
 from pathlib import Path
+from typing import Unpack
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+from pydantic import NonNegativeInt
 
 from landmark.artifact.table import check_ids
-from landmark.data.filters import Filters
-from landmark.data.official import photo_paths, present_rows, read_columns
-from landmark.data.source import LandmarkSource
-from landmark.data.splits import HoldOut
+from landmark.data.source import LandmarkOptions, LandmarkSource
+from landmark.data.threads import map_in_threads
 from landmark.error import UserError
+from landmark.settings import checked
 
 PUBLISHED_NAMES = {"train": "train", "query": "test", "gallery": "index"}
+_CHARACTERS = {"a": 0, "b": 1, "c": 2}
 
 
 class GLDv2(LandmarkSource):
     """4,132,914 train photos of 203,094 landmarks, 761,757 gallery photos, 117,577 queries.
 
-    Below the root: `train.csv` (`id,url,landmark_id`), `index.csv` (the gallery) and `test.csv`
-    (the queries; both with `id`), photos at `{split}/{a}/{b}/{c}/{id}.jpg`. The published queries
-    have no landmarks, so validation is held out of train.
+    Below the root: `train.csv` (`id,url,landmark_id`; landmark "None" is left out), `index.csv`
+    (the gallery) and `test.csv` (the queries; both with `id`), and the photos. The published
+    queries have no landmarks, so validation photos are held out of train.
+
+    GLDv2-clean (Ozaki and Yokoo, arXiv 1906.04087: 1,580,470 train photos of 81,313 landmarks) is
+    the same set with `clean="train_clean.csv"` in place of `train.csv`. GLDv1 (Noh et al., arXiv
+    1612.06321: 1,225,029 train photos of 14,951 landmarks) has the same files with photos at
+    `{split}/{id}.jpg`; it was published as addresses, many of which are gone: pass `skip_missing`.
 
     Args:
-        root: the folder.
-        photos: where a photo lies: {split} is train, index or test, {a}, {b}, {c} the first
-            characters of the id.
-        skip_missing: leave out listed photos that are not on disk (looks for each of them).
-        validation_landmarks: landmarks of which photos are held out, at most a tenth of all; 0
-            holds out none.
-        query_fraction, gallery_fraction: shares of such a landmark's photos; the rest trains.
-        most_frequent, min_photos, max_photos: filters of train, see `Filters`.
-        seed: of the draws.
-        bad_image: see `LandmarkSource`.
+        root: The folder.
+        photos: Path of a photo below the root. {split} is train, index or test; {id} is the id;
+            {a}, {b}, {c} are its first three characters.
+        clean: List of the train photos to use (`landmark_id,images`, the images being ids separated
+            by blanks), absolute or below the root. Defaults to all of `train.csv`.
+        skip_missing: Leave out listed photos that do not exist (looks up each of them).
+        validation_landmarks: Number of landmarks of which photos are held out, at most a tenth of
+            all; 0 holds out none.
+        **options: See `LandmarkOptions`.
+
+    Raises:
+        UserError: `photos` has another word in braces, or lacks {id}.
     """
 
+    @checked
     def __init__(
         self,
         root: str | Path,
         *,
         photos: str = "{split}/{a}/{b}/{c}/{id}.jpg",
+        clean: str | Path | None = None,
         skip_missing: bool = False,
-        validation_landmarks: int = 1000,
-        query_fraction: float = 0.1,
-        gallery_fraction: float = 0.2,
-        most_frequent: int | None = None,
-        min_photos: int = 1,
-        max_photos: int | None = None,
-        seed: int = 0,
-        bad_image: str = "error",
+        validation_landmarks: NonNegativeInt = 1000,
+        **options: Unpack[LandmarkOptions],
     ) -> None:
-        super().__init__(
-            root,
-            Filters(most_frequent, min_photos, max_photos, seed),
-            HoldOut(query_fraction, gallery_fraction, validation_landmarks, seed),
-            "train" if validation_landmarks else "none",
-            bad_image,
-        )
+        super().__init__(root, validation="train" if validation_landmarks else "none", **options)
+        words = set(_pieces(photos)[1::2])
+        if "id" not in words or not words <= {"split", "id", *_CHARACTERS}:
+            raise UserError(
+                f"data.photos={photos} is not a valid path. It must contain {{id}} and may contain "
+                "{split}, {a}, {b} and {c}."
+            )
+        self._held_out_landmarks = validation_landmarks
         self._photos = photos
+        self._clean = clean
         self._skip_missing = skip_missing
-
-    @property
-    def _train_file(self) -> Path:
-        return self.root / "train.csv"
-
-    @cached_property
-    def _train_rows(self) -> pd.DataFrame:
-        """Return id and landmark_id of every train photo; "None" is no landmark."""
-        rows = read_columns(self._train_file, ["id", "landmark_id"])
-        return rows[rows["landmark_id"] != "None"].reset_index(drop=True)
 
     def _rows(self, split: str) -> pd.DataFrame:
         name = PUBLISHED_NAMES[split]
-        if split == "train":
-            file, rows = self._train_file, self._train_rows
-        else:
-            file = self.root / f"{name}.csv"
-            rows = read_columns(file, ["id"])
+        file = self.root / (self._clean if self._clean and split == "train" else f"{name}.csv")
+        rows = self._listed_train(file) if split == "train" else read_columns(file, ["id"])
         if not len(rows):
-            raise UserError(f"{file}: lists no photo")
+            raise UserError(f"{file} lists no photos. Download it again.")
         check_ids(rows["id"], file)
-        rows = rows.assign(path=photo_paths(self._photos, name, rows["id"]))
-        return present_rows(rows, self.root, file, self._skip_missing)
+        rows = rows.assign(path=_photo_paths(self._photos, name, rows["id"]))
+        return self._existing(rows, file)
+
+    def _listed_train(self, file: Path) -> pd.DataFrame:
+        """Return id and landmark_id of every train photo; "None" is no landmark."""
+        if self._clean:
+            return _read_clean(file)
+        rows = read_columns(file, ["id", "landmark_id"])
+        return rows[rows["landmark_id"] != "None"].reset_index(drop=True)
+
+    def _existing(self, rows: pd.DataFrame, file: Path) -> pd.DataFrame:
+        """Return the rows whose photos exist; without `skip_missing` look up only the first."""
+        if not self._skip_missing:
+            first = self.root / rows["path"].iloc[0]
+            if not first.is_file():
+                raise UserError(
+                    f"{first} does not exist but is listed in {file.name}. Check data.root and "
+                    "data.photos, or pass data.skip_missing=true."
+                )
+            return rows
+        exists = list(map_in_threads(lambda path: (self.root / path).is_file(), rows["path"]))
+        if not any(exists):
+            raise UserError(
+                f"{self.root} contains none of the photos of {file.name}. Check data.photos."
+            )
+        return rows[exists].reset_index(drop=True)
+
+
+def read_columns(file: Path, columns: list[str]) -> pd.DataFrame:
+    """Return columns of a CSV as text, without parsing the others.
+
+    Raises:
+        UserError: The file is missing or malformed, or lacks a column.
+    """
+    try:
+        table = pyarrow.csv.read_csv(
+            file,
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+            ),
+        )
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing. Download it with the published set.") from None
+    except KeyError:
+        raise UserError(f"{file} lacks a column. It must have {', '.join(columns)}.") from None
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{file} is not a CSV ({error}). Download it again.") from None
+    return table.to_pandas()
+
+
+def _read_clean(file: Path) -> pd.DataFrame:
+    lists = read_columns(file, ["landmark_id", "images"])
+    empty = lists.loc[lists["images"].str.strip() == "", "landmark_id"]
+    if len(empty):
+        raise UserError(f"{file}: landmark {empty.iloc[0]} has no images. Remove the line.")
+    rows = lists.assign(id=lists["images"].str.split()).explode("id", ignore_index=True)
+    return rows[["id", "landmark_id"]].astype({"id": lists["images"].dtype})
+
+
+def _pieces(template: str) -> list[str]:
+    """Split a path into text and, at odd places, the words in braces."""
+    return re.split(r"\{(\w*)\}", template)
+
+
+def _photo_paths(template: str, split: str, ids: pd.Series) -> pd.Series:
+    """Fill in a path for each id (N,)."""
+    paths = pd.Series("", index=ids.index, dtype=ids.dtype)
+    for position, piece in enumerate(_pieces(template)):
+        if position % 2 == 0:
+            paths = paths + piece
+        elif piece == "split":
+            paths = paths + split
+        else:
+            paths = paths + (ids if piece == "id" else ids.str[_CHARACTERS[piece]])
+    return paths

@@ -2,63 +2,77 @@
 
 import sys
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from landmark.data.bad_images import BadImageList
-from landmark.data.batches import default_workers, grouped_batches
+from landmark.data.batches import (
+    EpochBatches,
+    default_workers,
+    grouped_batches,
+    training_position,
+)
 from landmark.data.dataset import PhotoDataset
-from landmark.data.epochs import EpochBatches, place_in_training
 from landmark.data.image_table import ImageTable, sorted_landmarks
 from landmark.data.source import Source
 from landmark.error import UserError
 from landmark.image.format import ImageFormat
+from landmark.settings import checked
 
-# The default on Linux until Python 3.14, but not within a job that joblib started: there workers
-# would be sent copies of everything, which not all of it allows.
-_FORK = "fork" if sys.platform == "linux" else None
+# Linux's default until Python 3.14, but not within a job that joblib started: there workers would
+# be sent pickled copies, which not every object allows.
+_START_METHOD = "fork" if sys.platform == "linux" else None
 
 
 class LandmarkData(pl.LightningDataModule):
     """Train batches of a source and its validation photos, for `Trainer.fit`.
 
-    The trainer needs `use_distributed_sampler=False`: the batch samplers share the epoch among the
-    processes themselves.
+    The trainer needs `use_distributed_sampler=False`: the batch samplers shard the epoch
+    themselves.
 
     Args:
-        source: where the photos come from.
-        image_format: their sizes and augmentation.
-        sampler: batch sampler class or partial; called with groups, labels, batch_size, seed,
-            num_replicas, rank.
-        batch_size: photos a batch on each process.
-        workers: processes that decode, on each process; 0 decodes in the training process; None:
-            one a core, at most 8.
-        seed: of the order and the augmentation.
-        test_format: sizes of the validation photos; none: `image_format`, without augmentation.
-        bad_images: where the photos are noted that `data.bad_image=skip` leaves out.
+        source: Where the photos come from.
+        image_format: Their sizes and augmentation.
+        sampler: Batch sampler class or partial, called with the keywords of `SamplerOptions`.
+        batch_size: Photos per batch on each process.
+        workers: Decoding processes for each training process; 0 decodes in the training process.
+            Defaults to one for each CPU, at most 8.
+        seed: Seed of the order and the augmentation.
+        test_format: Sizes of the validation photos. Defaults to `image_format`, without
+            augmentation.
+        bad_images: List of the photos that `data.bad_image=skip` leaves out.
 
     Attributes:
-        train_table, query_table, gallery_table: after `setup`; the last two without rows where
-            nothing validates.
-        classes: landmark ids; the place is the label.
-        query_labels, gallery_labels: (Q,), (N,) int of the validation photos, equal where the
-            landmark is the same; beyond `num_classes` for landmarks that are not trained.
+        train_table, query_table, gallery_table: After `setup`, as those below; the last two without
+            rows where nothing validates.
+        classes: Landmark id of each label; numeric ids in the order of their values.
+        query_labels, gallery_labels: Labels of the validation photos, (Q,) and (N,) int; beyond the
+            classes for landmarks that are not trained, -1 without a landmark.
     """
 
+    train_table: ImageTable
+    query_table: ImageTable
+    gallery_table: ImageTable
+    classes: list[str]
+    query_labels: NDArray[np.int64]
+    gallery_labels: NDArray[np.int64]
+    _train: PhotoDataset
+
+    @checked
     def __init__(
         self,
         source: Source,
         image_format: ImageFormat,
         sampler: Callable[..., Any],
-        batch_size: int = 32,
-        workers: int | None = None,
-        seed: int = 0,
+        batch_size: PositiveInt = 32,
+        workers: NonNegativeInt | None = None,
+        seed: NonNegativeInt = 0,
         *,
         test_format: ImageFormat | None = None,
         bad_images: BadImageList | None = None,
@@ -74,61 +88,42 @@ class LandmarkData(pl.LightningDataModule):
         self._sampler = sampler
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
-        """Read the tables; once, however often it is called.
+        """Read the tables. Calling it again is a no-op.
 
         Raises:
-            UserError: the source has no train photos, or fewer than two landmarks.
+            UserError: The source has no train photos, or fewer than two landmarks.
         """
+        if hasattr(self, "_train"):
+            return
+        table = self._usable(self.source.read("train"), self.image_format)
+        self.train_table, self.classes = table, table.landmarks
         if self.num_classes < 2:
             raise UserError(
-                f"{self.train_table.root}: training needs photos of two landmarks or more"
+                f"{table.root} has train photos of fewer than two landmarks. Add landmarks, or "
+                "relax data.most_frequent and data.min_photos."
             )
-        _ = self.query_labels
-
-    @cached_property
-    def train_table(self) -> ImageTable:
-        """The photos to train with."""
-        return self._usable(self.source.read("train"), self.image_format)
-
-    @cached_property
-    def _validation(self) -> tuple[ImageTable, ImageTable]:
         query, gallery = self.source.validation()
-        return self._usable(query, self.test_format), self._usable(gallery, self.test_format)
+        self.query_table = self._usable(query, self.test_format)
+        self.gallery_table = self._usable(gallery, self.test_format)
+        ids = [part.rows["landmark_id"] for part in (self.query_table, self.gallery_table)]
+        trained = set(self.classes)
+        untrained = [name for name in sorted_landmarks(pd.concat(ids)) if name not in trained]
+        names = [*self.classes, *untrained]
+        self.query_labels, self.gallery_labels = (_labels(column, names) for column in ids)
+        labels = _labels(table.rows["landmark_id"], self.classes)
+        self._train = PhotoDataset(
+            table, self.image_format, labels, True, self.seed, self.bad_images
+        )
 
     def _usable(self, table: ImageTable, image_format: ImageFormat) -> ImageTable:
-        """The table with the sizes that the format groups by, without the photos that have none."""
+        """Add the sizes that the format groups by; photos without a size are removed and noted."""
         if image_format.is_uniform or not len(table):
             return table
         sized = table.with_sizes()
-        if self.bad_images is not None and self._place()[1] == 0:
+        if self.bad_images is not None and self._replicas_and_rank()[1] == 0:
             for photo in sized.skipped.itertuples():
                 self.bad_images.note(photo.id, photo.path, photo.reason)
         return sized
-
-    @property
-    def query_table(self) -> ImageTable:
-        """The validation queries."""
-        return self._validation[0]
-
-    @property
-    def gallery_table(self) -> ImageTable:
-        """The photos that validation searches."""
-        return self._validation[1]
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether there are both queries and a gallery."""
-        return bool(len(self.query_table) and len(self.gallery_table))
-
-    @property
-    def has_answers(self) -> bool:
-        """Whether a validation query has a photo of its landmark to find."""
-        return bool(np.isin(self.query_labels, self.gallery_labels).any())
-
-    @cached_property
-    def classes(self) -> list[str]:
-        """Landmark ids, place = label; numeric ids in the order of their values."""
-        return self.train_table.landmarks
 
     @property
     def num_classes(self) -> int:
@@ -138,40 +133,19 @@ class LandmarkData(pl.LightningDataModule):
     @property
     def class_counts(self) -> NDArray[np.int64]:
         """Train photos of each class, (C,)."""
-        return np.bincount(self._train_dataset.labels, minlength=self.num_classes)
+        return np.bincount(self._train.labels, minlength=self.num_classes)
 
     @property
-    def query_labels(self) -> NDArray[np.int64]:
-        """(Q,) int."""
-        return self._validation_labels[0]
-
-    @property
-    def gallery_labels(self) -> NDArray[np.int64]:
-        """(N,) int."""
-        return self._validation_labels[1]
-
-    @cached_property
-    def _validation_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        ids = [table.rows["landmark_id"] for table in self._validation]
-        known = set(self.classes)
-        new = [name for name in sorted_landmarks(pd.concat(ids)) if name not in known]
-        query, gallery = (labels_of(column, [*self.classes, *new]) for column in ids)
-        return query, gallery
-
-    @cached_property
-    def _train_dataset(self) -> PhotoDataset:
-        labels = labels_of(self.train_table.rows["landmark_id"], self.classes)
-        return PhotoDataset(
-            self.train_table, self.image_format, labels, True, self.seed, self.bad_images
-        )
+    def has_answers(self) -> bool:
+        """Whether a validation query has a photo of its landmark to find."""
+        return bool(np.isin(self.query_labels, self.gallery_labels).any())
 
     def batches(self, num_replicas: int = 1, rank: int = 0) -> EpochBatches:
         """Return the train batches of one process."""
-        dataset = self._train_dataset
         return EpochBatches(
             self._sampler(
-                groups=dataset.groups,
-                labels=dataset.labels,
+                groups=self._train.groups,
+                labels=self._train.labels,
                 batch_size=self.batch_size,
                 seed=self.seed,
                 num_replicas=num_replicas,
@@ -186,66 +160,66 @@ class LandmarkData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return this process's train batches: images (B, 3, h, w) uint8, labels (B,), rows (B,).
 
-        A resumed run starts its prefetching before Lightning names the epoch, so epoch and start
-        batch are set here.
+        A resumed run starts prefetching before Lightning sets the epoch, so epoch and start batch
+        are set here.
         """
-        batches = self.batches(*self._place())
+        batches = self.batches(*self._replicas_and_rank())
         if self.trainer is not None:
-            batches.set_epoch(*place_in_training(self.trainer, len(batches)))
-        return self._loader(self._train_dataset, batches)
+            batches.set_epoch(*training_position(self.trainer, len(batches)))
+        return self._loader(self._train, batches)
 
     def plain_train_dataloader(self) -> DataLoader:
         """Return this process's share of the train photos, each once and without augmentation.
 
-        The batches are those of `train_dataloader` in form.
+        The batches have the form of those of `train_dataloader`.
         """
-        replicas, rank = self._place()
-        labels = self._train_dataset.labels
-        dataset = PhotoDataset(
-            self.train_table, self.image_format, labels, bad_images=self.bad_images
+        return self._plain_loader(
+            self.train_table, self.image_format, self._train.labels, persistent=False
         )
-        batches = grouped_batches(dataset.groups, self.batch_size, replicas, rank)
-        return self._loader(dataset, batches, persistent=False)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """Return loaders of the queries and of the gallery: no loader without validation.
+        """Return the loaders of the queries and of the gallery; none without validation.
 
-        Every photo is on exactly one process; batches hold one aspect group.
+        Every photo is on exactly one process; batches have one aspect group.
         """
-        if not self.has_validation:
+        parts = [(self.query_table, self.query_labels), (self.gallery_table, self.gallery_labels)]
+        if not all(len(table) for table, _ in parts):
             return []
-        replicas, rank = self._place()
-        loaders = []
-        for table, labels in zip(self._validation, self._validation_labels, strict=True):
-            dataset = PhotoDataset(table, self.test_format, labels, bad_images=self.bad_images)
-            batches = grouped_batches(dataset.groups, self.batch_size, replicas, rank)
-            loaders.append(self._loader(dataset, batches))
-        return loaders
+        return [self._plain_loader(table, self.test_format, labels) for table, labels in parts]
 
-    def _place(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
-
-    def _is_on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    def _plain_loader(
+        self,
+        table: ImageTable,
+        image_format: ImageFormat,
+        labels: NDArray[np.int64],
+        persistent: bool = True,
+    ) -> DataLoader:
+        dataset = PhotoDataset(table, image_format, labels, bad_images=self.bad_images)
+        batches = grouped_batches(dataset.groups, self.batch_size, *self._replicas_and_rank())
+        return self._loader(dataset, batches, persistent)
 
     def _loader(
         self,
         dataset: PhotoDataset,
-        batches: Any,  # noqa: ANN401
+        batches: EpochBatches | list[NDArray[np.int64]],
         persistent: bool = True,
     ) -> DataLoader:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=self.workers,
             persistent_workers=persistent and self.workers > 0,
-            multiprocessing_context=_FORK if self.workers > 0 else None,
-            pin_memory=self._is_on_gpu(),
+            multiprocessing_context=_START_METHOD if self.workers > 0 else None,
+            pin_memory=on_gpu,
         )
 
+    def _replicas_and_rank(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
 
-def labels_of(landmark_ids: pd.Series, classes: list[str]) -> NDArray[np.int64]:
-    """Return each photo's place in `classes` (N,), -1 without landmark."""
+
+def _labels(landmark_ids: pd.Series, classes: list[str]) -> NDArray[np.int64]:
+    """Return each photo's position in `classes` (N,), -1 without landmark."""
     return pd.Index(classes).get_indexer(pd.Index(landmark_ids))

@@ -22,8 +22,8 @@ class ROxford5k(Source):
     Below the root: the ground truth and `jpg/<name>.jpg`. The names are the ids.
 
     Args:
-        root: the folder.
-        ground_truth: the pickle, absolute or below the root.
+        root: The folder.
+        ground_truth: The pickle, absolute or below the root.
     """
 
     def __init__(self, root: str | Path, ground_truth: str | Path = "gnd_roxford5k.pkl") -> None:
@@ -47,7 +47,9 @@ class ROxford5k(Source):
     def read(self, split: str | None = None) -> ImageTable:
         """Return queries, gallery, or both; all with the queries' ground truth."""
         if split not in (None, "query", "gallery"):
-            raise UserError(f"{self.root}: has no {split} photos; choose query or gallery")
+            raise UserError(
+                f"{self.root} has no {split} photos. Pass split=query or split=gallery."
+            )
         parts = []
         if split in (None, "query"):
             boxes = np.array([entry["bbx"] for entry in self._content["gnd"]], np.float64)
@@ -60,15 +62,17 @@ class ROxford5k(Source):
 
     def validation(self) -> tuple[ImageTable, ImageTable]:
         """Raise: there are no landmarks to validate with; score with the ground truth instead."""
-        raise UserError(f"{self.root}: has no landmarks to train or validate with")
+        raise UserError(
+            f"{self.root} has no landmarks to train or validate with. Choose other data."
+        )
 
     def _named_rows(self, key: str, split: str) -> pd.DataFrame:
         names = pd.Series(self._content[key], dtype=str)
         if not len(names):
-            raise UserError(f"{self.file}: {key} is empty")
+            raise UserError(f"{self.file}: {key} is empty. Download the file again.")
         paths = "jpg/" + names + ".jpg"
         if not (self.root / paths[0]).is_file():
-            raise UserError(f"{self.root / paths[0]}: no such photo; check data.root")
+            raise UserError(f"{self.root / paths[0]} does not exist. Check data.root.")
         return pd.DataFrame({"id": names, "path": paths, "split": split})
 
 
@@ -76,8 +80,8 @@ class RParis6k(ROxford5k):
     """70 queries, each cut to its box, and 6,322 gallery photos; no train photos.
 
     Args:
-        root: the folder, laid out as that of `ROxford5k`.
-        ground_truth: the pickle, absolute or below the root.
+        root: The folder, with the layout of `ROxford5k`'s.
+        ground_truth: The pickle, absolute or below the root.
     """
 
     def __init__(self, root: str | Path, ground_truth: str | Path = "gnd_rparis6k.pkl") -> None:

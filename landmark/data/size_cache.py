@@ -1,8 +1,7 @@
-"""Widths and heights of photos from their headers, remembered between runs."""
+"""Widths and heights of photos from their headers, cached between runs."""
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from landmark.data.threads import map_in_threads
 from landmark.disk.atomic import atomic_file
 from landmark.disk.digest import digest_of
 from landmark.error import UserError
-from landmark.image.decode import read_size
+from landmark.image.decode import ADVICE, read_size
 
-_SHOWN_FROM = 500
-_THREADS = 16
-# Futures are made for a block at a time: the table may have millions of rows.
-_BLOCK = 4096
+_COLUMNS = ["path", "bytes", "changed", "width", "height"]
+_MOST_WITHOUT_PROGRESS_BAR = 500
 
 
 def photo_sizes(
@@ -26,29 +24,27 @@ def photo_sizes(
 ) -> tuple[NDArray[np.int64], dict[int, str]]:
     """Return widths and heights of the upright photos at `root / path`.
 
-    A photo's size is remembered in one parquet file a root and read anew when the photo's length
-    in bytes or its time of change differs.
+    The cache is one parquet file per root. A photo is read again when its size in bytes or its
+    modification time differs.
 
     Returns:
-        (N, 2), 0 for photos whose size cannot be read; and place → reason of each of these.
+        Sizes (N, 2), 0 where a size cannot be read; and the error message of each such position.
     """
     file = _cache_folder(cache) / f"sizes-{digest_of(str(root.resolve()))}.parquet"
-    found = pd.DataFrame({"path": paths.to_numpy()})
-    places = [f"{root}/{path}" for path in found["path"]]
-    stamps, reasons = _in_threads(_stamp, places, "look up photos")
-    found[["bytes", "changed"]] = stamps
-    remembered = _read_cache(file)
-    merged = found.merge(remembered, how="left", on=["path", "bytes", "changed"])
-    merged.loc[list(reasons), ["width", "height"]] = 0
-    unknown = np.flatnonzero(merged["width"].isna())
+    photos = pd.DataFrame({"path": paths.to_numpy()})
+    files = [f"{root}/{path}" for path in photos["path"]]
+    photos[["bytes", "changed"]], errors = _read_pairs(_stamp, files, "look up photos")
+    cached = _read_cache(file)
+    photos = photos.merge(cached, how="left", on=["path", "bytes", "changed"])
+    photos.loc[list(errors), ["width", "height"]] = 0
+    unknown = np.flatnonzero(photos["width"].isna())
     if len(unknown):
-        sizes, unreadable = _in_threads(read_size, [places[row] for row in unknown], "read sizes")
-        merged.loc[unknown, ["width", "height"]] = sizes
-        reasons |= {int(unknown[place]): reason for place, reason in unreadable.items()}
-        older = remembered[~remembered["path"].isin(set(found["path"]))]
-        readable = merged[merged["width"] > 0]
-        _write_cache(file, pd.concat([older, readable], ignore_index=True))
-    return merged[["width", "height"]].to_numpy(np.int64), reasons
+        sizes, unreadable = _read_pairs(read_size, [files[row] for row in unknown], "read sizes")
+        photos.loc[unknown, ["width", "height"]] = sizes
+        errors |= {int(unknown[position]): error for position, error in unreadable.items()}
+        others = cached[~cached["path"].isin(set(photos["path"]))]
+        _write_cache(file, pd.concat([others, photos[photos["width"] > 0]], ignore_index=True))
+    return photos[["width", "height"]].to_numpy(np.int64), errors
 
 
 def _cache_folder(cache: str | Path | None) -> Path:
@@ -57,14 +53,13 @@ def _cache_folder(cache: str | Path | None) -> Path:
 
 
 def _read_cache(file: Path) -> pd.DataFrame:
-    columns = ["path", "bytes", "changed", "width", "height"]
     if not file.is_file():
-        empty = pd.DataFrame({name: pd.Series(dtype="int64") for name in columns})
+        empty = pd.DataFrame({name: pd.Series(dtype="int64") for name in _COLUMNS})
         return empty.astype({"path": str, "width": float, "height": float})
     try:
-        return pd.read_parquet(file, columns=columns)
+        return pd.read_parquet(file, columns=_COLUMNS)
     except (OSError, ValueError, KeyError):
-        raise UserError(f"{file}: not a table of sizes; delete it") from None
+        raise UserError(f"{file} is not a table of photo sizes. Delete it.") from None
 
 
 def _write_cache(file: Path, frame: pd.DataFrame) -> None:
@@ -77,35 +72,28 @@ def _stamp(path: str) -> tuple[int, int]:
     try:
         status = Path(path).stat()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such photo") from None
+        raise UserError(f"{path} does not exist. {ADVICE}") from None
     return status.st_size, status.st_mtime_ns
 
 
-def _in_threads(
-    read: Callable[[str], tuple[int, int]], paths: list[str], word: str
+def _read_pairs(
+    read: Callable[[str], tuple[int, int]], files: list[str], title: str
 ) -> tuple[NDArray[np.int64], dict[int, str]]:
-    """Return (N, 2) of what `read` gives for each path, and place → reason where it gives none."""
-    pairs = np.zeros((len(paths), 2), np.int64)
-    reasons: dict[int, str] = {}
+    """Return `read(file)` for each file, (N, 2), and position → error message where it fails."""
+    errors: dict[int, str] = {}
 
-    def read_or_note(place: int) -> tuple[int, int]:
+    def pair(position: int) -> tuple[int, int]:
         try:
-            return read(paths[place])
-        except UserError as mistake:
-            reasons[place] = str(mistake)
+            return read(files[position])
+        except UserError as error:
+            errors[position] = str(error)
             return 0, 0
 
-    with (
-        ThreadPoolExecutor(_THREADS) as pool,
-        tqdm(
-            total=len(paths),
-            desc=word,
-            unit="photo",
-            disable=True if len(paths) <= _SHOWN_FROM else None,
-        ) as progress,
-    ):
-        for start in range(0, len(paths), _BLOCK):
-            block = range(start, min(start + _BLOCK, len(paths)))
-            pairs[start : block.stop] = list(pool.map(read_or_note, block))
-            progress.update(len(block))
-    return pairs, reasons
+    pairs = tqdm(
+        map_in_threads(pair, range(len(files))),
+        desc=title,
+        total=len(files),
+        unit="photo",
+        disable=True if len(files) <= _MOST_WITHOUT_PROGRESS_BAR else None,
+    )
+    return np.fromiter(pairs, np.dtype((np.int64, 2)), len(files)), errors

@@ -1,31 +1,40 @@
-"""What every set of photos offers: tables of its splits, and a validation set with landmarks."""
+"""Sets of photos: a table of each split, and a validation set with landmarks."""
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal, TypedDict
 
+import numpy as np
 import pandas as pd
+from pydantic import NonNegativeInt, PositiveInt
 
-from landmark.data.bad_images import check_policy
-from landmark.data.filters import Filters
+from landmark.artifact.table import SPLITS
+from landmark.data.bad_images import BadImage
 from landmark.data.image_table import ImageTable
-from landmark.data.splits import SPLITS, HoldOut
+from landmark.data.splits import Fraction, draw_splits, filter_photos
 from landmark.error import UserError
+from landmark.image.decode import Size
+from landmark.image.format import XS
+from landmark.settings import checked
 
-VALIDATIONS = ("splits", "train", "none")
+Validation = Literal["splits", "train", "none"]
 
 
 class Source(ABC):
-    """A set of photos on disk. Nothing is read before it is asked for."""
+    """A set of photos on disk. Constructing one reads nothing."""
 
     root: Path
+    # Sizes of the training images for image=auto.
+    image_sizes: Sequence[Size] = XS
 
     @abstractmethod
     def read(self, split: str | None = None) -> ImageTable:
         """Return the photos of "train", "query" or "gallery", or all of them (None).
 
         Raises:
-            UserError: the split is unknown or empty, or a file is missing or malformed.
+            UserError: The split is unknown or empty, or a file is missing or malformed.
         """
 
     @abstractmethod
@@ -33,41 +42,87 @@ class Source(ABC):
         """Return (query, gallery) with `landmark_id`, never trained on; both empty without any.
 
         Raises:
-            UserError: as `read`; or the set has no landmarks.
+            UserError: As `read`; or the set has no landmarks.
         """
 
 
-class LandmarkSource(Source):
-    """A set whose train photos have landmarks; its subclasses say where the rows come from.
+class LandmarkOptions(TypedDict, total=False):
+    """Options of every set with landmarks.
 
-    Args:
-        root: folder below which the paths of the rows lie.
-        filters: of the train photos, applied after the held-out ones are gone.
-        hold_out: what is held out of train, where validation comes from there.
-        validation: "splits": the set's own query and gallery photos, where they have landmarks,
-            else held out of train; "train": always held out of train, so that settings can be
-            chosen without a look at the queries; "none": no validation, nothing held out.
-        bad_image: of photos that cannot be used (missing, broken, no image, too small, too large):
-            "error" stops at the first; "skip" leaves them out and lists them, see
+    Attributes:
+        query_fraction: Fraction of a landmark's photos that become queries where splits are drawn
+            or photos are held out of train. A landmark with fewer than three photos only trains.
+        gallery_fraction: Fraction that becomes gallery.
+        most_frequent: Train on this many landmarks, those with the most photos. Defaults to all.
+        min_photos: Train on landmarks with at least this many photos.
+        max_photos: Train on at most this many photos of a landmark, drawn by seed. Defaults to all.
+        seed: Seed of all draws.
+        bad_image: What to do with a photo that cannot be used (missing, broken, not an image, too
+            small, too large): "error" stops; "skip" leaves it out and lists it, see
             `landmark.data.bad_images`.
     """
 
+    query_fraction: Fraction
+    gallery_fraction: Fraction
+    most_frequent: PositiveInt | None
+    min_photos: PositiveInt
+    max_photos: PositiveInt | None
+    seed: NonNegativeInt
+    bad_image: BadImage
+
+
+class SplitOptions(LandmarkOptions, total=False):
+    """Options of a set whose query and gallery photos may have landmarks.
+
+    Attributes:
+        validation: "splits" validates with the query and gallery photos where they have landmarks,
+            otherwise with photos held out of train; "train" always holds out of train, so that
+            settings can be chosen without looking at the queries; "none" does not validate.
+    """
+
+    validation: Validation
+
+
+class LandmarkSource(Source):
+    """A set whose train photos have landmarks. Subclasses provide the rows.
+
+    Args:
+        root: Folder below which the photos lie.
+        query_fraction, gallery_fraction, validation: See `SplitOptions`.
+        most_frequent, min_photos, max_photos, seed, bad_image: See `LandmarkOptions`. The filters
+            apply to train photos, after those held out are taken away.
+    """
+
+    _held_out_landmarks: int | None = None  # None: hold out photos of every landmark
+
+    @checked
     def __init__(
         self,
         root: str | Path,
-        filters: Filters,
-        hold_out: HoldOut,
-        validation: str = "splits",
-        bad_image: str = "error",
+        *,
+        query_fraction: Fraction = 0.1,
+        gallery_fraction: Fraction = 0.2,
+        validation: Validation = "splits",
+        most_frequent: PositiveInt | None = None,
+        min_photos: PositiveInt = 1,
+        max_photos: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+        bad_image: BadImage = "error",
     ) -> None:
-        if validation not in VALIDATIONS:
-            raise UserError(f"data.validation={validation}: choose one of {', '.join(VALIDATIONS)}")
-        check_policy(bad_image)
         self.root = Path(root)
+        self.seed = seed
         self._bad_image = bad_image
-        self._filters = filters
-        self._hold_out = hold_out
         self._validation = validation
+        self._draw_splits = partial(
+            draw_splits, query_fraction=query_fraction, gallery_fraction=gallery_fraction, seed=seed
+        )
+        self._filter = partial(
+            filter_photos,
+            most_frequent=most_frequent,
+            min_photos=min_photos,
+            max_photos=max_photos,
+            seed=seed,
+        )
 
     @abstractmethod
     def _rows(self, split: str) -> pd.DataFrame:
@@ -77,57 +132,55 @@ class LandmarkSource(Source):
         """Return one split, or all; train is filtered and without the held-out photos.
 
         Raises:
-            UserError: the split is unknown or empty, or a file is missing or malformed.
+            UserError: The split is unknown or empty, or a file is missing or malformed.
         """
         if split is not None and split not in SPLITS:
-            raise UserError(f"split={split}: choose one of {', '.join(SPLITS)}, or none for all")
-        wanted = SPLITS if split is None else (split,)
+            raise UserError(f"split={split} does not exist. Pass one of {', '.join(SPLITS)}.")
         parts = [
-            (self._train if name == "train" else self._rows(name)).assign(split=name)
-            for name in wanted
+            (self._train_rows() if name == "train" else self._rows(name)).assign(split=name)
+            for name in (SPLITS if split is None else (split,))
         ]
-        filled = [part for part in parts if len(part)]
-        if not filled:
-            raise UserError(f"{self.root}: no {split or ''} photos there".replace("  ", " "))
-        return self._table(pd.concat(filled, ignore_index=True))
-
-    def _table(self, rows: pd.DataFrame) -> ImageTable:
-        return ImageTable(self.root, rows, bad_image=self._bad_image)
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            photos = f"{split} photos" if split else "photos"
+            raise UserError(f"{self.root} contains no {photos}. Check data.root and its splits.")
+        return self._table(pd.concat(parts, ignore_index=True))
 
     def validation(self) -> tuple[ImageTable, ImageTable]:
         """Return (query, gallery) with landmarks, of the splits or held out of train."""
         if self._holds_out:
-            held = self._divided_train
-            tables = [held[held["split"] == name] for name in ("query", "gallery")]
+            rows = self._divided_train
+            query, gallery = (rows[rows["split"] == name] for name in ("query", "gallery"))
         elif self._validation == "none":
-            tables = [self._divided_train.iloc[:0]] * 2
+            query = gallery = self._divided_train.iloc[:0]
         else:
-            tables = [self._rows(name).assign(split=name) for name in ("query", "gallery")]
-            # A query without landmark has no right answer; a gallery photo without distracts.
-            tables[0] = tables[0].dropna(subset="landmark_id")
-        query, gallery = (self._table(table.reset_index(drop=True)) for table in tables)
-        return query, gallery
+            query, gallery = (self._rows(name).assign(split=name) for name in ("query", "gallery"))
+            # A query without a landmark has no right answer; such a gallery photo is a distractor.
+            query = query.dropna(subset="landmark_id")
+        return self._table(query), self._table(gallery)
 
-    @property
-    def _train(self) -> pd.DataFrame:
+    def _table(self, rows: pd.DataFrame) -> ImageTable:
+        return ImageTable(self.root, rows.reset_index(drop=True), bad_image=self._bad_image)
+
+    def _train_rows(self) -> pd.DataFrame:
         rows = self._divided_train
         rows = rows[rows["split"] == "train"]
-        if not len(rows):
-            return rows
-        kept = self._filters.apply(rows)
-        if not len(kept):
+        filtered = self._filter(rows) if len(rows) else rows
+        if len(rows) and not len(filtered):
             raise UserError(
-                f"{self.root}: no train photo passes data.most_frequent, min_photos and max_photos"
+                f"{self.root}: no train photo passes the filters. Relax data.most_frequent, "
+                "data.min_photos or data.max_photos."
             )
-        return kept
+        return filtered
 
     @cached_property
     def _divided_train(self) -> pd.DataFrame:
-        """The train rows with a split column that tells the held-out ones."""
+        """The train rows; the column `split` marks those held out."""
         rows = self._rows("train")
-        if self._holds_out and len(rows):
-            return rows.assign(split=self._hold_out.split(rows["landmark_id"]))
-        return rows.assign(split="train")
+        if not (self._holds_out and len(rows)):
+            return rows.assign(split="train")
+        splits = self._draw_splits(rows["landmark_id"], landmarks=self._held_out_landmarks)
+        return rows.assign(split=splits)
 
     @cached_property
     def _holds_out(self) -> bool:
@@ -135,3 +188,26 @@ class LandmarkSource(Source):
             return self._validation == "train"
         parts = [self._rows(name) for name in ("query", "gallery")]
         return not all(len(part) and "landmark_id" in part for part in parts)
+
+
+class ListedSource(LandmarkSource):
+    """A set read as one list of photos. Where the list has no `split`, splits are drawn."""
+
+    @abstractmethod
+    def _list(self) -> pd.DataFrame:
+        """Return all rows: id, path, and landmark_id and split where known."""
+
+    @cached_property
+    def _all_rows(self) -> pd.DataFrame:
+        rows = self._list()
+        if "split" in rows:
+            return rows
+        splits = np.full(len(rows), "gallery", object)  # of photos without a landmark
+        if "landmark_id" in rows:
+            is_labelled = rows["landmark_id"].notna().to_numpy()
+            splits[is_labelled] = self._draw_splits(rows["landmark_id"][is_labelled])
+        return rows.assign(split=splits)
+
+    def _rows(self, split: str) -> pd.DataFrame:
+        rows = self._all_rows
+        return rows[rows["split"] == split].reset_index(drop=True)

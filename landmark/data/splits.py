@@ -1,42 +1,65 @@
-"""Which photos train, which ask and which are searched, drawn by seed landmark by landmark."""
+"""Which photos train, which are queries and which form the gallery; drawn by seed, by landmark."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
 from landmark.error import UserError
 
-SPLITS = ("train", "query", "gallery")
-_LEAST_PHOTOS = 3
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+_FEWEST_PHOTOS = 3  # one each to train with, to query with and to find
 
 
-def split_by_landmark(
-    landmark_ids: pd.Series, query_fraction: float, gallery_fraction: float, seed: int
+def draw_splits(
+    landmark_ids: pd.Series,
+    query_fraction: float,
+    gallery_fraction: float,
+    seed: int,
+    landmarks: int | None = None,
 ) -> NDArray[np.object_]:
-    """Return "train", "query" or "gallery" for each photo (N,).
+    """Draw "train", "query" or "gallery" for each photo (N,).
 
-    Of a landmark's n photos round(n · fraction) go to each of query and gallery, at least one and
-    so that at least one trains. Landmarks with fewer than three photos only train.
+    Of a landmark's n photos round(n · fraction) become queries and as many gallery, at least one of
+    each unless the fraction is 0, and at most so many that one trains. Landmarks with fewer than
+    three photos only train.
+
+    Args:
+        landmark_ids: Landmark of each photo, (N,).
+        query_fraction: Fraction of a landmark's photos that become queries.
+        gallery_fraction: Fraction that becomes gallery.
+        seed: Seed of the draw.
+        landmarks: Divide this many landmarks, at most a tenth of all; the others only train.
+            Defaults to all landmarks.
 
     Raises:
-        UserError: the fractions leave nothing to train with.
+        UserError: The fractions leave nothing to train with.
+
+    Example:
+        >>> photos = pd.Series(["arch"] * 5 + ["tower"] * 2)
+        >>> draw_splits(photos, query_fraction=0.2, gallery_fraction=0.4, seed=0).tolist()
+        ['train', 'gallery', 'gallery', 'query', 'train', 'train', 'train']
     """
     if min(query_fraction, gallery_fraction) < 0 or query_fraction + gallery_fraction >= 1:
         raise UserError(
-            f"data.query_fraction={query_fraction}, data.gallery_fraction={gallery_fraction}: "
-            "both must be at least 0 and their sum below 1"
+            f"data.query_fraction={query_fraction} and data.gallery_fraction={gallery_fraction} "
+            "leave nothing to train with. Pass fractions >= 0 with a sum below 1."
         )
-    codes, _ = pd.factorize(landmark_ids)
-    order = np.lexsort((np.random.default_rng(seed).random(len(codes)), codes))
+    codes, names = pd.factorize(landmark_ids)
     counts = np.bincount(codes)
-    places = np.empty(len(codes), np.int64)
-    places[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
     queries = _share(counts, query_fraction, counts - 2)
     searched = _share(counts, gallery_fraction, counts - 1 - queries)
+    if landmarks is not None and len(codes):
+        large = np.flatnonzero(counts >= _FEWEST_PHOTOS)
+        number = min(landmarks, max(1, len(names) // 10), len(large))
+        chosen = np.random.default_rng(seed).choice(large, number, replace=False)
+        others = np.setdiff1d(np.arange(len(names)), chosen)
+        queries[others] = searched[others] = 0
+    position = _shuffled_positions(codes, counts, seed)
     return np.select(
-        [places < queries[codes], places < (queries + searched)[codes]],
+        [position < queries[codes], position < (queries + searched)[codes]],
         ["query", "gallery"],
         "train",
     ).astype(object)
@@ -48,34 +71,53 @@ def _share(
     if fraction == 0:
         return np.zeros_like(counts)
     wanted = np.maximum(1, np.rint(counts * fraction).astype(np.int64))
-    return np.where(counts >= _LEAST_PHOTOS, np.minimum(wanted, most), 0)
+    return np.where(counts >= _FEWEST_PHOTOS, np.minimum(wanted, most), 0)
 
 
-@dataclass(frozen=True)
-class HoldOut:
-    """A part of the train photos kept back for validation.
+def filter_photos(
+    rows: pd.DataFrame,
+    most_frequent: int | None = None,
+    min_photos: int = 1,
+    max_photos: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Filter train photos by the frequency of their landmarks, in the order of the arguments.
 
-    Attributes:
-        query_fraction: share of a chosen landmark's photos that become queries.
-        gallery_fraction: share that is searched; the rest still trains.
-        landmarks: how many landmarks are chosen, at most a tenth of all; none: every landmark.
-        seed: of both draws.
+    Args:
+        rows: Train photos with `landmark_id`.
+        most_frequent: Keep this many landmarks, those with the most photos; of equal ones those
+            that come first. Defaults to all.
+        min_photos: Keep landmarks with at least this many photos.
+        max_photos: Keep at most this many photos of a landmark, drawn by seed. Defaults to all.
+        seed: Seed of that draw.
+
+    Returns:
+        The remaining rows, in their order.
+
+    Source:
+        Ozaki and Yokoo, arXiv 1906.04087.
+
+    Example:
+        >>> rows = pd.DataFrame({"id": range(6), "landmark_id": ["arch"] * 3 + ["mill"] * 3})
+        >>> filter_photos(rows, most_frequent=1, max_photos=2)["id"].tolist()
+        [1, 2]
     """
+    codes, names = pd.factorize(rows["landmark_id"])
+    counts = np.bincount(codes, minlength=len(names))
+    is_kept = counts >= min_photos
+    if most_frequent is not None:
+        is_kept[np.argsort(-counts, kind="stable")[most_frequent:]] = False
+    mask = is_kept[codes]
+    if max_photos is not None:
+        mask &= _shuffled_positions(codes, counts, seed) < max_photos
+    return rows[mask].reset_index(drop=True)
 
-    query_fraction: float = 0.1
-    gallery_fraction: float = 0.2
-    landmarks: int | None = None
-    seed: int = 0
 
-    def split(self, landmark_ids: pd.Series) -> NDArray[np.object_]:
-        """Return each train photo's split (N,): it stays "train" or is held out."""
-        splits = split_by_landmark(
-            landmark_ids, self.query_fraction, self.gallery_fraction, self.seed
-        )
-        if self.landmarks is None or not len(splits):
-            return splits
-        codes, landmarks = pd.factorize(landmark_ids)
-        able = np.flatnonzero(np.bincount(codes) >= _LEAST_PHOTOS)
-        number = min(self.landmarks, max(1, len(landmarks) // 10), len(able))
-        chosen = np.random.default_rng(self.seed).choice(able, number, replace=False)
-        return np.where(np.isin(codes, chosen), splits, "train").astype(object)
+def _shuffled_positions(
+    codes: NDArray[np.int64], counts: NDArray[np.int64], seed: int
+) -> NDArray[np.int64]:
+    """Return each photo's position in a random order of its landmark's photos, (N,)."""
+    order = np.lexsort((np.random.default_rng(seed).random(len(codes)), codes))
+    positions = np.empty(len(codes), np.int64)
+    positions[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return positions

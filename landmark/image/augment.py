@@ -1,4 +1,4 @@
-"""Random views of a photo for training: what is drawn, and how it is applied to pixels.
+"""Random views of a photo for training: how they are drawn and applied to pixels.
 
 `soft` and `middle` follow the released code of the first place in Google Landmark Retrieval 2019
 (Ozaki and Yokoo, arXiv 1906.04087).
@@ -6,15 +6,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from landmark.image.colour import brightened, contrasted, saturated
-from landmark.image.decode import Box, Size
+from landmark.image.decode import Box, Interpolation, Size
 from landmark.image.resample import resample, to_image, to_tensor
 
+AugmentationName = Literal["none", "soft", "middle", "randaugment", "strong"]
 _MID_GREY = 128
 
 
@@ -23,16 +25,16 @@ class Augmentation:
     """Ranges from which one view of a photo is drawn.
 
     Attributes:
-        crop: each side of the view is the photo's times 1 ± crop; beyond the photo it is black.
-        area: (least, most) share of the photo's area that the view keeps instead, its aspect
+        crop: Each side of the view is the photo's times 1 ± crop; beyond the photo it is black.
+        area: (least, most) fraction of the photo's area that the view keeps instead, its aspect
             ratio changed by 3/4 to 4/3 (random resized crop, Szegedy et al., arXiv 1409.4842).
-        shear: degrees along x, ± shear.
-        brightness, contrast, saturation: factors 1 ± the value.
-        colour_probability: how often the three are applied.
-        randaugment: two operations of magnitude 9 (Cubuk et al., arXiv 1909.13719) come on top.
-        flip: probability of a mirrored view.
-        grey: probability of a view without colour.
-        erasing: probability that a rectangle of 2 to 25 % of the view becomes mid-grey (random
+        shear: Degrees along x, ± shear.
+        brightness, contrast, saturation: Factors 1 ± the value.
+        colour_probability: Probability that the three are applied.
+        randaugment: Whether two operations of magnitude 9 follow (Cubuk et al., arXiv 1909.13719).
+        flip: Probability of a mirrored view.
+        grey: Probability of a view without colour.
+        erasing: Probability that a rectangle of 2 to 25 % of the view becomes mid-grey (random
             erasing, Zhong et al., arXiv 1708.04896).
     """
 
@@ -49,7 +51,7 @@ class Augmentation:
     erasing: float = 0.0
 
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
     "none": Augmentation(),
     "soft": Augmentation(crop=0.2, brightness=0.1),
     "middle": Augmentation(crop=0.3, shear=4.0, brightness=0.1, contrast=0.1),
@@ -69,7 +71,7 @@ AUGMENTATIONS = {
 
 @dataclass(frozen=True)
 class View:
-    """One drawn view. The box is in shares of the photo's sides and may reach beyond 0..1."""
+    """One drawn view. The box is in fractions of the photo's sides and may exceed 0..1."""
 
     box: Box = (0.0, 0.0, 1.0, 1.0)
     flip: bool = False
@@ -83,38 +85,55 @@ class View:
 
 def draw_view(augmentation: Augmentation, generator: np.random.Generator) -> View:
     """Draw one view; a fixed number of random numbers is used, so settings do not shift others."""
-    first = generator.random(10).tolist()
-    sides, places = first[:2], first[2:4]
-    shear, brightness, contrast, saturation = (2 * value - 1 for value in first[4:8])
-    colour, flip = first[8:]
+    draws = generator.random(10).tolist()
+    shear, brightness, contrast, saturation = (2 * value - 1 for value in draws[4:8])
+    colour, flip = draws[8:]
     seed = int(generator.integers(2**31))
-    coloured = colour < augmentation.colour_probability
+    is_coloured = colour < augmentation.colour_probability
     grey, erasing, *rectangle = generator.random(6).tolist()
-    erased = _erased_box(rectangle) if erasing < augmentation.erasing else None
+    is_grey, is_erased = grey < augmentation.grey, erasing < augmentation.erasing
     return View(
-        box=_view_box(augmentation, sides, places),
+        box=_view_box(augmentation, draws[:4]),
         flip=bool(flip < augmentation.flip),
         shear=augmentation.shear * shear,
-        brightness=1 + augmentation.brightness * brightness * coloured,
-        contrast=1 + augmentation.contrast * contrast * coloured,
-        saturation=0.0
-        if grey < augmentation.grey
-        else 1 + augmentation.saturation * saturation * coloured,
+        brightness=1 + augmentation.brightness * brightness * is_coloured,
+        contrast=1 + augmentation.contrast * contrast * is_coloured,
+        saturation=0.0 if is_grey else 1 + augmentation.saturation * saturation * is_coloured,
         randaugment_seed=seed if augmentation.randaugment else None,
-        erased=erased,
+        erased=_random_box((0.02, 0.25), 0.7, rectangle) if is_erased else None,
     )
 
 
+def _view_box(augmentation: Augmentation, draws: list[float]) -> Box:
+    if augmentation.area is not None:
+        return _random_box(augmentation.area, math.log(4 / 3) / 2, draws)
+    width, height = (1 + augmentation.crop * (2 * side - 1) for side in draws[:2])
+    return _placed_box(width, height, draws[2:])
+
+
+def _random_box(area: tuple[float, float], log_stretch: float, draws: list[float]) -> Box:
+    """Return a box of an area within bounds and of an aspect ratio around 1, from 4 numbers."""
+    side = math.sqrt(area[0] + (area[1] - area[0]) * draws[0])
+    stretch = math.exp(log_stretch * (2 * draws[1] - 1))
+    return _placed_box(min(1.0, side * stretch), min(1.0, side / stretch), draws[2:])
+
+
+def _placed_box(width: float, height: float, draws: list[float]) -> Box:
+    # With width > 1 the free space 1 - width is negative: the photo lands anywhere in the view.
+    left, top = (1 - width) * draws[0], (1 - height) * draws[1]
+    return left, top, left + width, top + height
+
+
 def apply_view(
-    photo: Image.Image, view: View, size: Size, interpolation: str, frame: Box
+    photo: Image.Image, view: View, size: Size, interpolation: Interpolation, frame: Box
 ) -> torch.Tensor:
     """Return the view of `frame` (a part of the RGB photo, in its pixels) as uint8 (3, h, w).
 
     Args:
-        photo: decoded, at any scale.
-        view: what was drawn.
+        photo: Decoded photo, at any scale.
+        view: The drawn view.
         size: (w, h).
-        interpolation: see `ImageFormat`.
+        interpolation: See `ImageFormat`.
         frame: (left, top, right, bottom).
     """
     pixels = _cut(photo, view.box, size, interpolation, frame)
@@ -130,42 +149,19 @@ def apply_view(
     if view.randaugment_seed is not None:
         pixels = to_tensor(_randaugmented(to_image(pixels), view.randaugment_seed))
     if view.erased is not None:
-        left, right = (round(edge * size[0]) for edge in (view.erased[0], view.erased[2]))
-        top, bottom = (round(edge * size[1]) for edge in (view.erased[1], view.erased[3]))
+        left, right = (round(edge * size[0]) for edge in view.erased[::2])
+        top, bottom = (round(edge * size[1]) for edge in view.erased[1::2])
         pixels[:, top:bottom, left:right] = _MID_GREY
     return pixels.flip(2) if view.flip else pixels
 
 
-def _view_box(augmentation: Augmentation, sides: list[float], places: list[float]) -> Box:
-    if augmentation.area is None:
-        width, height = (1 + augmentation.crop * (2 * side - 1) for side in sides)
-    else:
-        least, most = augmentation.area
-        side = math.sqrt(least + (most - least) * sides[0])
-        stretch = math.exp(math.log(4 / 3) / 2 * (2 * sides[1] - 1))
-        width, height = min(1.0, side * stretch), min(1.0, side / stretch)
-    # With width > 1 the free space 1 - width is negative: the photo lands anywhere in the view.
-    left, top = (1 - width) * places[0], (1 - height) * places[1]
-    return left, top, left + width, top + height
-
-
-def _erased_box(draws: list[float]) -> Box:
-    """A rectangle in shares of the view, from four numbers in [0, 1)."""
-    side, stretch = math.sqrt(0.02 + 0.23 * draws[0]), math.exp(0.7 * (2 * draws[1] - 1))
-    width, height = min(1.0, side * stretch), min(1.0, side / stretch)
-    left, top = (1 - width) * draws[2], (1 - height) * draws[3]
-    return left, top, left + width, top + height
-
-
-def _cut(photo: Image.Image, box: Box, size: Size, interpolation: str, frame: Box) -> torch.Tensor:
-    """Resize the box (shares of the frame) to `size`; what lies beyond the frame is black."""
+def _cut(
+    photo: Image.Image, box: Box, size: Size, interpolation: Interpolation, frame: Box
+) -> torch.Tensor:
+    """Resize the box (fractions of the frame) to `size`; what lies beyond the frame is black."""
     inside = tuple(min(max(edge, 0.0), 1.0) for edge in box)
-    left, right = (
-        round(size[0] * (edge - box[0]) / (box[2] - box[0])) for edge in (inside[0], inside[2])
-    )
-    top, bottom = (
-        round(size[1] * (edge - box[1]) / (box[3] - box[1])) for edge in (inside[1], inside[3])
-    )
+    left, right = (round(size[0] * (x - box[0]) / (box[2] - box[0])) for x in inside[::2])
+    top, bottom = (round(size[1] * (y - box[1]) / (box[3] - box[1])) for y in inside[1::2])
     width, height = frame[2] - frame[0], frame[3] - frame[1]
     source = (
         frame[0] + inside[0] * width,
@@ -184,9 +180,8 @@ def _cut(photo: Image.Image, box: Box, size: Size, interpolation: str, frame: Bo
 def _sheared(image: Image.Image, degrees: float) -> Image.Image:
     slope = math.tan(math.radians(degrees))
     matrix = (1.0, slope, -slope * image.height / 2, 0.0, 1.0, 0.0)
-    return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR
-    )
+    bilinear = Image.Resampling.BILINEAR
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=bilinear)
 
 
 def _randaugmented(image: Image.Image, seed: int) -> Image.Image:

@@ -9,13 +9,13 @@ _LEVELS = np.arange(256, dtype=np.float32)
 
 def brightened(pixels: torch.Tensor, factor: float) -> torch.Tensor:
     """Return the pixels times `factor`, at most 255."""
-    return _through(_blended(np.zeros(256, np.float32), factor), pixels)
+    return _mapped(_blended(np.zeros(256, np.float32), factor), pixels)
 
 
 def contrasted(pixels: torch.Tensor, factor: float) -> torch.Tensor:
     """Return the pixels with their distance from the image's mean grey times `factor`."""
     mean = np.float32(int(float(_grey(pixels).double().mean()) + 0.5))
-    return _through(_blended(np.full(256, mean, np.float32), factor), pixels)
+    return _mapped(_blended(np.full(256, mean, np.float32), factor), pixels)
 
 
 def saturated(pixels: torch.Tensor, factor: float) -> torch.Tensor:
@@ -25,17 +25,17 @@ def saturated(pixels: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _blended(base: NDArray[np.float32], factor: float) -> NDArray[np.uint8]:
-    """What each level becomes, (256,)."""
+    """Return what each level becomes, (256,)."""
     return np.clip(base + np.float32(factor) * (_LEVELS - base), 0, 255).astype(np.uint8)
 
 
-def _through(table: NDArray[np.uint8], pixels: torch.Tensor) -> torch.Tensor:
-    # The fastest table look-up for bytes that there is in Python, numpy and torch.
-    found = bytearray(pixels.contiguous().numpy()).translate(table.tobytes())
-    return torch.frombuffer(found, dtype=torch.uint8).view(pixels.shape)
+def _mapped(table: NDArray[np.uint8], pixels: torch.Tensor) -> torch.Tensor:
+    # The fastest table look-up for bytes in Python, numpy and torch.
+    mapped = bytearray(pixels.contiguous().numpy()).translate(table.tobytes())
+    return torch.frombuffer(mapped, dtype=torch.uint8).view(pixels.shape)
 
 
 def _grey(pixels: torch.Tensor) -> torch.Tensor:
-    """ITU-R 601 luma, int32 (h, w)."""
+    """Return ITU-R 601 luma, int32 (h, w)."""
     red, green, blue = pixels.int()
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16

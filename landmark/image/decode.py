@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
@@ -12,6 +13,10 @@ from landmark.image.modes import to_rgb
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
+Interpolation = Literal["bilinear", "bicubic", "area", "lanczos"]
+
+SMALLEST_SIDE = 8  # a photo with a shorter side shows nothing to recognise
+ADVICE = "Replace it, remove it, or pass data.bad_image=skip."
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -22,47 +27,44 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ON_ITS_SIDE = {5, 6, 7, 8}
-_RESAMPLING = {
+_SIDEWAYS = {5, 6, 7, 8}
+_RESAMPLING: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "area": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
-INTERPOLATIONS = tuple(_RESAMPLING)
-SMALLEST_SIDE = 8  # a photo with a shorter side shows nothing to recognise
-_WAY_OUT = "replace it, take it out, or set data.bad_image=skip"
 
 
 def read_size(path: str | Path) -> Size:
-    """Return (width, height) as the photo is seen, read from the file's header alone.
+    """Return (width, height) of the upright photo, read from the file's header alone.
 
     Raises:
-        UserError: the file is missing, no image, beyond pillow's limit on pixels, or a side is
-            shorter than `SMALLEST_SIDE`.
+        UserError: The file is missing, not an image or beyond pillow's limit on pixels, or a side
+            is shorter than `SMALLEST_SIDE`.
     """
     with _opened(path) as image:
-        return _seen_size(image.size, _orientation(image))
+        return _upright_size(image.size, _orientation(image))
 
 
 def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -> Image.Image:
     """Return the photo as an RGB image, upright (EXIF orientation applied), cut to `box`.
 
     Args:
-        path: any file that pillow reads, whatever its extension says.
+        path: Any file that pillow reads, whatever its extension says.
         size: (width, height) to which the result will be resized. A JPEG is then decoded at the
-            smallest of the scales 1, 1/2, 1/4, 1/8 (left-out DCT coefficients, not left-out
-            pixels) at which the wanted part is still at least this large. The result has that
-            scale; `resize` makes the size exact.
+            smallest of the scales 1, 1/2, 1/4, 1/8 (by leaving out DCT coefficients, not pixels)
+            at which the part to cut out is still at least this large. The result has that scale;
+            `resize` makes the size exact.
         box: (left, top, right, bottom) in pixels of the upright photo at full scale.
 
     Raises:
-        UserError: the file is missing, no image, broken, beyond pillow's limit on pixels, or a
-            side is shorter than `SMALLEST_SIDE`; the box lies outside the photo.
+        UserError: The file is missing, not an image, broken or beyond pillow's limit on pixels, a
+            side is shorter than `SMALLEST_SIDE`, or the box lies outside the photo.
     """
     with _opened(path) as image:
         orientation = _orientation(image)
-        full_width, full_height = _seen_size(image.size, orientation)
+        full_width, full_height = _upright_size(image.size, orientation)
         if size is not None:
             _reduce(image, size, box, orientation)
         image.load()
@@ -75,11 +77,14 @@ def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -
 
 
 def resize(
-    image: Image.Image, size: Size, interpolation: str = "bilinear", box: Box | None = None
+    image: Image.Image,
+    size: Size,
+    interpolation: Interpolation = "bilinear",
+    box: Box | None = None,
 ) -> Image.Image:
-    """Return `box` of the image (default all) at exactly `size`, low-pass filtered when it shrinks.
+    """Return `box` of the image (default all) at exactly `size`, low-pass filtered to shrink.
 
-    A shrinking by more than three is first done by averaging whole pixels, which is faster and
+    Shrinking by more than three first averages blocks of pixels, which is faster and
     indistinguishable (pillow's `reducing_gap`).
     """
     if image.size == tuple(size) and (box is None or tuple(box) == (0, 0, *image.size)):
@@ -93,20 +98,20 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             if min(image.size) < SMALLEST_SIDE:
                 raise UserError(
-                    f"{path}: is only {image.width} x {image.height} pixels, each side needs "
-                    f"{SMALLEST_SIDE}; {_WAY_OUT}"
+                    f"{path} is only {image.width} x {image.height} pixels, fewer than "
+                    f"{SMALLEST_SIDE} on a side. {ADVICE}"
                 )
             yield image
     except FileNotFoundError:
-        raise UserError(f"{path}: no such photo; {_WAY_OUT}") from None
+        raise UserError(f"{path} does not exist. {ADVICE}") from None
     except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise UserError(
-            f"{path}: has more pixels than is safe to decode "
-            f"({2 * (Image.MAX_IMAGE_PIXELS or 0):,}); {_WAY_OUT}"
+            f"{path} has more pixels than is safe to decode ({limit:,}). {ADVICE}"
         ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = "no image" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{path}: cannot be decoded ({reason}); {_WAY_OUT}") from error
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path} cannot be decoded ({reason}). {ADVICE}") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -121,13 +126,13 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TURNS else 1
 
 
-def _seen_size(size: Size, orientation: int) -> Size:
-    return (size[1], size[0]) if orientation in _ON_ITS_SIDE else size
+def _upright_size(size: Size, orientation: int) -> Size:
+    return (size[1], size[0]) if orientation in _SIDEWAYS else size
 
 
 def _reduce(image: Image.Image, size: Size, box: Box | None, orientation: int) -> None:
     """Have a JPEG decode at the smallest scale whose `box` is at least `size` (others: no-op)."""
-    width, height = _seen_size(image.size, orientation)
+    width, height = _upright_size(image.size, orientation)
     part_width, part_height = (width, height) if box is None else (box[2] - box[0], box[3] - box[1])
     if part_width <= 0 or part_height <= 0:
         return
@@ -135,7 +140,7 @@ def _reduce(image: Image.Image, size: Size, box: Box | None, orientation: int) -
         min(width, math.ceil(size[0] * width / part_width)),
         min(height, math.ceil(size[1] * height / part_height)),
     )
-    image.draft("RGB", _seen_size(wanted, orientation))
+    image.draft("RGB", _upright_size(wanted, orientation))
 
 
 def _scaled_box(
@@ -144,5 +149,7 @@ def _scaled_box(
     left, right = (min(max(round(x * scale[0]), 0), size[0]) for x in (box[0], box[2]))
     top, bottom = (min(max(round(y * scale[1]), 0), size[1]) for y in (box[1], box[3]))
     if left >= right or top >= bottom:
-        raise UserError(f"{path}: the box {tuple(box)} holds no pixel of the photo")
+        raise UserError(
+            f"{path}: the box {tuple(box)} lies outside the photo. Check the table's boxes."
+        )
     return left, top, right, bottom

@@ -3,68 +3,91 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal, TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field, PositiveInt
 
 from landmark.error import UserError
-from landmark.image.augment import AUGMENTATIONS, apply_view, draw_view
-from landmark.image.decode import INTERPOLATIONS, Box, Size, decode
+from landmark.image.augment import AUGMENTATIONS, AugmentationName, apply_view, draw_view
+from landmark.image.decode import Box, Interpolation, Size, decode
 from landmark.image.resample import resample
+from landmark.settings import checked
 
-FITS = ("squash", "crop")
+Fit = Literal["squash", "crop"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+# About 25,000 pixels per photo.
+XS = [(192, 128), (192, 160), (160, 160), (160, 192), (128, 192)]
+WidthHeight = Annotated[tuple[PositiveInt, PositiveInt], Field(description="[width, height]")]
+
+
+class FormatOptions(TypedDict, total=False):
+    """Options of every image format.
+
+    Attributes:
+        augmentation: Of training images: "none"; "soft" (view of 1 ± 0.2 of each side, brightness
+            ± 0.1 for half of the photos); "middle" (± 0.3, shear ± 4 degrees, brightness and
+            contrast ± 0.1); "randaugment" (soft's views and two operations of magnitude 9);
+            "strong" (random resized crop of 0.2 to 1 of the area, flip, colour ± 0.3, sometimes
+            grey, sometimes a rectangle erased).
+        flip: Probability of mirroring a training image. Defaults to the augmentation's own (0.5 for
+            "strong", else 0).
+        interpolation: All are low-pass filtered. Defaults to "bilinear"; the commands pass the
+            backbone's own instead.
+        multiple: Sides at scales other than 1 are floored to multiples of this.
+        smallest: Lower bound of the sides at scales other than 1.
+    """
+
+    augmentation: AugmentationName
+    flip: Probability | None
+    interpolation: Interpolation | None
+    multiple: PositiveInt
+    smallest: PositiveInt
 
 
 class ImageFormat:
     """Photos to uint8 tensors (3, h, w) of the size that their aspect group has.
 
     Args:
-        sizes: [width, height] of each aspect group, the widest first. One entry: every photo gets
-            this size, and `cuts` does not matter.
-        cuts: ascending values of height / width that part the groups; a ratio equal to a cut
+        sizes: [width, height] of each aspect group, the widest first. With one entry every photo
+            gets this size, and `cuts` is ignored. Defaults to `XS`.
+        cuts: Ascending values of height / width that separate the groups; a ratio equal to a cut
             belongs to the narrower group.
-        augmentation: of training images: "none"; "soft" (view of 1 ± 0.2 of each side, brightness
-            ± 0.1 for half of the photos); "middle" (± 0.3, shear ± 4 degrees, brightness and
-            contrast ± 0.1); "randaugment" (soft's views and two operations of magnitude 9);
-            "strong" (random resized crop of 0.2 to 1 of the area, flip, colour ± 0.3, sometimes
-            grey, sometimes a rectangle erased).
-        flip: probability of mirroring a training image; none: the augmentation's own (0.5 for
-            "strong", else 0).
-        interpolation: "bilinear", "bicubic", "area" or "lanczos", all low-pass filtered; none:
-            "bilinear". The scripts put the backbone's own in place of none.
         fit: "squash" scales both sides freely, so that nothing of a photo is lost: the choice for
-            retrieval, where the landmark may stand at the edge. "crop" keeps the photo's
-            proportions and takes the centre, as ImageNet classifiers are tested.
-        multiple: sides at scales other than 1 are floored to multiples of this.
-        smallest: and are at least this.
+            retrieval, where the landmark may be at the edge. "crop" keeps the photo's proportions
+            and takes the centre, as ImageNet classifiers are tested.
+        augmentation, flip, interpolation, multiple, smallest: See `FormatOptions`.
 
     Raises:
-        UserError: sizes and cuts do not belong together, or a choice is unknown.
+        UserError: A setting is not valid, or sizes and cuts do not fit together.
+
+    Example:
+        >>> image = ImageFormat([[96, 64], [64, 96]], cuts=[1.0], multiple=16, smallest=32)
+        >>> groups = image.groups(np.array([640, 480]), np.array([480, 640]))
+        >>> [image.size(group) for group in groups.tolist()]
+        [(96, 64), (64, 96)]
+        >>> image.scaled_size(0, 0.75)
+        (64, 48)
     """
 
+    @checked
     def __init__(
         self,
-        sizes: Sequence[Sequence[int]],
+        sizes: Annotated[Sequence[WidthHeight], Field(min_length=1)] | None = None,
         cuts: Sequence[float] = (0.67, 0.77, 1.33, 1.5),
         *,
-        augmentation: str = "none",
-        flip: float | None = None,
-        interpolation: str | None = None,
-        fit: str = "squash",
-        multiple: int = 32,
-        smallest: int = 128,
+        augmentation: AugmentationName = "none",
+        flip: Probability | None = None,
+        interpolation: Interpolation | None = None,
+        fit: Fit = "squash",
+        multiple: PositiveInt = 32,
+        smallest: PositiveInt = 128,
     ) -> None:
-        self.sizes: list[Size] = [_checked_size(size) for size in sizes]
-        self.cuts = _checked_cuts(cuts, len(self.sizes))
-        _check_choice("augmentation", augmentation, tuple(AUGMENTATIONS))
-        interpolation = interpolation or "bilinear"
-        _check_choice("interpolation", interpolation, INTERPOLATIONS)
-        _check_choice("fit", fit, FITS)
-        if flip is not None and not 0 <= flip <= 1:
-            raise UserError(f"image.flip={flip}: a probability lies between 0 and 1")
-        self.augmentation = augmentation
-        self.interpolation = interpolation
+        self.sizes: list[Size] = [(int(width), int(height)) for width, height in sizes or XS]
+        self.cuts = _validated_cuts(cuts, len(self.sizes))
+        self.interpolation: Interpolation = interpolation or "bilinear"
         self.fit = fit
         self.multiple = multiple
         self.smallest = smallest
@@ -76,6 +99,11 @@ class ImageFormat:
     def is_uniform(self) -> bool:
         """Whether every photo gets the same size."""
         return len(self.sizes) == 1
+
+    @property
+    def representative_size(self) -> Size:
+        """The (width, height) that a network of one fixed size is made and exported for."""
+        return self.sizes[0]
 
     def groups(self, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
         """Return each photo's aspect group (N,), 0 = the widest, from its sides in pixels (N,)."""
@@ -89,7 +117,7 @@ class ImageFormat:
     def scaled_size(self, group: int, scale: float) -> Size:
         """Return the group's (width, height) at a scale; scale 1 gives the size itself.
 
-        Else each side is floored to a multiple of `multiple` and is at least `smallest`.
+        Otherwise each side is floored to a multiple of `multiple` and is at least `smallest`.
         """
         width, height = self.size(group)
         if scale == 1:
@@ -115,11 +143,7 @@ class ImageFormat:
         ]
 
     def train_image(
-        self,
-        path: str | Path,
-        group: int,
-        rng_seed: int | Sequence[int],
-        box: Box | None = None,
+        self, path: str | Path, group: int, rng_seed: int | Sequence[int], box: Box | None = None
     ) -> torch.Tensor:
         """Return an augmented view as a uint8 tensor (3, h, w) of the group's size.
 
@@ -129,8 +153,7 @@ class ImageFormat:
         view = draw_view(self._views, np.random.default_rng(rng_seed))
         width, height = view.box[2] - view.box[0], view.box[3] - view.box[1]
         photo = decode(path, (round(size[0] / width), round(size[1] / height)), box)
-        frame = self._frame(photo, size)
-        return apply_view(photo, view, size, self.interpolation, frame)
+        return apply_view(photo, view, size, self.interpolation, self._frame(photo, size))
 
     def _frame(self, photo: Image.Image, size: Size) -> Box:
         """Return the part of the photo that becomes the image: all, or the centre of its shape."""
@@ -142,21 +165,13 @@ class ImageFormat:
         return left, top, left + size[0] * scale, top + size[1] * scale
 
 
-def _check_choice(key: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise UserError(f"image.{key}={value}: choose one of {', '.join(valid)}")
-
-
-def _checked_size(size: Sequence[int]) -> Size:
-    if len(size) != 2 or min(size) < 1:
-        raise UserError(f"image.sizes: {list(size)} is not [width, height]")
-    return int(size[0]), int(size[1])
-
-
-def _checked_cuts(cuts: Sequence[float], groups: int) -> np.ndarray:
+def _validated_cuts(cuts: Sequence[float], groups: int) -> np.ndarray:
     """Return the cuts (groups - 1,); none for a single group."""
     if groups == 1:
         return np.empty(0)
     if len(cuts) != groups - 1 or sorted(cuts) != list(cuts):
-        raise UserError(f"image.cuts={list(cuts)}: {groups} sizes need {groups - 1} ascending cuts")
+        raise UserError(
+            f"image.cuts={list(cuts)} does not fit {groups} sizes. Pass {groups - 1} ascending "
+            "numbers."
+        )
     return np.asarray(cuts, np.float64)

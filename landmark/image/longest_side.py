@@ -1,61 +1,55 @@
-"""Photos in their own proportions, the longer side at a given length."""
+"""Photos in their own proportions, the longer side of a given length."""
+
+from typing import Unpack
 
 import numpy as np
+from pydantic import PositiveInt
 
-from landmark.error import UserError
 from landmark.image.decode import Size
-from landmark.image.format import ImageFormat
+from landmark.image.format import FormatOptions, ImageFormat
+from landmark.settings import checked
 
 _BITS = 20
 
 
 class LongestSide(ImageFormat):
-    """Each photo at its own proportions: the format in which ROxford and RParis are compared.
+    """Each photo in its own proportions: the format in which ROxford and RParis are compared.
 
     A group is a size, so that only photos of one size are stacked.
 
     Args:
-        side: length of the longer side in pixels at scale 1.
-        multiple: sides are rounded to multiples of this, at scales other than 1 floored.
-        smallest: and are at least this.
-        augmentation: see `ImageFormat`.
-        flip: see `ImageFormat`.
-        interpolation: see `ImageFormat`.
+        side: Length of the longer side in pixels at scale 1, where sides are rounded to multiples
+            of `multiple` and are at least `smallest`.
+        **options: See `FormatOptions`.
 
     Raises:
-        UserError: a side below 1, or an unknown choice.
+        UserError: A setting is not valid.
 
     Source:
         Radenović et al., Revisiting Oxford and Paris, CVPR 2018, section 5: photos of at most
         1024 pixels, descriptors of the scales 1/√2, 1 and √2.
+
+    Example:
+        >>> image = LongestSide(1024)
+        >>> group = int(image.groups(np.array([1600]), np.array([1000]))[0])
+        >>> image.size(group), image.representative_size
+        ((1024, 640), (1024, 1024))
     """
 
-    def __init__(
-        self,
-        side: int = 1024,
-        *,
-        multiple: int = 32,
-        smallest: int = 128,
-        augmentation: str = "none",
-        flip: float | None = None,
-        interpolation: str | None = None,
-    ) -> None:
-        if side < 1:
-            raise UserError(f"image.side={side}: give a number of pixels")
-        super().__init__(
-            [(side, side)],
-            augmentation=augmentation,
-            flip=flip,
-            interpolation=interpolation,
-            multiple=multiple,
-            smallest=smallest,
-        )
+    @checked
+    def __init__(self, side: PositiveInt = 1024, **options: Unpack[FormatOptions]) -> None:
+        super().__init__([(side, side)], **options)
         self.side = side
 
     @property
     def is_uniform(self) -> bool:
         """Sizes differ with the photos' proportions."""
         return False
+
+    @property
+    def representative_size(self) -> Size:
+        """The size of a square photo."""
+        return self.size(int(self.groups(np.ones(1), np.ones(1))[0]))
 
     def groups(self, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
         """Return each photo's group (N,): its size, width and height in one number."""

@@ -10,9 +10,9 @@ _DEEP = {"I", "F"}
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return the image in mode RGB.
 
-    Transparent pixels (LA, RGBA, palettes with transparency) are laid over white, as a browser
-    shows them. 16-bit values are divided by 257, so that 65535 becomes 255. Floating-point values
-    count as 0..1 when none is above 1, else as 0..255 when none is above 255, else as 0..65535.
+    Transparent pixels (LA, RGBA, palettes with transparency) are composited over white, as in a
+    browser. 16-bit values are divided by 257, so that 65535 becomes 255. Floating-point values
+    count as 0..1 if none exceeds 1, else as 0..255 if none exceeds 255, else as 0..65535.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image

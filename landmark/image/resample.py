@@ -6,28 +6,31 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from landmark.image.decode import Box, Size, resize
+from landmark.image.decode import Box, Interpolation, Size, resize
 
 # PyTorch's filters for bytes are those of pillow in vector instructions: half of its time.
-_FILTERS_OF_TORCH = {"bilinear", "bicubic"}
+_TORCH_FILTERS = {"bilinear", "bicubic"}
 
 
 def resample(
-    photo: Image.Image, size: Size, interpolation: str = "bilinear", box: Box | None = None
+    photo: Image.Image,
+    size: Size,
+    interpolation: Interpolation = "bilinear",
+    box: Box | None = None,
 ) -> torch.Tensor:
     """Return `box` of the RGB photo (default all) as uint8 (3, h, w), low-pass filtered to shrink.
 
     The values are those of pillow, give or take two levels; "bicubic" differs by more in places
-    where it reaches beyond black or white. "bilinear" and "bicubic" take the box to the next whole
-    pixel and know no pixel outside; "area" and "lanczos" take it as it is.
+    where it exceeds black or white. "bilinear" and "bicubic" round the box to whole pixels and
+    ignore pixels outside; "area" and "lanczos" take it as it is.
 
     Args:
-        photo: of any size.
+        photo: Photo of any size.
         size: (width, height) of the result.
-        interpolation: "bilinear", "bicubic", "area" or "lanczos".
+        interpolation: The filter.
         box: (left, top, right, bottom) in pixels of the photo.
     """
-    if interpolation not in _FILTERS_OF_TORCH:
+    if interpolation not in _TORCH_FILTERS:
         return to_tensor(resize(photo, size, interpolation, box))
     left, top, right, bottom = (
         (0, 0, *photo.size) if box is None else _whole_pixels(box, photo.size)
@@ -42,10 +45,10 @@ def resample(
 
 
 def _channels_last(photo: Image.Image) -> torch.Tensor:
-    """The pixels (h, w, 4) where they lie in pillow's memory, not to be written to; or a copy."""
+    """Return the pixels (h, w, 4): a read-only view of pillow's memory, or a copy."""
     try:
         pixels = pa.array(photo)
-    except ValueError:  # pillow keeps photos of more than 16 MB in several blocks
+    except ValueError:  # pillow stores photos of more than 16 MB in several blocks
         return torch.from_numpy(np.array(photo))
     return torch.from_dlpack(pixels.values).view(photo.height, photo.width, 4)
 
@@ -61,7 +64,7 @@ def to_image(pixels: torch.Tensor) -> Image.Image:
 
 
 def _whole_pixels(box: Box, size: Size) -> tuple[int, int, int, int]:
-    """The nearest whole pixels of the photo, one at least."""
+    """Return the nearest whole pixels of the photo, at least one."""
     left, right = _whole_side(box[0], box[2], size[0])
     top, bottom = _whole_side(box[1], box[3], size[1])
     return left, top, right, bottom

@@ -1,27 +1,30 @@
-"""What the batch samplers share: an epoch drawn up whole, and each process's part of it."""
+"""What the batch samplers share: an epoch planned for all processes, and the batches of each."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Required, TypedDict
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import Sampler
 
 from landmark.error import UserError
+from landmark.settings import checked
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's steps over all processes.
+    """The steps of one epoch over all processes.
 
-    Step i takes `rows[starts[i] : starts[i] + num_replicas * sizes[i]]`, `sizes[i]` in a row for
-    each process: at any step all processes hold batches of one size and one aspect group, so none
-    waits for another and the mean of their gradients is the mean over the photos.
+    Step i takes `rows[starts[i] : starts[i] + num_replicas * sizes[i]]`, `sizes[i]` consecutive
+    ones for each process: at any step all processes have batches of one size and one aspect group,
+    so none waits for another and the mean of their gradients is the mean over the photos.
 
     Attributes:
-        rows: Photos in the order in which they are taken; a repeated photo stands twice.
+        rows: Photos in the order in which they are taken; a repeated photo appears twice.
         starts: First position of each step in `rows`, (S,).
-        sizes: Photos a process at each step, (S,).
+        sizes: Photos per process at each step, (S,).
     """
 
     rows: np.ndarray
@@ -29,50 +32,64 @@ class Epoch:
     sizes: np.ndarray
 
     def batch(self, step: int, rank: int) -> list[int]:
-        """The photos of one process at one step."""
+        """Return the photos of one process at one step."""
         size = int(self.sizes[step])
         start = int(self.starts[step]) + rank * size
         return self.rows[start : start + size].tolist()
 
 
-class EpochSampler(Sampler[list[int]], ABC):
-    """Base of the batch samplers; a sampler is one file that overrides `draw` and `steps`.
+class SamplerOptions(TypedDict, total=False):
+    """What every batch sampler is constructed with, by keyword.
 
-    The order depends on `seed` and the epoch alone, so each process draws up the same epoch and
-    takes its part with no word to the others. Call `set_epoch` before each epoch: without it every
-    epoch has the same order.
-
-    Args:
+    Attributes:
         groups: Aspect group of each photo, (N,) int; the photos of a batch share one.
-        labels: Class of each photo, (N,) int.
-        batch_size: Photos a batch, on each process.
-        seed: Of the order.
+        labels: Label of each photo, (N,) int.
+        batch_size: Photos per batch on each process.
+        seed: Seed of the order.
         num_replicas: Number of processes.
-        rank: This process, 0 ... num_replicas - 1.
-
-    Raises:
-        UserError: There are no photos, or the batch size is below 1.
+        rank: Rank of this process, 0 ... num_replicas - 1.
     """
 
+    groups: Required[np.ndarray]
+    labels: Required[np.ndarray]
+    batch_size: Required[PositiveInt]
+    seed: NonNegativeInt
+    num_replicas: PositiveInt
+    rank: NonNegativeInt
+
+
+class EpochSampler(Sampler[list[int]], ABC):
+    """Base of the batch samplers; a sampler is one file that overrides `draw`.
+
+    The order depends on `seed` and the epoch alone, so each process plans the same epoch and takes
+    its own batches: ranks need no communication. Call `set_epoch` before each epoch; without it
+    every epoch has the same order.
+
+    Args:
+        groups, labels, batch_size, seed, num_replicas, rank: See `SamplerOptions`.
+
+    Raises:
+        UserError: There are no photos, or a setting is not valid.
+    """
+
+    @checked
     def __init__(
         self,
+        *,
         groups: np.ndarray,
         labels: np.ndarray,
-        batch_size: int,
-        seed: int = 0,
-        *,
-        num_replicas: int = 1,
-        rank: int = 0,
+        batch_size: PositiveInt,
+        seed: NonNegativeInt = 0,
+        num_replicas: PositiveInt = 1,
+        rank: NonNegativeInt = 0,
     ) -> None:
         self.groups, self.labels = np.asarray(groups), np.asarray(labels)
         if self.groups.shape != self.labels.shape or self.groups.ndim != 1:
             raise ValueError(f"groups {self.groups.shape} and labels {self.labels.shape} differ")
-        if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank {rank} is none of {num_replicas} processes")
+        if rank >= num_replicas:
+            raise ValueError(f"rank {rank} is not below num_replicas={num_replicas}")
         if len(self.groups) == 0:
-            raise UserError("there are no photos to make batches of")
-        if batch_size < 1:
-            raise UserError(f"the batch size {batch_size} must be 1 or more")
+            raise UserError("there are no photos to train with. Check data.root and its splits.")
         self.batch_size = batch_size
         self.seed = seed
         self.num_replicas = num_replicas
@@ -82,58 +99,64 @@ class EpochSampler(Sampler[list[int]], ABC):
 
     @abstractmethod
     def draw(self, random: np.random.Generator) -> Epoch:
-        """Draw up one epoch; its number of steps is `steps`, whatever `random` gives."""
+        """Plan one epoch; its number of steps is `steps`, whatever `random` draws."""
 
     @property
-    @abstractmethod
+    def step_size(self) -> int:
+        """Photos of a full step on all processes."""
+        return self.batch_size * self.num_replicas
+
+    @property
     def steps(self) -> int:
-        """Batches each process takes in an epoch, the same in every epoch."""
+        """Batches that each process takes in an epoch, the same in every epoch."""
+        return -(-len(self.labels) // self.step_size)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch to iterate next.
 
         Args:
-            epoch: Number of the epoch; it chooses the order.
-            start_batch: Batches to pass over at its beginning, for going on in mid-epoch.
+            epoch: Number of the epoch, which determines the order.
+            start_batch: Batches to skip at its beginning, to resume in mid-epoch.
         """
         self.epoch = epoch
         self.start_batch = start_batch
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this process, those that `start_batch` passes over too."""
+        """Return the batches of a complete epoch on this process, skipped ones included."""
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of photo numbers, all of one aspect group."""
+        """Yield batches of photo numbers, each of one aspect group."""
         epoch = self.draw(np.random.default_rng((self.seed, self.epoch)))
         for step in range(self.start_batch, len(epoch.starts)):
             yield epoch.batch(step, self.rank)
 
 
-def in_random_order(
+def shuffle_steps(
     rows: np.ndarray, starts: np.ndarray, sizes: np.ndarray, random: np.random.Generator
 ) -> Epoch:
-    """The epoch of these steps, shuffled so that the groups mix over time."""
+    """Return the epoch of these steps in random order, so that the groups mix over time."""
     order = random.permutation(len(starts))
     return Epoch(rows, starts[order], sizes[order])
 
 
-def shuffled_by_cell(cell_of: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """All photos, those of one cell side by side and the cells rising, each cell shuffled.
+def shuffle_within_cells(cell_of: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return all photos sorted by their cell, in random order within each cell.
 
     Args:
-        cell_of: Cell of each photo, (N,) int from 0.
+        cell_of: Cell of each photo, (N,) int from 0; a cell is an aspect group, or a landmark
+            within one.
         random: Shuffles.
 
     Returns:
-        (N,) int32, photo numbers.
+        Photo numbers, (N,) int32.
     """
     shuffled = random.permutation(np.arange(len(cell_of), dtype=np.int32))
     return shuffled[np.argsort(cell_of[shuffled], kind="stable")]
 
 
-def share_out(total: int, shares: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Whole numbers that sum to `total` and whose expectation is exactly `total * shares`.
+def apportion(total: int, shares: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Draw whole numbers with the sum `total` and the expectation `total * shares`.
 
     Systematic sampling: each number is its expectation rounded down or up.
 
@@ -144,6 +167,10 @@ def share_out(total: int, shares: np.ndarray, random: np.random.Generator) -> np
 
     Returns:
         (G,) int.
+
+    Example:
+        >>> apportion(4, np.array([0.5, 0.25, 0.25]), np.random.default_rng(0)).tolist()
+        [2, 1, 1]
     """
     bounds = np.concatenate([[0.0], np.cumsum(shares)]) * total
     bounds[-1] = total

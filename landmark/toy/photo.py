@@ -3,53 +3,49 @@
 import math
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
+from PIL.ImageDraw import Draw
 
-from landmark.data.toy_camera import draw_camera, paste_front, paste_side
-from landmark.data.toy_design import Design
-from landmark.data.toy_obstacles import draw_obstacles
-from landmark.data.toy_scenery import draw_background, smooth_noise
+from landmark.toy.camera import draw_camera, paste_building
+from landmark.toy.design import Design
+from landmark.toy.scenery import draw_background, draw_obstacles, smooth_noise
 
-_SHAPES = ((320, 240), (320, 240), (320, 212), (240, 320), (240, 320), (212, 320), (280, 280))
+_SIZES = ((320, 240), (320, 240), (320, 212), (240, 320), (240, 320), (212, 320), (280, 280))
+_WATERMARKS = ("(c) photo stock", "12 08 2009", "www.travel.example", "IMG_2041")
 
 
 def take_photo(
-    design: Design,
-    front: Image.Image,
-    side: Image.Image,
-    random: np.random.Generator,
-    scale: float = 1.0,
+    design: Design, front: Image.Image, side: Image.Image, random: Generator, scale: float = 1.0
 ) -> tuple[Image.Image, int]:
-    """Return an RGB photo and the JPEG quality to keep it at.
+    """Return an RGB photo and the JPEG quality to save it at.
 
     Args:
-        design: the landmark.
-        front: its picture from the front.
-        side: its picture of a side wall.
-        random: of everything that differs between photos.
-        scale: on the photo's sides, about 320 × 240 at 1.
+        design: The landmark.
+        front: Picture of its front.
+        side: Picture of its side wall.
+        random: Draws everything that differs between photos.
+        scale: Factor on the photo's sides, about 320 × 240 at 1.
     """
-    width, height = _SHAPES[random.integers(len(_SHAPES))]
+    width, height = _SIZES[random.integers(len(_SIZES))]
     stretch = scale * random.uniform(0.95, 1.05)
     size = (round(width * stretch), round(height * stretch))
     camera = draw_camera(design, size, random)
-    night = bool(random.random() < 0.08)
+    night = random.random() < 0.08
     photo = draw_background(camera, night, random)
     building = Image.new("RGBA", size)
-    paste_side(building, camera, side)
-    paste_front(building, camera, front)
-    lit = _lit(building, night, random)
-    photo.paste(lit, (0, 0), building)
+    paste_building(building, camera, front, side)
+    photo.paste(_lit(building, night, random), (0, 0), building)
     draw_obstacles(photo, camera, random)
     photo = _developed(photo, random)
     if random.random() < 0.12:
-        _sign(photo, random)
+        _stamp(photo, random)
     return photo, int(random.integers(35, 93))
 
 
-def _lit(building: Image.Image, night: bool, random: np.random.Generator) -> Image.Image:
-    """Return the building's colours under the sun (cast shadows) or lamps."""
+def _lit(building: Image.Image, night: bool, random: Generator) -> Image.Image:
+    """Return the building's colours by lamps, in the sun with a cast shadow, or as they are."""
     pixels = np.asarray(building.convert("RGB")).astype(np.float32)
     height, width = pixels.shape[:2]
     if night:
@@ -58,16 +54,16 @@ def _lit(building: Image.Image, night: bool, random: np.random.Generator) -> Ima
         light = lamps[..., None] * np.array([1.0, 0.78, 0.5], np.float32)
         pixels *= light * np.float32(random.uniform(0.6, 1.1))
     elif random.random() < 0.5:
-        angle, place = float(random.uniform(0, 2 * np.pi)), float(random.uniform(0.2, 0.8))
+        angle, place = random.uniform(0, 2 * np.pi), random.uniform(0.2, 0.8)
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         across = (x / width - place) * math.cos(angle) + (y / height - place) * math.sin(angle)
         shade = np.clip(across * np.float32(30) + np.float32(0.5), 0, 1)
         pixels *= 1 - np.float32(random.uniform(0.15, 0.45)) * shade[..., None]
-    return _picture(pixels)
+    return _image(pixels)
 
 
-def _developed(photo: Image.Image, random: np.random.Generator) -> Image.Image:
-    """Return the photo with exposure, colour cast, haze, blur, noise and fading of its own."""
+def _developed(photo: Image.Image, random: Generator) -> Image.Image:
+    """Return the photo with haze, a colour cast, exposure, contrast, fading, blur and noise."""
     levels = np.repeat(np.arange(256.0)[None] / 255, 3, axis=0)
     if random.random() < 0.15:
         haze = random.uniform(0.6, 0.95, (3, 1))
@@ -82,21 +78,21 @@ def _developed(photo: Image.Image, random: np.random.Generator) -> Image.Image:
         grey = photo.convert("L")
         photo = Image.merge("RGB", [grey.point(lambda v, by=by: v + by) for by in tint])
     if random.random() < 0.4:
-        photo = photo.filter(ImageFilter.GaussianBlur(float(random.uniform(0.3, 1.3))))
+        photo = photo.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.3)))
     noise = random.standard_normal((photo.height, photo.width, 1), np.float32)
-    return _picture(np.asarray(photo) + noise * np.float32(random.gamma(1.2, 3.0)))
+    return _image(np.asarray(photo) + noise * np.float32(random.gamma(1.2, 3.0)))
 
 
-def _sign(photo: Image.Image, random: np.random.Generator) -> None:
-    """Write a watermark or a date, or put a frame around."""
-    draw = ImageDraw.Draw(photo)
+def _stamp(photo: Image.Image, random: Generator) -> None:
+    """Draw a frame around the photo, or a watermark or date onto it."""
+    draw = Draw(photo)
     if random.random() < 0.3:
         draw.rectangle((0, 0, photo.width - 1, photo.height - 1), outline="white", width=8)
         return
     place = (random.uniform(0, 0.5) * photo.width, random.uniform(0.05, 0.9) * photo.height)
-    words = ("(c) photo stock", "12 08 2009", "www.travel.example", "IMG_2041")
-    draw.text(place, words[random.integers(len(words))], fill=(255, 255, 255), font_size=18)
+    text = _WATERMARKS[random.integers(len(_WATERMARKS))]
+    draw.text(place, text, fill=(255, 255, 255), font_size=18)
 
 
-def _picture(pixels: NDArray[np.floating]) -> Image.Image:
+def _image(pixels: NDArray[np.floating]) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

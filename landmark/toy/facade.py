@@ -1,10 +1,12 @@
-"""Draws a landmark of the toy world flat and from the front, with transparent surroundings."""
+"""Draws a landmark of the toy world flat: its front and a side wall, transparent around."""
 
 import numpy as np
-from PIL import Image, ImageDraw
+from numpy.random import Generator
+from PIL import Image
+from PIL.ImageDraw import Draw
 
-from landmark.data.toy_design import Design, Tower
-from landmark.data.toy_ornament import (
+from landmark.toy.design import Design, Tower, shaded
+from landmark.toy.ornament import (
     UNIT,
     Box,
     draw_columns,
@@ -12,28 +14,27 @@ from landmark.data.toy_ornament import (
     draw_emblem,
     draw_opening,
     draw_roof,
-    shaded,
 )
 
 MARGIN = 0.16
 
 
-def draw_front(design: Design, random: np.random.Generator) -> Image.Image:
+def draw_front(design: Design, random: Generator) -> Image.Image:
     """Return the front (RGBA), its bottom edge the ground, the body's width `UNIT` pixels.
 
     The body begins `MARGIN` widths from the left edge.
     """
-    tallest = max([design.height + design.roof_height, *(_top(tower) for tower in design.towers)])
+    tops = [tower.height + tower.width * 1.3 for tower in design.towers]
+    tallest = max([design.height + design.roof_height, *tops])
     width, height = round((1 + 2 * MARGIN) * UNIT), round((tallest + 0.05) * UNIT)
     image = Image.new("RGBA", (width, height))
-    draw = ImageDraw.Draw(image)
-    left, top = MARGIN * UNIT, height - design.height * UNIT
-    body = (left, top, left + UNIT, height)
+    draw, left = Draw(image), MARGIN * UNIT
+    body = (left, height - design.height * UNIT, left + UNIT, height)
     behind = [tower for tower in design.towers if tower.height > design.height + 0.3]
     for tower in behind:
         _draw_tower(image, design, tower, random)
     draw_roof(draw, design.style.roof, body, design.roof_height * UNIT, design.style.roof_colour)
-    draw_body(image, design, body, design.bays, random)
+    _draw_body(image, design, body, design.bays, random)
     draw_door(draw, design, body)
     for tower in design.towers:
         if tower not in behind:
@@ -42,37 +43,29 @@ def draw_front(design: Design, random: np.random.Generator) -> Image.Image:
     return image
 
 
-def draw_side(design: Design, random: np.random.Generator) -> Image.Image:
+def draw_side(design: Design, random: Generator) -> Image.Image:
     """Return a side wall (RGBA, opaque): the body's height, `depth` wide, darker than the front."""
     width, height = round(design.depth * UNIT), round(design.height * UNIT)
     image = Image.new("RGBA", (width, height))
     bays = max(1, round(design.bays * design.depth))
-    draw_body(image, design, (0, 0, width, height), bays, random)
+    _draw_body(image, design, (0, 0, width, height), bays, random)
     return Image.blend(image, Image.new("RGBA", image.size, (20, 20, 34, 255)), 0.25)
 
 
-def draw_body(
-    image: Image.Image,
-    design: Design,
-    box: Box,
-    bays: int,
-    random: np.random.Generator,
-) -> None:
+def _draw_body(image: Image.Image, design: Design, box: Box, bays: int, random: Generator) -> None:
     """Draw wall, windows, ledges and columns into `box` (left, top, right, bottom)."""
     _draw_wall(image, design, box, random)
-    draw = ImageDraw.Draw(image)
+    draw = Draw(image)
     left, top, right, bottom = box
     cell_width, cell_height = (right - left) / bays, (bottom - top) / design.floors
+    half, tall = cell_width * design.window[0] / 2, cell_height * design.window[1]
     for floor in range(design.floors):
         base = bottom - floor * cell_height
+        sill = base - (cell_height - tall) / 2
         for bay in range(bays):
-            if bay in design.blind[floor]:
-                continue
-            centre = left + (bay + 0.5) * cell_width
-            half = cell_width * design.window[0] / 2
-            tall = cell_height * design.window[1]
-            sill = base - (cell_height - tall) / 2
-            draw_opening(draw, design, (centre - half, sill - tall, centre + half, sill))
+            if bay not in design.blind[floor]:
+                centre = left + (bay + 0.5) * cell_width
+                draw_opening(draw, design, (centre - half, sill - tall, centre + half, sill))
         if floor + 1 in design.cornices:
             ledge = base - cell_height
             draw.rectangle((left, ledge, right, ledge + UNIT * 0.02), fill=design.style.trim_colour)
@@ -80,18 +73,11 @@ def draw_body(
         draw_columns(draw, design, box, bays)
 
 
-def _draw_wall(
-    image: Image.Image,
-    design: Design,
-    box: Box,
-    random: np.random.Generator,
-) -> None:
+def _draw_wall(image: Image.Image, design: Design, box: Box, random: Generator) -> None:
     left, top, right, bottom = (round(edge) for edge in box)
     width, height = max(1, right - left), max(1, bottom - top)
     wall = Image.new("RGB", (width, height), design.wall_colour)
-    draw = ImageDraw.Draw(wall)
-    dark = shaded(design.wall_colour, 0.82)
-    kind = design.style.wall
+    draw, dark, kind = Draw(wall), shaded(design.wall_colour, 0.82), design.style.wall
     course = UNIT // (28 if kind == "bricks" else 14)
     if kind == "stripes":
         for y in range(0, height, 2 * course):
@@ -101,29 +87,21 @@ def _draw_wall(
             draw.line((0, y, width, y), fill=dark, width=1)
             for x in range((row % 2) * course, width, 2 * course):
                 draw.line((x, y, x, y + course), fill=dark, width=1)
-    stains = random.normal(0, 9, (max(2, height // 24), max(2, width // 24)))
-    soft = Image.fromarray(stains.astype(np.float32)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
+    stains = random.normal(0, 9, (max(2, height // 24), max(2, width // 24))).astype(np.float32)
+    soft = Image.fromarray(stains).resize((width, height), Image.Resampling.BICUBIC)
     grain = np.asarray(soft)[..., None] + random.normal(0, 4, (height, width, 1))
     pixels = np.clip(np.asarray(wall) + grain, 0, 255).astype(np.uint8)
     image.paste(Image.fromarray(pixels).convert("RGBA"), (left, top))
 
 
-def _top(tower: Tower) -> float:
-    return tower.height + tower.width * 1.3
-
-
-def _draw_tower(
-    image: Image.Image, design: Design, tower: Tower, random: np.random.Generator
-) -> None:
+def _draw_tower(image: Image.Image, design: Design, tower: Tower, random: Generator) -> None:
     left = (MARGIN + tower.centre - tower.width / 2) * UNIT
     box = (left, image.height - tower.height * UNIT, left + tower.width * UNIT, image.height)
-    draw = ImageDraw.Draw(image)
+    draw = Draw(image)
     draw_roof(draw, tower.roof, box, tower.width * UNIT * 1.2, design.style.roof_colour)
     _draw_wall(image, design, box, random)
+    centre, half = (box[0] + box[2]) / 2, tower.width * UNIT * 0.16
     for window in range(tower.windows):
-        centre, half = (box[0] + box[2]) / 2, tower.width * UNIT * 0.16
         top = box[1] + UNIT * (0.05 + 0.17 * window)
         draw_opening(draw, design, (centre - half, top, centre + half, top + UNIT * 0.12))
     draw.rectangle((box[0], box[1], box[2], box[1] + UNIT * 0.02), fill=design.style.trim_colour)

@@ -1,0 +1,91 @@
+"""Draws the photos of a toy world into a folder, the same bytes for the same settings."""
+
+import multiprocessing
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from landmark.device import usable_cpus
+from landmark.disk.atomic import atomic_folder
+from landmark.disk.digest import digest_of
+from landmark.error import UserError
+from landmark.toy.design import draw_design, draw_style
+from landmark.toy.facade import draw_front, draw_side
+from landmark.toy.photo import take_photo
+
+# Part of the folder's name. Bump when the renderer changes, to invalidate cached worlds.
+_RENDERER_VERSION = 1
+_STYLE, _DESIGN, _PHOTO = 1, 2, 3  # streams of random numbers
+_START_METHOD = "fork" if sys.platform == "linux" else None
+_PHOTOS_PER_POOL = 32  # fewer are drawn faster than processes start
+
+
+@dataclass(frozen=True)
+class ToyWorld:
+    """The settings that the photos of a world depend on.
+
+    Attributes:
+        landmarks: Number of landmarks.
+        photos: Photos of each landmark.
+        seed: Seed of everything that is drawn.
+        styles: Number of architectural styles, assigned to the landmarks in turn.
+        scale: Factor on the photos' sides, about 320 × 240 at 1.
+    """
+
+    landmarks: int
+    photos: int
+    seed: int
+    styles: int
+    scale: float
+
+    def folder(self, root: Path) -> Path:
+        """Return the folder of this world below `root`."""
+        return root / digest_of({"drawing": _RENDERER_VERSION, **asdict(self)})
+
+    def make(self, root: Path) -> Path:
+        """Draw the world unless its folder exists, with one process per CPU; return the folder.
+
+        The folder appears complete. If several processes draw the same world at once, one wins.
+        """
+        folder = self.folder(root)
+        if not folder.is_dir():
+            try:
+                with atomic_folder(folder) as temporary:
+                    self._draw(temporary)
+            except UserError:
+                if not folder.is_dir():  # otherwise another process was faster
+                    raise
+        return folder
+
+    def _draw(self, folder: Path) -> None:
+        draw, count = partial(draw_landmark, self, folder), self.landmarks
+        bar = partial(tqdm, total=count, desc="draw toy world", unit="landmark", leave=False)
+        processes = min(usable_cpus(), count)
+        if processes == 1 or count * self.photos < _PHOTOS_PER_POOL:
+            for _ in bar(map(draw, range(count)), disable=True):
+                pass
+            return
+        with multiprocessing.get_context(_START_METHOD).Pool(processes) as pool:
+            for _ in bar(pool.imap_unordered(draw, range(count)), disable=None):
+                pass
+
+
+def draw_landmark(world: ToyWorld, folder: Path, number: int) -> None:
+    """Draw the photos of one landmark into `folder/<landmark>/<photo>.jpg`.
+
+    A photo depends on the seed, the styles, the scale, its landmark and its own number alone.
+    """
+    style = draw_style(np.random.default_rng((world.seed, _STYLE, number % world.styles)))
+    random = np.random.default_rng((world.seed, _DESIGN, number))
+    design = draw_design(style, random)
+    front, side = draw_front(design, random), draw_side(design, random)
+    own = folder / f"{number:0{len(str(world.landmarks - 1))}d}"
+    own.mkdir()
+    for photo in range(world.photos):
+        random = np.random.default_rng((world.seed, _PHOTO, number, photo))
+        image, quality = take_photo(design, front, side, random, world.scale)
+        image.save(own / f"{photo:0{len(str(world.photos - 1))}d}.jpg", quality=quality)
