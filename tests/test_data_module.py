@@ -1,5 +1,6 @@
 """Datasets and loaders: the same photos whoever draws them, each once, anew each epoch."""
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -128,6 +129,13 @@ def test_validation_is_shared_among_processes(source, world_size, monkeypatch):
                     assert torch.equal(image, whole)
                 seen[which] += rows.tolist()
     assert [sorted(rows) for rows in seen] == [list(range(6)), list(range(12))]
+
+
+def test_datasets_can_be_sent_to_spawned_workers(source):
+    table = source.read("train")
+    for dataset in (PhotoDataset(table, FORMAT, train=True), ScaledPhotoDataset(table, FORMAT)):
+        sent = pickle.loads(pickle.dumps(dataset))
+        assert torch.equal(torch.stack([*sent[3][0]]), torch.stack([*dataset[3][0]]))
 
 
 def test_test_time_sizes(source):
