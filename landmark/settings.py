@@ -8,7 +8,7 @@ imported; `checked` gives the same answer to whoever calls a constructor from Py
 import inspect
 import json
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import cache, wraps
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -65,11 +65,13 @@ def checked(function: Function) -> Function:
         UserError: on a call, for the first argument that does not fit its annotation.
     """
     signature = inspect.signature(function)
-    owner = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    is_constructor = function.__name__ == "__init__"
 
     @wraps(function)
     def wrapper(*args: Any, **keywords: Any) -> Any:  # noqa: ANN401
         hints = _hints(function)
+        # A base class's constructor speaks for the class that is constructed.
+        owner = type(args[0]).__name__ if is_constructor else function.__name__
         try:
             given = signature.bind(*args, **keywords).arguments
         except TypeError:
@@ -176,8 +178,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [_plain(one) for one in value]
+    if isinstance(value, Sequence | Set) and not isinstance(value, str | bytes):
+        return [_plain(one) for one in value]  # OmegaConf's lists too
     if type(value).__module__ == "numpy":
         return value.tolist()
     return value

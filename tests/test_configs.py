@@ -1,7 +1,6 @@
 """Every YAML composes, says its keys as its constructor does, and instantiates."""
 
 import importlib
-import inspect
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+
+from landmark.cli._signature import UNKNOWN, read_signature
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "export", "rerank", "score")
@@ -82,10 +83,15 @@ def test_a_choice_holds_the_constructors_keys_and_defaults(group, choice):
     target = getattr(importlib.import_module(module), name)
     # A class without a constructor of its own takes nothing.
     bare = getattr(target, "__init__", None) is torch.nn.Module.__init__
-    parameters = {} if bare else inspect.signature(target).parameters
-    assert not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    signature = read_signature(settings["_target_"])
+    assert not signature.is_open
+    parameters = {} if bare else signature.parameters
     keys = {key for key in settings if not key.startswith("_")}
     assert keys == set(parameters) - ADDED.get(group, set())
+    for key in keys:
+        default = parameters[key].default
+        if default is not UNKNOWN and group in ("search", "rerank"):
+            assert settings[key] == (list(default) if isinstance(default, tuple) else default), key
 
 
 @pytest.mark.parametrize(
@@ -199,9 +205,12 @@ def test_rerankers_and_searches_run(choice):
         (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
         for x in (rng.standard_normal((n, 6)) for n in (3, 20, 12))
     )
-    search = instantiate(node("search", "flat"))
-    rows, scores = search(query, gallery, 20)  # all of it, however far a re-ranker looks
-    retrieval = Retrieval(query, gallery, rows, scores, search, train, np.arange(12) % 4)
+    search = node("search", choice if choice in choices("search") else "flat")
+    if choice == "factory":
+        search.description = "Flat"
+    search = instantiate(search)
+    # All of the gallery, however far a re-ranker looks.
+    retrieval = Retrieval.from_search(query, gallery, 20, search, train, np.arange(12) % 4)
     if choice in choices("rerank"):
         known = retrieval.remembered("search").remembered("another")
         retrieval = instantiate(node("rerank", choice))(known)

@@ -209,8 +209,8 @@ def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:
 def test_exact_torch_finds_what_the_cpu_finds(dtype):
     query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1).astype(dtype)
     settings = {"block_rows": 4096, "block_queries": 128}
-    found = ExactTorch("cuda", **settings)(query, gallery, 50)
-    expected = Flat("cpu")(query, gallery, 50)
+    found = ExactTorch("cuda", **settings).build(gallery).search(query, 50)
+    expected = Flat("cpu").build(gallery).search(query, 50)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -220,7 +220,7 @@ def test_faiss_on_the_gpu_finds_what_the_cpu_finds():
     if not hasattr(faiss, "knn_gpu") or not faiss.get_num_gpus():
         pytest.skip("faiss without GPU support")
     query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1)
-    found, expected = (Flat(device)(query, gallery, 50) for device in ("cuda", "cpu"))
+    found, expected = (Flat(device).build(gallery).search(query, 50) for device in ("cuda", "cpu"))
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
