@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from landmark.artifact.rankings import Rankings
 from landmark.error import UserError
-from landmark.rerank import AQEDecay, KReciprocal, RankFusion, SuperGlobal
+from landmark.rerank import AQEDecay, KReciprocal, RankFusion, SuperGlobal, all_pairs
 from landmark.rerank.retrieval import Retrieval
 from landmark.search import Flat
 
@@ -66,6 +66,17 @@ def test_k_reciprocal_is_the_answer_of_all_distances(seed, gallery, k, k1, k2, l
     assert all(len(set(row)) == found for row in rows.tolist())
     np.testing.assert_allclose(1 - scores, np.take_along_axis(wanted, rows, 1), atol=1e-5)
     np.testing.assert_allclose(1 - scores, np.sort(wanted, axis=1)[:, :found], atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_k_reciprocal_computes_on_the_device_of_the_index(monkeypatch, device):
+    named, local = [], all_pairs.local_torch_device
+    monkeypatch.setattr(
+        all_pairs, "local_torch_device", lambda name: named.append(name) or local(name)
+    )
+    photos = exact_unit(np.random.default_rng(0), 4, 30)
+    KReciprocal(k1=5)(Retrieval.from_search(photos[:5], photos[5:], 9, Flat(device)))
+    assert named == [device]
 
 
 def naive_superglobal(query, gallery, rows, m, k, beta):

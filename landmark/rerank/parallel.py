@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from landmark.device import usable_cpus
-from landmark.processes import gather, is_alone, shard
+from landmark.processes import is_alone, shard, world_size
+from landmark.search.sharded import gather_stacked
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -55,9 +56,14 @@ def across_ranks(
     """
     if is_alone():
         return work(slice(0, count))
-    import torch
+    sizes = [
+        shard(count, number).stop - shard(count, number).start for number in range(world_size())
+    ]
 
-    return tuple(
-        gather(torch.from_numpy(np.ascontiguousarray(own)), uneven=True).numpy()
-        for own in work(shard(count))
-    )
+    def gathered(own: np.ndarray) -> np.ndarray:
+        padded = np.zeros((max(sizes), *own.shape[1:]), own.dtype)  # all ranks send as many rows
+        padded[: len(own)] = own
+        parts = zip(gather_stacked(padded), sizes, strict=True)
+        return np.concatenate([part[:size] for part, size in parts])
+
+    return tuple(map(gathered, work(shard(count))))

@@ -116,7 +116,12 @@ def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def gather_stacked(values: np.ndarray) -> np.ndarray:
-    """Arrays (B, …) of every rank as one (W, B, …)."""
+    """Gather arrays (B, …), of one shape on all W ranks, as one (W, B, …).
+
+    Example:
+        >>> gather_stacked(np.array([3, 4])).tolist()
+        [[3, 4]]
+    """
     import torch
 
     every = gather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
