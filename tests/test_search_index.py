@@ -215,10 +215,10 @@ def test_a_seed_fixes_the_index():
 
 
 def test_defaults_hold_39_photos_a_list():
-    lists = [IVF().description(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
+    lists = [IVF().factory_string(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
     assert lists == ["IVF1,Flat", "IVF1,Flat", "IVF2,Flat", "IVF25,Flat", "IVF1265,Flat"]
     sizes = [
-        IVFPQ().description(1, dim).partition("PQ")[2].removesuffix("np")
+        IVFPQ().factory_string(1, dim).partition("PQ")[2].removesuffix("np")
         for dim in (512, 100, 7, 3072)
     ]
     assert sizes == ["64", "10", "1", "384"]

@@ -253,7 +253,7 @@ def test_two_processes_write_what_one_writes(rerank, world, tmp_path):
         port = str(free.getsockname()[1])
     started = [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "rerank.py"), *arguments, "output=two"],
+            [sys.executable, str(ROOT / "rerank.py"), *arguments],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -272,12 +272,13 @@ def test_two_processes_write_what_one_writes(rerank, world, tmp_path):
     ]
     printed = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0, 0], printed
-    one, two = (Rankings.open(tmp_path / name) for name in ("one", "two"))
+    (output,) = (tmp_path / "runs/rerank").glob("*/*")  # one folder for all processes
+    one, two = (Rankings.open(folder) for folder in (tmp_path / "one", output))
     np.testing.assert_array_equal(two.rows, one.rows)
     np.testing.assert_allclose(two.scores, one.scores, atol=1e-6)
-    assert printed[0][0].splitlines()[-1] == "wrote two"
+    assert printed[0][0].splitlines()[-1] == f"wrote {output.relative_to(tmp_path)}"
     assert printed[1][0] == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "runs"]
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -68,7 +68,8 @@ class Rerank:
 @command(Rerank, lists={"rerank"})
 def main(settings: Rerank, config: DictConfig) -> None:
     """Check the configuration, then search and re-rank."""
-    output = Path(broadcast(settings.output or str(default_output())))
+    own_output = settings.output or (str(default_output()) if rank() == 0 else "")
+    output = Path(broadcast(own_output))
     with silence_other_ranks():
         rerank(settings, config, output)
         print(f"wrote {output}")

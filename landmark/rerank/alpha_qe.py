@@ -1,4 +1,4 @@
-"""Alpha query expansion: search again with what was found."""
+"""Alpha query expansion: search again with the first results."""
 
 from pydantic import NonNegativeFloat, PositiveInt
 

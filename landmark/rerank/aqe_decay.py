@@ -1,4 +1,4 @@
-"""Average query expansion with decay: search again with what was found, weighted by rank."""
+"""Average query expansion with decay: search again with the first results, weighted by rank."""
 
 import numpy as np
 from pydantic import PositiveInt

@@ -115,7 +115,7 @@ class Diffusion:
         """The solutions of some photos, in parts (B, N) float32.
 
         Args:
-            graph: Of all N photos.
+            graph: The graph of all N photos.
             neighbours: Neighbourhoods of those photos, (P, n_trunc), the photo first.
         """
         parts = (
@@ -207,7 +207,7 @@ def _systems(
     Photos of another component than the first are left out: the diffusion never reaches them.
 
     Args:
-        graph: Of N photos.
+        graph: The graph of N photos.
         neighbourhoods: (B, n); -1 is none.
         place: (at least B, N + 1), for the numbers of the photos of each neighbourhood.
         inside: (at least B, N + 1) of False, restored at the end: what is in a neighbourhood. It

@@ -209,7 +209,7 @@ def _expanded(
     """Reciprocal sets, with the half sets of those members that share more than two thirds.
 
     Args:
-        reciprocal: Of some photos, (B, N).
+        reciprocal: Reciprocal sets of some photos, (B, N).
         half: Reciprocal sets of half as many neighbours, (N, N).
         sizes: Their sizes, (N,).
 

@@ -178,7 +178,7 @@ class GalleryNeighbours:
         for first in range(0, len(photos), block_size):
             part = photos[first : first + block_size]
             block = slice(self._count, self._count + len(part))
-            found = self._index.search(self._index.gallery[part], self._k)
-            self._rows[block], self._scores[block] = found
+            hits = self._index.search(self._index.gallery[part], self._k)
+            self._rows[block], self._scores[block] = hits
             self._place[part] = np.arange(block.start, block.stop)
             self._count = block.stop

@@ -102,7 +102,7 @@ class OnlineDiffusion:
         Args:
             graph: alpha S, (N, N).
             start: Photos that a query starts from, (B, kq); -1 is none.
-            weights: Of those, (B, kq); 0 at -1.
+            weights: Their weights, (B, kq); 0 at -1.
         """
         solution = np.zeros((graph.shape[0], len(start)))
         residual = np.zeros_like(solution)

@@ -21,7 +21,7 @@ def protocol(
     """The protocol, to be written beside the metrics.
 
     Args:
-        stores: Of queries, gallery and train photos, by name.
+        stores: Stores of queries, gallery and train photos, by name.
         truth: What evaluated the rankings; None: nothing did.
         k: Results of a query.
         data: Name of the set that the ground truth is from. Defaults to the stores' own landmarks.

@@ -45,7 +45,7 @@ class RankFusion:
         steps: Names of earlier steps of the chain, `search` or a re-ranker. Defaults to all of
             them, or none where folders are given.
         method: `reciprocal_rank` or `score_sum`.
-        constant: Of `reciprocal_rank`; 60 as in the paper.
+        constant: Constant of `reciprocal_rank`; 60 as in the paper.
 
     Raises:
         UserError: A setting is out of its range.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,12 @@ from landmark.search.index import DeferredIndex, Index, Search
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
-    """Queries, the gallery, and the rows found; re-rankers return a new one and change nothing.
+    """Queries, the gallery, and a ranking; re-rankers return a new one and change nothing.
 
     Attributes:
         query: Query descriptors, (Q, D), unit rows.
         gallery: Gallery descriptors, (N, D), unit rows; may be memory-mapped, float16 or float32.
-        rows: Gallery rows found for each query, best first, (Q, K); -1 pads at the end.
+        rows: Gallery rows ranked for each query, best first, (Q, K); -1 pads at the end.
         scores: Their scores, higher is better, (Q, K); -inf at the pads.
         index: Index of the gallery. Defaults to an exact one, built when first needed.
         train: Descriptors of photos with known landmarks, (N_t, D). Defaults to none.
@@ -80,7 +79,8 @@ class Retrieval:
         search: Search,
         train: np.ndarray | None = None,
         train_landmark_ids: np.ndarray | None = None,
-        **more: Any,  # noqa: ANN401
+        query_ids: np.ndarray | None = None,
+        gallery_ids: np.ndarray | None = None,
     ) -> "Retrieval":
         """Index a gallery and search it for the k best of each query.
 
@@ -91,11 +91,22 @@ class Retrieval:
             search: Settings that build the index.
             train: (N_t, D).
             train_landmark_ids: (N_t,).
-            **more: Other attributes.
+            query_ids: (Q,).
+            gallery_ids: (N,).
         """
         index = search.build(gallery)
         rows, scores = index.search(query, k)
-        return cls(query, gallery, rows, scores, index, train, train_landmark_ids, **more)
+        return cls(
+            query,
+            gallery,
+            rows,
+            scores,
+            index,
+            train,
+            train_landmark_ids,
+            query_ids=query_ids,
+            gallery_ids=gallery_ids,
+        )
 
     def searched(
         self, query: np.ndarray | None = None, gallery: np.ndarray | None = None

@@ -21,9 +21,9 @@ class Stores:
     """Descriptor stores that fit together.
 
     Attributes:
-        query: Of the queries.
-        gallery: Of the photos searched, one store or several as one.
-        train: Of photos with known landmarks. Defaults to none.
+        query: Store of the queries.
+        gallery: Store of the photos searched, or several stores as one.
+        train: Store of photos with known landmarks. Defaults to none.
 
     Example:
         >>> import tempfile, numpy as np
@@ -139,5 +139,5 @@ def _check_same_kind(store: DescriptorStore, gallery: DescriptorStore, allow_mix
         if own is not None and other is not None and own != other:
             raise UserError(
                 f"{store.path} has {key} {own}, and {gallery.path} has {other}. Extract both "
-                "alike, or pass allow_mixed=true."
+                "with the same settings, or pass allow_mixed=true."
             )

@@ -187,8 +187,8 @@ class Traversal:
 
         Args:
             unfinished: Queries whose ranking is not full, ascending.
-            query: Of the candidates met, (C,).
-            number: Theirs, (C,).
+            query: Query of each candidate met, (C,).
+            number: Its number, (C,).
 
         Returns:
             What was ranked for queries whose ranking is still not full: query (P,) ascending, and

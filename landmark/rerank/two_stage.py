@@ -30,7 +30,7 @@ class TwoStage:
         sort: Move the positives to the front. Without it inserted photos follow the last positive
             at its place.
         insert: Insert positives that are not in the ranking.
-        temperature: Of the votes' weights (see `vote`). Defaults to the cosines.
+        temperature: Temperature of the votes' weights (see `vote`). Defaults to the cosines.
 
     Raises:
         UserError: A setting is out of its range.

@@ -111,7 +111,7 @@ class AutoIndex(Index):
         exact = Flat(s.device, s.block_rows).build(self.gallery)
         print(f"search=auto: {len(query):,} queries in {rows:,} x {dim}, k={k}", flush=True)
         if s.recall == 1 or not rows or not len(query):
-            print("  flat: recall=1 is exact search", flush=True)
+            print(f"  flat: {'recall=1' if s.recall == 1 else 'nothing to search'}", flush=True)
             return exact
         random = np.random.default_rng(s.seed)
         query_sample = _drawn(random, query, s.sample)

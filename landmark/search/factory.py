@@ -1,7 +1,7 @@
 """Every index that faiss makes from a line of text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 from pydantic import NonNegativeInt
 
@@ -31,6 +31,7 @@ class Factory(FaissSearch):
     """
 
     name = "factory"
+    shaped_by = ("description",)
 
     @checked
     def __init__(
@@ -42,18 +43,14 @@ class Factory(FaissSearch):
     ) -> None:
         super().__init__(refine, **options)
         parts = [description] if isinstance(description, str) else description
-        self._description = ",".join(parts)
+        self.description = ",".join(parts)
         self._parameters = dict(parameters or {})
 
-    def description(self, rows: int, dim: int) -> str:
-        """Return the factory string."""
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return the description."""
         del rows, dim
-        return self._description
+        return self.description
 
     def parameters(self) -> str:
         """Return the parameters of a search, in faiss's form."""
         return ",".join(f"{name}={value}" for name, value in self._parameters.items())
-
-    def shaping(self) -> dict[str, Any]:
-        """Return the settings that shape the index."""
-        return {"description": self._description}

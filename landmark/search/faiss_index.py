@@ -50,7 +50,7 @@ class IndexOptions(TypedDict, total=False):
 class FaissSearch(ABC):
     """Settings of a search with an index of faiss.
 
-    The gallery is trained on and added in blocks, and never converted as a whole.
+    The gallery is added in blocks: no second copy of it is converted.
 
     Args:
         refine: 0 keeps the scores of the index. r gets r · k candidates from it and orders them by
@@ -66,6 +66,7 @@ class FaissSearch(ABC):
     """
 
     name: ClassVar[str]  # on the command line
+    shaped_by: ClassVar[tuple[str, ...]]  # settings that shape the index, besides the training
 
     @checked
     def __init__(
@@ -85,12 +86,8 @@ class FaissSearch(ABC):
         self.block_rows = block_rows
 
     @abstractmethod
-    def description(self, rows: int, dim: int) -> str:
-        """Return the faiss factory string of an index of (rows, dim)."""
-
-    @abstractmethod
-    def shaping(self) -> dict[str, Any]:
-        """Return the settings that shape the index, besides the training."""
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim)."""
 
     def parameters(self) -> str:
         """Return the parameters of a search, in faiss's form: `nprobe=32`."""
@@ -142,21 +139,17 @@ class FaissSearch(ABC):
         rows, dim = gallery.shape
         if not rows:  # there is nothing to train on
             return faiss.IndexFlatIP(dim)
-        description = self.description(rows, dim)
-        with faiss_errors(description):
-            index = faiss.index_factory(dim, description, faiss.METRIC_INNER_PRODUCT)
+        text = self.factory_string(rows, dim)
+        with faiss_errors(text):
+            index = faiss.index_factory(dim, text, faiss.METRIC_INNER_PRODUCT)
         self.prepare(index)
         train(index, gallery, self.train_rows, self.seed, gpu.gpus_of(self.device))
         add(index, gallery, 0, self.block_rows)
         return index
 
     def _saved(self, path: Path, gallery: Vectors) -> "NativeIndex":
-        settings = {
-            "search": self.name,
-            **self.shaping(),
-            "train_rows": self.train_rows,
-            "seed": self.seed,
-        }
+        keys = (*self.shaped_by, "train_rows", "seed")
+        settings = {"search": self.name, **{key: getattr(self, key) for key in keys}}
         if not saved.exists(path):
             # Before the index is built, which may take hours, see whether it can be written.
             with atomic_folder(path) as folder:
@@ -222,7 +215,7 @@ def train(
     """Train an index on gallery rows drawn at random; do nothing where it needs no training.
 
     Args:
-        index: Of faiss.
+        index: The index of faiss.
         gallery: (N, D).
         rows: Number of rows. Defaults to 64 for each list of the index, at least 16,384.
         seed: Seed of the drawing and of the clustering.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landmark.error import UserError
-from landmark.processes import launch
+from landmark.processes import launch, shard
 from landmark.search.top_k import merge
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def gpus_of(device: str) -> list[int]:
         device: `cpu`; `cuda`, every GPU; `cuda:1`, that one; `auto`, every GPU that faiss sees.
 
     Raises:
-        UserError: faiss does not see the device, or one GPU is asked to serve several processes.
+        UserError: faiss does not see the device, or one GPU would serve several processes.
 
     Example:
         >>> gpus_of("cpu")
@@ -88,17 +88,13 @@ def knn(
 
     if len(gpus) == 1:
         return search_on(gpus[0], block)
-    ends = [len(block) * number // len(gpus) for number in range(len(gpus) + 1)]
-    shares = [
-        (gpu, first, block[first:end])
-        for gpu, first, end in zip(gpus, ends, ends[1:], strict=False)
-        if end > first
-    ]
+    shares = [(gpu, shard(len(block), number, len(gpus))) for number, gpu in enumerate(gpus)]
+    shares = [(gpu, part) for gpu, part in shares if part.start < part.stop]
     with ThreadPoolExecutor(len(shares)) as pool:
-        results = list(pool.map(lambda share: search_on(share[0], share[2]), shares))
+        results = list(pool.map(lambda share: search_on(share[0], block[share[1]]), shares))
     best = results[0]
-    for (_, first, _), (rows, scores) in zip(shares[1:], results[1:], strict=True):
-        best = merge(best, (rows + first, scores), k)
+    for (_, part), (rows, scores) in zip(shares[1:], results[1:], strict=True):
+        best = merge(best, (rows + part.start, scores), k)
     return best
 
 

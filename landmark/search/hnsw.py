@@ -1,6 +1,6 @@
 """A graph of neighbours, walked towards the query."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Self, Unpack
+from typing import TYPE_CHECKING, Annotated, Self, Unpack
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -38,6 +38,7 @@ class HNSW(FaissSearch):
     """
 
     name = "hnsw"
+    shaped_by = ("neighbours", "ef_construction", "storage")
 
     @checked
     def __init__(
@@ -55,8 +56,8 @@ class HNSW(FaissSearch):
         self.ef_search = ef_search
         self.storage = storage
 
-    def description(self, rows: int, dim: int) -> str:
-        """Return the faiss factory string of an index of (rows, dim)."""
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim)."""
         del rows, dim
         return f"HNSW{self.neighbours},{STORAGE[self.storage]}"
 
@@ -74,11 +75,3 @@ class HNSW(FaissSearch):
     def prepare(self, index: "Index") -> None:
         """Set how many candidates are looked at while photos are linked."""
         index.hnsw.efConstruction = self.ef_construction  # type: ignore[attr-defined]
-
-    def shaping(self) -> dict[str, Any]:
-        """Return the settings that shape the index."""
-        return {
-            "neighbours": self.neighbours,
-            "ef_construction": self.ef_construction,
-            "storage": self.storage,
-        }

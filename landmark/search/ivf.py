@@ -1,7 +1,7 @@
 """Inverted lists: only the lists of the nearest cluster centres are searched."""
 
 import math
-from typing import Any, Literal, Self, Unpack
+from typing import Literal, Self, Unpack
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -77,6 +77,7 @@ class IVF(InvertedLists):
     """
 
     name = "ivf"
+    shaped_by = ("n_lists", "storage")
 
     @checked
     def __init__(
@@ -90,11 +91,7 @@ class IVF(InvertedLists):
         super().__init__(n_lists, n_probe, refine, **options)
         self.storage = storage
 
-    def description(self, rows: int, dim: int) -> str:
-        """Return the faiss factory string of an index of (rows, dim)."""
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim)."""
         del dim
         return f"IVF{self.lists(rows)},{STORAGE[self.storage]}"
-
-    def shaping(self) -> dict[str, Any]:
-        """Return the settings that shape the index."""
-        return {"n_lists": self.n_lists, "storage": self.storage}

@@ -1,6 +1,6 @@
 """Inverted lists of product-quantized descriptors: a few bytes a photo."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -35,6 +35,7 @@ class IVFPQ(InvertedLists):
     """
 
     name = "ivfpq"
+    shaped_by = ("n_lists", "code_bytes")
 
     @checked
     def __init__(
@@ -48,8 +49,8 @@ class IVFPQ(InvertedLists):
         super().__init__(n_lists, n_probe, refine, **options)
         self.code_bytes = code_bytes
 
-    def description(self, rows: int, dim: int) -> str:
-        """Return the faiss factory string of an index of (rows, dim).
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim).
 
         Raises:
             UserError: `code_bytes` does not divide the dimension.
@@ -72,7 +73,3 @@ class IVFPQ(InvertedLists):
                 f"one of {', '.join(map(str, divisors))}."
             )
         return self.code_bytes
-
-    def shaping(self) -> dict[str, Any]:
-        """Return the settings that shape the index."""
-        return {"n_lists": self.n_lists, "code_bytes": self.code_bytes}

@@ -77,7 +77,7 @@ def best_in_order(
         k: Results of a line.
 
     Returns:
-        Rows and scores (Q, k), likewise.
+        Rows and scores (Q, k), in the same order.
 
     Example:
         >>> first = np.array([[1, 0]]), np.array([[0.9, 0.3]])
