@@ -59,7 +59,7 @@ def compare(given):
     photos, _ = landmark_descriptors(given.photos, given.photos // given.each, given.dim)
     (rows, cosines), search_seconds = measured(
         f"search, {given.trunc} neighbours (both need it)",
-        lambda: all_neighbours([photos], Flat(), given.trunc),
+        lambda: all_neighbours([Flat().build(photos)], given.trunc),
     )
     diffusion = Diffusion(n_trunc=given.trunc, kd=given.kd)
     ours, seconds = measured(

@@ -85,8 +85,9 @@ def main():
     photos, _ = landmark_descriptors(given.queries + given.gallery, given.gallery // 10, given.dim)
     query, gallery = photos[: given.queries], photos[given.queries :]
     ids = np.array([f"{row:016x}" for row in range(len(gallery))])
+    index = Flat().build(gallery)
     for k in given.k:
-        asked, among = (Given(*Flat()(some, gallery, k)) for some in (query, gallery))
+        asked, among = (Given(*index.search(some, k)) for some in (query, gallery))
         for threshold in given.thresholds:
             ours, seconds = measured(
                 f"ours, k {k}, threshold {threshold}",

@@ -23,7 +23,7 @@ from own_process import alone
 
 from landmark.rerank.memory import PeakMemory
 from landmark.search import HNSW, IVF, IVFPQ, ExactTorch, Flat
-from landmark.search.recall import recall_at_k
+from landmark.search.top_k import recall_at_k
 
 SEARCHES = {
     "flat": Flat,
@@ -41,7 +41,7 @@ def arrays(folder, name, queries, k):
     query = np.load(folder / "query.npy")
     gallery = np.load(folder / "gallery.npy", mmap_mode="r")
     for warm in (Flat(), ExactTorch("cpu")):
-        warm(query[:64], query[:512], 1)
+        warm.build(query[:512]).search(query[:64], 1)
     return folder, name, query, gallery, queries, k
 
 
@@ -51,12 +51,11 @@ def searched(folder, name, query, gallery, queries, k):
     found = []
     with PeakMemory() as memory:
         began = time.perf_counter()
-        if name not in ("flat", "exact_torch"):
-            search(query[:1], gallery, k)
+        index = search.build(gallery)
         built = time.perf_counter() - began
         for count in queries:
             began = time.perf_counter()
-            rows, _ = search(query[:count], gallery, k)
+            rows, _ = index.search(query[:count], k)
             found.append(time.perf_counter() - began)
     truth = folder / "truth.npy"
     if not truth.exists():

@@ -32,11 +32,11 @@ def arrays(folder, dtype, k):
 
 
 def flat(query, gallery, k):
-    return Flat(device="cpu")(query, gallery, k)[1]
+    return Flat(device="cpu").build(gallery).search(query, k)[1]
 
 
 def with_torch(query, gallery, k):
-    return ExactTorch(device="cpu")(query, gallery, k)[1]
+    return ExactTorch(device="cpu").build(gallery).search(query, k)[1]
 
 
 def index_flat(query, gallery, k):

@@ -21,9 +21,8 @@ def exact_unit(random, landmarks: int, photos: int, flips: int = 5) -> np.ndarra
 def exact_retrieval(seed: int, queries: int, gallery: int, k: int, landmarks: int = 3) -> Retrieval:
     random = np.random.default_rng(seed)
     photos = exact_unit(random, landmarks, queries + gallery)
-    return Retrieval.from_search(
-        photos[:queries], photos[queries:], k, Flat(device="cpu", block_rows=16)
-    )
+    search = Flat(device="cpu", block_rows=16)
+    return Retrieval.from_search(photos[:queries], photos[queries:], k, search)
 
 
 def cosines_of(left: np.ndarray, right: np.ndarray) -> np.ndarray:

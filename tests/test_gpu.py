@@ -21,7 +21,9 @@ from landmark.artifact.rankings import Rankings
 from landmark.head import Full, Fused, Sampled
 from landmark.loss import ArcFace, CurricularFace, SubCenterArcFace
 from landmark.loss.build import build_loss
-from landmark.search import ExactTorch, Flat
+from landmark.rerank import KReciprocal
+from landmark.rerank.retrieval import Retrieval
+from landmark.search import ExactTorch, Flat, exact_torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RERANKERS = {
@@ -209,8 +211,8 @@ def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:
 def test_exact_torch_finds_what_the_cpu_finds(dtype):
     query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1).astype(dtype)
     settings = {"block_rows": 4096, "block_queries": 128}
-    found = ExactTorch("cuda", **settings)(query, gallery, 50)
-    expected = Flat("cpu")(query, gallery, 50)
+    found = ExactTorch("cuda", **settings).build(gallery).search(query, 50)
+    expected = Flat("cpu").build(gallery).search(query, 50)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -220,9 +222,27 @@ def test_faiss_on_the_gpu_finds_what_the_cpu_finds():
     if not hasattr(faiss, "knn_gpu") or not faiss.get_num_gpus():
         pytest.skip("faiss without GPU support")
     query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1)
-    found, expected = (Flat(device)(query, gallery, 50) for device in ("cuda", "cpu"))
+    found, expected = (Flat(device).build(gallery).search(query, 50) for device in ("cuda", "cpu"))
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_exact_torch_of_few_values_at_a_time_finds_the_same(monkeypatch):
+    monkeypatch.setattr(exact_torch, "_VALUES_ON_DEVICE", 2**14)
+    query, gallery = whole_numbers(300, 32, 0), whole_numbers(5000, 32, 1)
+    found = ExactTorch("cuda", 1024, 16).build(gallery).search(query, 50)
+    for ours, theirs in zip(found, Flat("cpu").build(gallery).search(query, 50), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_k_reciprocal_computes_on_the_device_of_the_index(device):
+    photos = whole_numbers(2000, 32, 0) / 32
+    retrieval = Retrieval.from_search(photos[:50], photos[50:], 20, ExactTorch(device))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.max_memory_allocated()
+    KReciprocal()(retrieval)
+    assert (torch.cuda.max_memory_allocated() > before) == (device == "cuda")
 
 
 @pytest.fixture(scope="module")

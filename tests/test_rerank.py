@@ -1,5 +1,6 @@
 """Each re-ranker against the reference answers and against its definition, photo by photo."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,8 @@ from landmark.rerank import (
 )
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.voting import Votes, landmark_codes, soft_vote, vote
-from landmark.search import Flat
+from landmark.search import IVF, Flat
+from landmark.search.faiss_index import FaissIndex
 
 seeds = st.integers(0, 10**6)
 
@@ -56,6 +58,10 @@ def small_retrieval(seed: int, queries: int, gallery: int, k: int, train: int = 
     )
 
 
+def searched(query, gallery, k):
+    return Flat().build(gallery).search(query, k)
+
+
 def naive_expansion(descriptor, neighbours, alpha, include):
     summed = descriptor.astype("f8") * include
     for neighbour in neighbours.astype("f8"):
@@ -68,7 +74,7 @@ def test_alpha_qe_equals_the_reference(reference, expected):
         found = AlphaQE(n=n, alpha=alpha)(reference)
         wanted = expected[f"query_expansion_alpha{alpha}_n{n}"]
         np.testing.assert_allclose(found.query, wanted, atol=1e-6)
-        np.testing.assert_array_equal(found.rows, Flat()(wanted, reference.gallery, 100)[0])
+        np.testing.assert_array_equal(found.rows, searched(wanted, reference.gallery, 100)[0])
 
 
 @given(seeds, st.integers(1, 30), st.integers(1, 12), st.sampled_from([0.0, 0.5, 3.0]))
@@ -80,13 +86,13 @@ def test_alpha_qe_is_its_definition(seed, gallery, n, alpha):
         rows = [row for row in before.rows[i, :n] if row >= 0]
         wanted = naive_expansion(query, before.gallery[rows], alpha, include=True)
         np.testing.assert_allclose(after.query[i], wanted, atol=1e-5)
-    rows, scores = Flat()(after.query, before.gallery, 12)
+    rows, scores = searched(after.query, before.gallery, 12)
     np.testing.assert_array_equal(after.rows, rows)
     np.testing.assert_allclose(after.scores, scores, rtol=1e-6)
 
 
 def test_alpha_qe_needs_enough_results():
-    with pytest.raises(UserError, match="choose k=10 or more"):
+    with pytest.raises(UserError, match="Pass k=10 or more"):
         AlphaQE(n=10)(small_retrieval(0, 2, 30, 5))
     AlphaQE(n=10)(small_retrieval(0, 2, 5, 5))  # the gallery has no more
 
@@ -102,7 +108,7 @@ def test_dba_is_its_definition(seed, gallery, n, alpha):
         wanted = naive_expansion(descriptor, before.gallery[nearest[i]], alpha, include=False)
         np.testing.assert_allclose(after.gallery[i], wanted, atol=1e-5)
     np.testing.assert_array_equal(after.query, before.query)
-    np.testing.assert_array_equal(after.rows, Flat()(before.query, after.gallery, 8)[0])
+    np.testing.assert_array_equal(after.rows, searched(before.query, after.gallery, 8)[0])
 
 
 def test_dba_keeps_half_precision_half():
@@ -125,7 +131,7 @@ def naive_vote(photo, train, landmarks, k):
 
 def test_soft_votes_equal_the_reference(reference, expected):
     for photos, name in ((reference.query, "query"), (reference.gallery, "gallery")):
-        votes = soft_vote(photos, reference.train, reference.train_landmark_ids, 3, Flat())
+        votes = soft_vote(photos, reference.train_index, reference.train_landmark_ids, 3)
         np.testing.assert_array_equal(votes.landmarks, expected[f"vote_{name}_landmark"])
         np.testing.assert_allclose(votes.scores, expected[f"vote_{name}_score"], atol=1e-6)
 
@@ -136,7 +142,7 @@ def test_soft_votes_are_their_definition(seed, train, k):
     random = np.random.default_rng(seed)
     photos, known = unit(random, 8), unit(random, train)
     landmarks = random.integers(0, 4, train)
-    votes = soft_vote(photos, known, landmarks, k, Flat())
+    votes = soft_vote(photos, Flat().build(known), landmarks, k)
     for i, photo in enumerate(photos):
         landmark, score = naive_vote(photo, known, landmarks, k)
         assert votes.landmarks[i] == landmark
@@ -176,7 +182,7 @@ def test_a_temperature_reaches_the_votes_of_two_stage():
     codes = landmark_codes(before.train_landmark_ids)
     for temperature in (None, 0.05):
         votes = [
-            soft_vote(photos, before.train, codes, 5, before.search, temperature)
+            soft_vote(photos, before.train_index, codes, 5, temperature)
             for photos in (before.query, before.gallery)
         ]
         two_stage = TwoStage(k=5, temperature=temperature)
@@ -239,7 +245,7 @@ def test_two_stage_is_its_definition(seed, gallery, k, threshold, sort, insert):
 
 
 def test_two_stage_needs_train_photos():
-    with pytest.raises(UserError, match="give train=STORE"):
+    with pytest.raises(UserError, match="Pass train=STORE"):
         TwoStage()(small_retrieval(0, 2, 9, 5))
     known = small_retrieval(0, 2, 9, 5, train=4)
     with pytest.raises(UserError, match="no photo of train=STORE has a landmark"):
@@ -262,34 +268,33 @@ def test_re_rankers_chain_and_leave_their_input_alone():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: AlphaQE(n=0), "alpha_qe.n=0 must be a whole number, 1 or more"),
-        (lambda: AlphaQE(n=2.5), "alpha_qe.n=2.5 must be a whole number"),
-        (lambda: AlphaQE(alpha=-1), "alpha_qe.alpha=-1 must be a number, 0 or more"),
-        (lambda: AlphaQE(alpha=float("nan")), "alpha_qe.alpha=nan must be a number"),
-        (lambda: AQEDecay(n=True), "aqe_decay.n=True must be a whole number"),
-        (lambda: DBA(n=0), "dba.n=0"),
-        (lambda: Diffusion(n_trunc=0), "diffusion.n_trunc=0"),
-        (lambda: Diffusion(kd=1), "diffusion.kd=1 must be a whole number, 2 or more"),
-        (lambda: Diffusion(alpha=1.0), "diffusion.alpha=1.0 must be .* 0 or more and below 1"),
-        (lambda: Diffusion(iterations=0), "diffusion.iterations=0"),
-        (lambda: OnlineDiffusion(kq=0), "online_diffusion.kq=0"),
-        (lambda: EGT(k=0), "egt.k=0"),
-        (lambda: EGT(threshold="high"), "egt.threshold=high must be a number"),
-        (lambda: KReciprocal(k1=0), "k_reciprocal.k1=0"),
-        (lambda: KReciprocal(lambda_value=2), "k_reciprocal.lambda_value=2"),
-        (lambda: SuperGlobal(beta=-0.1), "superglobal.beta=-0.1"),
-        (
-            lambda: RankFusion(method="sum"),
-            "rank_fusion.method=sum .* reciprocal_rank or score_sum",
-        ),
-        (lambda: RankFusion(steps="egt"), r"rank_fusion.steps=egt must be a list: \[egt\]"),
-        (lambda: TwoStage(k=0), "two_stage.k=0"),
-        (lambda: TwoStage(threshold="x"), "two_stage.threshold=x must be a number$"),
-        (lambda: TwoStage(temperature=0), "two_stage.temperature=0 must be a number, above 0"),
+        (lambda: AlphaQE(n=0), "AlphaQE: n=0 is not valid. Pass a whole number > 0"),
+        (lambda: AlphaQE(n=2.5), "AlphaQE: n=2.5 is not valid. Pass a whole number"),
+        (lambda: AlphaQE(alpha=-1), "AlphaQE: alpha=-1 is not valid. Pass a number >= 0"),
+        (lambda: AlphaQE(alpha=float("nan")), "AlphaQE: alpha=nan is not valid. Pass a number"),
+        (lambda: AQEDecay(n=True), "AQEDecay: n=true is not valid. Pass a whole number"),
+        (lambda: DBA(n=0), "DBA: n=0"),
+        (lambda: Diffusion(n_trunc=0), "Diffusion: n_trunc=0"),
+        (lambda: Diffusion(kd=1), "Diffusion: kd=1 is not valid. Pass a whole number >= 2"),
+        (lambda: Diffusion(alpha=1.0), "Diffusion: alpha=1.0 is not .* number >= 0 and < 1"),
+        (lambda: Diffusion(iterations=0), "Diffusion: iterations=0"),
+        (lambda: OnlineDiffusion(kq=0), "OnlineDiffusion: kq=0"),
+        (lambda: EGT(k=0), "EGT: k=0"),
+        (lambda: EGT(threshold="high"), "EGT: threshold=high is not valid. Pass a number"),
+        (lambda: EGT(threshold=-2), "EGT: threshold=-2 is not valid. Pass a number >= -1"),
+        (lambda: KReciprocal(k1=0), "KReciprocal: k1=0"),
+        (lambda: KReciprocal(lambda_value=2), "KReciprocal: lambda_value=2"),
+        (lambda: SuperGlobal(beta=-0.1), "SuperGlobal: beta=-0.1"),
+        (lambda: RankFusion(method="sum"), "RankFusion: method=sum .* reciprocal_rank, score_sum"),
+        (lambda: RankFusion(steps="egt"), "RankFusion: steps=egt is not valid. Pass a list"),
+        (lambda: TwoStage(k=0), "TwoStage: k=0"),
+        (lambda: TwoStage(threshold="x"), "TwoStage: threshold=x is not valid. Pass a number"),
+        (lambda: TwoStage(threshold=float("inf")), "TwoStage: threshold=inf is not valid"),
+        (lambda: TwoStage(temperature=0), "TwoStage: temperature=0 is not .* number > 0"),
     ],
 )
 def test_settings_out_of_range_are_named(make, words):
-    with pytest.raises(UserError, match=rf"^rerank\.{words}"):
+    with pytest.raises(UserError, match=f"^{words}"):
         make()
 
 
@@ -299,5 +304,48 @@ def test_a_retrieval_must_fit_together():
         Retrieval(good.query, good.gallery, good.rows[:2], good.scores)
     with pytest.raises(ValueError, match="differ"):
         Retrieval(good.query[:, :2], good.gallery, good.rows, good.scores)
+    with pytest.raises(ValueError, match=r"index of \(8, 6\) and gallery \(9, 6\) differ"):
+        replace(good, index=Flat().build(good.gallery[1:]))
     with pytest.raises(ValueError, match="come together"):
         Retrieval(good.query, good.gallery, good.rows, good.scores, train=good.gallery)
+
+
+def test_a_retrieval_searches_exactly_where_it_has_no_index():
+    good = small_retrieval(0, 3, 9, 4)
+    bare = Retrieval(good.query, good.gallery, good.rows, good.scores)
+    np.testing.assert_array_equal(bare.searched().rows, good.rows)
+
+
+def test_another_gallery_gets_an_index_of_the_same_kind_and_the_old_one_is_freed(tmp_path):
+    photos = unit(np.random.default_rng(0), 70)
+    search = IVF(n_lists=2, n_probe=2, index=str(tmp_path / "index"))
+    before = Retrieval.from_search(photos[:5], photos[5:], 9, search)
+    old = weakref.ref(before.index._index)
+    saved = (tmp_path / "index/index.json").read_bytes()
+    after = before.searched(gallery=photos[:-5])
+    assert isinstance(after.index, FaissIndex)
+    assert after.index.gallery is after.gallery
+    np.testing.assert_array_equal(after.rows, searched(photos[:5], photos[:-5], 9)[0])
+    assert (tmp_path / "index/index.json").read_bytes() == saved
+    assert old() is not None
+    del before
+    assert old() is None
+
+
+def test_the_train_index_is_built_once_for_all_steps(monkeypatch):
+    built = []
+    build = IVF.build
+    monkeypatch.setattr(
+        IVF, "build", lambda search, gallery: built.append(gallery) or build(search, gallery)
+    )
+    random = np.random.default_rng(0)
+    train, landmarks = unit(random, 30), random.integers(0, 4, 30)
+    retrieval = Retrieval.from_search(
+        unit(random, 4), unit(random, 50), 9, IVF(n_lists=1), train, landmarks
+    )
+    assert [gallery is train for gallery in built] == [False]
+    after = TwoStage()(AlphaQE(n=2)(DBA(n=2)(TwoStage()(retrieval))))
+    assert after.train_index is retrieval.train_index
+    assert sum(gallery is train for gallery in built) == 1
+    other = replace(after, train=train[:9], train_landmark_ids=landmarks[:9])
+    assert other.train_index.gallery is other.train

@@ -1,13 +1,15 @@
 """What a step costs and how sure its change is."""
 
 import time
+import weakref
 
 import numpy as np
 import pytest
 from exact_descriptors import exact_retrieval
 
 from landmark.metric.bootstrap import mean_interval
-from landmark.rerank.chain import steps
+from landmark.rerank import DBA, AlphaQE
+from landmark.rerank.chain import run_chain
 from landmark.rerank.memory import PeakMemory
 from landmark.rerank.truth import LandmarkTruth
 
@@ -42,7 +44,7 @@ def test_a_change_is_paired_by_query_and_timed():
         time.sleep(0.2)
         return retrieval.with_ranking(retrieval.rows[:, ::-1], retrieval.scores)
 
-    search, turned, back = steps(lambda: first, {"turn": reverse, "back": reverse}, truth)
+    search, turned, back = run_chain(lambda: first, {"turn": reverse, "back": reverse}, truth)
     assert search.changes == {}
     change = turned.precisions["map_at_100"] - search.precisions["map_at_100"]
     assert turned.changes["map_at_100"] == mean_interval(change)
@@ -52,5 +54,30 @@ def test_a_change_is_paired_by_query_and_timed():
     assert back.metrics == search.metrics
     before, after = (step.metrics["map_at_100"] for step in (search, turned))
     words = f"mAP@100 {before:.4f} → {after:.4f} ({after - before:+.4f}, "
-    assert words in turned.line(truth.labels)
-    assert turned.line({}).split()[0] == "turn"
+    assert words in turned.summary(truth.labels)
+    assert turned.summary({}).split()[0] == "turn"
+
+
+def test_steps_keep_no_index_alive():
+    indexes = []
+
+    def search():
+        retrieval = exact_retrieval(0, 9, 40, 12)
+        indexes.append(weakref.ref(retrieval.index))
+        return retrieval
+
+    def same(retrieval):
+        indexes.append(weakref.ref(retrieval.index))
+        return retrieval
+
+    alive = []
+    chain = {"dba": DBA(n=3), "same": same, "alpha_qe": AlphaQE(n=2)}
+    steps = []
+    for step in run_chain(search, chain, None):
+        steps.append(step)
+        alive.append([index() is not None for index in indexes])
+    assert alive == [[True], [False], [False, True], [False, True]]
+    assert [index() for index in indexes] == [None, None]
+    first = steps[-1].first(2)
+    assert (first.name, first.rows.shape, first.rows.base) == ("alpha_qe", (9, 2), None)
+    np.testing.assert_array_equal(first.scores, steps[-1].scores[:, :2])

@@ -1,5 +1,7 @@
 """k-reciprocal, SuperGlobal, decayed expansion and rank fusion against plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from exact_descriptors import cosines_of, exact_retrieval, exact_unit, nearest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from landmark.artifact.rankings import Rankings
 from landmark.error import UserError
-from landmark.rerank import AQEDecay, KReciprocal, RankFusion, SuperGlobal
+from landmark.rerank import AQEDecay, KReciprocal, RankFusion, SuperGlobal, all_pairs
 from landmark.rerank.retrieval import Retrieval
 from landmark.search import Flat
 
@@ -66,6 +68,17 @@ def test_k_reciprocal_is_the_answer_of_all_distances(seed, gallery, k, k1, k2, l
     np.testing.assert_allclose(1 - scores, np.sort(wanted, axis=1)[:, :found], atol=1e-5)
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_k_reciprocal_computes_on_the_device_of_the_index(monkeypatch, device):
+    named, local = [], all_pairs.local_torch_device
+    monkeypatch.setattr(
+        all_pairs, "local_torch_device", lambda name: named.append(name) or local(name)
+    )
+    photos = exact_unit(np.random.default_rng(0), 4, 30)
+    KReciprocal(k1=5)(Retrieval.from_search(photos[:5], photos[5:], 9, Flat(device)))
+    assert named == [device]
+
+
 def naive_superglobal(query, gallery, rows, m, k, beta):
     """Scores of the first m rows of one query, as the released code has them."""
     first = gallery[rows[:m]].astype("f8")
@@ -112,7 +125,7 @@ def test_superglobal_is_its_definition(seed, gallery, m, k, beta, kept):
 
 def test_superglobal_needs_enough_results():
     few = exact_retrieval(0, 2, 30, 5)
-    with pytest.raises(UserError, match=r"superglobal.m=400.*k=5 results.*choose k=400"):
+    with pytest.raises(UserError, match=r"superglobal.m=400.*k=5 results.*Pass k=400"):
         SuperGlobal()(few)
     assert SuperGlobal(m=5)(few).rows.shape == (2, 5)
 
@@ -130,7 +143,9 @@ def test_decayed_expansion_is_its_definition(seed, gallery, n):
         length = np.linalg.norm(summed)
         if length > 1e-3:
             np.testing.assert_allclose(after.query[i], summed / length, atol=1e-5)
-    np.testing.assert_array_equal(after.rows, Flat()(after.query, before.gallery, 12)[0])
+    np.testing.assert_array_equal(
+        after.rows, Flat().build(before.gallery).search(after.query, 12)[0]
+    )
 
 
 def naive_fusion(rankings, method, constant, length):
@@ -185,15 +200,11 @@ def test_rank_fusion_is_its_definition(seed, photos, lengths, method, constant):
 
 
 def with_ids(retrieval, queries="q", photos="p"):
-    return retrieval.with_ids(
-        *(
-            np.array([f"{letter}{i}" for i in range(count)])
-            for letter, count in (
-                (queries, len(retrieval.query)),
-                (photos, len(retrieval.gallery)),
-            )
-        )
-    )
+    ids = [
+        np.array([f"{letter}{i}" for i in range(len(rows))])
+        for letter, rows in ((queries, retrieval.query), (photos, retrieval.gallery))
+    ]
+    return replace(retrieval, query_ids=ids[0], gallery_ids=ids[1])
 
 
 def test_rank_fusion_reads_folders_whatever_their_order(tmp_path):
@@ -231,10 +242,10 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
     for fusion, retrieval, words in (
         (RankFusion(), here, "nothing to fuse"),
         (RankFusion(steps=["egt"]), here.remembered("search"), "egt is no earlier step.*search"),
-        (RankFusion(rankings=[str(tmp_path / "queries")]), here, "no ranking of the query 'q0'"),
+        (RankFusion(rankings=[str(tmp_path / "queries")]), here, "no ranking for query 'q0'"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), here, "which the gallery lacks"),
         (RankFusion(rankings=[str(tmp_path / "none")]), here, "holds no rankings"),
-        (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "no ids"),
+        (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "matched by ids.*have none"),
     ):
         with pytest.raises(UserError, match=words):
             fusion(retrieval)
@@ -257,8 +268,26 @@ class View:
         return self._vectors[rows]
 
 
-def search_of_views(query, gallery, k):
-    return Flat()(*(np.asarray(some[: len(some)]) for some in (query, gallery)), k)
+class SearchOfViews:
+    """An exact search that reads a view as a whole."""
+
+    device = "cpu"
+
+    def build(self, gallery):
+        index = Flat("cpu").build(np.asarray(gallery[: len(gallery)]))
+        index.gallery, index.settings = gallery, self
+        search = index.search
+        whole = np.asarray(gallery[: len(gallery)])
+
+        def search_whole(query, k):
+            index.gallery = whole
+            try:
+                return search(np.asarray(query[: len(query)]), k)
+            finally:
+                index.gallery = gallery
+
+        index.search = search_whole
+        return index
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2"])
@@ -281,7 +310,7 @@ def test_a_gallery_may_be_a_view_of_half_precision(dtype):
         results = []
         for gallery in (photos[5:35], View(photos[5:35])):
             before = Retrieval.from_search(
-                photos[:5], gallery, 12, search_of_views, photos[35:], landmarks
+                photos[:5], gallery, 12, SearchOfViews(), photos[35:], landmarks
             )
             results.append(reranker(before))
         np.testing.assert_array_equal(results[0].rows, results[1].rows)

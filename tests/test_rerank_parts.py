@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 import landmark.disk.temporary as scratch_module
 import landmark.rerank.all_pairs as all_pairs_module
-import landmark.rerank.best as best_module
 import landmark.rerank.neighbours as neighbours_module
+import landmark.rerank.ranking as ranking_module
 from landmark.disk.temporary import temporary_array
 from landmark.error import UserError
 from landmark.rerank.all_pairs import nearest_and_lowest
-from landmark.rerank.best import Best
-from landmark.rerank.filling import filled, listed_in
 from landmark.rerank.neighbours import all_neighbours, own_first, pair_cosines
 from landmark.rerank.parallel import in_parallel
+from landmark.rerank.ranking import Best, filled_up, listed_in
 from landmark.search import Flat
 
 seeds = st.integers(0, 10**6)
@@ -33,9 +32,9 @@ def test_neighbours_among_sets_are_those_of_all_together(seed, queries, gallery,
     cosines = cosines_of(photos, photos)
     with pytest.MonkeyPatch.context() as patch:
         for module in (neighbours_module, all_pairs_module):
-            patch.setattr(module, "_PHOTOS_AT_ONCE", 7)
-        rows, scores = all_neighbours(sets, Flat(), k)
-        exact, lowest = nearest_and_lowest(sets, k)
+            patch.setattr(module, "_BLOCK_ROWS", 7)
+        rows, scores = all_neighbours([Flat().build(photos) for photos in sets], k)
+        exact, lowest = nearest_and_lowest(sets, k, "cpu")
     np.testing.assert_array_equal(rows, nearest(cosines, k, own=True))
     np.testing.assert_array_equal(scores, np.take_along_axis(cosines, rows, 1))
     np.testing.assert_array_equal(exact, rows)
@@ -58,7 +57,7 @@ def test_the_best_of_pieces_are_the_best_of_all(seed, queries, photos, k):
     random = np.random.default_rng(seed)
     values = random.integers(-2, 6, (queries, photos)).astype("f4")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(best_module, "_KEPT_BACK", 20)
+        patch.setattr(ranking_module, "_WAITING_RESULTS", 20)
         best = Best(queries, k)
         for first in range(0, photos, 7):
             query, row = np.indices(values[:, first : first + 7].shape).reshape(2, -1)
@@ -85,7 +84,7 @@ def test_short_rankings_go_on_as_before(seed, photos, k):
         return rows, scores
 
     (rows, scores), (former, former_scores) = ranking(0), ranking(0)
-    after, after_scores = filled(rows, scores, former, former_scores)
+    after, after_scores = filled_up(rows, scores, former, former_scores)
     for i in range(4):
         first = rows[i][rows[i] >= 0].tolist()
         rest = [r for r in former[i].tolist() if r >= 0 and r not in first]

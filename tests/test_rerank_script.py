@@ -213,11 +213,11 @@ def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
         (["rerank=[alpha_q]"], ["alpha_q"]),
         (["rerank=[alpha_qe]", "rerank.alpha_qe.alfa=2"], ["alfa", "alpha"]),
         (["rerank=two_stage", "train=null"], ["two_stage", "train=STORE"]),
-        (["rerank=alpha_qe", "k=5"], ["alpha_qe.n=10", "choose k=10"]),
-        (["rerank=aqe_decay", "k=5"], ["aqe_decay.n=10", "choose k=10"]),
-        (["rerank=superglobal", "k=50"], ["superglobal.m=400", "choose k=400"]),
+        (["rerank=alpha_qe", "k=5"], ["alpha_qe.n=10", "Pass k=10"]),
+        (["rerank=aqe_decay", "k=5"], ["aqe_decay.n=10", "Pass k=10"]),
+        (["rerank=superglobal", "k=50"], ["superglobal.m=400", "Pass k=400"]),
         (["rerank=egt", "rerank.egt.k=many"], ["rerank.egt.k=many", "whole number"]),
-        (["rerank=diffusion", "rerank.diffusion.alpha=1"], ["diffusion.alpha=1", "below 1"]),
+        (["rerank=diffusion", "rerank.diffusion.alpha=1"], ["diffusion.alpha=1", "< 1"]),
         (["rerank=rank_fusion"], ["rank_fusion", "nothing to fuse"]),
         (["rerank=rank_fusion", "rerank.rank_fusion.rankings=[nowhere]"], ["nowhere"]),
         (["rerank=rank_fusion", "rerank.rank_fusion.rankings=here"], ["rankings=here", "list"]),
@@ -241,14 +241,14 @@ def test_a_mistake_is_one_line_and_status_2(rerank, world, tmp_path, arguments, 
 def test_stores_that_do_not_fit_are_refused(world, tmp_path):
     query = DescriptorStore.open(world / "query")
     DescriptorStore.write(tmp_path / "other", query.ids, query.vectors, embedder="xyz")
-    with pytest.raises(UserError, match=r"embedder is xyz.*allow_mixed=true"):
+    with pytest.raises(UserError, match=r"embedder xyz.*allow_mixed=true"):
         Stores.open(tmp_path / "other", world / "gallery")
     assert len(Stores.open(tmp_path / "other", world / "gallery", allow_mixed=True).query) == 12
     narrow = np.ones((12, 1), "f4")
     DescriptorStore.write(tmp_path / "narrow", query.ids, narrow)
     with pytest.raises(UserError, match="has 1 dimensions"):
         Stores.open(tmp_path / "narrow", world / "gallery", allow_mixed=True)
-    with pytest.raises(UserError, match="nothing to learn"):
+    with pytest.raises(UserError, match="no landmark_id to learn from"):
         Stores.open(world / "query", world / "gallery", tmp_path / "other", allow_mixed=True)
 
 

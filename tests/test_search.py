@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from landmark.artifact.stacked_vectors import StackedVectors
 from landmark.error import UserError
-from landmark.search import ExactTorch, Flat, gpu
+from landmark.search import ExactTorch, Flat, exact_torch, gpu
+from landmark.search.exact_torch import ExactTorchIndex
+from landmark.search.index import DeferredIndex, local_torch_device
 
 
 def whole_numbers(seed: int, rows: int, values: int) -> np.ndarray:
@@ -53,7 +55,7 @@ def test_an_exact_search_is_a_full_sort_ties_by_row(
     expected_rows, expected_scores = sorted_in_full(query, gallery, k)
     if cuts:
         gallery = StackedVectors(np.split(gallery, sorted(min(cut, rows) for cut in cuts)))
-    found, scores = searches(block_rows)[which](query, gallery, k)
+    found, scores = searches(block_rows)[which].build(gallery).search(query, k)
     assert found.dtype == np.int32
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(found, expected_rows)
@@ -64,7 +66,7 @@ def test_an_exact_search_is_a_full_sort_ties_by_row(
 def test_an_exact_search_equals_the_reference(shared, search):
     inputs = np.load(shared / "reference/rerank/inputs.npz")
     expected = np.load(shared / "reference/rerank/expected.npz")
-    rows, scores = search(inputs["query"], inputs["gallery"], 100)
+    rows, scores = search.build(inputs["gallery"]).search(inputs["query"], 100)
     np.testing.assert_array_equal(rows, expected["knn_index"])
     np.testing.assert_allclose(scores, expected["knn_similarity"], atol=1e-6)
 
@@ -76,7 +78,7 @@ def test_a_memory_mapped_half_precision_gallery_gives_the_same(tmp_path, search)
     np.save(tmp_path / "vectors.npy", gallery)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     query = random.standard_normal((9, 16)).astype("f2")
-    rows, scores = search(query, mapped, 20)
+    rows, scores = search.build(mapped).search(query, 20)
     expected_rows, expected_scores = sorted_in_full(query, gallery, 20)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
@@ -92,16 +94,17 @@ def test_half_precision_is_read_to_the_last_bit():
 
 def test_what_cannot_be_searched_is_refused():
     for search in (Flat, ExactTorch):
+        index = search().build(np.ones((2, 3), "f4"))
         with pytest.raises(ValueError, match="do not fit"):
-            search()(np.ones((2, 3), "f4"), np.ones((2, 4), "f4"), 1)
+            index.search(np.ones((2, 4), "f4"), 1)
         with pytest.raises(ValueError, match="k=0"):
-            search()(np.ones((2, 3), "f4"), np.ones((2, 3), "f4"), 0)
-        with pytest.raises(UserError, match="block_rows=0"):
+            index.search(np.ones((2, 3), "f4"), 0)
+        with pytest.raises(UserError, match=r"block_rows=0 is not valid\. Pass a whole number > 0"):
             search(block_rows=0)
-    with pytest.raises(UserError, match="device=tpu"):
-        Flat(device="tpu")
-    with pytest.raises(UserError, match="device=tpu9: torch cannot"):
-        ExactTorch(device="tpu9")(np.ones((2, 3), "f4"), np.ones((2, 3), "f4"), 1)
+        with pytest.raises(UserError, match=r"device=tpu9 is not valid\. Pass auto, cpu, mps"):
+            search(device="tpu9")
+    with pytest.raises(UserError, match="device=mps: faiss cannot use it"):
+        Flat(device="mps").build(np.ones((2, 3), "f4"))
 
 
 def test_cuda_without_a_gpu_says_so():
@@ -109,7 +112,42 @@ def test_cuda_without_a_gpu_says_so():
     if faiss.get_num_gpus():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match="sees no GPU"):
-        Flat(device="cuda")(np.ones((2, 3), "f4"), np.ones((2, 3), "f4"), 1)
+        Flat(device="cuda").build(np.ones((2, 3), "f4"))
+    with pytest.raises(UserError, match="no GPU here"):
+        ExactTorch(device="cuda").build(np.ones((2, 3), "f4"))
+
+
+def test_exact_torch_uploads_each_row_once(monkeypatch):
+    uploaded = []
+    upload = ExactTorchIndex._upload
+    monkeypatch.setattr(
+        ExactTorchIndex,
+        "_upload",
+        lambda index, vectors: uploaded.append(len(vectors)) or upload(index, vectors),
+    )
+    query, gallery = (np.random.default_rng(n).standard_normal((n, 5)) for n in (60, 300))
+    search = ExactTorch("cpu", block_rows=32, block_queries=8)
+    rows, _ = search.build(gallery).search(query.astype("f4"), 7)
+    assert sum(uploaded) == 60 + 300
+    uploaded.clear()
+    monkeypatch.setattr(exact_torch, "_VALUES_ON_DEVICE", 20 * (5 + 3 * 8))  # three groups of 20
+    np.testing.assert_array_equal(search.build(gallery).search(query.astype("f4"), 7)[0], rows)
+    assert sum(uploaded) == 60 + 3 * 300
+    np.testing.assert_array_equal(rows, sorted_in_full(query.astype("f4"), gallery, 7)[0])
+
+
+def test_a_deferred_index_is_built_once_at_its_first_search(monkeypatch):
+    built = []
+    build = Flat.build
+    monkeypatch.setattr(Flat, "build", lambda *given: built.append(given) or build(*given))
+    index = DeferredIndex(whole_numbers(0, 9, 2), Flat(device="cpu"))
+    assert (index.device, built) == ("cpu", [])
+    for _ in range(2):
+        rows, _ = index.search(whole_numbers(1, 4, 2).astype("f2"), 3)
+    assert len(built) == 1
+    np.testing.assert_array_equal(
+        rows, sorted_in_full(whole_numbers(1, 4, 2), whole_numbers(0, 9, 2), 3)[0]
+    )
 
 
 @pytest.fixture
@@ -126,7 +164,8 @@ def three_gpus(monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 3)
     monkeypatch.setattr(faiss, "knn_gpu", on_cpu)
     monkeypatch.setattr(gpu, "resources", lambda number: number)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     return asked
 
 
@@ -140,7 +179,7 @@ def three_gpus(monkeypatch):
 )
 def test_several_gpus_share_the_gallery(three_gpus, device, rows, expected):
     query, gallery = whole_numbers(0, 6, 2), whole_numbers(1, rows, 2)
-    found, scores = Flat(device=device)(query, gallery, 9)
+    found, scores = Flat(device=device).build(gallery).search(query, 9)
     expected_rows, expected_scores = sorted_in_full(query, gallery, 9)
     np.testing.assert_array_equal(found, expected_rows)
     np.testing.assert_array_equal(scores, expected_scores)
@@ -148,8 +187,23 @@ def test_several_gpus_share_the_gallery(three_gpus, device, rows, expected):
 
 
 def test_each_process_of_a_machine_takes_one_gpu(three_gpus, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    assert gpu.gpus_of("auto") == [2]
-    assert gpu.gpus_of("cpu") == []
     with pytest.raises(UserError, match="sees 3 GPUs"):
         gpu.gpus_of("cuda:3")
+    assert gpu.gpus_of("cuda") == [0, 1, 2]
+    for name, value in (("RANK", 5), ("WORLD_SIZE", 6), ("LOCAL_RANK", 2), ("LOCAL_WORLD_SIZE", 3)):
+        monkeypatch.setenv(name, str(value))
+    assert gpu.gpus_of("auto") == gpu.gpus_of("cuda") == [2]
+    assert gpu.gpus_of("cpu") == []
+    with pytest.raises(UserError, match=r"cuda:1 is one GPU for 3 processes.*device=cuda\."):
+        gpu.gpus_of("cuda:1")
+
+
+@pytest.mark.parametrize(("local_rank", "device"), [("0", "cuda:0"), ("3", "cuda:1")])
+def test_each_process_of_a_machine_has_its_own_torch_device(monkeypatch, local_rank, device):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", local_rank)):
+        monkeypatch.setenv(name, value)
+    assert str(local_torch_device("auto")) == str(local_torch_device("cuda")) == device
+    assert str(local_torch_device("cpu")) == "cpu"

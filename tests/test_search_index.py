@@ -1,5 +1,7 @@
 """Approximate searches against faiss itself, and against exact search where they see all."""
 
+import weakref
+
 import faiss
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ from hypothesis import strategies as st
 
 from landmark.artifact.stacked_vectors import StackedVectors
 from landmark.error import UserError
-from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat, build
-from landmark.search.kept import Kept
-from landmark.search.rescore import rescore
+from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat
+from landmark.search.faiss_index import FaissSearch
+from landmark.search.top_k import rescore
 
 
 def unit_rows(seed, rows, dim=16):
@@ -52,7 +54,7 @@ def asked_directly(description, parameters, seed, rows):
 )
 def test_an_index_gives_what_faiss_gives(search, description, parameters):
     search.block_rows = 128
-    rows, scores = search(QUERY, GALLERY, 25)
+    rows, scores = search.build(GALLERY).search(QUERY, 25)
     drawn = search.train_rows or 900
     expected, expected_scores = asked_directly(description, parameters, search.seed, drawn)
     assert rows.dtype == np.int32
@@ -82,8 +84,8 @@ def test_an_index_gives_what_faiss_gives(search, description, parameters):
 @pytest.mark.parametrize("dtype", ["f4", "f2"])
 def test_an_index_that_sees_all_is_exact(search, dtype):
     gallery = GALLERY.astype(dtype)
-    rows, scores = search(QUERY, gallery, 10)
-    expected, expected_scores = Flat(device="cpu")(QUERY, gallery, 10)
+    rows, scores = search.build(gallery).search(QUERY, 10)
+    expected, expected_scores = Flat(device="cpu").build(gallery).search(QUERY, 10)
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-3 if not search.refine else 1e-6)
 
@@ -106,7 +108,7 @@ def test_a_gallery_of_any_size_is_indexed(seed, count, queries, k, kind, stacked
     given_gallery = gallery
     if stacked:
         given_gallery = StackedVectors([gallery[: count // 2].astype("f2"), gallery[count // 2 :]])
-    rows, scores = kind(refine=count)(query, given_gallery, k)
+    rows, scores = kind(refine=count).build(given_gallery).search(query, k)
     assert rows.shape == scores.shape == (queries, k)
     found = min(k, count)
     assert (rows[:, found:] == -1).all()
@@ -137,39 +139,45 @@ def test_candidates_are_put_in_order_by_exact_scores(seed, k, more):
         assert scores[number].tolist() == [-score for score, _ in best]
 
 
-def test_an_index_is_built_once_for_an_array_and_never_serves_another(monkeypatch):
-    built = []
-    monkeypatch.setattr(
-        "landmark.search.indexed.empty_index",
-        lambda *given: built.append(given) or build.empty_index(*given),
-    )
-    search, gallery, train = IVF(n_lists=1), GALLERY.copy(), unit_rows(5, 300)
-    for _ in range(2):  # a chain asks the gallery and the train photos in turn
-        for searched in (gallery, train):
-            rows, _ = search(QUERY, searched, 3)
-            np.testing.assert_array_equal(rows, Flat()(QUERY, searched, 3)[0])
-    assert len(built) == 2
-    gallery[:] = unit_rows(6, 900)  # the same array, filled anew
-    np.testing.assert_array_equal(search(QUERY, gallery, 3)[0], Flat()(QUERY, gallery, 3)[0])
-    assert len(built) == 3
-    for seed in range(5):  # short-lived arrays, which may get one another's address
-        other = unit_rows(seed, 900)
-        np.testing.assert_array_equal(search(QUERY, other, 3)[0], Flat()(QUERY, other, 3)[0])
-        del other
-    assert len(built) == 8
+def test_an_index_builds_the_same_kind_for_another_gallery():
+    index = IVF(n_lists=1, refine=2).build(GALLERY)
+    assert index.gallery is GALLERY
+    train = unit_rows(5, 300)
+    other = index.settings.build(train)
+    for built, gallery in ((index, GALLERY), (other, train)):
+        expected = Flat().build(gallery).search(QUERY, 3)
+        np.testing.assert_array_equal(built.search(QUERY, 3)[0], expected[0])
+    assert (other.settings.n_lists, other.settings.refine) == (1, 2)
 
 
-def test_what_was_made_of_a_gallery_goes_with_it():
-    kept = Kept(most=2)
-    arrays = [np.ones((3, 2)) for _ in range(3)]
-    for number, array in enumerate(arrays):
-        kept.put(array, number)
-    assert [kept.get(array) for array in arrays] == [None, 1, 2]
-    assert kept.get(arrays[1]) == 1
-    kept.put(arrays[0], 7)  # lets go of the one not asked for longest
-    assert [kept.get(arrays[number]) for number in range(3)] == [7, 1, None]
-    del arrays[1]
-    assert len(kept._entries) == 1
+@pytest.mark.parametrize("search", [Flat(), IVF(n_lists=1), HNSW()], ids=lambda s: type(s).__name__)
+def test_an_index_is_freed_with_its_variable(search):
+    gallery = GALLERY.copy()
+    index = search.build(gallery)
+    index.search(QUERY, 3)
+    references = [weakref.ref(value) for value in (index, gallery)]
+    if isinstance(search, FaissSearch):
+        references.append(weakref.ref(index._index))
+    del index, gallery
+    assert [reference() for reference in references] == [None] * len(references)
+
+
+def test_an_empty_gallery_is_an_index_of_nothing():
+    rows, scores = IVFPQ(n_lists=3, code_bytes=4).build(GALLERY[:0]).search(QUERY, 2)
+    assert (rows == -1).all()
+    assert (scores == -np.inf).all()
+
+
+def test_wider_settings_double_until_all_is_looked_at():
+    search, seen = IVF(n_lists=10, n_probe=3, refine=2), []
+    while search is not None:
+        seen.append((search.n_probe, search.refine))
+        search = search.wider(rows=100, k=10)
+    assert seen == [(3, 2), (6, 4), (12, 8), (12, 16)]
+
+
+def search_of_no_lists():
+    return Factory("Flat", parameters={"nprobe": 3}).build(GALLERY)
 
 
 @pytest.mark.parametrize(
@@ -177,15 +185,20 @@ def test_what_was_made_of_a_gallery_goes_with_it():
     [
         (lambda: IVF(n_lists=0), "n_lists=0"),
         (lambda: IVF(n_probe=0), "n_probe=0"),
-        (lambda: IVF(storage="float8"), "storage=float8 must be one of float32, float16, sq8"),
+        (
+            lambda: IVF(storage="float8"),
+            r"storage=float8 is not .* one of float32, float16, sq8",
+        ),
         (lambda: IVF(refine=-1), "refine=-1"),
         (lambda: IVF(device="gpu"), "device=gpu"),
+        (lambda: HNSW(train_rows=0), "train_rows=0"),
+        (lambda: IVFPQ(seed=-1), "seed=-1"),
         (lambda: HNSW(neighbours=1), "neighbours=1"),
         (lambda: HNSW(ef_search=0), "ef_search=0"),
-        (lambda: IVFPQ(code_bytes=5)(QUERY, GALLERY, 3), "code_bytes=5 does not divide.*1, 2, 4"),
-        (lambda: Factory("IVF4,Nonsense")(QUERY, GALLERY, 3), "refuses IVF4,Nonsense"),
-        (lambda: Factory("PQ4x10")(QUERY, GALLERY, 3), "refuses training on 900 rows.*1024"),
-        (lambda: Factory("Flat", parameters={"nprobe": 3})(QUERY, GALLERY, 3), "refuses nprobe=3"),
+        (lambda: IVFPQ(code_bytes=5).build(GALLERY), "code_bytes=5 does not divide.*1, 2, 4"),
+        (lambda: Factory("IVF4,Nonsense").build(GALLERY), "refuses IVF4,Nonsense"),
+        (lambda: Factory("PQ4x10").build(GALLERY), "refuses training on 900 rows.*1024"),
+        (lambda: search_of_no_lists().search(QUERY, 3), "refuses nprobe=3"),
     ],
 )
 def test_a_wrong_setting_is_named(make, words):
@@ -196,16 +209,16 @@ def test_a_wrong_setting_is_named(make, words):
 
 def test_a_seed_fixes_the_index():
     gallery = unit_rows(7, 2000)
-    found = [IVFPQ(refine=0, seed=seed)(QUERY, gallery, 20)[0] for seed in (0, 0, 1)]
+    found = [IVFPQ(refine=0, seed=seed).build(gallery).search(QUERY, 20)[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(found[0], found[1])
     assert (found[0] != found[2]).any()
 
 
 def test_defaults_hold_39_photos_a_list():
-    lists = [IVF().description(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
+    lists = [IVF().factory_string(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
     assert lists == ["IVF1,Flat", "IVF1,Flat", "IVF2,Flat", "IVF25,Flat", "IVF1265,Flat"]
     sizes = [
-        IVFPQ().description(1, dim).partition("PQ")[2].removesuffix("np")
+        IVFPQ().factory_string(1, dim).partition("PQ")[2].removesuffix("np")
         for dim in (512, 100, 7, 3072)
     ]
     assert sizes == ["64", "10", "1", "384"]

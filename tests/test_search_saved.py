@@ -8,7 +8,7 @@ import pytest
 
 from landmark.artifact.stacked_vectors import StackedVectors
 from landmark.error import UserError
-from landmark.search import HNSW, IVF, IVFPQ, Factory, saved
+from landmark.search import HNSW, IVF, IVFPQ, Factory, faiss_index, saved
 
 
 def unit_rows(seed, rows, dim=16):
@@ -24,15 +24,13 @@ GALLERY, QUERY = unit_rows(0, 700), unit_rows(1, 20)
 @pytest.fixture
 def added(monkeypatch):
     """The first row of every filling of an index."""
-    from landmark.search import build, indexed
-
-    starts = []
+    starts, add = [], faiss_index.add
 
     def counting(index, gallery, first, block_rows):
         starts.append(first)
-        build.add(index, gallery, first, block_rows)
+        add(index, gallery, first, block_rows)
 
-    monkeypatch.setattr(indexed, "add", counting)
+    monkeypatch.setattr(faiss_index, "add", counting)
     return starts
 
 
@@ -49,13 +47,13 @@ def added(monkeypatch):
 )
 def test_an_index_is_opened_as_it_was_saved(tmp_path, added, make):
     path = tmp_path / "deep" / "index"
-    first = make(index=str(path))(QUERY, GALLERY, 9)
+    first = make(index=str(path)).build(GALLERY).search(QUERY, 9)
     assert sorted(file.name for file in path.iterdir()) == ["index.faiss", "index.json"]
     assert [file.name for file in path.parent.iterdir()] == ["index"]
-    again = make(index=str(path))(QUERY, GALLERY.copy(), 9)
+    again = make(index=str(path)).build(GALLERY.copy()).search(QUERY, 9)
     np.testing.assert_array_equal(again, first)
     if not isinstance(make(), HNSW):  # threads may change its graph
-        np.testing.assert_array_equal(make()(QUERY, GALLERY, 9), first)
+        np.testing.assert_array_equal(make().build(GALLERY).search(QUERY, 9), first)
     assert added[:1] == [0]
     assert len(added) == (1 if isinstance(make(), HNSW) else 2)  # the one without a folder
 
@@ -63,13 +61,13 @@ def test_an_index_is_opened_as_it_was_saved(tmp_path, added, make):
 @pytest.mark.parametrize("stacked", [False, True])
 def test_rows_at_the_end_are_added_to_a_saved_index(tmp_path, added, stacked):
     path = tmp_path / "index"
-    IVF(n_lists=10, index=str(path))(QUERY, GALLERY[:500], 9)
+    IVF(n_lists=10, index=str(path)).build(GALLERY[:500]).search(QUERY, 9)
     grown = StackedVectors([GALLERY[:510], GALLERY[510:]]) if stacked else GALLERY
-    found = IVF(n_lists=10, n_probe=10, index=str(path))(QUERY, grown, 9)
+    found = IVF(n_lists=10, n_probe=10, index=str(path)).build(grown).search(QUERY, 9)
     assert added == [0, 500]
-    np.testing.assert_array_equal(found[0], IVF(n_lists=1)(QUERY, GALLERY, 9)[0])
+    np.testing.assert_array_equal(found[0], IVF(n_lists=1).build(GALLERY).search(QUERY, 9)[0])
     assert faiss.read_index(str(path / "index.faiss")).ntotal == 700
-    found_again = IVF(n_lists=10, n_probe=10, index=str(path))(QUERY, GALLERY, 9)
+    found_again = IVF(n_lists=10, n_probe=10, index=str(path)).build(GALLERY).search(QUERY, 9)
     np.testing.assert_array_equal(found_again, found)
     assert added == [0, 500, 0]  # the last is that of n_lists=1
 
@@ -77,15 +75,23 @@ def test_rows_at_the_end_are_added_to_a_saved_index(tmp_path, added, stacked):
 @pytest.mark.parametrize(
     ("search", "gallery", "words"),
     [
-        (IVF(n_lists=11), GALLERY, "n_lists is 10 there and 11 here"),
-        (IVF(n_lists=10, seed=1), GALLERY, "seed is 0 there and 1 here"),
-        (IVF(n_lists=10, train_rows=600), GALLERY, "train_rows is None there and 600 here"),
-        (IVF(n_lists=10, storage="sq8"), GALLERY, "storage is float32 there and sq8 here"),
-        (IVFPQ(n_lists=10), GALLERY, "search is ivf there and ivfpq here"),
-        (IVF(n_lists=10), GALLERY.astype("f2"), "gallery dtype is float32 there and float16"),
-        (IVF(n_lists=10), GALLERY[:, :8].copy(), "gallery dim is 16 there and 8 here"),
-        (IVF(n_lists=10), GALLERY[:600], "first 700 vectors are others"),
-        (IVF(n_lists=10), np.roll(GALLERY, 1, axis=0), "first 700 vectors are others"),
+        (IVF(n_lists=11), GALLERY, r"a different n_lists \(10, now 11\)"),
+        (IVF(n_lists=10, seed=1), GALLERY, r"a different seed \(0, now 1\)"),
+        (IVF(n_lists=10, train_rows=600), GALLERY, r"a different train_rows \(null, now 600\)"),
+        (IVF(n_lists=10, storage="sq8"), GALLERY, r"storage \(.float32., now .sq8.\)"),
+        (
+            IVFPQ(n_lists=10),
+            GALLERY,
+            r"search \(.ivf., now .ivfpq.\)",
+        ),
+        (
+            IVF(n_lists=10),
+            GALLERY.astype("f2"),
+            r"gallery dtype \(.float32., now .float16.\)",
+        ),
+        (IVF(n_lists=10), GALLERY[:, :8].copy(), r"a different gallery dim \(16, now 8\)"),
+        (IVF(n_lists=10), GALLERY[:600], "first 700 vectors differ"),
+        (IVF(n_lists=10), np.roll(GALLERY, 1, axis=0), "first 700 vectors differ"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -93,29 +99,34 @@ def test_an_index_of_something_else_is_refused_by_the_key_that_differs(
     tmp_path, search, gallery, words
 ):
     path = tmp_path / "index"
-    IVF(n_lists=10, index=str(path))(QUERY, GALLERY, 9)
+    IVF(n_lists=10, index=str(path)).build(GALLERY).search(QUERY, 9)
     before = {file: file.read_bytes() for file in path.iterdir()}
     search.index = str(path)
     with pytest.raises(UserError, match=words):
-        search(QUERY[:, : gallery.shape[1]], gallery, 9)
+        search.build(gallery)
     assert {file: file.read_bytes() for file in path.iterdir()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
 def test_settings_of_the_search_alone_may_differ(tmp_path):
     path = str(tmp_path / "index")
-    IVF(n_lists=10, index=path)(QUERY, GALLERY, 9)
-    found = IVF(n_lists=10, n_probe=10, refine=3, block_rows=7, index=path)(QUERY, GALLERY, 9)
-    np.testing.assert_array_equal(found[0], IVF(n_lists=1)(QUERY, GALLERY, 9)[0])
+    IVF(n_lists=10, index=path).build(GALLERY).search(QUERY, 9)
+    found = (
+        IVF(n_lists=10, n_probe=10, refine=3, block_rows=7, index=path)
+        .build(GALLERY)
+        .search(QUERY, 9)
+    )
+    np.testing.assert_array_equal(found[0], IVF(n_lists=1).build(GALLERY).search(QUERY, 9)[0])
 
 
-def test_the_folder_is_that_of_the_first_gallery_alone(tmp_path):
+def test_indexes_of_the_same_kind_are_not_saved(tmp_path):
     path, train = tmp_path / "index", unit_rows(2, 300)
-    search = IVF(n_lists=5, n_probe=5, index=str(path))
+    index = IVF(n_lists=5, n_probe=5, index=str(path)).build(GALLERY)
     for _ in range(2):
-        for gallery in (GALLERY, train):
-            rows = search(QUERY, gallery, 9)[0]
-            np.testing.assert_array_equal(rows, IVF(n_lists=1)(QUERY, gallery, 9)[0])
+        other = index.settings.build(train)
+        for built, gallery in ((index, GALLERY), (other, train)):
+            rows = built.search(QUERY, 9)[0]
+            np.testing.assert_array_equal(rows, IVF(n_lists=1).build(gallery).search(QUERY, 9)[0])
     assert json.loads((path / "index.json").read_text())["gallery"]["rows"] == 700
 
 
@@ -140,28 +151,28 @@ def _damage(name, change):
 )
 def test_a_damaged_index_is_one_line(tmp_path, damage, words):
     path = tmp_path / "index"
-    IVF(n_lists=5, index=str(path))(QUERY, GALLERY, 9)
+    IVF(n_lists=5, index=str(path)).build(GALLERY).search(QUERY, 9)
     damage(path)
     with pytest.raises(UserError, match=words) as caught:
-        IVF(n_lists=5, index=str(path))(QUERY, GALLERY, 9)
+        IVF(n_lists=5, index=str(path)).build(GALLERY).search(QUERY, 9)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_of_another_index_is_refused(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
-    IVF(n_lists=5, index=str(one))(QUERY, GALLERY, 9)
-    IVF(n_lists=5, index=str(other))(QUERY, GALLERY[:600], 9)
+    IVF(n_lists=5, index=str(one)).build(GALLERY).search(QUERY, 9)
+    IVF(n_lists=5, index=str(other)).build(GALLERY[:600]).search(QUERY, 9)
     (one / "index.faiss").write_bytes((other / "index.faiss").read_bytes())
-    with pytest.raises(UserError, match=r"is not the one of index\.json"):
-        IVF(n_lists=5, index=str(one))(QUERY, GALLERY, 9)
+    with pytest.raises(UserError, match=r"does not belong to index\.json"):
+        IVF(n_lists=5, index=str(one)).build(GALLERY).search(QUERY, 9)
 
 
 def test_a_taken_place_is_refused_before_anything_is_built(tmp_path, added):
     (tmp_path / "photo.jpg").touch()
     for place in (tmp_path, tmp_path / "photo.jpg", tmp_path / "photo.jpg" / "index"):
         with pytest.raises(UserError, match=r"photo|holds no saved"):
-            IVF(index=str(place))(QUERY, GALLERY, 9)
+            IVF(index=str(place)).build(GALLERY).search(QUERY, 9)
     assert added == []
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
 

@@ -9,7 +9,7 @@ import torch.distributed
 
 from landmark.artifact.stacked_vectors import StackedVectors
 from landmark.search import HNSW, IVF, ExactTorch, Flat
-from landmark.search.sharded import Sharded
+from landmark.search.sharded import ShardedSearch, shard_search
 
 
 def whole_numbers(seed, rows, values=2, dim=5):
@@ -52,14 +52,17 @@ def process(rank, folder):
     )
     results = {}
     for name, make in SEARCHES.items():
-        search = Sharded(make())
-        for gallery, given in GALLERIES.items():
-            results[f"{name}, {gallery}"] = search(*given)
-    saving = Sharded(HNSW(index=f"{folder}/index"))
+        for gallery, (query, vectors, k) in GALLERIES.items():
+            index = shard_search(make()).build(vectors)
+            results[f"{name}, {gallery}"] = index.search(query, k)
+    saving = ShardedSearch(HNSW(index=f"{folder}/index"))
     for _ in range(2):
-        results["saved"] = saving(unit_rows(0, 9), GALLERIES["random"][1], 5)
+        index = saving.build(GALLERIES["random"][1])
+        results["saved"] = index.search(unit_rows(0, 9), 5)
+    train = unit_rows(7, 40)  # of the same kind: shared out as well, and not saved
+    results["train"] = index.settings.build(train).search(unit_rows(0, 9), 3)
     try:
-        Sharded(Flat(device="cpu"))(unit_rows(0, 2 + rank), unit_rows(1, 9), 3)
+        shard_search(Flat(device="cpu")).build(unit_rows(1, 9)).search(unit_rows(0, 2 + rank), 3)
     except ValueError as error:
         results["differ"] = str(error)
     np.save(Path(folder) / f"{rank}.npy", np.array(results, object), allow_pickle=True)
@@ -78,7 +81,7 @@ def of_two(tmp_path_factory):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_two_processes_give_the_ranking_of_one(of_two, search, gallery):
     query, vectors, k = GALLERIES[gallery]
-    rows, scores = Flat(device="cpu", block_rows=64)(query, vectors, k)
+    rows, scores = Flat(device="cpu", block_rows=64).build(vectors).search(query, k)
     for results in of_two[1]:
         found, found_scores = results[f"{search}, {gallery}"]
         assert found.dtype == np.int32
@@ -90,9 +93,12 @@ def test_two_processes_give_the_ranking_of_one(of_two, search, gallery):
 def test_each_process_saves_the_index_of_its_part(of_two):
     folder, _ = of_two
     assert sorted(path.name for path in folder.glob("index*")) == ["index.0-of-2", "index.1-of-2"]
-
-
-def test_processes_that_ask_different_things_are_told(of_two):
+    rows, _ = Flat(device="cpu").build(unit_rows(7, 40)).search(unit_rows(0, 9), 3)
     for results in of_two[1]:
-        assert "ask for different things" in results["differ"]
+        np.testing.assert_array_equal(results["train"][0], rows)
+
+
+def test_ranks_that_search_for_different_things_are_refused(of_two):
+    for results in of_two[1]:
+        assert "search for different things" in results["differ"]
         assert "[2, 24, 9, 24, 3], [3, 24, 9, 24, 3]" in results["differ"]

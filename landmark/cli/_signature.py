@@ -274,7 +274,8 @@ def _value(module: _Module, name: str) -> Any:  # noqa: ANN401
         return _NAMES.get(name, Any)
     found = _definition(module, name)
     if found is not None and isinstance(found[1], ast.Assign):
-        return _annotation(found[0], found[1].value)
+        value = found[1].value  # text is a value here, as in `Field(description=DEVICES)`
+        return value.value if isinstance(value, ast.Constant) else _annotation(found[0], value)
     if found is not None and isinstance(found[1], ast.ClassDef):
         return _Class
     return _NAMES.get(name, Any)

@@ -11,10 +11,13 @@ Re-rankers apply in the order given. Where the stores hold landmarks, or data= h
 each step prints its mAP.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -24,7 +27,17 @@ from pydantic import NonNegativeInt, PositiveInt
 from landmark.cli._command import command
 from landmark.cli._jobs import unused_folder
 from landmark.error import UserError
-from landmark.search.processes import among_processes, first_process_speaks, rank
+from landmark.processes import broadcast, rank, silence_other_ranks
+
+if TYPE_CHECKING:
+    from landmark.rerank.chain import Step
+    from landmark.rerank.retrieval import Retrieval
+    from landmark.rerank.stores import Stores
+    from landmark.rerank.truth import Truth
+    from landmark.search.index import Index
+
+
+_SHOWN_RESULTS = 10  # of a query in report.html
 
 
 @dataclass(frozen=True)
@@ -32,14 +45,14 @@ class Rerank:
     """Settings of a re-ranking besides those of its groups.
 
     Attributes:
-        query: descriptor store of the queries.
-        gallery: descriptor store to search; several are searched as one.
-        train: descriptor store of photos whose landmarks are known; null: none.
-        output: folder to write; null: a new folder under runs/rerank.
-        overwrite: replace an existing ranking.
-        k: results kept a query; null: 100, or all of a smaller gallery.
-        report: worst queries shown in report.html; 0: no report.html.
-        allow_mixed: accept stores from different embedders.
+        query: Descriptor store of the queries.
+        gallery: Descriptor store to search; several are searched as one.
+        train: Descriptor store of photos with known landmarks; null: none.
+        output: Folder to write; null: a new folder under runs/rerank.
+        overwrite: Replace an existing ranking.
+        k: Results of a query; null: 100, or all of a smaller gallery.
+        report: Worst queries shown in report.html; 0: no report.html.
+        allow_mixed: Accept stores from different embedders.
     """
 
     query: str
@@ -55,78 +68,126 @@ class Rerank:
 @command(Rerank, lists={"rerank"})
 def main(settings: Rerank, config: DictConfig) -> None:
     """Check the configuration, then search and re-rank."""
-    del settings
-    output = Path(config.output) if config.output else default_output()
-    with first_process_speaks():
-        rerank(config, output)
+    own_output = settings.output or (str(default_output()) if rank() == 0 else "")
+    output = Path(broadcast(own_output))
+    with silence_other_ranks():
+        rerank(settings, config, output)
         print(f"wrote {output}")
 
 
-def rerank(config: DictConfig, output: Path) -> None:
-    """Searches, re-ranks, prints what each step gains, and writes the folder `output`."""
-    from landmark.artifact.rankings import Rankings
-    from landmark.artifact.submission import write_retrieval
-    from landmark.disk.atomic import atomic_folder, check_can_write
-    from landmark.report.photos import sides
-    from landmark.report.ranking import RankingReport
-    from landmark.rerank.chain import steps
-    from landmark.rerank.protocol import protocol
-    from landmark.rerank.retrieval import Retrieval
+def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
+    """Search, re-rank, print what each step changes, and write the folder `output`."""
+    from landmark.disk.atomic import check_can_write
+    from landmark.rerank.chain import run_chain
     from landmark.rerank.stores import Stores
     from landmark.rerank.truth import truth_of
+    from landmark.search.sharded import shard_search
 
-    check_can_write(output, config.overwrite, marker="meta.json")
-    search = among_processes(instantiate(config.search))
-    chain = {str(name): instantiate(settings) for name, settings in chain_of(config).items()}
-    needs_train = [name for name, step in chain.items() if getattr(step, "needs_train", False)]
-    if needs_train and not config.train:
-        raise UserError(f"rerank={needs_train[0]} needs photos of known landmarks: train=STORE")
-    stores = Stores.open(config.query, config.gallery, config.train, config.allow_mixed)
-    config.k = stores.results(config.k)
-    source = instantiate(config.get("data"))
-    truth = truth_of(stores, source)
+    # --- checks: everything that can fail in a second fails here ---
+    check_can_write(output, settings.overwrite, marker="meta.json")
+    search = shard_search(instantiate(config.search))
+    rerankers = {name: instantiate(step) for name, step in chain_of(config).items()}
+    needs_train = [name for name, one in rerankers.items() if getattr(one, "needs_train", False)]
+    if needs_train and not settings.train:
+        raise UserError(
+            f"rerank={needs_train[0]} needs photos of known landmarks. Pass train=STORE."
+        )
+    stores = Stores.open(settings.query, settings.gallery, settings.train, settings.allow_mixed)
+    k = stores.resolve_k(settings.k)
     print(stores, flush=True)
 
-    def searched() -> Retrieval:
-        return stores.search(search, config.k).with_ids(stores.query.ids, stores.gallery.ids)
+    # --- ground truth: each table of the data is read once ---
+    source = instantiate(config.get("data"))
+    tables: Any = source and SimpleNamespace(read=cache(source.read))
+    truth = truth_of(stores, tables)
+    labels = truth.labels if truth else {}
 
-    report, figures = RankingReport(truth), []
-    for step in steps(searched, chain, truth):
-        print(step.line(truth.labels if truth else {}), flush=True)
-        figures.append(step.record())
-        rows, scores = step.retrieval.rows, step.retrieval.scores
-        precision = step.precisions[truth.headline] if truth else None
-        report.add(step.name, rows, scores, step.seconds, step.metrics, precision)
-    written = record(config, {name: store.meta for name, store in stores.by_name.items()})
-    data = HydraConfig.get().runtime.choices.get("data")
-    metrics = {
-        **step.metrics,
-        "steps": figures,
-        "protocol": protocol(stores.by_name, truth, config.k, data, written["steps"]),
-    }
-    accuracy = truth.nearest_accuracy(stores, search) if truth else None
+    # --- search, then re-rank: only the last step's ranking is kept in full ---
+    train_index: Index | None = None
+
+    def first_search() -> "Retrieval":
+        nonlocal train_index
+        retrieval = stores.search(search, k)
+        train_index = retrieval.train_index
+        return retrieval
+
+    steps = []
+    for step in run_chain(first_search, rerankers, truth):
+        print(step.summary(labels), flush=True)
+        steps.append(step.first(_SHOWN_RESULTS))
+    accuracy = truth.nearest_accuracy(stores, train_index) if truth and train_index else None
     if accuracy is not None:
-        metrics["nearest_train_accuracy"] = accuracy
         print(f"1-nn landmark of train {accuracy:.4f}", flush=True)
 
-    if rank() > 0:
-        return
-    found = step.retrieval
+    # --- write ---
+    if rank() == 0:
+        meta = record(config, k, {name: store.meta for name, store in stores.by_name.items()})
+        metrics = metrics_of(steps, stores, truth, meta, accuracy)
+        write_rankings(output, step, stores, meta, metrics, settings.overwrite)
+        if settings.report:
+            write_page(output, steps, stores, tables, truth, meta, accuracy, settings.report)
+
+
+def metrics_of(
+    steps: Sequence["Step"],
+    stores: "Stores",
+    truth: "Truth | None",
+    meta: Mapping[str, Any],
+    accuracy: float | None,
+) -> dict[str, Any]:
+    """The content of metrics.json."""
+    from landmark.rerank.protocol import protocol
+
+    data = HydraConfig.get().runtime.choices.get("data")
+    return {
+        **steps[-1].metrics,
+        "steps": [step.record() for step in steps],
+        "protocol": protocol(stores.by_name, truth, meta["k"], data, meta["steps"]),
+        **({} if accuracy is None else {"nearest_train_accuracy": accuracy}),
+    }
+
+
+def write_rankings(
+    output: Path,
+    step: "Step",
+    stores: "Stores",
+    meta: dict[str, Any],
+    metrics: dict[str, Any],
+    overwrite: bool,
+) -> None:
+    """Write the rankings of the last step and the submission."""
+    from landmark.artifact.rankings import Rankings
+    from landmark.artifact.submission import write_retrieval
+    from landmark.disk.atomic import atomic_folder
+
     rankings = Rankings(
-        found.rows,
-        found.scores,
-        stores.query.ids,
-        stores.gallery.ids,
-        meta=written,
-        metrics=metrics,
+        step.rows, step.scores, stores.query.ids, stores.gallery.ids, meta=meta, metrics=metrics
     )
-    with atomic_folder(output, config.overwrite, marker="meta.json") as folder:
+    with atomic_folder(output, overwrite, marker="meta.json") as folder:
         rankings.write_into(folder)
         write_retrieval(folder / "submission.csv", rankings, k=100)
-    if config.report:
-        query, gallery = sides(stores.query, stores.gallery, source)
-        page = output / "report.html"
-        report.write(page, query, gallery, rankings.meta, accuracy, worst=config.report)
+
+
+def write_page(
+    output: Path,
+    steps: Sequence["Step"],
+    stores: "Stores",
+    tables: Any,  # noqa: ANN401 - what `sides` reads the photos' paths from
+    truth: "Truth | None",
+    meta: Mapping[str, Any],
+    accuracy: float | None,
+    worst: int,
+) -> None:
+    """Write report.html."""
+    from landmark.report.photos import sides
+    from landmark.report.ranking import RankingReport
+
+    report = RankingReport(truth)
+    for step in steps:
+        precision = step.precisions[truth.headline] if truth else None
+        report.add(step.name, step.rows, step.scores, step.seconds, step.metrics, precision)
+    query, gallery = sides(stores.query, stores.gallery, tables)
+    report.write(output / "report.html", query, gallery, meta, accuracy, worst=worst)
 
 
 def default_output() -> Path:
@@ -137,17 +198,18 @@ def default_output() -> Path:
     return unused_folder(f"runs/rerank/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
 
-def chain_of(config: DictConfig) -> DictConfig:
+def chain_of(config: DictConfig) -> Mapping[str, Any]:
     """Settings of each re-ranker, in the order given; an empty chain leaves no key."""
-    return config.get("rerank") or OmegaConf.create({})
+    chain = config.get("rerank") or {}
+    return {str(name): settings for name, settings in chain.items()}
 
 
-def record(config: DictConfig, stores: dict[str, dict]) -> dict:
-    """Every step with its settings, and what the stores say of themselves."""
+def record(config: DictConfig, k: int, stores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Every step with its settings, and what the stores record about themselves."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     steps = {"search": plain["search"], **plain.get("rerank", {})}
     return {
-        "k": plain["k"],
+        "k": k,
         "steps": [{"step": name, **settings} for name, settings in steps.items()],
         "stores": {name: {"path": plain[name], **meta} for name, meta in stores.items()},
     }

@@ -1,82 +1,129 @@
 """Nearest and farthest of every photo, from the cosines of all pairs, each computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from landmark.rerank.best import Best, Triplets
+from landmark.processes import is_alone, shard
+from landmark.rerank.ranking import Best, Triplets
+from landmark.search.index import local_torch_device
+from landmark.search.sharded import gather_stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PHOTOS_AT_ONCE = 4096
+_BLOCK_ROWS = 4096
+_MERGED_RESULTS = 2**22
 
 
-def nearest_and_lowest(sets: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
+class _Block(NamedTuple):
+    """Some photos of a set: the number of the first one, the set, and their place in it."""
+
+    first: int
+    number: int
+    part: slice
+
+
+def nearest_and_lowest(
+    sets: Sequence[np.ndarray], k: int, device: str = "auto"
+) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of every photo among all, and its lowest cosine with any.
 
-    The cosines are computed block by block, on a GPU where there is one; a block serves its rows
-    and its columns, so this costs half of an exact search, and the lowest cosines nothing more.
+    The cosines are computed tile by tile; a tile serves its rows and its columns, so this costs
+    half of an exact search, and the lowest cosines nothing more. Under a launcher each rank
+    computes a share of the tiles.
 
     Args:
         sets: Descriptors, each (N_i, D), N in all; may be memory-mapped. None is copied.
         k: Neighbours of a photo, itself among them, at most N.
+        device: Where to compute (see `landmark.device`).
 
     Returns:
-        Photos (N, k) int32, counted through the sets, each photo itself first, the others by
-        falling cosine, of equal ones the lower; and the lowest cosines (N,) float32.
-    """
-    import torch
+        Photos (N, k) int32, numbered across the sets, each photo itself first, the others by
+        descending cosine, ties by row; and the lowest cosines (N,) float32.
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    Example:
+        >>> photos = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+        >>> nearest, lowest = nearest_and_lowest([photos], k=2, device="cpu")
+        >>> nearest.tolist(), lowest.round(1).astype(str).tolist()
+        ([[0, 1], [1, 2], [2, 1]], ['0.0', '0.6', '0.0'])
+    """
     total = sum(map(len, sets))
     best = Best(total, k, above=-np.inf)
     lowest = np.full(total, np.inf, np.float32)
+    for rows, columns, cosines in _tiles(sets, device):
+        sides = [_Side(rows.first, columns.first, 0), _Side(columns.first, rows.first, 1)]
+        if rows == columns:
+            sides.pop()
+        for side in sides:
+            least = cosines.amin(1 - side.axis).cpu().numpy()
+            part = slice(side.first, side.first + len(least))
+            lowest[part] = np.minimum(lowest[part], least)
+        if rows == columns:
+            cosines.fill_diagonal_(float("inf"))  # the photo itself comes first
+        for side in sides:
+            best.add(_candidates(best, cosines, side))
+            best.settle()
+    return _merged(*best.result(), lowest)
+
+
+def _tiles(sets: Sequence[np.ndarray], device: str) -> Iterator[tuple[_Block, _Block, "Tensor"]]:
+    """This rank's tiles, each once with its cosines (B, C): rows, columns from the rows' on."""
+    import torch
+
+    torch_device = local_torch_device(device)
+
+    def upload(block: _Block) -> "Tensor":
+        return torch.from_numpy(np.array(sets[block.number][block.part], np.float32)).to(
+            torch_device
+        )
+
     blocks = _blocks(sets)
-
-    def descriptors(block: tuple[int, int, slice]) -> "Tensor":
-        _, which, part = block
-        return torch.from_numpy(np.array(sets[which][part], np.float32)).to(device)
-
-    for i, row_block in enumerate(blocks):
-        left = descriptors(row_block)
-        for j, column_block in enumerate(blocks[i:], start=i):
-            right = left if i == j else descriptors(column_block)
-            cosines = left @ right.T
-            sides = [_Side(row_block[0], column_block[0], 0)]
-            if i != j:
-                sides.append(_Side(column_block[0], row_block[0], 1))
-            for side in sides:
-                found = cosines.amin(1 - side.axis).cpu().numpy()
-                part = slice(side.first, side.first + len(found))
-                lowest[part] = np.minimum(lowest[part], found)
-            if i == j:
-                cosines.fill_diagonal_(torch.inf)  # the photo itself comes first
-            for side in sides:
-                best.add(_candidates(best, cosines, side))
-                best.settle()
-    return best.result()[0], lowest
+    tiles = [(i, j) for i in range(len(blocks)) for j in range(i, len(blocks))]
+    row, left = -1, torch.empty(0)
+    for i, j in tiles[shard(len(tiles))]:
+        if i != row:
+            row, left = i, upload(blocks[i])
+        right = left if i == j else upload(blocks[j])
+        yield blocks[i], blocks[j], left @ right.T
 
 
-def _blocks(sets: Sequence[np.ndarray]) -> list[tuple[int, int, slice]]:
-    """Parts of the sets: number of the first photo, the set, and where it lies there."""
+def _blocks(sets: Sequence[np.ndarray]) -> list[_Block]:
     blocks, shift = [], 0
-    for which, photos in enumerate(sets):
-        for first in range(0, len(photos), _PHOTOS_AT_ONCE):
-            end = min(first + _PHOTOS_AT_ONCE, len(photos))
-            blocks.append((shift + first, which, slice(first, end)))
+    for number, photos in enumerate(sets):
+        for first in range(0, len(photos), _BLOCK_ROWS):
+            end = min(first + _BLOCK_ROWS, len(photos))
+            blocks.append(_Block(shift + first, number, slice(first, end)))
         shift += len(photos)
     return blocks
 
 
+def _merged(
+    rows: np.ndarray, scores: np.ndarray, lowest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest (N, k) and lowest cosines (N,) by the tiles of all ranks."""
+    if is_alone():
+        return rows, lowest
+    block_size = max(1, _MERGED_RESULTS // rows.shape[1])
+    for first in range(0, len(rows), block_size):
+        part = slice(first, first + block_size)
+        lowest[part] = gather_stacked(lowest[part]).min(axis=0)
+        near, cosines = (
+            np.concatenate(list(gather_stacked(values[part])), axis=1) for values in (rows, scores)
+        )
+        order = np.lexsort((near, -cosines), axis=1)[:, : rows.shape[1]]
+        rows[part] = np.take_along_axis(near, order, axis=1)
+    return rows, lowest
+
+
 class _Side(NamedTuple):
-    """Whose neighbours a block is searched for: its rows' (axis 0) or its columns'.
+    """Whose neighbours a tile is searched for: its rows' (axis 0) or its columns'.
 
     Attributes:
-        first: Number of the first photo that asks.
-        other: Number of the first photo that may be its neighbour.
-        axis: Along which the photos that ask lie.
+        first: Number of the first photo whose neighbours these are.
+        other: Number of the first photo that may be a neighbour.
+        axis: Axis of the photos whose neighbours these are.
     """
 
     first: int
@@ -85,14 +132,14 @@ class _Side(NamedTuple):
 
 
 def _candidates(best: Best, cosines: "Tensor", side: _Side) -> Triplets:
-    """Pairs of a block that may be among the best of the photos that ask."""
+    """Pairs of a tile that may be among the best."""
     import torch
 
-    asking, others = cosines.shape[side.axis], cosines.shape[1 - side.axis]
-    least = torch.from_numpy(best.lowest(slice(side.first, side.first + asking)))
+    photos, others = cosines.shape[side.axis], cosines.shape[1 - side.axis]
+    least = torch.from_numpy(best.lowest(slice(side.first, side.first + photos)))
     good = cosines > least.to(cosines.device).unsqueeze(1 - side.axis)
     wanted = min(best.k, others)
-    if _count(good) > 2 * wanted * asking:  # only the best of this block, with what ties
+    if _count(good) > 2 * wanted * photos:  # only the best of this tile, with what ties
         top = cosines.topk(wanted, dim=1 - side.axis).values.amin(1 - side.axis, keepdim=True)
         good &= cosines >= top
     places = _places(good)
@@ -102,16 +149,14 @@ def _candidates(best: Best, cosines: "Tensor", side: _Side) -> Triplets:
 
 
 def _count(good: "Tensor") -> int:
-    """How many are true; numpy is quicker than torch at this on the processor."""
-    return int(good.sum() if good.is_cuda else np.count_nonzero(good.numpy()))
+    """How many are true; numpy is faster than torch at this on the CPU."""
+    return int(np.count_nonzero(good.numpy()) if good.device.type == "cpu" else good.sum())
 
 
 def _places(good: "Tensor") -> np.ndarray:
-    """Where they are true in the flattened block, ascending."""
+    """Where they are true in the flattened tile, ascending."""
     import torch
 
-    return (
-        torch.nonzero(good.ravel())[:, 0].cpu().numpy()
-        if good.is_cuda
-        else np.flatnonzero(good.numpy())
-    )
+    if good.device.type == "cpu":
+        return np.flatnonzero(good.numpy())
+    return torch.nonzero(good.ravel())[:, 0].cpu().numpy()

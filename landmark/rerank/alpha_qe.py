@@ -1,8 +1,10 @@
-"""Alpha query expansion: ask again with what was found."""
+"""Alpha query expansion: search again with the first results."""
+
+from pydantic import NonNegativeFloat, PositiveInt
 
 from landmark.rerank.expansion import alpha_weights, expanded_search
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import number, whole_number
+from landmark.settings import checked
 
 
 class AlphaQE:
@@ -17,11 +19,21 @@ class AlphaQE:
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> from landmark.search import Flat
+        >>> angles = np.radians([0, 20, -25, 40])
+        >>> photos = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        >>> retrieval = Retrieval.from_search(photos[:1], photos[1:], k=3, search=Flat())
+        >>> retrieval.rows.tolist(), AlphaQE(n=1)(retrieval).rows.tolist()
+        ([[0, 1, 2]], [[0, 2, 1]])
     """
 
-    def __init__(self, n: int = 10, alpha: float = 3.0) -> None:
-        self.n = whole_number("rerank.alpha_qe.n", n, 1)
-        self.alpha = number("rerank.alpha_qe.alpha", alpha, 0)
+    @checked
+    def __init__(self, n: PositiveInt = 10, alpha: NonNegativeFloat = 3.0) -> None:
+        self.n = n
+        self.alpha = alpha
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Expand the queries and search again; queries, rows and scores are new.

@@ -1,10 +1,11 @@
-"""Average query expansion with decay: ask again with what was found, the nearer the more."""
+"""Average query expansion with decay: search again with the first results, weighted by rank."""
 
 import numpy as np
+from pydantic import PositiveInt
 
 from landmark.rerank.expansion import expanded_search
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import whole_number
+from landmark.settings import checked
 
 
 class AQEDecay:
@@ -12,17 +13,26 @@ class AQEDecay:
 
     Each query q becomes the sum over itself, place 0, and its n best gallery descriptors, places 1
     to n, with the weights (n - place) / n, of unit length, and the gallery is searched again. The
-    cosines do not count. (As written down by Gordo, Radenović, Berg 2020, arXiv 2007.08019.)
+    cosines do not count. (As formulated by Gordo, Radenović, Berg 2020, arXiv 2007.08019.)
 
     Args:
         n: Places of the decay: the last one's weight is 0.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> angles = np.radians([0, 20, -25, 40])
+        >>> photos = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        >>> retrieval = Retrieval.from_search(photos[:1], photos[1:], k=3, search=Flat())
+        >>> retrieval.rows.tolist(), AQEDecay(n=10)(retrieval).rows.tolist()
+        ([[0, 1, 2]], [[0, 2, 1]])
     """
 
-    def __init__(self, n: int = 10) -> None:
-        self.n = whole_number("rerank.aqe_decay.n", n, 1)
+    @checked
+    def __init__(self, n: PositiveInt = 10) -> None:
+        self.n = n
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Expand the queries and search again; queries, rows and scores are new.

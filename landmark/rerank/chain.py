@@ -1,8 +1,8 @@
-"""A search and the re-rankers after it, step by step, timed and measured."""
+"""A search and the re-rankers after it, step by step, timed and evaluated."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,32 +18,41 @@ INTERVAL: dict[str, Any] = {"confidence": 0.95, "resamples": 1000, "seed": 0}
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one step of a chain gave.
+    """The result of one step of a chain. It keeps no retrieval, and so no index, alive.
 
     Attributes:
         name: `search` or the re-ranker's name.
-        retrieval: Its result.
-        seconds: What it took, without the measuring.
-        peak_bytes: Memory that it took at its peak, over what was held when it began.
-        metrics: Its figures; empty where the truth is not known.
-        precisions: Name of a mean average precision → that of each query, (Q,).
-        changes: Name of a mean average precision → its change from the step before, with the 95 %
-            bootstrap interval over the queries; empty for the first.
+        rows: (Q, K) gallery rows, best first; -1 pads.
+        scores: (Q, K) their scores.
+        seconds: Duration, without the evaluation.
+        peak_bytes: Memory at its peak, over what was held when it began.
+        metrics: Its metrics; empty where no ground truth is known.
+        precisions: Name of a mean average precision → that of each query, (Q,), NaN for a query
+            without an answer.
+        changes: Name of a mean average precision → its change from the previous step, with the 95 %
+            bootstrap interval over the queries; empty for the first step.
     """
 
     name: str
-    retrieval: Retrieval
+    rows: np.ndarray
+    scores: np.ndarray
     seconds: float
     peak_bytes: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    precisions: dict[str, np.ndarray] = field(default_factory=dict)
-    changes: dict[str, Interval] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    precisions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    changes: Mapping[str, Interval] = field(default_factory=dict)
 
-    def line(self, labels: Mapping[str, str]) -> str:
-        """One line to print: name, figures before → after with the change, seconds, memory.
+    def summary(self, labels: Mapping[str, str]) -> str:
+        """One line to print: name, metrics before → after with the change, seconds, memory.
 
         Args:
-            labels: The figures to show, key → words.
+            labels: The metrics to show, key → words.
+
+        Example:
+            >>> rows, scores = np.array([[3]]), np.array([[0.9]])
+            >>> step = Step("search", rows, scores, 2.5, 2**30, {"top_1": 0.5})
+            >>> step.summary({"top_1": "top-1"})
+            'search             top-1 0.5000   2.5 s   1.00 GiB'
         """
         words = [f"{self.name:<16}"]
         for key, label in labels.items():
@@ -59,7 +68,7 @@ class Step:
         return "   ".join([*words, f"{self.seconds:.1f} s", f"{self.peak_bytes / 2**30:.2f} GiB"])
 
     def record(self) -> dict[str, Any]:
-        """The figures as they are written down."""
+        """The metrics as they are written to metrics.json."""
         changes = {key: change._asdict() for key, change in self.changes.items()}
         return {
             "step": self.name,
@@ -69,37 +78,52 @@ class Step:
             **({"change": changes} if changes else {}),
         }
 
+    def first(self, results: int) -> "Step":
+        """The step with a copy of the first results only, so that the others can be freed."""
+        return replace(
+            self, rows=self.rows[:, :results].copy(), scores=self.scores[:, :results].copy()
+        )
 
-def steps(
+
+def run_chain(
     search: Callable[[], Retrieval], rerankers: Mapping[str, Reranker], truth: Truth | None
 ) -> Iterator[Step]:
-    """Search, then apply each re-ranker to what the one before it gave.
+    """Search, then apply each re-ranker to the result of the previous step.
 
     Args:
-        search: Gives the first retrieval.
+        search: Returns the first retrieval.
         rerankers: By name, in order.
-        truth: Measures each step; none: no figures.
+        truth: Evaluates each step; None: no metrics.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> photos = np.eye(2, dtype=np.float32)
+        >>> search = lambda: Retrieval.from_search(photos, photos, k=2, search=Flat())
+        >>> [step.name for step in run_chain(search, {"same": lambda retrieval: retrieval}, None)]
+        ['search', 'same']
     """
     remember = any(getattr(reranker, "needs_earlier", False) for reranker in rerankers.values())
-    step = _step("search", search, truth, None)
+    step, retrieval = _run("search", search, truth, None)
     yield step
     for name, reranker in rerankers.items():
-        given = step.retrieval.remembered(step.name) if remember else step.retrieval
-        step = _step(name, lambda: reranker(given), truth, step)  # noqa: B023 - called at once
+        if remember:
+            retrieval = retrieval.remembered(step.name)
+        step, retrieval = _run(name, lambda: reranker(retrieval), truth, step)  # noqa: B023 - now
         yield step
 
 
-def _step(
-    name: str, work: Callable[[], Retrieval], truth: Truth | None, before: Step | None
-) -> Step:
+def _run(
+    name: str, work: Callable[[], Retrieval], truth: Truth | None, previous: Step | None
+) -> tuple[Step, Retrieval]:
     with PeakMemory() as memory:
         started = time.perf_counter()
         retrieval = work()
         seconds = time.perf_counter() - started
-    judged = truth.judge(retrieval.rows) if truth else Judgement({}, {})
+    evaluation = truth.judge(retrieval.rows) if truth else Judgement({}, {})
     changes = {
-        key: mean_interval(precisions - before.precisions[key], **INTERVAL)
-        for key, precisions in judged.precisions.items()
-        if before
+        key: mean_interval(precisions - previous.precisions[key], **INTERVAL)
+        for key, precisions in evaluation.precisions.items()
+        if previous
     }
-    return Step(name, retrieval, seconds, memory.bytes, *judged, changes)
+    step = Step(name, retrieval.rows, retrieval.scores, seconds, memory.bytes, *evaluation, changes)
+    return step, retrieval

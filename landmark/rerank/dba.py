@@ -1,11 +1,15 @@
 """Database-side augmentation: the gallery's descriptors, each smoothed over its neighbours."""
 
+import numpy as np
+from pydantic import NonNegativeFloat, PositiveInt
+
 from landmark.disk.temporary import temporary_array
 from landmark.rerank.expansion import alpha_weights, expand
+from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import number, whole_number
+from landmark.settings import checked
 
-_ROWS_AT_ONCE = 65536
+_SEARCHED_ROWS, _EXPANDED_ROWS = 65536, 4096
 
 
 class DBA:
@@ -14,10 +18,10 @@ class DBA:
     Each gallery descriptor becomes the sum over its n nearest gallery descriptors x, itself among
     them, of max(cosine, 0)^alpha x, of unit length, and the new gallery is searched. (Arandjelović
     and Zisserman, "Three things everyone should know to improve object retrieval", section 4,
-    weigh all alike, alpha = 0; the weights are those of alpha query expansion.) To expand the
+    weight all equally, alpha = 0; the weights are those of alpha query expansion.) To expand the
     queries too, put `alpha_qe` before or after it in the chain.
 
-    The new gallery has the old one's dtype; a large one lies in a temporary file.
+    The new gallery has the old one's dtype; a large one is held in a temporary file.
 
     Args:
         n: Descriptors in a sum, the photo itself among them.
@@ -25,19 +29,39 @@ class DBA:
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])
+        >>> photos = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        >>> retrieval = Retrieval.from_search(photos[:1], photos[1:], k=6, search=Flat())
+        >>> retrieval.rows.tolist(), DBA(n=3)(retrieval).rows.tolist()
+        ([[0, 3, 4, 1, 5, 2]], [[0, 3, 4, 5, 1, 2]])
     """
 
-    def __init__(self, n: int = 10, alpha: float = 3.0) -> None:
-        self.n = whole_number("rerank.dba.n", n, 1)
-        self.alpha = number("rerank.dba.alpha", alpha, 0)
+    @checked
+    def __init__(self, n: PositiveInt = 10, alpha: NonNegativeFloat = 3.0) -> None:
+        self.n = n
+        self.alpha = alpha
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Augment the gallery and search it; gallery, rows and scores are new."""
+        """Augment the gallery and search it; gallery, index, rows and scores are new."""
         gallery = retrieval.gallery
         augmented = temporary_array(gallery.shape, gallery.dtype)
-        weights = alpha_weights(self.alpha)
-        for first in range(0, len(gallery), _ROWS_AT_ONCE):
-            block = slice(first, first + _ROWS_AT_ONCE)
-            rows, _ = retrieval.search(gallery[block], gallery, self.n)
-            expand(gallery[block], gallery, rows, weights, include=False, out=augmented[block])
+        for first in range(0, len(gallery), _SEARCHED_ROWS):
+            rows, _ = retrieval.index.search(gallery[first : first + _SEARCHED_ROWS], self.n)
+            for start in range(0, len(rows), _EXPANDED_ROWS):
+                some = rows[start : start + _EXPANDED_ROWS]
+                place = slice(first + start, first + start + len(some))
+                augmented[place] = self._augmented(gallery, place.start, some)
         return retrieval.searched(gallery=augmented)
+
+    def _augmented(self, gallery: np.ndarray, first: int, rows: np.ndarray) -> np.ndarray:
+        """New descriptors (B, D) of the photos from `first` on, with the neighbours (B, n)."""
+        photos, weights = gallery[first : first + len(rows)], alpha_weights(self.alpha)
+
+        def expanded(part: slice) -> tuple[np.ndarray]:
+            summed = expand(photos[part], gallery, rows[part], weights, include=False)
+            return (summed.astype(gallery.dtype, copy=False),)
+
+        return across_ranks(len(rows), expanded)[0]

@@ -1,85 +1,101 @@
 """Offline diffusion: photos compared by what they reach in the graph of mutual neighbours."""
 
 from collections.abc import Iterator
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from scipy import sparse
 
-from landmark.rerank.best import Best, Triplets
-from landmark.rerank.filling import filled
+from landmark.processes import gather_objects, shard
 from landmark.rerank.graph import Graph, transition_graph
 from landmark.rerank.neighbours import all_neighbours
 from landmark.rerank.parallel import in_parallel
+from landmark.rerank.ranking import Best, Triplets, filled_up
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import number, whole_number
-from landmark.rerank.truncated import truncated_diffusion
+from landmark.search.sharded import merge_ranks
+from landmark.settings import checked
 
-_PHOTOS_AT_ONCE = 128
+_BLOCK_ROWS = 128
+_SYSTEMS = 32  # solved side by side
+_PLACES = 2**23  # 32 MB
 
 
 class Diffusion:
     """Efficient diffusion, decoupled from the query (Yang et al. 2019, arXiv 1811.10907).
 
     Queries and gallery are one graph of mutual neighbours with the weights max(cosine, 0)^gamma.
-    From each photo, alone with its n_trunc nearest, a random walk with restart is solved. The
+    From each photo, restricted to its n_trunc nearest, a random walk with restart is solved. The
     new descriptor of a photo is its solution, of unit length; the gallery is ranked by its product
     with the query's, as in the released code. Photos that share nothing with a query follow in the
     order they had.
 
-    The queries look again: the former ranking sets the length and that order, nothing else.
-    Memory grows with the photos; the gallery's solutions are used up as they come.
+    The queries are searched again: the former ranking sets the length and that order, nothing else.
+    Memory grows with the photos; the gallery's solutions are used up as they come. Under a launcher
+    each rank solves and compares a part of the photos.
 
     Args:
         n_trunc: Photos of a truncated gallery, itself among them.
         kd: Neighbours in the graph, itself among them.
         gamma: Exponent of the cosines.
         alpha: Probability to walk on.
-        iterations: Steps of conjugate gradients at most.
+        iterations: Most steps of conjugate gradients.
         rtol: Residual at which they end.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])  # a chain, and photos beside it
+        >>> photos = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        >>> retrieval = Retrieval.from_search(photos[:1], photos[1:], k=6, search=Flat())
+        >>> retrieval.rows.tolist(), Diffusion(kd=3)(retrieval).rows.tolist()
+        ([[0, 3, 4, 1, 5, 2]], [[0, 1, 2, 3, 4, 5]])
     """
 
+    @checked
     def __init__(
         self,
-        n_trunc: int = 1000,
-        kd: int = 50,
-        gamma: float = 3.0,
-        alpha: float = 0.99,
-        iterations: int = 20,
-        rtol: float = 1e-6,
+        n_trunc: PositiveInt = 1000,
+        kd: Annotated[int, Field(ge=2)] = 50,
+        gamma: NonNegativeFloat = 3.0,
+        alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99,
+        iterations: PositiveInt = 20,
+        rtol: NonNegativeFloat = 1e-6,
     ) -> None:
-        self.n_trunc = whole_number("rerank.diffusion.n_trunc", n_trunc, 1)
-        self.kd = whole_number("rerank.diffusion.kd", kd, 2)
-        self.gamma = number("rerank.diffusion.gamma", gamma, 0)
-        self.alpha = number("rerank.diffusion.alpha", alpha, 0, below=1)
-        self.iterations = whole_number("rerank.diffusion.iterations", iterations, 1)
-        self.rtol = number("rerank.diffusion.rtol", rtol, 0)
+        self.n_trunc = n_trunc
+        self.kd = kd
+        self.gamma = gamma
+        self.alpha = alpha
+        self.iterations = iterations
+        self.rtol = rtol
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Diffuse from every photo and compare; rows and scores are new."""
         graph, neighbours = self.graph(*self._neighbours(retrieval))
-        asked, kept = retrieval.rows.shape
-        reaching = sparse.vstack(  # (Q + N, Q): which queries reach a photo
-            [normalised(part) for part in self.solutions(graph, neighbours[:asked])]
-        ).T.tocsr()
-        best = Best(asked, kept)
+        queries, kept = retrieval.rows.shape
+        own = [normalised(part) for part in self.solutions(graph, neighbours[shard(queries)])]
+        parts = [part for parts in gather_objects(own) for part in parts]
+        reaching = sparse.vstack(parts).T.tocsr()  # (Q + N, Q): which queries reach a photo
+        best = Best(queries, kept)
+        gallery = shard(len(retrieval.gallery))
 
         def compared(first: int) -> Triplets:
-            solution = self._solution(graph, neighbours[first : first + _PHOTOS_AT_ONCE])
+            end = min(first + _BLOCK_ROWS, gallery.stop)
+            solution = self._solution(graph, neighbours[queries + first : queries + end])
             pairs = (normalised(solution) @ reaching).tocoo()
-            return best.better(pairs.col, pairs.row + (first - asked), pairs.data)
+            return best.better(pairs.col, pairs.row + first, pairs.data)
 
-        for better in in_parallel(compared, range(asked, len(neighbours), _PHOTOS_AT_ONCE)):
+        for better in in_parallel(compared, range(gallery.start, gallery.stop, _BLOCK_ROWS)):
             best.add(better)
-        rows, scores = best.result()
-        return retrieval.with_ranking(*filled(rows, scores, retrieval.rows, retrieval.scores))
+        rows, scores = merge_ranks(*best.result())
+        return retrieval.with_ranking(*filled_up(rows, scores, retrieval.rows, retrieval.scores))
 
     def offline(self, retrieval: Retrieval) -> sparse.csr_matrix:
         """The solutions of all photos, queries then gallery, (Q + N, Q + N) float32.
 
-        n_trunc values a photo: for a look at the method, the ranking never holds them all.
+        n_trunc values a photo: to look at the method; the ranking never holds them all.
         """
         graph, neighbours = self.graph(*self._neighbours(retrieval))
         return sparse.vstack(list(self.solutions(graph, neighbours)), format="csr")
@@ -99,19 +115,19 @@ class Diffusion:
         """The solutions of some photos, in parts (B, N) float32.
 
         Args:
-            graph: Of all N photos.
+            graph: The graph of all N photos.
             neighbours: Neighbourhoods of those photos, (P, n_trunc), the photo first.
         """
         parts = (
-            neighbours[first : first + _PHOTOS_AT_ONCE]
-            for first in range(0, len(neighbours), _PHOTOS_AT_ONCE)
+            neighbours[first : first + _BLOCK_ROWS]
+            for first in range(0, len(neighbours), _BLOCK_ROWS)
         )
         return in_parallel(lambda part: self._solution(graph, part), parts)
 
     def _neighbours(self, retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
-        sets = (retrieval.query, retrieval.gallery)
-        wide = min(max(self.n_trunc, self.kd), sum(map(len, sets)))
-        return all_neighbours(sets, retrieval.search, wide, scored=self.kd)
+        indexes = (retrieval.index.settings.build(retrieval.query), retrieval.index)
+        photos = len(retrieval.query) + len(retrieval.gallery)
+        return all_neighbours(indexes, min(max(self.n_trunc, self.kd), photos), scored=self.kd)
 
     def _solution(self, graph: Graph, neighbours: np.ndarray) -> sparse.csr_matrix:
         """The solutions of some photos with their neighbours (B, n), (B, Q + N) float32."""
@@ -123,7 +139,140 @@ class Diffusion:
 
 
 def normalised(rows: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Rows of unit length; every row has an entry."""
+    """Rows of unit length; every row has an entry.
+
+    Example:
+        >>> normalised(sparse.csr_matrix([[3.0, 4.0]])).toarray().round(1).tolist()[0][0] > 0.59
+        True
+    """
     lengths = np.sqrt(np.add.reduceat(np.square(rows.data, dtype=np.float64), rows.indptr[:-1]))
     values = (rows.data / np.repeat(lengths, np.diff(rows.indptr))).astype(np.float32)
     return sparse.csr_matrix((values, rows.indices, rows.indptr), shape=rows.shape)
+
+
+def truncated_diffusion(
+    graph: Graph, neighbourhoods: np.ndarray, iterations: int, rtol: float
+) -> np.ndarray:
+    """Diffuse from the first photo of each neighbourhood over the photos of that neighbourhood.
+
+    Solves (I - graph restricted to the neighbourhood) f = e_1 by conjugate gradients from f = 0
+    (Yang et al. 2019, arXiv 1811.10907).
+
+    Args:
+        graph: alpha times the normalised affinity of all N photos.
+        neighbourhoods: Photos of each neighbourhood, (B, n), each once; -1 is none.
+        iterations: Most steps.
+        rtol: A system is solved when its residual is below this.
+
+    Returns:
+        f, (B, n) float32; 0 at -1.
+
+    Example:
+        >>> graph = Graph(np.array([[1], [0]]), np.array([[0.5], [0.5]], np.float32))
+        >>> truncated_diffusion(graph, np.array([[0, 1]]), 20, 1e-6).round(2).astype(str).tolist()
+        [['1.33', '0.67']]
+    """
+    scores = np.zeros(neighbourhoods.shape, np.float32)
+    columns = len(graph.columns) + 1  # the last one is for no photo
+    block_size = max(1, min(_SYSTEMS, len(neighbourhoods), _PLACES // columns))
+    place = np.zeros((block_size, columns), np.int32)
+    inside = np.zeros((block_size, columns), bool)
+    for first in range(0, len(neighbourhoods), block_size):
+        some = neighbourhoods[first : first + block_size]
+        systems = _systems(graph, some, place, inside)
+        values = conjugate_gradients(systems.matrix, systems.starts, iterations, rtol)
+        scores[first : first + len(some)].ravel()[systems.unknowns] = values
+    return scores
+
+
+class _Systems(NamedTuple):
+    """The systems of some photos side by side.
+
+    Attributes:
+        matrix: (R, R) float64, block-diagonal.
+        unknowns: (R,) their places in the flattened (B, n) neighbourhoods, ascending.
+        starts: (B,) where each photo's unknowns begin.
+    """
+
+    matrix: sparse.csr_matrix
+    unknowns: np.ndarray
+    starts: np.ndarray
+
+
+def _systems(
+    graph: Graph, neighbourhoods: np.ndarray, place: np.ndarray, inside: np.ndarray
+) -> _Systems:
+    """Look up every edge of the photos of each neighbourhood, keep those that stay within it.
+
+    Photos of another component than the first are left out: the diffusion never reaches them.
+
+    Args:
+        graph: The graph of N photos.
+        neighbourhoods: (B, n); -1 is none.
+        place: (at least B, N + 1), for the numbers of the photos of each neighbourhood.
+        inside: (at least B, N + 1) of False, restored at the end: what is in a neighbourhood. It
+            is small, so that most look-ups need not go to `place`.
+    """
+    component = graph.components.take(neighbourhoods)
+    near = (component == component[:, :1]) & (neighbourhoods >= 0)
+    unknowns = np.flatnonzero(near)
+    photos = neighbourhoods.ravel().take(unknowns)
+    shift = np.arange(len(neighbourhoods), dtype=np.int32) * np.int32(place.shape[1])
+    shift = np.repeat(shift, np.count_nonzero(near, axis=1))
+    place.ravel()[shift + photos] = np.arange(len(photos))
+    inside.ravel()[shift + photos] = True
+    to = graph.columns.take(photos, axis=0)  # (R, k)
+    to += shift[:, None]
+    edges = np.flatnonzero(inside.ravel().take(to, mode="clip"))
+    inside.ravel()[shift + photos] = False
+    weights = graph.weights.take(photos, axis=0).ravel().take(edges).astype(np.float64)
+    targets = place.ravel().take(to.ravel().take(edges))
+    ends = np.searchsorted(edges, np.arange(len(photos) + 1) * to.shape[1]).astype(np.int32)
+    matrix = sparse.csr_matrix((weights, targets, ends), shape=(len(photos), len(photos)))
+    starts = np.searchsorted(unknowns, np.arange(len(near)) * near.shape[1])
+    return _Systems(matrix, unknowns, starts)
+
+
+def conjugate_gradients(
+    matrix: sparse.csr_matrix, starts: np.ndarray, iterations: int, rtol: float
+) -> np.ndarray:
+    """Solve (I - matrix) f = b for blocks side by side, b the first unit vector of each.
+
+    Args:
+        matrix: (R, R), block-diagonal and symmetric.
+        starts: (B,) row at which each block begins.
+        iterations: Most steps.
+        rtol: A block is done when its residual is below this.
+
+    Returns:
+        f, (R,) float64.
+
+    Example:
+        >>> matrix = sparse.csr_matrix([[0, 0.5], [0.5, 0]])
+        >>> conjugate_gradients(matrix, np.array([0]), 20, 1e-6).round(2).tolist()
+        [1.33, 0.67]
+    """
+    size = matrix.shape[0]
+    block = np.repeat(np.arange(len(starts)), np.diff(starts, append=size))
+    solution, residual, buffer = np.zeros(size), np.zeros(size), np.empty(size)
+    residual[starts] = 1
+    direction = residual.copy()
+    square = np.ones(len(starts))
+
+    def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.multiply(left, right, out=buffer), starts)
+
+    for _ in range(iterations):
+        unsolved = square >= rtol**2
+        if not unsolved.any():
+            break
+        product = matrix @ direction
+        np.subtract(direction, product, out=product)
+        curvature = dot(direction, product)
+        step = np.where(unsolved, square / np.where(unsolved, curvature, 1), 0).take(block)
+        solution += np.multiply(step, direction, out=buffer)
+        residual -= np.multiply(step, product, out=buffer)
+        before, square = square, dot(residual, residual)
+        direction *= np.where(unsolved, square / np.where(unsolved, before, 1), 0).take(block)
+        direction += residual
+    return solution

@@ -5,14 +5,20 @@ from collections.abc import Callable
 import numpy as np
 
 from landmark.error import UserError
+from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
 
 Weights = Callable[[np.ndarray], np.ndarray]
-_NEIGHBOUR_VALUES = 2**24  # values of neighbours held at once: 64 MB
+_NEIGHBOUR_VALUES = 2**24  # of the neighbours in a block: 64 MB
 
 
 def alpha_weights(alpha: float) -> Weights:
-    """max(cosine, 0)^alpha; 0 counts every neighbour alike."""
+    """max(cosine, 0)^alpha; 0 weights all neighbours equally.
+
+    Example:
+        >>> alpha_weights(2)(np.array([0.5, -0.5])).tolist()
+        [0.25, 0.0]
+    """
     return lambda cosines: np.maximum(cosines, 0) ** np.float32(alpha)
 
 
@@ -22,9 +28,8 @@ def expand(
     rows: np.ndarray,
     weights: Weights,
     include: bool,
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Sum each descriptor's neighbours, weighted; make unit length.
+    """Sum each descriptor's neighbours, weighted, to unit length.
 
     The cosines are computed from the descriptors, so the ranking's scores may be of any kind.
 
@@ -32,20 +37,23 @@ def expand(
         descriptors: (B, D), unit rows.
         gallery: (N, D), unit rows; may be memory-mapped.
         rows: Neighbours of each descriptor in the gallery, (B, n), nearest first; -1 is none.
-        weights: Gives the weights (b, n) of neighbours with the cosines (b, n).
+        weights: Maps the cosines (b, n) of neighbours to their weights (b, n).
         include: Add the descriptor itself, with weight 1.
-        out: Where to write the result.
 
     Returns:
-        (B, D), float32 or of `out`'s dtype. A sum of length 0 leaves the descriptor as it is.
+        (B, D) float32. A sum of length 0 leaves the descriptor as it is.
+
+    Example:
+        >>> gallery = np.array([[1, 0], [0.6, 0.8]], np.float32)
+        >>> expand(gallery, gallery, np.array([[0], [0]]), alpha_weights(0), True)[1].round(2)
+        array([0.89, 0.45], dtype=float32)
     """
-    if out is None:
-        out = np.empty(descriptors.shape, np.float32)
-    at_once = max(1, _NEIGHBOUR_VALUES // max(1, rows.shape[1] * gallery.shape[1]))
-    for first in range(0, len(descriptors), at_once):
-        part = slice(first, first + at_once)
+    out = np.empty(descriptors.shape, np.float32)
+    block_size = max(1, _NEIGHBOUR_VALUES // max(1, rows.shape[1] * gallery.shape[1]))
+    for first in range(0, len(descriptors), block_size):
+        part = slice(first, first + block_size)
         own = np.asarray(descriptors[part], np.float32)
-        neighbours = taken(gallery, rows[part])  # (b, n, D)
+        neighbours = descriptors_of(gallery, rows[part])  # (b, n, D)
         cosines = (neighbours @ own[:, :, None])[:, :, 0]
         shares = np.where(rows[part] >= 0, weights(cosines), 0)
         summed = (shares[:, None, :] @ neighbours)[:, 0]  # (b, D)
@@ -56,8 +64,8 @@ def expand(
     return out
 
 
-def taken(gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Descriptors (B, n, D) float32 of gallery rows (B, n); of -1 those of any row."""
+def descriptors_of(gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Descriptors (B, n, D) float32 of gallery rows (B, n); those of any row at -1."""
     flat = np.asarray(gallery[np.maximum(rows, 0).ravel()], np.float32)
     return flat.reshape(*rows.shape, gallery.shape[1])
 
@@ -66,8 +74,8 @@ def expanded_search(retrieval: Retrieval, name: str, n: int, weights: Weights) -
     """Search again for each query with its n best added; queries, rows and scores are new.
 
     Args:
-        retrieval: What was found.
-        name: The re-ranker's, for its mistakes.
+        retrieval: The ranking to expand with.
+        name: The re-ranker's, for error messages.
         n: Results added.
         weights: Their weights by their cosines.
 
@@ -77,9 +85,14 @@ def expanded_search(retrieval: Retrieval, name: str, n: int, weights: Weights) -
     kept = retrieval.rows.shape[1]
     if kept < min(n, len(retrieval.gallery)):
         raise UserError(
-            f"rerank.{name}.n={n} looks further than the k={kept} results kept: "
-            f"choose k={n} or more"
+            f"rerank.{name}.n={n} looks further than the k={kept} results of a query. "
+            f"Pass k={n} or more, or rerank.{name}.n={kept}."
         )
-    nearest = retrieval.rows[:, :n]
-    query = expand(retrieval.query, retrieval.gallery, nearest, weights, include=True)
+
+    def expanded(queries: slice) -> tuple[np.ndarray]:
+        nearest = retrieval.rows[queries, :n]
+        own = retrieval.query[queries]
+        return (expand(own, retrieval.gallery, nearest, weights, include=True),)
+
+    (query,) = across_ranks(len(retrieval.query), expanded)
     return retrieval.searched(query=query)

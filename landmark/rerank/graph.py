@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-_COMPARED_AT_ONCE = 2**22
+_BLOCK_COMPARISONS = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,19 @@ def transition_graph(rows: np.ndarray, cosines: np.ndarray, gamma: float, alpha:
     """The normalised affinity of mutual neighbours, times alpha.
 
     The affinity of mutual neighbours is max(cosine, 0)^gamma, of others 0; it is divided by the
-    square roots of the degrees of both (Iscen et al. 2017, arXiv 1611.05113). The
-    roundings to float32 are those of the code released for arXiv 1811.10907.
+    square roots of the degrees of both (Iscen et al. 2017, arXiv 1611.05113). The roundings to
+    float32 are those of the code released for arXiv 1811.10907.
 
     Args:
         rows: Neighbours of each photo, (N, k); -1 is none. The photo itself does not count.
         cosines: Theirs with the photo, (N, k).
         gamma: Exponent of the affinity.
         alpha: Factor.
+
+    Example:
+        >>> rows, cosines = np.array([[0, 1], [1, 0], [2, 1]]), np.array([[1, 0.8]] * 3)
+        >>> transition_graph(rows, cosines, gamma=3, alpha=0.5).csr().toarray().tolist()
+        [[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     columns = np.empty(rows.shape, np.int32)
     weights = np.empty(rows.shape, np.float32)
@@ -66,8 +71,8 @@ def transition_graph(rows: np.ndarray, cosines: np.ndarray, gamma: float, alpha:
 
 
 def _parts(rows: np.ndarray) -> list[slice]:
-    at_once = max(1, _COMPARED_AT_ONCE // max(1, rows.shape[1] ** 2))
-    return [slice(first, first + at_once) for first in range(0, len(rows), at_once)]
+    block_size = max(1, _BLOCK_COMPARISONS // max(1, rows.shape[1] ** 2))
+    return [slice(first, first + block_size) for first in range(0, len(rows), block_size)]
 
 
 def mutual_neighbours(rows: np.ndarray) -> np.ndarray:
@@ -75,6 +80,10 @@ def mutual_neighbours(rows: np.ndarray) -> np.ndarray:
 
     Args:
         rows: Neighbours of each photo, (N, k); -1 is none. The photo itself does not count.
+
+    Example:
+        >>> mutual_neighbours(np.array([[0, 1], [1, 0], [2, 1]])).tolist()
+        [[False, True], [False, True], [False, False]]
     """
     mutual = np.empty(rows.shape, bool)
     for part in _parts(rows):

@@ -11,14 +11,20 @@ _SECONDS = 0.02
 
 
 class PeakMemory:
-    """Watches, while the block runs, the process's memory without the files mapped into it.
+    """Watch the process's memory, without the files mapped into it, while the block runs.
 
     Mapped stores do not count: the system drops their pages when memory is short. The memory is
-    looked at fifty times a second, so a shorter peak may be missed. Where the system does not tell
-    it (it is read from /proc), what counts is the growth of the process's highest resident set.
+    sampled fifty times a second, so a shorter peak may be missed. Where /proc does not tell it, the
+    growth of the process's highest resident set counts.
 
     Attributes:
         bytes: The highest memory during the block over that at its start; known at its end.
+
+    Example:
+        >>> with PeakMemory() as memory:
+        ...     held = bytearray(2**24)
+        >>> memory.bytes >= 0
+        True
     """
 
     def __enter__(self) -> "PeakMemory":

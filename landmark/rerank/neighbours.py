@@ -5,47 +5,53 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from landmark.disk.temporary import temporary_array
-from landmark.rerank.retrieval import Retrieval, Search
+from landmark.processes import gather_objects
+from landmark.search.blocks import Vectors
+from landmark.search.index import Index
 
-_PHOTOS_AT_ONCE = 65536
-_RESULTS_AT_ONCE = 2**23
-_VALUES_AT_ONCE = 2**22  # of the descriptors of pairs: 16 MB
+_BLOCK_ROWS = 65536
+_BLOCK_RESULTS = 2**23
+_BLOCK_VALUES = 2**22  # of the descriptors of pairs: 16 MB
 
 
 def all_neighbours(
-    sets: Sequence[np.ndarray], search: Search, k: int, scored: int | None = None
+    indexes: Sequence[Index], k: int, scored: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of every photo among all photos of some sets, counted through the sets.
+    """The k nearest of every photo among all photos of some sets, numbered across the sets.
 
     Args:
-        sets: Descriptors, each (N_i, D), N in all; may be memory-mapped. None is copied.
-        search: search(query, gallery, k) gives rows and scores.
+        indexes: Index of each set (N_i, D), N photos in all.
         k: Neighbours of a photo, itself among them, at most N.
-        scored: Those whose cosines are kept; none: all.
+        scored: Neighbours whose cosines are kept. Defaults to all.
 
     Returns:
-        Photos (N, k) int32, each photo itself first, the others by falling cosine, -1 where the
+        Photos (N, k) int32, each photo itself first, the others by descending cosine, -1 where the
         search found no more; and the cosines (N, scored) float32, -inf there.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> photos = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+        >>> all_neighbours([Flat().build(photos[:1]), Flat().build(photos[1:])], k=2)[0].tolist()
+        [[0, 1], [1, 2], [2, 1]]
     """
+    sets: list[Vectors] = [index.gallery for index in indexes]
     total, scored = sum(map(len, sets)), k if scored is None else min(scored, k)
-    rows, scores = (
-        temporary_array((total, k), np.int32),
-        temporary_array((total, scored), np.float32),
-    )
+    rows = temporary_array((total, k), np.int32)
+    scores = temporary_array((total, scored), np.float32)
     for first, photos in _blocks(sets, k):
         block = slice(first, first + len(photos))
         near, cosines, shift = [], [], 0
-        for among in sets:
-            found, found_scores = search(photos, among, min(k, len(among)))
-            near.append(np.where(found < 0, -1, found + shift))
-            cosines.append(found_scores)
-            shift += len(among)
+        for index in indexes:
+            hits, hit_scores = index.search(photos, min(k, len(index.gallery)))
+            near.append(np.where(hits < 0, -1, hits + shift))
+            cosines.append(hit_scores)
+            shift += len(index.gallery)
         all_cosines = np.concatenate(cosines, axis=1)
         order = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
-        found = np.take_along_axis(np.concatenate(near, axis=1), order, 1)
-        found_cosines = np.take_along_axis(all_cosines, order, 1)
-        own_first(found, found_cosines, np.arange(first, first + len(photos)))
-        rows[block], scores[block] = found, found_cosines[:, :scored]
+        best = np.take_along_axis(np.concatenate(near, axis=1), order, 1)
+        best_cosines = np.take_along_axis(all_cosines, order, 1)
+        own_first(best, best_cosines, np.arange(first, first + len(photos)))
+        rows[block], scores[block] = best, best_cosines[:, :scored]
     return rows, scores
 
 
@@ -54,20 +60,25 @@ def pair_cosines(sets: Sequence[np.ndarray], photos: np.ndarray, others: np.ndar
 
     Args:
         sets: Descriptors, each (N_i, D), N in all; may be memory-mapped.
-        photos: The one of each pair, (P,), counted through the sets.
+        photos: One photo of each pair, (P,), numbered across the sets.
         others: The other, (P,).
+
+    Example:
+        >>> sets = np.eye(2, dtype=np.float32), np.array([[0.6, 0.8]], np.float32)
+        >>> pair_cosines(sets, np.array([0, 1]), np.array([2, 2])).round(1)
+        array([0.6, 0.8], dtype=float32)
     """
     cosines = np.empty(len(photos), np.float32)
-    at_once = max(1, _VALUES_AT_ONCE // max(1, sets[0].shape[1]))
-    for first in range(0, len(photos), at_once):
-        part = slice(first, first + at_once)
+    block_size = max(1, _BLOCK_VALUES // max(1, sets[0].shape[1]))
+    for first in range(0, len(photos), block_size):
+        part = slice(first, first + block_size)
         left, right = (_descriptors(sets, some[part]) for some in (photos, others))
         cosines[part] = np.einsum("pd,pd->p", left, right)
     return cosines
 
 
 def _descriptors(sets: Sequence[np.ndarray], photos: np.ndarray) -> np.ndarray:
-    """Descriptors (P, D) float32 of photos (P,), counted through the sets."""
+    """Descriptors (P, D) float32 of photos (P,), numbered across the sets."""
     taken = np.empty((len(photos), sets[0].shape[1]), np.float32)
     shift = 0
     for among in sets:
@@ -78,13 +89,13 @@ def _descriptors(sets: Sequence[np.ndarray], photos: np.ndarray) -> np.ndarray:
     return taken
 
 
-def _blocks(sets: Sequence[np.ndarray], k: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts of the sets one after another: number of the first photo, descriptors."""
-    at_once = max(1, min(_PHOTOS_AT_ONCE, _RESULTS_AT_ONCE // k))
+def _blocks(sets: Sequence[Vectors], k: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Blocks of the sets one after another: number of the first photo, descriptors."""
+    block_size = max(1, min(_BLOCK_ROWS, _BLOCK_RESULTS // k))
     shift = 0
     for among in sets:
-        for first in range(0, len(among), at_once):
-            yield shift + first, among[first : first + at_once]
+        for first in range(0, len(among), block_size):
+            yield shift + first, among[first : first + block_size]
         shift += len(among)
 
 
@@ -96,58 +107,78 @@ def own_first(rows: np.ndarray, scores: np.ndarray, own: np.ndarray) -> None:
 
     Args:
         rows: Neighbours of each photo, (B, k).
-        scores: Their cosines, (B, k), falling.
+        scores: Their cosines, (B, k), descending.
         own: The photos, (B,).
+
+    Example:
+        >>> rows, scores = np.array([[4, 3]]), np.array([[0.9, 0.8]])
+        >>> own_first(rows, scores, np.array([3]))
+        >>> rows.tolist()
+        [[3, 4]]
     """
     misplaced = np.flatnonzero(rows[:, 0] != own)
     if not len(misplaced):
         return
-    found, own = rows[misplaced], own[misplaced, None]
-    absent = ~(found == own).any(axis=1)
-    found[absent, -1] = own[absent, 0]
-    order = np.argsort(found != own, axis=1, kind="stable")
-    rows[misplaced] = np.take_along_axis(found, order, 1)
+    lists, own = rows[misplaced], own[misplaced, None]
+    absent = ~(lists == own).any(axis=1)
+    lists[absent, -1] = own[absent, 0]
+    order = np.argsort(lists != own, axis=1, kind="stable")
+    rows[misplaced] = np.take_along_axis(lists, order, 1)
     cosines = np.take_along_axis(scores[misplaced], order, 1)
     cosines[absent, 0] = 1
     scores[misplaced] = cosines
 
 
 class GalleryNeighbours:
-    """The k nearest gallery photos of gallery photos, looked up when first asked for.
+    """The k nearest gallery photos of gallery photos, looked up when first needed.
+
+    Under a launcher every look-up is collective: all ranks search for what any of them needs, so
+    that an index sharded among them can be used. Each rank looks up as often as it likes, then
+    calls `finish`, in which it takes part in the look-ups of the others until all have finished.
 
     Args:
-        retrieval: Gallery (N, D) and how to search.
+        index: Index of the gallery (N, D).
         k: Neighbours of a photo, at most N, the photo itself among them.
-        expected: Photos that will be asked for at most; where that is all of the gallery, all are
-            looked up at once, which is quicker than bit by bit.
+        expected: Photos that will be needed at most by all ranks; where that is all of the gallery,
+            all are looked up together, which is faster than bit by bit.
     """
 
-    def __init__(self, retrieval: Retrieval, k: int, expected: int) -> None:
-        self._gallery, self._search = retrieval.gallery, retrieval.search
-        self._k = k
-        photos = len(self._gallery)
+    def __init__(self, index: Index, k: int, expected: int) -> None:
+        self._index, self._k = index, k
+        photos = len(index.gallery)
         self._place = np.full(photos, -1, np.int32)  # of a photo among those looked up
-        self._known = 0
+        self._count = 0
         self._rows = temporary_array((min(expected, photos), k), np.int32)
         self._scores = temporary_array((min(expected, photos), k), np.float32)
         if expected >= photos:
-            self._look_up(np.arange(photos))
+            self._search(np.arange(photos))
 
     def of(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Neighbours (B, k) int32, -1 where there are no more, and cosines (B, k) of photos."""
-        if self._known < len(self._place):
-            wanted = np.unique(photos)
-            self._look_up(wanted[self._place[wanted] < 0])
+        if self._count < len(self._place):
+            self._look_up(np.unique(photos), is_last=False)
         places = self._place[photos]
         return self._rows[places], self._scores[places]
 
-    def _look_up(self, photos: np.ndarray) -> None:
-        at_once = max(1, min(_PHOTOS_AT_ONCE, _RESULTS_AT_ONCE // self._k))
-        for first in range(0, len(photos), at_once):
-            part = photos[first : first + at_once]
-            block = slice(self._known, self._known + len(part))
-            self._rows[block], self._scores[block] = self._search(
-                self._gallery[part], self._gallery, self._k
-            )
+    def finish(self) -> None:
+        """Take part in the look-ups of the other ranks until all have finished."""
+        while self._count < len(self._place):
+            if self._look_up(np.arange(0), is_last=True):
+                return
+
+    def _look_up(self, photos: np.ndarray, is_last: bool) -> bool:
+        """Search for what the ranks need; return whether all have finished."""
+        wanted = photos[self._place[photos] < 0]
+        of_ranks = gather_objects((wanted, is_last))
+        self._search(np.unique(np.concatenate([photos for photos, _ in of_ranks])))
+        return all(is_last for _, is_last in of_ranks)
+
+    def _search(self, photos: np.ndarray) -> None:
+        block_size = max(1, min(_BLOCK_ROWS, _BLOCK_RESULTS // self._k))
+        for first in range(0, len(photos), block_size):
+            part = photos[first : first + block_size]
+            block = slice(self._count, self._count + len(part))
+            hits = self._index.search(self._index.gallery[part], self._k)
+            self._rows[block], self._scores[block] = hits
             self._place[part] = np.arange(block.start, block.stop)
-            self._known = block.stop
+            self._count = block.stop

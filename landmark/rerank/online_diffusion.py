@@ -1,17 +1,21 @@
-"""Online diffusion: each query solved on the graph of the whole gallery."""
+"""Online diffusion: each query solved on the graph of the complete gallery."""
+
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from scipy import sparse
 
-from landmark.rerank.filling import filled
 from landmark.rerank.graph import transition_graph
 from landmark.rerank.neighbours import all_neighbours
-from landmark.rerank.parallel import in_parallel
+from landmark.rerank.parallel import across_ranks, in_parallel
+from landmark.rerank.ranking import filled_up
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import number, whole_number
+from landmark.search.top_k import pads
+from landmark.settings import checked
 
-_VALUES_AT_ONCE = 2**23  # of one vector of all systems solved together: 64 MB
-_MOST_QUERIES_AT_ONCE = 256
+_BLOCK_VALUES = 2**23  # of one vector of all systems solved together: 64 MB
+_MOST_QUERIES = 256  # solved together
 
 
 class OnlineDiffusion:
@@ -22,61 +26,73 @@ class OnlineDiffusion:
     (I - alpha S) f = y is solved by conjugate gradients; f ranks the gallery. Photos out of reach
     follow in the order they had.
 
-    The queries look again: the former ranking sets the length and that order, nothing else. No
-    truncation: a step costs the edges of the whole graph for each query, so for many queries
-    `diffusion` is the method.
+    The queries are searched again: the former ranking sets the length and that order, nothing else.
+    Nothing is truncated: a step costs the edges of the complete graph for each query, so for many
+    queries `diffusion` is the method.
 
     Args:
         kd: Neighbours in the graph, the photo itself among them.
         kq: Gallery photos that a query starts from.
         gamma: Exponent of the cosines.
         alpha: Probability to walk on.
-        iterations: Steps of conjugate gradients at most.
+        iterations: Most steps of conjugate gradients.
         rtol: Residual, relative to y, at which they end.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])  # a chain, and photos beside it
+        >>> photos = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        >>> retrieval = Retrieval.from_search(photos[:1], photos[1:], k=6, search=Flat())
+        >>> retrieval.rows.tolist(), OnlineDiffusion(kd=3, kq=1)(retrieval).rows.tolist()
+        ([[0, 3, 4, 1, 5, 2]], [[1, 0, 2, 3, 4, 5]])
     """
 
+    @checked
     def __init__(
         self,
-        kd: int = 50,
-        kq: int = 10,
-        gamma: float = 3.0,
-        alpha: float = 0.99,
-        iterations: int = 20,
-        rtol: float = 1e-6,
+        kd: Annotated[int, Field(ge=2)] = 50,
+        kq: PositiveInt = 10,
+        gamma: NonNegativeFloat = 3.0,
+        alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99,
+        iterations: PositiveInt = 20,
+        rtol: NonNegativeFloat = 1e-6,
     ) -> None:
-        self.kd = whole_number("rerank.online_diffusion.kd", kd, 2)
-        self.kq = whole_number("rerank.online_diffusion.kq", kq, 1)
-        self.gamma = number("rerank.online_diffusion.gamma", gamma, 0)
-        self.alpha = number("rerank.online_diffusion.alpha", alpha, 0, below=1)
-        self.iterations = whole_number("rerank.online_diffusion.iterations", iterations, 1)
-        self.rtol = number("rerank.online_diffusion.rtol", rtol, 0)
+        self.kd = kd
+        self.kq = kq
+        self.gamma = gamma
+        self.alpha = alpha
+        self.iterations = iterations
+        self.rtol = rtol
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Diffuse from every query; rows and scores are new."""
-        gallery, photos = retrieval.gallery, len(retrieval.gallery)
-        near, cosines = all_neighbours([gallery], retrieval.search, min(self.kd, photos))
+        photos = len(retrieval.gallery)
+        near, cosines = all_neighbours([retrieval.index], min(self.kd, photos))
         graph = transition_graph(near, cosines, self.gamma, self.alpha).csr().astype(np.float64)
-        start, cosines = retrieval.search(retrieval.query, gallery, min(self.kq, photos))
+        start, cosines = retrieval.index.search(retrieval.query, min(self.kq, photos))
         weights = np.where(start >= 0, np.maximum(cosines, 0).astype(np.float64) ** self.gamma, 0)
+        block_size = max(1, min(_MOST_QUERIES, _BLOCK_VALUES // photos))
 
-        asked, kept = retrieval.rows.shape
-        rows = np.full((asked, kept), -1, np.int32)
-        scores = np.full((asked, kept), -np.inf, np.float32)
+        def diffused(queries: slice) -> tuple[np.ndarray, np.ndarray]:
+            starts, own_weights = start[queries], weights[queries]
+            rows, scores = pads(len(starts), retrieval.rows.shape[1])
 
-        def diffuse(first: int) -> None:
-            part = slice(first, first + at_once)
-            solution = self._solution(graph, start[part], weights[part])
-            for query, values in enumerate(solution.T.astype(np.float32), start=first):
-                best = _largest(values, kept)
-                rows[query, : len(best)], scores[query, : len(best)] = best, values[best]
+            def diffuse(first: int) -> None:
+                part = slice(first, first + block_size)
+                solution = self._solution(graph, starts[part], own_weights[part])
+                for query, values in enumerate(solution.T.astype(np.float32), start=first):
+                    best = _largest(values, rows.shape[1])
+                    rows[query, : len(best)], scores[query, : len(best)] = best, values[best]
 
-        at_once = max(1, min(_MOST_QUERIES_AT_ONCE, _VALUES_AT_ONCE // photos))
-        for _ in in_parallel(diffuse, range(0, asked, at_once)):
-            pass
-        return retrieval.with_ranking(*filled(rows, scores, retrieval.rows, retrieval.scores))
+            for _ in in_parallel(diffuse, range(0, len(rows), block_size)):
+                pass
+            return filled_up(rows, scores, retrieval.rows[queries], retrieval.scores[queries])
+
+        rows, scores = across_ranks(len(retrieval.query), diffused)
+        return retrieval.with_ranking(rows, scores)
 
     def _solution(
         self, graph: sparse.csr_matrix, start: np.ndarray, weights: np.ndarray
@@ -86,7 +102,7 @@ class OnlineDiffusion:
         Args:
             graph: alpha S, (N, N).
             start: Photos that a query starts from, (B, kq); -1 is none.
-            weights: Of those, (B, kq); 0 at -1.
+            weights: Their weights, (B, kq); 0 at -1.
         """
         solution = np.zeros((graph.shape[0], len(start)))
         residual = np.zeros_like(solution)
@@ -95,22 +111,22 @@ class OnlineDiffusion:
         square = np.einsum("nb,nb->b", residual, residual)
         enough = self.rtol**2 * square
         for _ in range(self.iterations):
-            going = square > enough
-            if not going.any():
+            unsolved = square > enough
+            if not unsolved.any():
                 break
             product = direction - graph @ direction
             curvature = np.einsum("nb,nb->b", direction, product)
-            step = np.where(going, square / np.where(going, curvature, 1), 0)
+            step = np.where(unsolved, square / np.where(unsolved, curvature, 1), 0)
             solution += step * direction
             residual -= step * product
             before, square = square, np.einsum("nb,nb->b", residual, residual)
-            direction *= np.where(going, square / np.where(going, before, 1), 0)
+            direction *= np.where(unsolved, square / np.where(unsolved, before, 1), 0)
             direction += residual
         return solution
 
 
 def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Places of the k largest positive values, falling, of equal ones the lower place."""
+    """Places of the k largest positive values, descending, ties by place."""
     if k < len(values):
         least = -np.partition(-values, k - 1)[k - 1]
         above, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)

@@ -1,6 +1,6 @@
-"""What the figures of a re-ranking rest on: photos, descriptors, ground truth, settings."""
+"""What the metrics of a re-ranking rest on: photos, descriptors, ground truth, settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landmark.artifact.descriptors import DescriptorStore
@@ -16,24 +16,24 @@ def protocol(
     truth: Truth | None,
     k: int,
     data: str | None,
-    steps: list[dict[str, Any]],
+    steps: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The protocol, to be written beside the figures.
+    """The protocol, to be written beside the metrics.
 
     Args:
-        stores: Of queries, gallery and train photos, by name.
-        truth: What measured the rankings; none: nothing did.
-        k: Results kept.
-        data: Name of the set whose ground truth it is; none: the stores' own landmarks.
+        stores: Stores of queries, gallery and train photos, by name.
+        truth: What evaluated the rankings; None: nothing did.
+        k: Results of a query.
+        data: Name of the set that the ground truth is from. Defaults to the stores' own landmarks.
         steps: Search and re-rankers with their settings, in order.
 
     Returns:
-        `stores`: of each the number and dimension of the descriptors, the digests of embedder,
+        `stores`: for each the number and dimension of the descriptors, the digests of embedder,
         image table and whitening, and how the photos were read (image size or crop, scales, flip),
-        null where the store does not say; several searched as one are described under `stores`
-        each, and null above where they differ; `ground_truth`, `measures` and `distractors`
-        (gallery photos that answer no query), null where nothing was measured; `k`; `steps`;
-        `interval`: how the changes' intervals were found.
+        null where the store does not record it; several searched as one are described under
+        `stores` each, and null above where they differ; `ground_truth`, `measures` and
+        `distractors` (gallery photos that answer no query), null where nothing was evaluated; `k`;
+        `steps`; `interval`: how the intervals of the changes were computed.
     """
     return {
         "stores": {name: _described(store) for name, store in stores.items()},
@@ -41,7 +41,7 @@ def protocol(
         "measures": None if truth is None else list(truth.labels),
         "distractors": None if truth is None else truth.distractors,
         "k": k,
-        "steps": steps,
+        "steps": list(steps),
         "interval": {"of": "change, paired bootstrap over the queries", **INTERVAL},
     }
 

@@ -1,16 +1,30 @@
-"""Rank fusion: several rankings of the same queries made one."""
+"""Rank fusion: several rankings of the same queries merged into one."""
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
+from pydantic import NonNegativeFloat
 
+from landmark.artifact.rankings import Rankings
 from landmark.error import UserError
-from landmark.rerank.earlier import Ranking, ranking_of_folder
+from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import number
+from landmark.settings import checked
 
-_RESULTS_AT_ONCE = 2**20
-_METHODS = ("reciprocal_rank", "score_sum")
+_BLOCK_RESULTS = 2**20
+
+
+class Ranking(NamedTuple):
+    """Rows (Q, K) best first, -1 pads, and their scores (Q, K)."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+    def of(self, queries: slice) -> "Ranking":
+        """The ranking of some of the queries."""
+        return Ranking(self.rows[queries], self.scores[queries])
 
 
 class RankFusion:
@@ -19,42 +33,47 @@ class RankFusion:
     `reciprocal_rank`: a photo's score is the sum over the rankings of 1 / (constant + its place),
     places from 1 (Cormack, Clarke, Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and
     individual rank learning methods"). `score_sum`: the sum of its scores, those of each ranking
-    moved and scaled to 0 ... 1 for each query (CombSUM: Fox and Shaw 1994; the scaling: Lee 1997).
-    A ranking that lacks the photo adds 0. Of equal photos the one that comes first in the first
-    ranking that has it comes first. The ranking keeps its length.
+    shifted and scaled to 0 ... 1 for each query (CombSUM: Fox and Shaw 1994; the scaling: Lee
+    1997). A ranking that lacks the photo adds 0. Of equal photos the one that comes first in the
+    first ranking that has it comes first. The ranking keeps its length.
 
-    The rankings are, in this order: the steps, the folders, and what the chain gave last. Folders
+    The rankings are, in this order: the steps, the folders, and the latest of the chain. Folders
     are matched by the ids of queries and gallery, in any order.
 
     Args:
         rankings: Folders that rerank.py wrote for the same queries.
-        steps: Names of earlier steps of the chain, `search` or a re-ranker; none: all of them, or
-            none where folders are given.
+        steps: Names of earlier steps of the chain, `search` or a re-ranker. Defaults to all of
+            them, or none where folders are given.
         method: `reciprocal_rank` or `score_sum`.
-        constant: Of `reciprocal_rank`; 60 as in the paper.
+        constant: Constant of `reciprocal_rank`; 60 as in the paper.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> photos = np.eye(3, dtype=np.float32)
+        >>> earlier = {"a": (np.array([[2, 0, 1]]), np.array([[0.9, 0.8, 0.1]]))}
+        >>> rows, scores = np.array([[1, 0, 2]]), np.array([[0.9, 0.8, 0.7]])
+        >>> earlier["b"] = rows, scores
+        >>> retrieval = Retrieval(photos[:1], photos, rows, scores, earlier=earlier)
+        >>> RankFusion(method="score_sum")(retrieval).rows.tolist()
+        [[0, 2, 1]]
     """
 
     needs_earlier = True
 
+    @checked
     def __init__(
         self,
         rankings: Sequence[str] = (),
         steps: Sequence[str] | None = None,
-        method: str = "reciprocal_rank",
-        constant: float = 60.0,
+        method: Literal["reciprocal_rank", "score_sum"] = "reciprocal_rank",
+        constant: NonNegativeFloat = 60.0,
     ) -> None:
-        if method not in _METHODS:
-            raise UserError(f"rerank.rank_fusion.method={method} must be {' or '.join(_METHODS)}")
-        for key, value in (("rankings", rankings), ("steps", steps)):
-            if isinstance(value, str):
-                raise UserError(f"rerank.rank_fusion.{key}={value} must be a list: [{value}]")
         self.rankings = list(rankings)
         self.steps = None if steps is None else list(steps)
         self.method = method
-        self.constant = number("rerank.rank_fusion.constant", constant, 0)
+        self.constant = constant
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Fuse; rows and scores are new.
@@ -67,17 +86,23 @@ class RankFusion:
         rankings += [ranking_of_folder(folder, retrieval) for folder in self.rankings]
         if not rankings:
             raise UserError(
-                "rerank.rank_fusion: has nothing to fuse; name folders with "
-                "rerank.rank_fusion.rankings=[DIR,…], or put it after other re-rankers"
+                "rerank.rank_fusion has nothing to fuse. Pass rerank.rank_fusion.rankings=[DIR,…], "
+                "or put it after other re-rankers."
             )
         rankings.append(Ranking(retrieval.rows, retrieval.scores))
         kept = retrieval.rows.shape[1]
-        rows = np.empty(retrieval.rows.shape, np.int32)
-        scores = np.empty(retrieval.rows.shape, np.float32)
-        at_once = max(1, _RESULTS_AT_ONCE // sum(ranking.rows.shape[1] for ranking in rankings))
-        for first in range(0, len(rows), at_once):
-            part = slice(first, first + at_once)
-            rows[part], scores[part] = self._fused([r.of(part) for r in rankings], kept)
+        block_size = max(1, _BLOCK_RESULTS // sum(ranking.rows.shape[1] for ranking in rankings))
+
+        def fused(queries: slice) -> tuple[np.ndarray, np.ndarray]:
+            some = [ranking.of(queries) for ranking in rankings]
+            rows = np.empty((len(some[-1].rows), kept), np.int32)
+            scores = np.empty((len(rows), kept), np.float32)
+            for first in range(0, len(rows), block_size):
+                part = slice(first, first + block_size)
+                rows[part], scores[part] = self._fused([r.of(part) for r in some], kept)
+            return rows, scores
+
+        rows, scores = across_ranks(len(retrieval.rows), fused)
         return retrieval.with_ranking(rows, scores)
 
     def _names(self, retrieval: Retrieval) -> list[str]:
@@ -90,8 +115,8 @@ class RankFusion:
     def _step(self, retrieval: Retrieval, name: str) -> Ranking:
         if name not in retrieval.earlier:
             raise UserError(
-                f"rerank.rank_fusion.steps: {name} is no earlier step; choose of "
-                f"{', '.join(retrieval.earlier) or 'a chain'}"
+                f"rerank.rank_fusion.steps: {name} is no earlier step. Pass some of "
+                f"{', '.join(retrieval.earlier) or 'the steps of a chain'}."
             )
         return Ranking(*retrieval.earlier[name])
 
@@ -100,12 +125,12 @@ class RankFusion:
         queries = len(rankings[0].rows)
         rows = np.concatenate([ranking.rows for ranking in rankings], axis=1).astype(np.int64)
         points = np.concatenate([self._points(ranking) for ranking in rankings], axis=1)
-        found = rows >= 0
+        is_ranked = rows >= 0
         beyond = rows.max(initial=0) + 1
-        keys = (rows + np.arange(queries)[:, None] * beyond)[found]
+        keys = (rows + np.arange(queries)[:, None] * beyond)[is_ranked]
         photos, first, which = np.unique(keys, return_index=True, return_inverse=True)
         total = np.zeros(len(photos))
-        np.add.at(total, which, points[found])  # in the order of the rankings
+        np.add.at(total, which, points[is_ranked])  # in the order of the rankings
         query, row = np.divmod(photos, beyond)
         order = np.lexsort((first, -total, query))
         query, row, total = query[order], row[order], total[order]
@@ -122,10 +147,42 @@ class RankFusion:
         if self.method == "reciprocal_rank":
             places = 1 / (self.constant + np.arange(1, ranking.rows.shape[1] + 1, dtype=np.float64))
             return np.broadcast_to(places, ranking.rows.shape)
-        found = ranking.rows >= 0
+        is_ranked = ranking.rows >= 0
         scores = ranking.scores.astype(np.float64)
-        low = np.where(found, scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
-        high = np.where(found, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+        low = np.where(is_ranked, scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+        high = np.where(is_ranked, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
         with np.errstate(invalid="ignore", divide="ignore"):
             scaled = (scores - low) / (high - low)
         return np.where(high > low, scaled, 1)
+
+
+def ranking_of_folder(folder: str, retrieval: Retrieval) -> Ranking:
+    """Read a ranking that rerank.py wrote, in the order of a retrieval's queries and rows.
+
+    Raises:
+        UserError: The folder holds no rankings, lacks one of the queries, or ranks a photo that
+            the gallery lacks; or the retrieval has no ids.
+    """
+    if retrieval.query_ids is None or retrieval.gallery_ids is None:
+        raise UserError(
+            f"{folder} is matched by ids, and these queries and photos have none. Pass "
+            "query_ids and gallery_ids."
+        )
+    stored = Rankings.open(folder)
+    at = pd.Index(stored.query_ids).get_indexer(pd.Index(retrieval.query_ids))
+    if (at < 0).any():
+        lacking = str(retrieval.query_ids[at.argmin()])
+        raise UserError(
+            f"{folder}: no ranking for query {lacking!r}. Fuse rankings of the same queries."
+        )
+    rows = stored.rows[at]
+    place = pd.Index(retrieval.gallery_ids).get_indexer(pd.Index(stored.gallery_ids))
+    is_ranked = rows >= 0
+    placed = np.where(is_ranked, place[np.maximum(rows, 0)], -1)
+    if (placed[is_ranked] < 0).any():
+        lacking = str(stored.gallery_ids[rows[is_ranked & (placed < 0)][0]])
+        raise UserError(
+            f"{folder} ranks {lacking!r}, which the gallery lacks. Fuse rankings of the same "
+            "gallery."
+        )
+    return Ranking(placed.astype(np.int32), stored.scores[at])

@@ -1,43 +1,51 @@
-"""The value that re-rankers take and give."""
+"""The value that re-rankers take and return."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from landmark.search import Flat
-
-Search = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+from landmark.search.index import DeferredIndex, Index, Search
 
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
-    """Queries, the gallery, and the rows found; re-rankers make a new one and change nothing.
+    """Queries, the gallery, and a ranking; re-rankers return a new one and change nothing.
 
     Attributes:
         query: Query descriptors, (Q, D), unit rows.
         gallery: Gallery descriptors, (N, D), unit rows; may be memory-mapped, float16 or float32.
-        rows: Gallery rows found for each query, best first, (Q, K); -1 pads at the end.
+        rows: Gallery rows ranked for each query, best first, (Q, K); -1 pads at the end.
         scores: Their scores, higher is better, (Q, K); -inf at the pads.
-        search: How to look again: search(query, gallery, k) gives rows (Q, k) and scores (Q, k).
-        train: Descriptors of photos whose landmarks are known, (N_t, D), where there are any.
+        index: Index of the gallery. Defaults to an exact one, built when first needed.
+        train: Descriptors of photos with known landmarks, (N_t, D). Defaults to none.
         train_landmark_ids: Their landmarks, (N_t,), strings or numbers.
-        query_ids: Ids of the queries, (Q,) strings, where they are known.
-        gallery_ids: Ids of the gallery, (N,) strings, likewise.
-        earlier: What the steps before gave where a re-ranker asks for it: name → rows and scores,
-            the last one's among them.
+        train_index: Index of the train photos, shared by the steps that need it. Defaults to one of
+            the kind of `index`, built when first needed.
+        query_ids: Ids of the queries, (Q,) strings, where known.
+        gallery_ids: Ids of the gallery, (N,) strings, where known.
+        earlier: Rankings of earlier steps, where a re-ranker needs them: name → rows and scores,
+            the latest last.
 
     Raises:
         ValueError: The shapes do not fit.
+
+    Example:
+        >>> photos = np.eye(2, dtype=np.float32)
+        >>> retrieval = Retrieval.from_search(photos, photos, k=2, search=Flat())
+        >>> retrieval.rows.tolist(), retrieval.scores.tolist()
+        ([[0, 1], [1, 0]], [[1.0, 0.0], [1.0, 0.0]])
     """
 
     query: np.ndarray
     gallery: np.ndarray
     rows: np.ndarray
     scores: np.ndarray
-    search: Search = field(default_factory=Flat)
+    index: Index = None  # type: ignore[assignment] # until __post_init__
     train: np.ndarray | None = None
     train_landmark_ids: np.ndarray | None = None
+    train_index: Index | None = None
     query_ids: np.ndarray | None = None
     gallery_ids: np.ndarray | None = None
     earlier: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -52,6 +60,15 @@ class Retrieval:
             raise ValueError(f"query {self.query.shape} and gallery {self.gallery.shape} differ")
         if (self.train is None) != (self.train_landmark_ids is None):
             raise ValueError("train and train_landmark_ids come together")
+        if self.index is None:
+            object.__setattr__(self, "index", DeferredIndex(self.gallery, Flat()))
+        if self.index.gallery.shape != self.gallery.shape:
+            raise ValueError(
+                f"index of {self.index.gallery.shape} and gallery {self.gallery.shape} differ"
+            )
+        if self.train_index is None or self.train_index.gallery is not self.train:
+            index = None if self.train is None else DeferredIndex(self.train, self.index.settings)
+            object.__setattr__(self, "train_index", index)
 
     @classmethod
     def from_search(
@@ -62,33 +79,63 @@ class Retrieval:
         search: Search,
         train: np.ndarray | None = None,
         train_landmark_ids: np.ndarray | None = None,
+        query_ids: np.ndarray | None = None,
+        gallery_ids: np.ndarray | None = None,
     ) -> "Retrieval":
-        """The retrieval that a search gives: its k best for each query."""
-        rows, scores = search(query, gallery, k)
-        return cls(query, gallery, rows, scores, search, train, train_landmark_ids)
+        """Index a gallery and search it for the k best of each query.
+
+        Args:
+            query: (Q, D).
+            gallery: (N, D).
+            k: Results of a query.
+            search: Settings that build the index.
+            train: (N_t, D).
+            train_landmark_ids: (N_t,).
+            query_ids: (Q,).
+            gallery_ids: (N,).
+        """
+        index = search.build(gallery)
+        rows, scores = index.search(query, k)
+        return cls(
+            query,
+            gallery,
+            rows,
+            scores,
+            index,
+            train,
+            train_landmark_ids,
+            query_ids=query_ids,
+            gallery_ids=gallery_ids,
+        )
 
     def searched(
         self, query: np.ndarray | None = None, gallery: np.ndarray | None = None
     ) -> "Retrieval":
-        """Look again, as many rows as before, with other queries or another gallery.
+        """Search again, for as many results, with other queries or another gallery.
 
         Args:
-            query: (Q, D) in place of the queries; none: the same.
-            gallery: (N, D) in place of the gallery, its rows the same photos; none: the same.
+            query: (Q, D) to replace the queries.
+            gallery: (N, D) to replace the gallery, its rows the same photos. An index of the same
+                kind is built for it, and replaces the old one.
+
+        Example:
+            >>> photos = np.eye(2, dtype=np.float32)
+            >>> retrieval = Retrieval.from_search(photos, photos, k=1, search=Flat())
+            >>> retrieval.searched(query=photos[::-1]).rows.tolist()
+            [[1], [0]]
+            >>> retrieval.searched(gallery=photos[::-1]).rows.tolist()
+            [[1], [0]]
         """
+        index = self.index if gallery is None else self.index.settings.build(gallery)
         query = self.query if query is None else query
         gallery = self.gallery if gallery is None else gallery
-        rows, scores = self.search(query, gallery, self.rows.shape[1])
-        return replace(self, query=query, gallery=gallery, rows=rows, scores=scores)
+        rows, scores = index.search(query, self.rows.shape[1])
+        return replace(self, query=query, gallery=gallery, rows=rows, scores=scores, index=index)
 
     def with_ranking(self, rows: np.ndarray, scores: np.ndarray) -> "Retrieval":
         """The same descriptors with other rows (Q, K) and scores (Q, K)."""
         return replace(self, rows=rows, scores=scores)
 
-    def with_ids(self, query_ids: np.ndarray, gallery_ids: np.ndarray) -> "Retrieval":
-        """The same with the ids of queries (Q,) and gallery (N,)."""
-        return replace(self, query_ids=query_ids, gallery_ids=gallery_ids)
-
     def remembered(self, name: str) -> "Retrieval":
-        """The same, its ranking kept under a step's name for the steps to come."""
+        """The same, with its ranking recorded in `earlier` under the name of a step."""
         return replace(self, earlier={**self.earlier, name: (self.rows, self.scores)})

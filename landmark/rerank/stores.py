@@ -9,9 +9,11 @@ import pandas as pd
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked_stores import StackedStores
 from landmark.error import UserError
-from landmark.rerank.retrieval import Retrieval, Search
+from landmark.rerank.retrieval import Retrieval
+from landmark.search.index import Search
 
 _SAME = ("embedder", "whitening")
+_RESULTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +21,18 @@ class Stores:
     """Descriptor stores that fit together.
 
     Attributes:
-        query: Of the queries.
-        gallery: Of the photos searched, one store or several as one.
-        train: Of photos whose landmarks are known, where there are any.
+        query: Store of the queries.
+        gallery: Store of the photos searched, or several stores as one.
+        train: Store of photos with known landmarks. Defaults to none.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> folder = tempfile.mkdtemp()
+        >>> DescriptorStore.write(f"{folder}/query", ["a", "b"], np.eye(2, dtype=np.float32))
+        >>> DescriptorStore.write(f"{folder}/gallery", ["c"], np.eye(2, dtype=np.float32)[:1])
+        >>> stores = Stores.open(f"{folder}/query", f"{folder}/gallery")
+        >>> print(stores, stores.resolve_k(None))
+        2 query, 1 gallery photos, 2-d 1
     """
 
     query: DescriptorStore
@@ -36,36 +47,38 @@ class Stores:
         train: str | Path | None = None,
         allow_mixed: bool = False,
     ) -> "Stores":
-        """Open stores and hold them against the gallery's.
+        """Open stores and check that they fit together.
 
         Args:
             query: Folder of the queries' store.
             gallery: Folder of the gallery's, or several: their rows follow one another, as those of
                 distractors follow a set's own.
-            train: Folder of the train photos'; none: no train photos.
-            allow_mixed: Do not ask that they come from one embedder and one whitening.
+            train: Folder of the train photos' store. Defaults to none.
+            allow_mixed: Accept different embedders and whitenings.
 
         Raises:
-            UserError: A store is missing, broken or empty, an id stands twice among the queries
-                or in the gallery, the dimensions differ, two stores say that they come from
-                different embedders or whitenings, or train has no landmarks.
+            UserError: A store is missing, broken or empty, an id occurs twice among the queries
+                or in the gallery, the dimensions differ, two stores record different embedders or
+                whitenings, or train has no landmarks.
         """
         folders = [gallery] if isinstance(gallery, str | Path) else list(gallery)
         if not folders:
-            raise UserError("gallery=[]: name one store or more")
-        searched = [DescriptorStore.open(folder) for folder in folders]
-        asked = DescriptorStore.open(query)
-        known = DescriptorStore.open(train) if train else None
-        for store in [*searched, asked, *([known] if known else [])]:
+            raise UserError("gallery=[] names no store. Pass one or more.")
+        galleries = [DescriptorStore.open(folder) for folder in folders]
+        query_store = DescriptorStore.open(query)
+        train_store = DescriptorStore.open(train) if train else None
+        for store in [*galleries, query_store, *([train_store] if train_store else [])]:
             if len(store) == 0:
-                raise UserError(f"{store.path}: holds no descriptors")
-            _check_alike(store, searched[0], allow_mixed)
-        for store in (asked, *searched):
-            _check_distinct(store)
-        stores = cls(asked, searched[0] if len(searched) == 1 else StackedStores(searched), known)
-        if stores.train is not None and stores.train.landmark_ids is None:
-            raise UserError(f"train={train}: has no landmark_id: nothing to learn from it")
-        return stores
+                raise UserError(f"{store.path} has no descriptors. Extract some photos.")
+            _check_same_kind(store, galleries[0], allow_mixed)
+        for store in (query_store, *galleries):
+            _check_distinct_ids(store)
+        if train_store is not None and train_store.landmark_ids is None:
+            raise UserError(
+                f"train={train} has no landmark_id to learn from. Pass photos of known landmarks."
+            )
+        stacked = galleries[0] if len(galleries) == 1 else StackedStores(galleries)
+        return cls(query_store, stacked, train_store)
 
     @property
     def by_name(self) -> dict[str, DescriptorStore | StackedStores]:
@@ -73,26 +86,31 @@ class Stores:
         train = {} if self.train is None else {"train": self.train}
         return {"query": self.query, "gallery": self.gallery, **train}
 
-    def results(self, k: int | None) -> int:
-        """The results to keep a query: k, or where it is None 100, fewer in a smaller gallery.
+    def resolve_k(self, k: int | None) -> int:
+        """The results of a query: k, or where it is None 100, fewer in a smaller gallery.
 
         Raises:
             UserError: The gallery is smaller than k.
         """
-        if k is not None and k > len(self.gallery):
+        photos = len(self.gallery)
+        if k is not None and k > photos:
             raise UserError(
-                f"k={k} is more than the {len(self.gallery):,} photos of the gallery: choose "
-                f"k={len(self.gallery)} or less"
+                f"k={k} is more than the {photos:,} photos of the gallery. Pass k={photos} or less."
             )
-        return min(100, len(self.gallery)) if k is None else k
+        return min(_RESULTS, photos) if k is None else k
 
     def search(self, search: Search, k: int) -> Retrieval:
-        """Search the gallery for the k best of each query; the train photos come along."""
-        train, landmarks = None, None
-        if self.train is not None:
-            train, landmarks = self.train.vectors, self.train.landmark_ids
+        """Index the gallery and search it for the k best of each query; train photos come along."""
+        train = self.train
         return Retrieval.from_search(
-            self.query.vectors, self.gallery.vectors, k, search, train, landmarks
+            self.query.vectors,
+            self.gallery.vectors,
+            k,
+            search,
+            None if train is None else train.vectors,
+            None if train is None else train.landmark_ids,
+            query_ids=self.query.ids,
+            gallery_ids=self.gallery.ids,
         )
 
     def __str__(self) -> str:
@@ -100,26 +118,26 @@ class Stores:
         return f"{counts} photos, {self.gallery.dim}-d"
 
 
-def _check_distinct(store: DescriptorStore) -> None:
+def _check_distinct_ids(store: DescriptorStore) -> None:
     twice = pd.Index(store.ids).duplicated()
     if twice.any():
         raise UserError(
-            f"{store.path}: the id {str(store.ids[twice.argmax()])!r} stands there twice: extract "
-            "it again from photos of different ids"
+            f"{store.path}: duplicate id {str(store.ids[twice.argmax()])!r}. Re-extract with "
+            "unique ids."
         )
 
 
-def _check_alike(store: DescriptorStore, gallery: DescriptorStore, allow_mixed: bool) -> None:
+def _check_same_kind(store: DescriptorStore, gallery: DescriptorStore, allow_mixed: bool) -> None:
     if store.dim != gallery.dim:
         raise UserError(
-            f"{store.path}: has {store.dim} dimensions and {gallery.path} {gallery.dim}: "
-            "extract both with one embedder"
+            f"{store.path} has {store.dim} dimensions and {gallery.path} {gallery.dim}. Extract "
+            "both with one embedder."
         )
     for key in () if allow_mixed else _SAME:
         own, other = store.meta.get(key), gallery.meta.get(key)
-        # A store that does not say what it comes from is taken at its word.
+        # A store that does not record its origin fits any.
         if own is not None and other is not None and own != other:
             raise UserError(
-                f"{store.path}: {key} is {own}, of {gallery.path} it is {other}: "
-                "extract both alike, or go on with allow_mixed=true"
+                f"{store.path} has {key} {own}, and {gallery.path} has {other}. Extract both "
+                "with the same settings, or pass allow_mixed=true."
             )

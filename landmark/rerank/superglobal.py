@@ -1,13 +1,15 @@
 """SuperGlobal re-ranking: the first results refined by one another, then by their common query."""
 
 import numpy as np
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from landmark.error import UserError
-from landmark.rerank.expansion import taken
+from landmark.rerank.expansion import descriptors_of
+from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import number, whole_number
+from landmark.settings import checked
 
-_VALUES_AT_ONCE = 2**23  # of descriptors, or of cosines of one another: 32 MB
+_BLOCK_VALUES = 2**23  # of descriptors, or of cosines of one another: 32 MB
 
 
 class SuperGlobal:
@@ -21,20 +23,31 @@ class SuperGlobal:
 
     Args:
         m: Results that are re-ranked.
-        k: Neighbours of a result; without the result itself.
+        k: Neighbours of a result, without the result itself.
         beta: Weight of the neighbours.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> angles = np.radians([0, 20, -25, 40])
+        >>> photos = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        >>> retrieval = Retrieval.from_search(photos[:1], photos[1:], k=3, search=Flat())
+        >>> retrieval.rows.tolist(), SuperGlobal(m=3, k=1, beta=1)(retrieval).rows.tolist()
+        ([[0, 1, 2]], [[0, 2, 1]])
     """
 
-    def __init__(self, m: int = 400, k: int = 9, beta: float = 0.15) -> None:
-        self.m = whole_number("rerank.superglobal.m", m, 1)
-        self.k = whole_number("rerank.superglobal.k", k, 0)
-        self.beta = number("rerank.superglobal.beta", beta, 0)
+    @checked
+    def __init__(
+        self, m: PositiveInt = 400, k: NonNegativeInt = 9, beta: NonNegativeFloat = 0.15
+    ) -> None:
+        self.m = m
+        self.k = k
+        self.beta = beta
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Sort the first m results anew; rows and scores are new.
+        """Sort the first m results again; rows and scores are new.
 
         Raises:
             UserError: The ranking is shorter than `m`, though the gallery is not.
@@ -42,40 +55,44 @@ class SuperGlobal:
         kept, photos = retrieval.rows.shape[1], len(retrieval.gallery)
         if kept < min(self.m, photos):
             raise UserError(
-                f"rerank.superglobal.m={self.m} re-ranks more than the k={kept} results kept: "
-                f"choose k={self.m} or more, or rerank.superglobal.m={kept}"
+                f"rerank.superglobal.m={self.m} re-ranks more than the k={kept} results of a "
+                f"query. Pass k={self.m} or more, or rerank.superglobal.m={kept}."
             )
         m = min(self.m, kept)
-        rows = retrieval.rows.astype(np.int32)
-        scores = retrieval.scores.astype(np.float32)
-        wide = max(retrieval.gallery.shape[1], m)
-        at_once = max(1, _VALUES_AT_ONCE // (m * wide))
-        for first in range(0, len(rows), at_once):
-            part = slice(first, first + at_once)
-            new = self._scores(retrieval.query[part], retrieval.gallery, rows[part, :m])
-            order = np.argsort(-new, axis=1, kind="stable")
-            rows[part, :m] = np.take_along_axis(rows[part, :m], order, 1)
-            new = np.take_along_axis(new, order, 1)
-            scores[part, :m] = new
-            scores[part, m:] += _below(new, retrieval.scores[part, m : m + 1])
+        block_size = max(1, _BLOCK_VALUES // (m * max(retrieval.gallery.shape[1], m)))
+
+        def sorted_again(queries: slice) -> tuple[np.ndarray, np.ndarray]:
+            query, former = retrieval.query[queries], retrieval.scores[queries]
+            rows, scores = retrieval.rows[queries].astype(np.int32), former.astype(np.float32)
+            for first in range(0, len(rows), block_size):
+                part = slice(first, first + block_size)
+                new = self._scores(query[part], retrieval.gallery, rows[part, :m])
+                order = np.argsort(-new, axis=1, kind="stable")
+                rows[part, :m] = np.take_along_axis(rows[part, :m], order, 1)
+                new = np.take_along_axis(new, order, 1)
+                scores[part, :m] = new
+                scores[part, m:] += _below(new, former[part, m : m + 1])
+            return rows, scores
+
+        rows, scores = across_ranks(len(retrieval.query), sorted_again)
         return retrieval.with_ranking(rows, scores)
 
     def _scores(self, query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Scores (B, m) of the results (B, m) of some queries; -inf at -1."""
-        found = rows >= 0
-        results = taken(gallery, rows)  # (B, m, D)
-        results[~found] = 0
+        is_ranked = rows >= 0
+        results = descriptors_of(gallery, rows)  # (B, m, D)
+        results[~is_ranked] = 0
         cosines = results @ results.transpose(0, 2, 1)  # (B, m, m)
-        cosines[np.broadcast_to(~found[:, None], cosines.shape)] = -np.inf
+        cosines[np.broadcast_to(~is_ranked[:, None], cosines.shape)] = -np.inf
         refined = self._refined(results, cosines)
 
         first = np.einsum("bd,bmd->bm", np.asarray(query, np.float32), refined)
-        first[~found] = -np.inf
+        first[~is_ranked] = -np.inf
         nearest = np.argsort(-first, axis=1, kind="stable")[:, : self.k + 1]
         best = np.take_along_axis(refined, nearest[:, :, None], 1)  # (B, k + 1, D)
-        best[~np.take_along_axis(found, nearest, 1)] = -np.inf
+        best[~np.take_along_axis(is_ranked, nearest, 1)] = -np.inf
         second = best.max(axis=1)
-        second[~found.any(axis=1)] = 0
+        second[~is_ranked.any(axis=1)] = 0
         return (first + np.einsum("bd,bmd->bm", second, refined)) / 2
 
     def _refined(self, results: np.ndarray, cosines: np.ndarray) -> np.ndarray:
@@ -101,7 +118,7 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _below(scores: np.ndarray, next_score: np.ndarray) -> np.ndarray:
-    """What is added to the later scores so that they are below the m scores, (B, 1)."""
+    """What to add to the later scores so that they are below the m scores, (B, 1)."""
     lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         shift = lowest - next_score - 1

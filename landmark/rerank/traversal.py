@@ -1,4 +1,4 @@
-"""Several traversals of explore-exploit side by side, each at its own pace."""
+"""Several explore-exploit traversals side by side, each at its own pace."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,9 +7,9 @@ import numpy as np
 Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _UNSEEN, _RANKED = -1, -2
 _TABLE = 2**26  # entries of the table of candidates: 256 MB
-_MOST_AT_ONCE = 1024
-_EDGES_AT_ONCE = 2**16  # what the processor's cache holds
-_GROWN = 32
+_MOST_QUERIES = 1024
+_BLOCK_EDGES = 2**16  # fit the processor's cache
+_MANY_CANDIDATES = 32
 
 
 def traverse(
@@ -25,46 +25,53 @@ def traverse(
     Args:
         near: Nearest gallery photos of each query, (Q, k); -1 is none.
         cosines: Theirs, (Q, k).
-        neighbours: Gives the nearest (P, k) and their cosines (P, k) of photos (P,).
+        neighbours: Maps photos (P,) to their nearest (P, k) and the cosines (P, k).
         photos: N of the gallery.
         length: Photos to rank for a query.
         threshold: Cosine above which candidates are ranked together.
 
     Returns:
         Photos (Q, length) int32 in the order ranked, -1 pads, and scores (Q, length) float32.
+
+    Example:
+        >>> near, cosines = np.array([[1, 2], [0, 2], [0, 1]]), np.array([[0.9, 0.2]] * 3)
+        >>> start, weights = np.array([[2, 0]]), np.array([[0.8, 0.3]], np.float32)
+        >>> lists = lambda photos: (near[photos], cosines[photos].astype(np.float32))
+        >>> traverse(start, weights, lists, photos=3, length=3, threshold=0.5)[0].tolist()
+        [[2, 0, 1]]
     """
     rows = np.empty((len(near), length), np.int32)
     scores = np.empty((len(near), length), np.float32)
-    at_once = max(1, min(_MOST_AT_ONCE, len(near), _TABLE // photos))
-    traversal = Traversal(photos, length, near.shape[1], threshold, at_once)
-    for first in range(0, len(near), at_once):
-        part = slice(first, first + at_once)
+    block_size = max(1, min(_MOST_QUERIES, len(near), _TABLE // photos))
+    traversal = Traversal(photos, length, near.shape[1], threshold, block_size)
+    for first in range(0, len(near), block_size):
+        part = slice(first, first + block_size)
         rows[part], scores[part] = traversal(near[part], cosines[part], neighbours)
     return rows, scores
 
 
 class Traversal:
-    """Explore-exploit graph traversal from some queries at once (see `EGT`).
+    """Explore-exploit graph traversal from some queries together (see `EGT`).
 
     Args:
         photos: N of the gallery.
         length: Photos to rank for a query.
         edges: k, edges of a query or photo.
         threshold: Cosine above which candidates are ranked together.
-        at_once: Queries of a call at most.
+        block_size: Most queries of a call.
     """
 
     def __init__(
-        self, photos: int, length: int, edges: int, threshold: float, at_once: int
+        self, photos: int, length: int, edges: int, threshold: float, block_size: int
     ) -> None:
         self._photos, self._length, self._threshold = photos, length, threshold
-        self._room = min(edges * (length + 1), photos)  # candidates of a query at most
-        self._at_once = at_once
+        self._capacity = min(edges * (length + 1), photos)  # most candidates of a query
+        self._block_size = block_size
         # For each query the number of a photo among its candidates; by number the photo and its
-        # cosine, -inf once ranked. Flat, as numpy looks up faster so.
-        self._number = np.full(self._at_once * photos, _UNSEEN, np.int32)
-        self._photo = np.empty(self._at_once * self._room, np.int32)
-        self._cosine = np.full(self._at_once * self._room, -np.inf, np.float32)
+        # cosine, -inf once ranked. Flat, as numpy looks up flat arrays faster.
+        self._number = np.full(self._block_size * photos, _UNSEEN, np.int32)
+        self._photo = np.empty(self._block_size * self._capacity, np.int32)
+        self._cosine = np.full(self._block_size * self._capacity, -np.inf, np.float32)
 
     def __call__(
         self, near: np.ndarray, cosines: np.ndarray, neighbours: Neighbours
@@ -74,7 +81,7 @@ class Traversal:
         Args:
             near: Their nearest gallery photos, (B, k); -1 is none.
             cosines: Theirs, (B, k); -inf at -1.
-            neighbours: Gives the nearest (P, k) and their cosines (P, k) of photos (P,).
+            neighbours: Maps photos (P,) to their nearest (P, k) and the cosines (P, k).
 
         Returns:
             Photos (B, length) int32 in the order ranked, -1 pads, and scores (B, length) float32.
@@ -84,39 +91,41 @@ class Traversal:
         self._scores = np.full((queries, self._length), -np.inf, np.float32)
         self._ranked = np.zeros(queries, np.int64)
         self._seen = np.zeros(queries, np.int64)
-        # A cosine that so many candidates have that no lower one will ever be ranked; at first any,
-        # but for the -inf of pads.
+        # Lower cosines will never be ranked, as enough candidates have higher ones; at first all
+        # but the -inf of pads may be.
         self._least = np.full(queries, np.finfo(np.float32).min)
         self._seen_then = np.zeros(queries, np.int64)
-        going = query = np.arange(queries)
+        unfinished = query = np.arange(queries)
         while len(query):
             met = [
                 self._explore(query.take(some), near.take(some, axis=0), cosines.take(some, axis=0))
-                for some in self._rounds(query, going, near.shape[1])
+                for some in self._rounds(query, unfinished, near.shape[1])
             ]
-            query, photos = self._exploit(going, *map(np.concatenate, zip(*met, strict=True)))
-            going = going[self._ranked[going] < self._length]
+            query, photos = self._exploit(unfinished, *map(np.concatenate, zip(*met, strict=True)))
+            unfinished = unfinished[self._ranked[unfinished] < self._length]
             near, cosines = neighbours(photos)
         for row in range(queries):
-            seen = slice(row * self._room, row * self._room + self._seen[row])
+            seen = slice(row * self._capacity, row * self._capacity + self._seen[row])
             self._number[row * self._photos + self._photo[seen]] = _UNSEEN
             self._cosine[seen] = -np.inf
         return self._rows, np.minimum.accumulate(self._scores, axis=1)
 
-    def _rounds(self, query: np.ndarray, going: np.ndarray, edges: int) -> Iterator[np.ndarray]:
-        """Which lists to look at together: the first of every query, then more, then the rest.
+    def _rounds(
+        self, query: np.ndarray, unfinished: np.ndarray, edges: int
+    ) -> Iterator[np.ndarray]:
+        """Yield the lists to explore together: the first of every query, then more, then the rest.
 
-        What the first ones hold tells how little the others need to be looked at.
+        The bounds raised by the first ones leave out most of the others' edges.
         """
         place = _place_in_group(query, np.bincount(query, minlength=len(self._seen)))
         few = max(1, 2 * self._length // edges)
         for first, end in ((0, few), (few, 4 * few), (4 * few, len(query))):
             lists = np.flatnonzero((place >= first) & (place < end))
             if first and len(lists):
-                self._bound(going)
-            at_once = max(1, _EDGES_AT_ONCE // edges)
-            for start in range(0, len(lists), at_once):
-                yield lists[start : start + at_once]
+                self._bound(unfinished)
+            block_size = max(1, _BLOCK_EDGES // edges)
+            for start in range(0, len(lists), block_size):
+                yield lists[start : start + block_size]
 
     def _explore(
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray
@@ -124,37 +133,37 @@ class Traversal:
         """Make photos candidates, or raise their cosines.
 
         Args:
-            query: Whose traversal each list belongs to, (L,) ascending.
+            query: Query of each list, (L,) ascending.
             near: (L, k) photos; -1 is none.
             cosines: (L, k); -inf at -1.
 
         Returns:
-            The candidates that are new or were met again, some maybe often: query (C,) and number
-            (C,).
+            The candidates that are new or were met again, possibly several times: query (C,) and
+            number (C,).
         """
         query, near, cosines = self._worth(query, near, cosines)
         at = query * self._photos + near  # in the table
         number = self._number.take(at)
         unseen = np.flatnonzero(number == _UNSEEN)
         unseen_at = at.take(unseen)
-        # A photo may stand in several lists of a query; what is written last is its first place.
+        # A photo may be in several lists of a query; its first place is written last, and stays.
         self._number[unseen_at[::-1]] = unseen[::-1]
         is_first = self._number.take(unseen_at) == unseen
         first = unseen.take(np.flatnonzero(is_first))
-        asked = query.take(first)
-        count = np.bincount(asked, minlength=len(self._seen))
-        new = self._seen.take(asked) + _place_in_group(asked, count)
+        of_query = query.take(first)
+        count = np.bincount(of_query, minlength=len(self._seen))
+        new = self._seen.take(of_query) + _place_in_group(of_query, count)
         self._number[at.take(first)] = new
-        self._photo[asked * self._room + new] = near.take(first)
-        self._cosine[asked * self._room + new] = cosines.take(first)
+        self._photo[of_query * self._capacity + new] = near.take(first)
+        self._cosine[of_query * self._capacity + new] = cosines.take(first)
         self._seen += count
 
         again = number >= 0
         again[unseen.take(np.flatnonzero(~is_first))] = True
         again = np.flatnonzero(again)
-        asked_again, old = query.take(again), self._number.take(at.take(again))
-        np.maximum.at(self._cosine, asked_again * self._room + old, cosines.take(again))
-        return np.concatenate([asked, asked_again]), np.concatenate([new, old])
+        query_again, old = query.take(again), self._number.take(at.take(again))
+        np.maximum.at(self._cosine, query_again * self._capacity + old, cosines.take(again))
+        return np.concatenate([of_query, query_again]), np.concatenate([new, old])
 
     def _worth(
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray
@@ -166,26 +175,27 @@ class Traversal:
         if not worth.all():
             edges = np.flatnonzero(worth)
             query, near, cosines = query.take(edges), near.take(edges), cosines.take(edges)
-        # The 0 that is added leaves no -0, whose bits would not sort.
+        # Adding 0 turns -0, whose bits would not sort, into 0.
         return query, near, np.maximum(cosines, 0) + np.float32(0)
 
     def _exploit(
-        self, going: np.ndarray, query: np.ndarray, number: np.ndarray
+        self, unfinished: np.ndarray, query: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank the candidates above the threshold; where a query has none, its best one.
 
         Only candidates just met can be above: the others were ranked before.
 
         Args:
-            going: Queries whose ranking is not full, ascending.
-            query: Of the candidates met, (C,).
-            number: Theirs, (C,).
+            unfinished: Queries whose ranking is not full, ascending.
+            query: Query of each candidate met, (C,).
+            number: Its number, (C,).
 
         Returns:
-            What was ranked for queries that go on: query (P,) ascending, and photo (P,) in order.
+            What was ranked for queries whose ranking is still not full: query (P,) ascending, and
+            photo (P,) in order.
         """
-        query, ranked = self._falling(query, number)
-        alone = going[np.bincount(query, minlength=len(self._seen))[going] == 0]
+        query, ranked = self._descending(query, number)
+        alone = unfinished[np.bincount(query, minlength=len(self._seen))[unfinished] == 0]
         query, ranked = np.concatenate([query, alone]), np.concatenate([ranked, self._best(alone)])
         order = np.argsort(query, kind="stable")
         query, ranked = query.take(order), ranked.take(order)
@@ -199,21 +209,21 @@ class Traversal:
         self._cosine[ranked] = -np.inf
         self._number[query * self._photos + photos] = _RANKED
         self._ranked += np.bincount(query, minlength=len(self._ranked))
-        self._bound(going[self._ranked[going] < self._length])
+        self._bound(unfinished[self._ranked[unfinished] < self._length])
         on = np.flatnonzero(self._ranked.take(query) < self._length)
         return query.take(on), photos.take(on)
 
-    def _falling(self, query: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates above the threshold, each once, by query, falling cosine, and number.
+    def _descending(self, query: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates above the threshold, each once, by query, descending cosine, and number.
 
-        Sorted as one integer each: query, the bits of the cosine turned round, number.
+        Sorted as one integer each: query, the bits of the cosine inverted, number.
 
         Returns:
-            Queries (P,) and where the candidates' cosines stand (P,).
+            Queries (P,) and the places of the candidates' cosines (P,).
         """
-        cosines = self._cosine.take(query * self._room + number)
+        cosines = self._cosine.take(query * self._capacity + number)
         above = np.flatnonzero(cosines > self._threshold)
-        bits = np.uint64(self._room.bit_length())
+        bits = np.uint64(self._capacity.bit_length())
         keys = query.take(above).astype(np.uint64) << np.uint64(31)
         keys |= np.uint64(2**31 - 1) - cosines.take(above).view(np.uint32)
         keys <<= bits
@@ -222,24 +232,24 @@ class Traversal:
         keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
         query = (keys >> (np.uint64(31) + bits)).astype(np.int64)
         number = (keys & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
-        return query, query * self._room + number
+        return query, query * self._capacity + number
 
     def _best(self, query: np.ndarray) -> np.ndarray:
         """Flat number of the best candidate of some queries, one of cosine -inf where none is."""
         wide = max(1, self._seen.max())
-        cosines = self._cosine.reshape(self._at_once, self._room)[query, :wide]
-        return query * self._room + cosines.argmax(axis=1)
+        cosines = self._cosine.reshape(self._block_size, self._capacity)[query, :wide]
+        return query * self._capacity + cosines.argmax(axis=1)
 
-    def _bound(self, going: np.ndarray) -> None:
+    def _bound(self, unfinished: np.ndarray) -> None:
         """Raise the bounds of some queries, each when many candidates came since the last time.
 
-        As many candidates as there are places left keep all that are below them out.
+        As many candidates as there are places left exclude all that are below them.
         """
-        places = self._length - self._ranked[going]
-        new = self._seen[going] - np.maximum(self._ranked, self._seen_then)[going]
-        many = new >= np.maximum(places, _GROWN)
-        for query, left in zip(going[many], places[many], strict=True):
-            first = query * self._room
+        places = self._length - self._ranked[unfinished]
+        new = self._seen[unfinished] - np.maximum(self._ranked, self._seen_then)[unfinished]
+        many = new >= np.maximum(places, _MANY_CANDIDATES)
+        for query, left in zip(unfinished[many], places[many], strict=True):
+            first = query * self._capacity
             cosines = self._cosine[first : first + self._seen[query]]
             self._least[query] = np.partition(cosines, len(cosines) - left)[len(cosines) - left]
             self._seen_then[query] = self._seen[query]

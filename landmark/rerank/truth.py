@@ -10,9 +10,9 @@ import pandas as pd
 from landmark.error import UserError
 from landmark.metric import gldv2, revisited
 from landmark.metric.relevance import hits_by_label
-from landmark.rerank.retrieval import Search
 from landmark.rerank.stores import Stores
 from landmark.rerank.voting import landmark_codes
+from landmark.search.index import Index
 
 if TYPE_CHECKING:
     from landmark.data.image_table import ImageTable
@@ -65,9 +65,9 @@ class Truth(ABC):
             rows: What they found, (q, K).
         """
 
-    def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
+    def nearest_accuracy(self, stores: Stores, train_index: Index) -> float | None:
         """Share of queries whose nearest train photo shows their landmark; None: not known."""
-        del stores, search
+        del stores, train_index
         return None
 
 
@@ -112,11 +112,11 @@ class LandmarkTruth(Truth):
         cases = [rows < 0, (asked < 0) | (shown < 0), asked == shown]
         return np.select(cases, ["", "unknown", "right"], "wrong")
 
-    def nearest_accuracy(self, stores: Stores, search: Search) -> float | None:
+    def nearest_accuracy(self, stores: Stores, train_index: Index) -> float | None:
         """Share of the queries of known landmark whose nearest train photo shows it."""
         if stores.train is None or stores.train.landmark_ids is None:
             return None
-        nearest, _ = search(stores.query.vectors, stores.train.vectors, 1)
+        nearest, _ = train_index.search(stores.query.vectors, 1)
         right = self._query_landmarks == stores.train.landmark_ids.astype(object)[nearest[:, 0]]
         return float(right[self._query >= 0].mean())
 

@@ -1,16 +1,15 @@
 """Two-stage re-ranking: photos of the query's landmark first, and more of them."""
 
-from math import inf
-
 import numpy as np
+from pydantic import PositiveFloat, PositiveInt
 
 from landmark.error import UserError
-from landmark.rerank.by_landmark import ByLandmark
+from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.setting import number, whole_number
 from landmark.rerank.voting import Votes, landmark_codes, soft_vote
+from landmark.settings import checked
 
-_RESULTS_AT_ONCE = 2**20
+_BLOCK_RESULTS = 2**20
 
 
 class TwoStage:
@@ -18,40 +17,48 @@ class TwoStage:
 
     Query and gallery photos get a landmark and a score from their k nearest train photos (see
     `soft_vote`). Sort: gallery photos of the query's landmark, the positives, come first, each part
-    in its former order. Insert: gallery photos of the query's landmark that were not found, and
-    whose score and the query's together exceed the threshold, come right after the positives, by
-    falling score, of equal ones the lower row. The ranking keeps its length.
+    in its former order. Insert: gallery photos of the query's landmark that are not in the ranking,
+    and whose score and the query's together exceed the threshold, come right after the positives,
+    by descending score, ties by row. The ranking keeps its length.
 
     The new scores keep the order and no other meaning: others have their former score, inserted
     ones are above them by their votes, positives above those.
 
     Args:
         k: Train photos that vote.
-        threshold: Of the two scores together, to be inserted; none: no threshold.
-        sort: Move the positives to the front. Without it inserted photos come after the last
-            positive where it stands.
-        insert: Insert positives that were not found.
-        temperature: Of the votes' weights (see `vote`); none: the cosines.
+        threshold: What the two scores together must exceed to insert; null: no threshold.
+        sort: Move the positives to the front. Without it inserted photos follow the last positive
+            at its place.
+        insert: Insert positives that are not in the ranking.
+        temperature: Temperature of the votes' weights (see `vote`). Defaults to the cosines.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> query, gallery = np.array([[0.8, 0.6]], np.float32), np.eye(2)
+        >>> retrieval = Retrieval.from_search(
+        ...     query, gallery.astype(np.float32), k=2, search=Flat(),
+        ...     train=np.array([[0.6, 0.8], [0, 1], [1, 0]], np.float32),
+        ...     train_landmark_ids=np.array(["bay", "bay", "arch"]),
+        ... )
+        >>> retrieval.rows.tolist(), TwoStage(k=1)(retrieval).rows.tolist()
+        ([[0, 1]], [[1, 0]])
     """
 
     needs_train = True
 
+    @checked
     def __init__(
         self,
-        k: int = 3,
+        k: PositiveInt = 3,
         threshold: float | None = 0.6,
         sort: bool = True,
         insert: bool = True,
-        temperature: float | None = None,
+        temperature: PositiveFloat | None = None,
     ) -> None:
-        self.k = whole_number("rerank.two_stage.k", k, 1)
-        if threshold is not None:
-            threshold = number("rerank.two_stage.threshold", threshold, -inf)
-        if temperature is not None:
-            temperature = number("rerank.two_stage.temperature", temperature, 0, above=True)
+        self.k = k
         self.threshold = threshold
         self.sort = sort
         self.insert = insert
@@ -61,17 +68,18 @@ class TwoStage:
         """Vote with the train photos, then sort and insert; rows and scores are new.
 
         Raises:
-            UserError: The retrieval has no train photos, or none of known landmark.
+            UserError: The retrieval has no train photos, or none with a known landmark.
         """
-        if retrieval.train is None or retrieval.train_landmark_ids is None:
-            raise UserError("rerank=two_stage needs photos of known landmarks: give train=STORE")
+        if retrieval.train_index is None or retrieval.train_landmark_ids is None:
+            raise UserError("rerank=two_stage needs photos of known landmarks. Pass train=STORE.")
         landmarks = landmark_codes(retrieval.train_landmark_ids)
         if (landmarks < 0).all():
-            raise UserError("rerank=two_stage: no photo of train=STORE has a landmark to vote for")
-        query, gallery = (
-            soft_vote(
-                photos, retrieval.train, landmarks, self.k, retrieval.search, self.temperature
+            raise UserError(
+                "rerank=two_stage: no photo of train=STORE has a landmark. Pass a train store "
+                "with landmark ids."
             )
+        query, gallery = (
+            soft_vote(photos, retrieval.train_index, landmarks, self.k, self.temperature)
             for photos in (retrieval.query, retrieval.gallery)
         )
         rows, scores = self.rerank(retrieval.rows, retrieval.scores, query, gallery)
@@ -80,26 +88,32 @@ class TwoStage:
     def rerank(
         self, rows: np.ndarray, scores: np.ndarray, query: Votes, gallery: Votes
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Sort and insert with the votes given.
+        """Sort and insert by given votes.
 
         Args:
             rows: (Q, K), best first, -1 pads.
-            scores: (Q, K), falling, -inf at the pads.
+            scores: (Q, K), descending, -inf at the pads.
             query: Votes of the Q queries.
             gallery: Votes of the N gallery photos.
 
         Returns:
-            rows (Q, K) int32 and scores (Q, K) float32.
+            Rows (Q, K) int32 and scores (Q, K) float32.
         """
-        new_rows = np.empty(rows.shape, np.int32)
-        new_scores = np.empty(rows.shape, np.float32)
         by_landmark = ByLandmark(gallery)
-        at_once = max(1, _RESULTS_AT_ONCE // max(1, rows.shape[1]))
-        for first in range(0, len(rows), at_once):
-            part = slice(first, first + at_once)
-            new_rows[part], new_scores[part] = self._rerank(
-                rows[part], scores[part], query.of(part), gallery, by_landmark
-            )
+        block_size = max(1, _BLOCK_RESULTS // max(1, rows.shape[1]))
+
+        def reranked(queries: slice) -> tuple[np.ndarray, np.ndarray]:
+            old_rows, old_scores, votes = rows[queries], scores[queries], query.of(queries)
+            new_rows = np.empty(old_rows.shape, np.int32)
+            new_scores = np.empty(old_rows.shape, np.float32)
+            for first in range(0, len(old_rows), block_size):
+                part = slice(first, first + block_size)
+                new_rows[part], new_scores[part] = self._rerank(
+                    old_rows[part], old_scores[part], votes.of(part), gallery, by_landmark
+                )
+            return new_rows, new_scores
+
+        new_rows, new_scores = across_ranks(len(rows), reranked)
         return new_rows, new_scores
 
     def _rerank(
@@ -108,43 +122,93 @@ class TwoStage:
         scores: np.ndarray,
         query: Votes,
         gallery: Votes,
-        by_landmark: ByLandmark,
+        by_landmark: "ByLandmark",
     ) -> tuple[np.ndarray, np.ndarray]:
-        found = rows >= 0
-        known = query.landmarks[:, None] >= 0
-        positive = (
-            found & known & (gallery.landmarks[np.maximum(rows, 0)] == query.landmarks[:, None])
-        )
-        ahead = positive
+        is_ranked = rows >= 0
+        is_known = query.landmarks[:, None] >= 0
+        same_landmark = gallery.landmarks[np.maximum(rows, 0)] == query.landmarks[:, None]
+        positive = ahead = is_ranked & is_known & same_landmark
         if not self.sort:  # all up to the last positive
             ahead = np.logical_or.accumulate(positive[:, ::-1], axis=1)[:, ::-1]
-        new, inserted = by_landmark.not_found(query.landmarks, rows, positive)  # (Q, K) both
+        new, inserted = by_landmark.missing(query.landmarks, rows, positive)  # (Q, K) both
         votes = query.scores[:, None] + gallery.scores[new]
-        inserted &= known & self.insert
+        inserted &= is_known & self.insert
         if self.threshold is not None:
             inserted &= votes > self.threshold
 
         part = np.concatenate(  # of the ranking: 0 ahead, 1 inserted, 2 other, 3 nothing; (Q, 2K)
-            [np.where(ahead, 0, np.where(found, 2, 3)), np.where(inserted, 1, 3)], axis=1
+            [np.where(ahead, 0, np.where(is_ranked, 2, 3)), np.where(inserted, 1, 3)], axis=1
         ).astype(np.uint8)
         order = np.argsort(part, axis=1, kind="stable")[:, : rows.shape[1]]
         candidates = np.concatenate(
-            [np.where(found, rows, -1), np.where(inserted, new, -1)], axis=1
+            [np.where(is_ranked, rows, -1), np.where(inserted, new, -1)], axis=1
         )
-        values = np.concatenate(_in_order(scores, found, ahead, votes, inserted), axis=1)
+        values = np.concatenate(_in_order(scores, is_ranked, ahead, votes, inserted), axis=1)
         return np.take_along_axis(candidates, order, 1), np.take_along_axis(values, order, 1)
 
 
 def _in_order(
     scores: np.ndarray,
-    found: np.ndarray,
+    is_ranked: np.ndarray,
     ahead: np.ndarray,
     votes: np.ndarray,
     inserted: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (Q, K) of the photos found and of those inserted that fall along the new ranking."""
-    high = np.where(found, scores, -np.inf).max(axis=1, keepdims=True, initial=-1)
-    low = np.where(found, scores, np.inf).min(axis=1, keepdims=True, initial=1)
+    """Scores (Q, K) of ranked and of inserted photos that descend along the new ranking."""
+    high = np.where(is_ranked, scores, -np.inf).max(axis=1, keepdims=True, initial=-1)
+    low = np.where(is_ranked, scores, np.inf).min(axis=1, keepdims=True, initial=1)
     # Two votes sum to -2 ... 2: inserted photos get high + 1 ... high + 5, those ahead more.
     shifted = np.where(ahead, scores + (high - low) + 6, scores)
-    return np.where(found, shifted, -np.inf), np.where(inserted, high + 3 + votes, -np.inf)
+    return np.where(is_ranked, shifted, -np.inf), np.where(inserted, high + 3 + votes, -np.inf)
+
+
+class ByLandmark:
+    """Each landmark's gallery photos by descending vote, ties by row.
+
+    One sort of the gallery, 16 bytes a photo; landmarks without photos cost nothing.
+
+    Args:
+        votes: Votes of the N gallery photos.
+
+    Example:
+        >>> by_landmark = ByLandmark(Votes(np.array([5, 5, 7]), np.array([0.2, 0.9, 0.4])))
+        >>> rows, positive = np.array([[1, 2]]), np.array([[True, False]])
+        >>> [values.tolist() for values in by_landmark.missing(np.array([5]), rows, positive)]
+        [[[1, 0]], [[False, True]]]
+    """
+
+    def __init__(self, votes: Votes) -> None:
+        self._order = np.lexsort((-votes.scores, votes.landmarks)).astype(np.int32)
+        self._landmarks = votes.landmarks[self._order]
+        first = np.searchsorted(self._landmarks, self._landmarks, side="left")
+        self._place = np.empty(len(self._order), np.int32)  # of a photo among its landmark's
+        self._place[self._order] = np.arange(len(self._order)) - first
+
+    def missing(
+        self, landmarks: np.ndarray, rows: np.ndarray, positive: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best photos of each query's landmark, and which of them its ranking lacks.
+
+        A ranking of K rows never needs more than its landmark's K best: those it does not lack are
+        among its positives.
+
+        Args:
+            landmarks: Landmark of each query, (Q,).
+            rows: Rankings, (Q, K).
+            positive: Where a ranking's photo has the query's landmark, (Q, K) bool.
+
+        Returns:
+            Gallery rows (Q, K) by descending vote, and (Q, K) bool: it exists and is not in `rows`.
+        """
+        kept = rows.shape[1]
+        place = np.arange(kept)
+        first, last = (
+            np.searchsorted(self._landmarks, landmarks, side=side)[:, None]
+            for side in ("left", "right")
+        )
+        lacking = first + place < last
+        query, position = np.nonzero(positive)
+        taken = self._place[rows[query, position]]
+        near = taken < kept
+        lacking[query[near], taken[near]] = False
+        return self._order[np.minimum(first + place, len(self._order) - 1)], lacking

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from landmark.rerank.retrieval import Search
+from landmark.search.index import Index
 
 _MOST_INLIERS = 70
 
@@ -28,29 +28,39 @@ class Votes:
 
 
 def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
-    """Number landmarks from 0 as they come, -1 for None, NaN and the empty string."""
+    """Number landmarks from 0 in the order of their first photos; None, NaN and "" are -1.
+
+    Example:
+        >>> landmark_codes(np.array(["arch", "", "bay", "arch"])).tolist()
+        [0, -1, 1, 0]
+    """
     return pd.factorize(pd.Series(landmark_ids, dtype=object).replace("", None))[0]
 
 
 def soft_vote(
     photos: np.ndarray,
-    train: np.ndarray,
+    train_index: Index,
     train_landmarks: np.ndarray,
     k: int,
-    search: Search,
     temperature: float | None = None,
 ) -> Votes:
     """Let each photo's k nearest train photos vote for their landmarks.
 
     Args:
         photos: (N, D), unit rows.
-        train: (N_t, D), unit rows.
+        train_index: Index of the train photos, (N_t, D), unit rows.
         train_landmarks: (N_t,) int codes from 0; photos of -1 vote for no landmark.
-        k: Voters a photo.
-        search: search(query, gallery, k) gives rows and scores.
+        k: Voters of a photo.
         temperature: See `vote`.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> index = Flat().build(np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32))
+        >>> votes = soft_vote(np.array([[0.8, 0.6]]), index, np.array([0, 1, 1]), k=3)
+        >>> votes.landmarks.tolist(), votes.scores.round(3).tolist()
+        ([1], [0.52])
     """
-    rows, cosines = search(photos, train, k)
+    rows, cosines = train_index.search(photos, k)
     landmarks = np.where(rows >= 0, train_landmarks[np.maximum(rows, 0)], -1)
     return vote(landmarks, cosines, temperature, voters=rows >= 0)
 
@@ -65,18 +75,23 @@ def vote(
     """Let the k nearest train photos of each photo vote for their landmarks.
 
     v(x, c) = (1 / k) * sum over those of the k nearest train photos of x that show landmark c of
-    their weight. The vote is the c of the largest v, and its score that v; of equal ones the
-    landmark of the nearer train photo (Yokoo et al. 2020, arXiv 2003.11211). The weight is the
-    cosine with x; with a temperature it is exp((cosine - 1) / temperature), the weights of Wu et
-    al. 2018 (arXiv 1805.01978) but for a factor that makes 1 of a cosine of 1. Where the photos
-    were matched, min(inliers, 70) / 70 is added (Yokoo et al., recognition).
+    their weight. The vote is the c of the largest v, and its score that v; ties go to the landmark
+    of the nearer train photo (Yokoo et al. 2020, arXiv 2003.11211). The weight is the cosine with
+    x; with a temperature it is exp((cosine - 1) / temperature), the weights of Wu et al. 2018
+    (arXiv 1805.01978) but for a factor that makes 1 of a cosine of 1. Where the photos were
+    matched, min(inliers, 70) / 70 is added (Yokoo et al., recognition).
 
     Args:
         landmarks: (N, k) int codes of the voters' landmarks; -1 votes for no landmark.
-        cosines: (N, k) of the voters, falling.
-        temperature: The lower, the more the nearest count; none: the cosines themselves.
-        inliers: (N, k) inliers of each voter; none: not matched.
-        voters: (N, k) bool, where there is a voter; none: everywhere.
+        cosines: (N, k) of the voters, descending.
+        temperature: The lower, the more the nearest count. Defaults to the cosines themselves.
+        inliers: (N, k) inliers of each voter. Defaults to none: not matched.
+        voters: (N, k) bool, where there is a voter. Defaults to everywhere.
+
+    Example:
+        >>> votes = vote(np.array([[4, 7, 7]]), np.array([[0.9, 0.6, 0.6]]))
+        >>> votes.landmarks.tolist(), votes.scores.round(3).tolist()
+        ([7], [0.4])
     """
     if voters is None:
         voters = np.ones(landmarks.shape, bool)
@@ -87,7 +102,7 @@ def vote(
         weights += np.minimum(inliers, _MOST_INLIERS) / _MOST_INLIERS
     k = landmarks.shape[1]
     shares = np.zeros(landmarks.shape)
-    for other in range(k):  # not at once: (N, k, k)
+    for other in range(k):  # one at a time, as all together are (N, k, k)
         same = (landmarks == landmarks[:, other, None]) & voters[:, other, None]
         shares += same * weights[:, other, None] / k
     shares[~voters] = -np.inf

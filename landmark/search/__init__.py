@@ -1,4 +1,4 @@
-"""Nearest neighbours by inner product: `search(query, gallery, k)` gives rows and scores."""
+"""Nearest neighbours by inner product: `search.build(gallery)` → index → rows, scores."""
 
 from landmark.search.auto import Auto
 from landmark.search.exact_torch import ExactTorch

@@ -1,4 +1,4 @@
-"""Galleries read part by part as float32: no second copy of a whole one ever exists."""
+"""Galleries read block by block as float32: no second copy of one ever exists."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -8,52 +8,63 @@ import numpy as np
 
 from landmark.artifact.stacked_vectors import StackedVectors
 
+Vectors = np.ndarray | StackedVectors
+
 
 def float32_blocks(
-    gallery: np.ndarray | StackedVectors, block_rows: int, whole: bool = False
+    gallery: Vectors, block_rows: int, in_place: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Gives the rows of a gallery in order, as float32 in C order.
+    """Yield the rows of a gallery in order, as float32 in C order.
 
     Args:
         gallery: (N, D), memory-mapped or not, or several such stacked.
-        block_rows: Rows given at once.
-        whole: Give parts that are float32 already in one piece, where they lie.
+        block_rows: Rows of a block.
+        in_place: Yield parts that are float32 already in one piece, without a copy.
 
     Yields:
         The number of the first row, and the block (n, D). The next block may overwrite it.
+
+    Example:
+        >>> gallery = np.array([[1, 0], [0, 1], [1, 1]], np.float16)
+        >>> [(first, block.tolist()) for first, block in float32_blocks(gallery, 2)]
+        [(0, [[1.0, 0.0], [0.0, 1.0]]), (2, [[1.0, 1.0]])]
     """
     first, buffer = 0, None
     for part in gallery.parts if isinstance(gallery, StackedVectors) else [gallery]:
-        as_it_lies = part.dtype == np.float32 and part.flags.c_contiguous
-        step = max(1, len(part)) if as_it_lies and whole else block_rows
+        is_float32 = part.dtype == np.float32 and part.flags.c_contiguous
+        step = max(1, len(part)) if is_float32 and in_place else block_rows
         for start in range(0, len(part), step):
             block = part[start : start + step]
-            if not as_it_lies:
+            if not is_float32:
                 if buffer is None:
                     buffer = np.empty((min(block_rows, len(gallery)), part.shape[1]), np.float32)
                 converted = buffer[: len(block)]
-                convert(block, converted)
+                to_float32(block, converted)
                 block = converted
             yield first + start, block
         first += len(part)
 
 
-def convert(block: np.ndarray, into: np.ndarray) -> None:
-    """Writes values as float32: half precision with faiss, which is threaded and vectorised.
+def to_float32(block: np.ndarray, out: np.ndarray) -> None:
+    """Write values as float32: half precision with faiss, which is threaded and vectorised.
 
     Args:
         block: (n, D), of any floating type.
-        into: (n, D) float32, C order.
+        out: (n, D) float32, C order.
+
+    Example:
+        >>> out = np.empty((1, 2), np.float32)
+        >>> to_float32(np.array([[0.5, 2]], np.float16), out)
+        >>> out.tolist()
+        [[0.5, 2.0]]
     """
     if block.dtype != np.float16 or not block.flags.c_contiguous or not block.size:
-        np.copyto(into, block)
+        np.copyto(out, block)
         return
     import faiss
 
     codes = block.view(np.uint8)
-    _half_precision(block.shape[1]).decode_c(
-        faiss.swig_ptr(codes), faiss.swig_ptr(into), len(block)
-    )
+    _half_precision(block.shape[1]).decode_c(faiss.swig_ptr(codes), faiss.swig_ptr(out), len(block))
 
 
 @cache
@@ -63,10 +74,13 @@ def _half_precision(dim: int) -> Any:  # noqa: ANN401 - faiss's stubs lack decod
     return faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16)
 
 
-def rows_between(
-    gallery: np.ndarray | StackedVectors, start: int, stop: int
-) -> np.ndarray | StackedVectors:
-    """Rows start … stop - 1 of a gallery, not copied."""
+def rows_of(gallery: Vectors, part: slice) -> Vectors:
+    """Rows part.start … part.stop - 1 of a gallery, without a copy.
+
+    Example:
+        >>> rows_of(np.eye(3), slice(1, 3)).tolist()
+        [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     if isinstance(gallery, StackedVectors):
-        return gallery.between(start, stop)
-    return gallery[start:stop]
+        return gallery.between(part.start, part.stop)
+    return gallery[part]

@@ -1,78 +1,100 @@
-"""Exact search by inner product with torch: for any device that torch knows."""
+"""Exact search by inner product with torch: for every device of torch."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import PositiveInt
 
-from landmark.error import UserError
-from landmark.search.blocks import float32_blocks
-from landmark.search.exact import Exact
+from landmark.device import Device
+from landmark.search.blocks import Vectors, float32_blocks
+from landmark.search.index import ExactIndex, local_torch_device
+from landmark.settings import checked
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+
+_VALUES_ON_DEVICE = 2**28  # of queries and their rankings: 1 GB
 
 
-class ExactTorch(Exact):
+class ExactTorch:
     """Exact search by blocked matrix products and top-k, for machines without faiss-gpu.
 
-    Gives what `Flat` gives. On a device at most block_queries × block_rows products and one block
-    of the gallery are held.
+    Returns what `Flat` returns. The device holds up to 1 GB of queries with their rankings, a block
+    of the gallery, and block_queries × block_rows products. Queries are uploaded once; the gallery
+    once for each 1 GB of queries.
 
     Args:
-        device: A torch device: `cpu`, `cuda`, `cuda:1`, `mps`, …; `auto`: the accelerator that
-            torch sees, else the CPU.
-        block_rows: Gallery rows multiplied at once.
-        block_queries: Queries multiplied at once.
+        device: Torch device. `auto` is the accelerator that torch sees, else the CPU.
+        block_rows: Gallery rows multiplied together.
+        block_queries: Queries multiplied together.
 
     Raises:
-        UserError: torch has no such device here, or a setting is out of its range.
+        UserError: A setting is out of its range.
+
+    Example:
+        >>> index = ExactTorch("cpu").build(np.eye(3, dtype=np.float32))
+        >>> index.search(np.array([[0.0, 0.6, 0.8]]), k=2)[0].tolist()
+        [[2, 1]]
     """
 
+    @checked
     def __init__(
-        self, device: str = "auto", block_rows: int = 65536, block_queries: int = 512
+        self,
+        device: Device = "auto",
+        block_rows: PositiveInt = 65536,
+        block_queries: PositiveInt = 512,
     ) -> None:
-        for name, value in (("block_rows", block_rows), ("block_queries", block_queries)):
-            if value < 1:
-                raise UserError(f"search.{name}={value} must be 1 or more")
         self.device = device
         self.block_rows = block_rows
         self.block_queries = block_queries
 
-    def _nearest(
-        self, query: np.ndarray, gallery: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def build(self, gallery: Vectors) -> "ExactTorchIndex":
+        """Return the gallery (N, D) as an index.
+
+        Raises:
+            UserError: This machine has no such device.
+        """
+        return ExactTorchIndex(gallery, self)
+
+
+class ExactTorchIndex(ExactIndex):
+    """A gallery searched by `ExactTorch`."""
+
+    settings: ExactTorch
+
+    def __init__(self, gallery: Vectors, settings: ExactTorch) -> None:
+        super().__init__(gallery, settings)
+        self._torch_device = local_torch_device(settings.device)
+
+    def _any_nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        device = torch_device(self.device)
-        rows = torch.full((len(query), k), -1, dtype=torch.int64)
-        scores = torch.full((len(query), k), -torch.inf)
+        rows = np.empty((len(query), k), np.int64)
+        scores = np.empty((len(query), k), np.float32)
+        size = max(self.settings.block_queries, _VALUES_ON_DEVICE // (query.shape[1] + 3 * k))
         with torch.inference_mode():
-            for first, block in float32_blocks(gallery, self.block_rows):
-                searched = torch.tensor(block, device=device)
-                for start in range(0, len(query), self.block_queries):
-                    part = slice(start, start + self.block_queries)
-                    asked = torch.tensor(query[part], device=device)
-                    best, at = torch.topk(asked @ searched.T, min(k, len(block)))
-                    best, at = best.cpu(), at.cpu() + first
-                    kept, which = torch.topk(torch.cat([scores[part], best], dim=1), k)
-                    scores[part] = kept
-                    rows[part] = torch.cat([rows[part], at], dim=1).gather(1, which)
-        return rows.numpy(), scores.numpy()
+            for first in range(0, len(query), size):
+                part = slice(first, first + size)
+                part_rows, part_scores = self._nearest_to(self._upload(query[part]), k)
+                rows[part], scores[part] = part_rows.cpu().numpy(), part_scores.cpu().numpy()
+        return rows, scores
 
+    def _nearest_to(self, query: "Tensor", k: int) -> tuple["Tensor", "Tensor"]:
+        """Rows and scores (Q, k) of queries that are on the device."""
+        import torch
 
-def torch_device(name: str) -> "torch.device":
-    """The torch device of a name, `auto` the accelerator that is there, else the CPU.
+        rows = torch.full((len(query), k), -1, dtype=torch.int64, device=query.device)
+        scores = torch.full((len(query), k), -torch.inf, device=query.device)
+        for first, block in float32_blocks(self.gallery, self.settings.block_rows):
+            gallery = self._upload(block).T
+            for start in range(0, len(query), self.settings.block_queries):
+                part = slice(start, start + self.settings.block_queries)
+                best, at = torch.topk(query[part] @ gallery, min(k, len(block)))
+                scores[part], which = torch.topk(torch.cat([scores[part], best], dim=1), k)
+                rows[part] = torch.cat([rows[part], at + first], dim=1).gather(1, which)
+        return rows, scores
 
-    Raises:
-        UserError: torch has no such device here.
-    """
-    import torch
+    def _upload(self, vectors: np.ndarray) -> "Tensor":
+        import torch
 
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        torch.empty(1, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        line = str(error).partition("\n")[0]
-        raise UserError(f"search.device={name}: torch cannot use it here ({line})") from error
+        return torch.tensor(vectors, device=self._torch_device)

@@ -1,55 +1,56 @@
-"""Any index that faiss can make of a line of text."""
+"""Every index that faiss makes from a line of text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Unpack
 
-from landmark.search.indexed import Indexed
+from pydantic import NonNegativeInt
+
+from landmark.search.faiss_index import FaissSearch, IndexOptions
+from landmark.settings import checked
 
 
-class Factory(Indexed):
-    """Approximate search with the index of a faiss factory string, by inner product.
+class Factory(FaissSearch):
+    """Search with the index of a faiss factory string, by inner product.
 
     Args:
         description: The factory string, such as `OPQ64_256,IVF4096,PQ64` (faiss wiki, "The index
-            factory"); also its parts in a list, which needs no quotes on a command line.
-        parameters: Settings of the search by their names in faiss, such as `nprobe`: 32; none:
-            those of the index.
-        refine: See `Indexed`.
-        train_rows: See `Indexed`.
-        seed: Of the training.
-        index: Folder of the saved index.
-        device: As of `Flat`.
-        block_rows: Gallery rows added at once.
+            factory"); or its parts in a list, which needs no quotes on a command line.
+        parameters: Parameters of a search by their names in faiss, such as `nprobe`: 32. Defaults
+            to those of the index.
+        refine: See `FaissSearch`.
+        **options: See `IndexOptions`.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> search = Factory(["IVF2", "Flat"], parameters={"nprobe": 2})
+        >>> search.build(np.eye(4, dtype=np.float32)).search(np.eye(4)[:1], k=1)[0].tolist()
+        [[0]]
     """
 
+    name = "factory"
+    shaped_by = ("description",)
+
+    @checked
     def __init__(
         self,
         description: str | Sequence[str],
         parameters: Mapping[str, float] | None = None,
-        refine: int = 0,
-        train_rows: int | None = None,
-        seed: int = 0,
-        index: str | None = None,
-        device: str = "auto",
-        block_rows: int = 65536,
+        refine: NonNegativeInt = 0,
+        **options: Unpack[IndexOptions],
     ) -> None:
-        super().__init__(refine, train_rows, seed, index, device, block_rows)
+        super().__init__(refine, **options)
         parts = [description] if isinstance(description, str) else description
-        self._description = ",".join(parts)
+        self.description = ",".join(parts)
         self._parameters = dict(parameters or {})
 
-    def description(self, rows: int, dim: int) -> str:
-        """The factory string."""
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return the description."""
         del rows, dim
-        return self._description
+        return self.description
 
     def parameters(self) -> str:
-        """The settings of the search, as faiss writes them."""
+        """Return the parameters of a search, in faiss's form."""
         return ",".join(f"{name}={value}" for name, value in self._parameters.items())
-
-    def built_with(self) -> dict[str, Any]:
-        """The settings that shape the index."""
-        return {"search": "factory", "description": self._description}

@@ -3,49 +3,68 @@
 import logging
 
 import numpy as np
+from pydantic import PositiveInt
 
-from landmark.error import UserError
+from landmark.device import Device
 from landmark.search import gpu
-from landmark.search.blocks import float32_blocks
-from landmark.search.exact import Exact
+from landmark.search.blocks import Vectors, float32_blocks
+from landmark.search.index import ExactIndex
 from landmark.search.top_k import merge
+from landmark.settings import checked
 
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it announces every import
 
 
-class Flat(Exact):
-    """Exact search: the k gallery rows of the largest inner product, for each query.
+class Flat:
+    """Exact search: the k gallery rows of the largest inner product with each query.
 
-    A gallery in float32 is searched where it lies, memory-mapped or not. Any other, say a
-    memory-mapped float16 one, is converted block by block: no second copy of it ever exists. Equal
-    scores come in the order of their rows, also where the k-th place is tied.
+    Nothing is built. A float32 gallery is searched in place, memory-mapped or not. Any other, such
+    as a memory-mapped float16 one, is converted block by block: no second copy of it ever exists.
 
     Args:
-        device: `cpu`, `cuda` (every GPU, a part of the gallery on each), `cuda:1` (that one), or
-            `auto`: the GPUs where faiss sees any. Up to 2,047 neighbours come from a GPU.
-        block_rows: Gallery rows converted at once.
+        device: `cpu`; `cuda`, every GPU, each with a part of the gallery; `cuda:1`, that one; or
+            `auto`, the GPUs where faiss sees any. One of several processes uses its own GPU. A GPU
+            returns up to 2,047 neighbours; more come from the CPU.
+        block_rows: Gallery rows converted together.
 
     Raises:
-        UserError: The device is unknown, or faiss does not see it.
+        UserError: A setting is out of its range.
+
+    Example:
+        >>> index = Flat().build(np.eye(3, dtype=np.float32))
+        >>> rows, scores = index.search(np.array([[0.0, 0.6, 0.8]]), k=2)
+        >>> rows.tolist(), scores.round(1).astype(str).tolist()
+        ([[2, 1]], [['0.8', '0.6']])
     """
 
-    def __init__(self, device: str = "auto", block_rows: int = 65536) -> None:
-        gpu.check_device(device)
-        if block_rows < 1:
-            raise UserError(f"search.block_rows={block_rows} must be 1 or more")
+    @checked
+    def __init__(self, device: Device = "auto", block_rows: PositiveInt = 65536) -> None:
         self.device = device
         self.block_rows = block_rows
 
-    def _nearest(
-        self, query: np.ndarray, gallery: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def build(self, gallery: Vectors) -> "FlatIndex":
+        """Return the gallery (N, D) as an index.
+
+        Raises:
+            UserError: faiss does not see the device.
+        """
+        return FlatIndex(gallery, self)
+
+
+class FlatIndex(ExactIndex):
+    """A gallery searched by `Flat`."""
+
+    def __init__(self, gallery: Vectors, settings: Flat) -> None:
+        super().__init__(gallery, settings)
+        self._block_rows = settings.block_rows
+        self._gpus = gpu.gpus_of(settings.device)
+
+    def _any_nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
-        gpus = gpu.gpus_of(self.device)
-        if k > gpu.MOST_NEIGHBOURS:
-            gpus = []
+        gpus = self._gpus if k <= gpu.MOST_NEIGHBOURS else []
         best = None
-        for first, block in float32_blocks(gallery, self.block_rows, whole=True):
+        for first, block in float32_blocks(self.gallery, self._block_rows, in_place=True):
             wanted = min(k, len(block))
             if gpus:
                 rows, scores = gpu.knn(query, block, wanted, gpus)

@@ -1,7 +1,5 @@
-"""GPUs as faiss sees them: which to use, and what runs on them."""
+"""GPUs as faiss sees them: which ones to use, and what runs on them."""
 
-import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,59 +7,61 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landmark.error import UserError
+from landmark.processes import launch, shard
 from landmark.search.top_k import merge
 
 if TYPE_CHECKING:
     from faiss import Index, StandardGpuResources
 
 MOST_NEIGHBOURS = 2048  # a limit of faiss on the GPU
-_VECTOR_BYTES = 2**32  # of the gallery on a GPU at once
-
-
-def check_device(device: str) -> None:
-    """Refuses a word that names no device.
-
-    Raises:
-        UserError: It is none of auto, cpu, cuda, cuda:0, cuda:1, …
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UserError(f"search.device={device} must be auto, cpu, cuda or cuda:0, cuda:1, …")
+_VECTOR_BYTES = 2**32  # of the gallery on a GPU at a time
 
 
 def gpus_of(device: str) -> list[int]:
-    """The numbers of the GPUs to use; none: the CPU.
+    """Numbers of the GPUs that faiss uses; empty for the CPU.
 
-    Of several processes on one machine, as torchrun starts them, each takes one GPU.
+    Of several processes, as torchrun starts them, each uses the GPU of its local rank.
 
     Args:
         device: `cpu`; `cuda`, every GPU; `cuda:1`, that one; `auto`, every GPU that faiss sees.
 
     Raises:
-        UserError: A GPU is asked for that faiss does not see.
+        UserError: faiss does not see the device, or one GPU would serve several processes.
+
+    Example:
+        >>> gpus_of("cpu")
+        []
     """
     import faiss
 
     if device == "cpu":
         return []
-    seen = faiss.get_num_gpus() if hasattr(faiss, "knn_gpu") else 0
-    if device == "auto" and not seen:
-        return []
-    if not seen:
-        raise UserError(f"search.device={device}, but faiss sees no GPU: choose cpu or auto")
-    _, _, number = device.partition(":")
-    if number:
-        if int(number) >= seen:
-            raise UserError(f"search.device={device}, but faiss sees {seen} GPUs, from cuda:0 on")
-        return [int(number)]
-    if "LOCAL_RANK" in os.environ:
-        return [int(os.environ["LOCAL_RANK"]) % seen]
-    return list(range(seen))
+    if device == "mps":
+        raise UserError("search.device=mps: faiss cannot use it. Pass cpu, or search=exact_torch.")
+    count = faiss.get_num_gpus() if hasattr(faiss, "knn_gpu") else 0
+    if not count:
+        if device == "auto":
+            return []
+        raise UserError(f"search.device={device}: faiss sees no GPU here. Pass cpu or auto.")
+    here, number = launch(), device.partition(":")[2]
+    if not number:
+        return list(range(count)) if here.world_size == 1 else [here.local_rank % count]
+    if int(number) >= count:
+        raise UserError(
+            f"search.device={device} does not exist. faiss sees {count} GPUs, from cuda:0."
+        )
+    if here.local_world_size > 1:
+        raise UserError(
+            f"search.device={device} is one GPU for {here.local_world_size} processes. "
+            "Pass search.device=cuda."
+        )
+    return [int(number)]
 
 
 def knn(
     query: np.ndarray, block: np.ndarray, k: int, gpus: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows, k <= N, searched in parts, a part on each GPU.
+    """The k nearest rows, k <= N, each GPU searching a part of the block.
 
     Args:
         query: (Q, D) float32.
@@ -70,11 +70,11 @@ def knn(
         gpus: Their numbers, at least one.
 
     Returns:
-        rows (Q, k) int64 and scores (Q, k) by falling score.
+        Rows (Q, k) int64 and scores (Q, k) by descending score.
     """
     import faiss
 
-    def on_one(gpu: int, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def search_on(gpu: int, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores, rows = faiss.knn_gpu(
             resources(gpu),
             query,
@@ -87,23 +87,19 @@ def knn(
         return rows, scores
 
     if len(gpus) == 1:
-        return on_one(gpus[0], block)
-    ends = [len(block) * number // len(gpus) for number in range(len(gpus) + 1)]
-    shares = [
-        (gpu, first, block[first:end])
-        for gpu, first, end in zip(gpus, ends, ends[1:], strict=False)
-        if end > first
-    ]
+        return search_on(gpus[0], block)
+    shares = [(gpu, shard(len(block), number, len(gpus))) for number, gpu in enumerate(gpus)]
+    shares = [(gpu, part) for gpu, part in shares if part.start < part.stop]
     with ThreadPoolExecutor(len(shares)) as pool:
-        found = list(pool.map(lambda share: on_one(share[0], share[2]), shares))
-    best = found[0]
-    for (_, first, _), (rows, scores) in zip(shares[1:], found[1:], strict=True):
-        best = merge(best, (rows + first, scores), k)
+        results = list(pool.map(lambda share: search_on(share[0], block[share[1]]), shares))
+    best = results[0]
+    for (_, part), (rows, scores) in zip(shares[1:], results[1:], strict=True):
+        best = merge(best, (rows + part.start, scores), k)
     return best
 
 
 def on_gpus(index: "Index", gpus: list[int]) -> "Index | None":
-    """A copy of an index on GPUs, its vectors shared out among them; None where it cannot be."""
+    """Copy an index to GPUs, each with a part of its vectors; None where faiss cannot."""
     import faiss
 
     options = faiss.GpuMultipleClonerOptions()
@@ -116,7 +112,7 @@ def on_gpus(index: "Index", gpus: list[int]) -> "Index | None":
 
 @cache
 def resources(gpu: int) -> "StandardGpuResources":
-    """The working memory of faiss on a GPU, taken once: threads cannot share one."""
+    """The working memory of faiss on a GPU, allocated once: threads cannot share one."""
     import faiss
 
     del gpu

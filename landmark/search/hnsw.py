@@ -1,84 +1,77 @@
 """A graph of neighbours, walked towards the query."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Self, Unpack
 
-from landmark.search.indexed import Indexed, check_choice, check_least
-from landmark.search.ivf import STORAGE
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from landmark.search.faiss_index import FaissSearch, IndexOptions
+from landmark.search.ivf import STORAGE, Storage
+from landmark.settings import checked
 
 if TYPE_CHECKING:
     from faiss import Index
 
 
-class HNSW(Indexed):
+class HNSW(FaissSearch):
     """Approximate search in a hierarchical graph (Malkov and Yashunin 2018; faiss IndexHNSW).
 
-    The quickest to ask and the slowest to build; on the CPU alone. Built with several threads, the
-    graph may differ a little from one time to the next.
+    The fastest to search and the slowest to build; faiss searches it on the CPU only. Built with
+    several threads, the graph may differ slightly from one time to the next.
 
     Args:
-        neighbours: Links a photo on each level, twice as many on the lowest (M of the paper).
+        neighbours: Links of a photo on each level, twice as many on the lowest (M of the paper).
         ef_construction: Candidates looked at while a photo is linked.
-        ef_search: Candidates looked at while a query walks, at least k. The recall grows with it,
-            and the time in proportion.
+        ef_search: Candidates looked at for a query, at least k. The recall grows with it, and so
+            does the time.
         storage: How the index holds a descriptor: `float32`, `float16`, or `sq8`, 8 bits a value.
-        refine: See `Indexed`; with `sq8` say 2.
-        train_rows: Gallery rows that `sq8` takes the range of values from.
-        seed: Of the drawing of those.
-        index: Folder of the saved index.
-        block_rows: Gallery rows added at once.
+        refine: See `FaissSearch`; 2 suits `sq8`.
+        **options: See `IndexOptions`. `train_rows` give `sq8` the range of the values.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> index = HNSW().build(np.eye(4, dtype=np.float32))
+        >>> index.search(np.array([[0, 0.6, 0.8, 0]]), k=2)[0].tolist()
+        [[2, 1]]
     """
 
+    name = "hnsw"
+    shaped_by = ("neighbours", "ef_construction", "storage")
+
+    @checked
     def __init__(
         self,
-        neighbours: int = 32,
-        ef_construction: int = 80,
-        ef_search: int = 256,
-        storage: str = "float32",
-        refine: int = 0,
-        train_rows: int | None = None,
-        seed: int = 0,
-        index: str | None = None,
-        block_rows: int = 65536,
+        neighbours: Annotated[int, Field(ge=2)] = 32,
+        ef_construction: PositiveInt = 80,
+        ef_search: PositiveInt = 256,
+        storage: Storage = "float32",
+        refine: NonNegativeInt = 0,
+        **options: Unpack[IndexOptions],
     ) -> None:
-        super().__init__(refine, train_rows, seed, index, "cpu", block_rows)
-        check_least("neighbours", neighbours, 2)
-        check_least("ef_construction", ef_construction, 1)
-        check_least("ef_search", ef_search, 1)
-        check_choice("storage", storage, STORAGE)
+        super().__init__(refine, **options)
         self.neighbours = neighbours
         self.ef_construction = ef_construction
         self.ef_search = ef_search
         self.storage = storage
 
-    def description(self, rows: int, dim: int) -> str:
-        """The faiss factory string of an index of (rows, dim)."""
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim)."""
         del rows, dim
         return f"HNSW{self.neighbours},{STORAGE[self.storage]}"
 
     def parameters(self) -> str:
-        """The settings of the search, as faiss writes them."""
+        """Return the parameters of a search, in faiss's form."""
         return f"efSearch={self.ef_search}"
 
-    def widen(self, rows: int, k: int) -> bool:
-        """Looks at twice as many candidates; False where it sees all."""
-        wider = super().widen(rows, k)
+    def wider(self, rows: int, k: int) -> Self | None:
+        """Return settings that look at twice as many candidates; None where all are looked at."""
+        wider = super().wider(rows, k)
         if self.ef_search >= rows:
             return wider
-        self.ef_search *= 2
-        return True
+        return (wider or self).replaced(ef_search=2 * self.ef_search)
 
-    def shape(self, index: "Index") -> None:
-        """Sets what the building looks at."""
+    def prepare(self, index: "Index") -> None:
+        """Set how many candidates are looked at while photos are linked."""
         index.hnsw.efConstruction = self.ef_construction  # type: ignore[attr-defined]
-
-    def built_with(self) -> dict[str, Any]:
-        """The settings that shape the index."""
-        return {
-            "search": "hnsw",
-            "neighbours": self.neighbours,
-            "ef_construction": self.ef_construction,
-            "storage": self.storage,
-        }

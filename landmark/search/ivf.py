@@ -1,79 +1,97 @@
 """Inverted lists: only the lists of the nearest cluster centres are searched."""
 
 import math
-from typing import Any
+from typing import Literal, Self, Unpack
 
-from landmark.search.indexed import Indexed, check_choice, check_least
+from pydantic import NonNegativeInt, PositiveInt
 
-STORAGE = {"float32": "Flat", "float16": "SQfp16", "sq8": "SQ8"}
-_ROWS_A_LIST = 39  # faiss wants no fewer to train on
+from landmark.search.faiss_index import FaissSearch, IndexOptions
+from landmark.settings import checked
+
+Storage = Literal["float32", "float16", "sq8"]
+STORAGE = {"float32": "Flat", "float16": "SQfp16", "sq8": "SQ8"}  # in factory strings
+_ROWS_OF_A_LIST = 39  # faiss wants no fewer to train on
 
 
-class IVF(Indexed):
+class InvertedLists(FaissSearch):
+    """Settings of a search in inverted lists, whatever they hold.
+
+    Args:
+        n_lists: Number of lists. Defaults to 4 √N, fewer where these would hold under 39 photos.
+        n_probe: Lists searched for a query.
+        refine: See `FaissSearch`.
+        **options: See `IndexOptions`.
+    """
+
+    @checked
+    def __init__(
+        self,
+        n_lists: PositiveInt | None,
+        n_probe: PositiveInt,
+        refine: NonNegativeInt,
+        **options: Unpack[IndexOptions],
+    ) -> None:
+        super().__init__(refine, **options)
+        self.n_lists = n_lists
+        self.n_probe = n_probe
+
+    def lists(self, rows: int) -> int:
+        """Return the number of lists for a gallery of so many rows; each holds a photo or more."""
+        if self.n_lists is not None:
+            return min(self.n_lists, rows)
+        return max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_OF_A_LIST))
+
+    def parameters(self) -> str:
+        """Return the parameters of a search, in faiss's form."""
+        return f"nprobe={self.n_probe}"
+
+    def wider(self, rows: int, k: int) -> Self | None:
+        """Return settings that search twice as many lists; None where all are searched."""
+        wider = super().wider(rows, k)
+        if self.n_probe >= self.lists(rows):
+            return wider
+        return (wider or self).replaced(n_probe=2 * self.n_probe)
+
+
+class IVF(InvertedLists):
     """Approximate search in inverted lists (Sivic and Zisserman 2003; faiss IndexIVF).
 
     The gallery is clustered by k-means; a query is compared with the photos of the `n_probe`
     lists whose centres are nearest. `n_probe` = `n_lists` compares with all.
 
     Args:
-        n_lists: Lists; none: 4 √N, as faiss advises, fewer where these would hold under 39 photos.
-        n_probe: Lists searched a query. The recall grows with it, and the time in proportion.
+        n_lists: Number of lists. Defaults to 4 √N, fewer where these would hold under 39 photos.
+        n_probe: Lists searched for a query. The recall grows with it, and so does the time.
         storage: How the index holds a descriptor: `float32`, `float16`, or `sq8`, 8 bits a value.
-        refine: See `Indexed`; with `sq8` say 2.
-        train_rows: See `Indexed`.
-        seed: Of the training.
-        index: Folder of the saved index.
-        device: As of `Flat`.
-        block_rows: Gallery rows added at once.
+        refine: See `FaissSearch`; 2 suits `sq8`.
+        **options: See `IndexOptions`.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> index = IVF(n_lists=2, n_probe=2).build(np.eye(4, dtype=np.float32))
+        >>> index.search(np.array([[0, 0.6, 0.8, 0]]), k=2)[0].tolist()
+        [[2, 1]]
     """
 
+    name = "ivf"
+    shaped_by = ("n_lists", "storage")
+
+    @checked
     def __init__(
         self,
-        n_lists: int | None = None,
-        n_probe: int = 32,
-        storage: str = "float32",
-        refine: int = 0,
-        train_rows: int | None = None,
-        seed: int = 0,
-        index: str | None = None,
-        device: str = "auto",
-        block_rows: int = 65536,
+        n_lists: PositiveInt | None = None,
+        n_probe: PositiveInt = 32,
+        storage: Storage = "float32",
+        refine: NonNegativeInt = 0,
+        **options: Unpack[IndexOptions],
     ) -> None:
-        super().__init__(refine, train_rows, seed, index, device, block_rows)
-        check_least("n_lists", n_lists, 1)
-        check_least("n_probe", n_probe, 1)
-        check_choice("storage", storage, STORAGE)
-        self.n_lists = n_lists
-        self.n_probe = n_probe
+        super().__init__(n_lists, n_probe, refine, **options)
         self.storage = storage
 
-    def description(self, rows: int, dim: int) -> str:
-        """The faiss factory string of an index of (rows, dim)."""
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim)."""
         del dim
-        return f"IVF{lists_of(self.n_lists, rows)},{STORAGE[self.storage]}"
-
-    def parameters(self) -> str:
-        """The settings of the search, as faiss writes them."""
-        return f"nprobe={self.n_probe}"
-
-    def widen(self, rows: int, k: int) -> bool:
-        """Looks into twice as many lists; False where it sees all."""
-        wider = super().widen(rows, k)
-        if self.n_probe >= lists_of(self.n_lists, rows):
-            return wider
-        self.n_probe *= 2
-        return True
-
-    def built_with(self) -> dict[str, Any]:
-        """The settings that shape the index."""
-        return {"search": "ivf", "n_lists": self.n_lists, "storage": self.storage}
-
-
-def lists_of(n_lists: int | None, rows: int) -> int:
-    """The lists for a gallery: as many as given, else 4 √N; each holds a photo or more."""
-    if n_lists is not None:
-        return min(n_lists, rows)
-    return max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_A_LIST))
+        return f"IVF{self.lists(rows)},{STORAGE[self.storage]}"

@@ -1,82 +1,75 @@
-"""Inverted lists of product-quantized descriptors: some bytes a photo."""
+"""Inverted lists of product-quantized descriptors: a few bytes a photo."""
 
-from typing import Any
+from typing import Unpack
+
+from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.error import UserError
-from landmark.search.indexed import Indexed, check_least
-from landmark.search.ivf import lists_of
+from landmark.search.faiss_index import IndexOptions
+from landmark.search.ivf import InvertedLists
+from landmark.settings import checked
 
 
-class IVFPQ(Indexed):
+class IVFPQ(InvertedLists):
     """Approximate search in inverted lists of codes (Jégou, Douze, Schmid 2011; faiss IndexIVFPQ).
 
-    A descriptor is held as `code_bytes` bytes: it is cut into as many parts, and each is written as
-    the nearest of 256 centres learned by k-means. The scores of codes are coarse, so the best
-    candidates are put in order by their exact scores, read from the gallery's store.
+    A descriptor is held as `code_bytes` bytes: it is cut into as many parts, each encoded as the
+    nearest of 256 centres learned by k-means. The scores of codes are coarse, so the best
+    candidates are ordered by their exact scores, computed from the gallery.
 
     Args:
-        code_bytes: Bytes a photo, a divisor of the dimension; none: one for 8 dimensions.
-        n_lists: Lists; none: 4 √N, fewer where these would hold under 39 photos.
-        n_probe: Lists searched a query.
-        refine: Candidates a result that are scored exactly; 0: the scores are those of the codes.
-        train_rows: See `Indexed`.
-        seed: Of the training.
-        index: Folder of the saved index.
-        device: As of `Flat`.
-        block_rows: Gallery rows added at once.
+        code_bytes: Bytes of a photo, a divisor of the dimension. Defaults to one for 8 dimensions.
+        n_lists: Number of lists. Defaults to 4 √N, fewer where these would hold under 39 photos.
+        n_probe: Lists searched for a query.
+        refine: Candidates scored exactly for each result; 0 keeps the scores of the codes.
+        **options: See `IndexOptions`.
 
     Raises:
         UserError: A setting is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> index = IVFPQ(code_bytes=2).build(np.eye(4, dtype=np.float32))
+        >>> index.search(np.array([[0, 0.6, 0.8, 0]]), k=2)[0].tolist()
+        [[2, 1]]
     """
 
+    name = "ivfpq"
+    shaped_by = ("n_lists", "code_bytes")
+
+    @checked
     def __init__(
         self,
-        code_bytes: int | None = None,
-        n_lists: int | None = None,
-        n_probe: int = 32,
-        refine: int = 16,
-        train_rows: int | None = None,
-        seed: int = 0,
-        index: str | None = None,
-        device: str = "auto",
-        block_rows: int = 65536,
+        code_bytes: PositiveInt | None = None,
+        n_lists: PositiveInt | None = None,
+        n_probe: PositiveInt = 32,
+        refine: NonNegativeInt = 16,
+        **options: Unpack[IndexOptions],
     ) -> None:
-        super().__init__(refine, train_rows, seed, index, device, block_rows)
-        check_least("code_bytes", code_bytes, 1)
-        check_least("n_lists", n_lists, 1)
-        check_least("n_probe", n_probe, 1)
+        super().__init__(n_lists, n_probe, refine, **options)
         self.code_bytes = code_bytes
-        self.n_lists = n_lists
-        self.n_probe = n_probe
 
-    def description(self, rows: int, dim: int) -> str:
-        """The faiss factory string of an index of (rows, dim).
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim).
+
+        Raises:
+            UserError: `code_bytes` does not divide the dimension.
+        """
+        # np: without the polysemous training, which takes longer than all else and is not used.
+        return f"IVF{self.lists(rows)},PQ{self.bytes_of(dim)}np"
+
+    def bytes_of(self, dim: int) -> int:
+        """Return the bytes of a photo's code.
 
         Raises:
             UserError: `code_bytes` does not divide the dimension.
         """
         divisors = [size for size in range(1, dim + 1) if dim % size == 0]
-        if self.code_bytes is not None and self.code_bytes not in divisors:
+        if self.code_bytes is None:
+            return max(size for size in divisors if size <= max(1, dim // 8))
+        if self.code_bytes not in divisors:
             raise UserError(
-                f"search.code_bytes={self.code_bytes} does not divide the dimension {dim}: choose "
-                f"one of {', '.join(map(str, divisors))}"
+                f"search.code_bytes={self.code_bytes} does not divide the dimension {dim}. Pass "
+                f"one of {', '.join(map(str, divisors))}."
             )
-        size = self.code_bytes or max(n for n in divisors if n <= max(1, dim // 8))
-        # np: without the polysemous training, which takes longer than all else and is not used.
-        return f"IVF{lists_of(self.n_lists, rows)},PQ{size}np"
-
-    def parameters(self) -> str:
-        """The settings of the search, as faiss writes them."""
-        return f"nprobe={self.n_probe}"
-
-    def widen(self, rows: int, k: int) -> bool:
-        """Looks into twice as many lists; False where it sees all."""
-        wider = super().widen(rows, k)
-        if self.n_probe >= lists_of(self.n_lists, rows):
-            return wider
-        self.n_probe *= 2
-        return True
-
-    def built_with(self) -> dict[str, Any]:
-        """The settings that shape the index."""
-        return {"search": "ivfpq", "n_lists": self.n_lists, "code_bytes": self.code_bytes}
+        return self.code_bytes

@@ -1,4 +1,4 @@
-"""Indexes on disk: a folder that says what the index was built with and of."""
+"""Indexes on disk: a folder that records what the index was built with and for."""
 
 import json
 from pathlib import Path
@@ -7,28 +7,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landmark import __version__
-from landmark.artifact.stacked_vectors import StackedVectors
 from landmark.disk.atomic import atomic_folder
+from landmark.disk.differences import check_same_settings
 from landmark.disk.digest import digest_of_blocks
 from landmark.error import UserError
+from landmark.search.blocks import Vectors
 
 if TYPE_CHECKING:
     from faiss import Index
 
 SCHEMA = 1
 INDEX, META = "index.faiss", "index.json"
-_ROWS_AT_ONCE = 65536
+_BLOCK_ROWS = 65536
 
 
-def write(
-    folder: Path, index: "Index", settings: dict[str, Any], gallery: np.ndarray | StackedVectors
-) -> None:
-    """Writes an index into a folder that is there.
+def write(folder: Path, index: "Index", settings: dict[str, Any], gallery: Vectors) -> None:
+    """Write an index into an existing folder.
 
     Args:
         folder: A folder.
         index: A faiss index of the gallery's rows, in their order.
-        settings: What it was built with: JSON-able values.
+        settings: What it was built with: JSON values.
         gallery: (N, D).
 
     Raises:
@@ -36,7 +35,7 @@ def write(
     """
     import faiss
 
-    about = {
+    meta = {
         "schema": SCHEMA,
         "version": __version__,
         "faiss": faiss.__version__,
@@ -45,36 +44,35 @@ def write(
     }
     try:
         faiss.write_index(index, str(folder / INDEX))
-        (folder / META).write_text(json.dumps(about, indent=1) + "\n")
+        (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
     except (RuntimeError, OSError) as error:
-        raise UserError(f"{folder.parent}: the index cannot be written ({error})") from error
+        raise UserError(
+            f"search.index: {folder.parent} cannot hold the index ({error}). Free some space or "
+            "choose another location."
+        ) from error
 
 
-def save(
-    path: Path, index: "Index", settings: dict[str, Any], gallery: np.ndarray | StackedVectors
-) -> None:
-    """Replaces a saved index in one step; as `write`."""
+def replace(path: Path, index: "Index", settings: dict[str, Any], gallery: Vectors) -> None:
+    """Replace a saved index atomically; arguments as of `write`."""
     with atomic_folder(path, overwrite=True, marker=META) as folder:
         write(folder, index, settings, gallery)
 
 
-def is_there(path: Path) -> bool:
-    """Whether an index was saved here.
+def exists(path: Path) -> bool:
+    """Whether an index is saved here.
 
     Raises:
-        UserError: Something else lies here.
+        UserError: The location holds something else.
     """
     if (path / META).is_file():
         return True
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise UserError(f"search.index={path}: holds no saved index; choose another place")
+        raise UserError(f"search.index={path} holds no saved index. Choose another location.")
     return False
 
 
-def open_index(
-    path: Path, settings: dict[str, Any], gallery: np.ndarray | StackedVectors
-) -> "Index":
-    """Opens a saved index of the first rows of a gallery, or of all.
+def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index":
+    """Open a saved index of all rows of a gallery, or of its first ones.
 
     Args:
         path: Its folder.
@@ -82,49 +80,57 @@ def open_index(
         gallery: (N, D).
 
     Raises:
-        UserError: It is damaged, of a later version, was built with other settings, or of other
-            vectors than the gallery's first; names what differs.
+        UserError: It is damaged, was written by a later version, or was built with other settings
+            or for other vectors; names what differs.
     """
     import faiss
 
     try:
-        about = json.loads((path / META).read_text())
-        of = about["gallery"]
-        there = {**about["settings"], **{f"gallery {key}": of[key] for key in _kind(gallery)}}
-        rows, schema, recorded = int(of["rows"]), int(about["schema"]), of["digest"]
+        meta = json.loads((path / META).read_text())
+        kind = {f"gallery {key}": meta["gallery"][key] for key in _kind(gallery)}
+        recorded = {**meta["settings"], **kind}
+        rows, schema = int(meta["gallery"]["rows"]), int(meta["schema"])
+        recorded_digest = meta["gallery"]["digest"]
     except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UserError(f"search.index={path}: {META} is damaged ({error})") from error
+        raise _damaged(path, f"{META} is damaged ({error})") from error
     if schema > SCHEMA:
-        raise UserError(f"search.index={path}: written by a later version ({about['version']})")
-    here = {**settings, **{f"gallery {key}": value for key, value in _kind(gallery).items()}}
-    for key in [*here, *there]:
-        if here.get(key) != there.get(key):
-            raise UserError(
-                f"search.index={path}: {key} is {there.get(key)} there and {here.get(key)} here; "
-                "choose alike, or another place"
-            )
-    if rows > len(gallery) or digest(gallery, rows) != recorded:
         raise UserError(
-            f"search.index={path}: the gallery's first {rows:,} vectors are others there "
-            f"(digest {recorded}); choose another place"
+            f"search.index={path} was written by a later version ({meta['version']}). "
+            "Update landmark, or choose another location."
+        )
+    requested = {**settings, **{f"gallery {key}": value for key, value in _kind(gallery).items()}}
+    check_same_settings(
+        recorded,
+        {**dict.fromkeys(recorded), **requested},
+        f"search.index={path} holds an index",
+        "Pass the same settings, or choose another location.",
+    )
+    if rows > len(gallery) or digest(gallery, rows) != recorded_digest:
+        raise UserError(
+            f"search.index={path} was built for a gallery whose first {rows:,} vectors differ "
+            f"(digest {recorded_digest}). Choose another location."
         )
     try:
         index = faiss.read_index(str(path / INDEX))
     except RuntimeError as error:
-        raise UserError(f"search.index={path}: {INDEX} is damaged") from error
+        raise _damaged(path, f"{INDEX} is damaged") from error
     if (index.ntotal, index.d) != (rows, gallery.shape[1]):
-        raise UserError(f"search.index={path}: {INDEX} is not the one of {META}")
+        raise _damaged(path, f"{INDEX} does not belong to {META}")
     return index
 
 
-def digest(gallery: np.ndarray | StackedVectors, rows: int | None = None) -> str:
-    """Digest of the values of the first rows; none: of all."""
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"search.index={path}: {reason}. Remove the folder to build it again.")
+
+
+def digest(gallery: Vectors, rows: int | None = None) -> str:
+    """Digest of the values of the first rows. Defaults to all rows."""
     rows = len(gallery) if rows is None else rows
     return digest_of_blocks(
-        np.ascontiguousarray(gallery[first : min(first + _ROWS_AT_ONCE, rows)]).data
-        for first in range(0, rows, _ROWS_AT_ONCE)
+        np.ascontiguousarray(gallery[first : min(first + _BLOCK_ROWS, rows)]).data
+        for first in range(0, rows, _BLOCK_ROWS)
     )
 
 
-def _kind(gallery: np.ndarray | StackedVectors) -> dict[str, Any]:
+def _kind(gallery: Vectors) -> dict[str, Any]:
     return {"dim": int(gallery.shape[1]), "dtype": gallery.dtype.name}

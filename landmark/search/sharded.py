@@ -1,103 +1,128 @@
-"""A gallery shared out among the processes of a torch.distributed group."""
+"""A gallery shared out among the processes of a launcher, each searching its part."""
 
-from collections.abc import Callable
+import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landmark.artifact.stacked_vectors import StackedVectors
-from landmark.search.blocks import rows_between
-from landmark.search.exact import check_shapes
-from landmark.search.kept import Kept
+from landmark.processes import gather, initialize, is_alone, rank, shard, world_size
+from landmark.search.blocks import Vectors, rows_of
+from landmark.search.index import Index, Search
 from landmark.search.top_k import best_in_order, pads
 
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
-Search = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-_RESULTS_AT_ONCE = 2**22  # results of all processes gathered at once
+_GATHERED_RESULTS = 2**22  # of all ranks together
 
 
-class Sharded:
-    """Lets each process search its part of the gallery, and joins what they find.
+def shard_search(search: Search) -> Search:
+    """Share the gallery of a search out among the ranks; a single process keeps the search.
 
-    Process r of W searches rows N·r/W to N·(r+1)/W and reads no others. All processes call it with
-    the same queries and gallery, and all get the whole ranking. An exact search gives what it gives
-    in one process, equal scores in the order of their rows.
+    Example:
+        >>> from landmark.search import Flat
+        >>> type(shard_search(Flat())).__name__
+        'Flat'
+    """
+    if is_alone():
+        return search
+    initialize()
+    return ShardedSearch(search)
 
-    Where the search saves its index, each process saves that of its part, in `PATH.R-of-W`.
+
+class ShardedSearch:
+    """A search whose indexes hold a contiguous part of the gallery on each rank.
+
+    Where the search saves its index, each rank saves that of its part, in `PATH.RANK-of-WORLD`.
 
     Args:
         search: The search of a part.
-        group: A process group of a CPU backend, such as gloo; none: the default group.
     """
 
-    def __init__(self, search: Search, group: "ProcessGroup | None" = None) -> None:
-        import torch.distributed as dist
-
-        self.search = search
-        self.group = group
-        self.rank = dist.get_rank(group)
-        self.processes = dist.get_world_size(group)
-        self._parts: Kept[np.ndarray | StackedVectors] = Kept()
+    def __init__(self, search: Search) -> None:
         folder = getattr(search, "index", None)
         if folder is not None:
             path = Path(folder)
-            path = path.with_name(f"{path.name}.{self.rank}-of-{self.processes}")
-            search.index = str(path)  # type: ignore[attr-defined]
+            search = copy.copy(search)
+            named = path.with_name(f"{path.name}.{rank()}-of-{world_size()}")
+            search.index = str(named)  # type: ignore[attr-defined]
+        self._search = search
 
-    def __call__(
-        self, query: np.ndarray, gallery: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Search a gallery, together with the other processes.
+    @property
+    def device(self) -> str:
+        """That of the search of a part."""
+        return self._search.device
 
-        Args:
-            query: (Q, D), the same in each process.
-            gallery: (N, D), the same in each process; may be several stacked (`StackedVectors`).
-            k: Neighbours a query; may be more than N.
+    def build(self, gallery: Vectors) -> "ShardedIndex":
+        """Build the index of this rank's part of a gallery, (N, D) and the same on each rank."""
+        return ShardedIndex(gallery, self._search.build(rows_of(gallery, shard(len(gallery)))))
 
-        Returns:
-            rows (Q, k) int32 by falling score, -1 where there are no more; and their scores (Q, k)
-            float32, -inf there. Equal scores come in the order of their rows.
+
+class ShardedIndex(Index):
+    """A gallery that all ranks search together: each searches its part, and all get the ranking.
+
+    An exact search returns what it returns in one process. Every search is collective: all ranks
+    call it with the same queries.
+
+    Args:
+        gallery: (N, D), the same on each rank.
+        part: The index of this rank's rows, N·r/W to N·(r+1)/W - 1.
+    """
+
+    def __init__(self, gallery: Vectors, part: Index) -> None:
+        super().__init__(gallery, ShardedSearch(part.settings))
+        self._part = part
+
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Search together with the other ranks (see `Index.search`).
 
         Raises:
-            ValueError: k is below 1, the dimensions differ, or the processes ask different things.
+            ValueError: Also where the ranks search for different things.
         """
-        check_shapes(query, gallery, k)
-        self._check_alike((*query.shape, *gallery.shape, k))
-        first = len(gallery) * self.rank // self.processes
-        part = self._parts.get(gallery)
-        if part is None:
-            end = len(gallery) * (self.rank + 1) // self.processes
-            part = rows_between(gallery, first, end)
-            self._parts.put(gallery, part)
-        found, scores_found = self.search(query, part, k)  # type: ignore[arg-type]
-        found = np.where(found >= 0, found + first, -1)
+        self._check_same((*query.shape, *self.gallery.shape, k))
+        rows, scores = self._part.search(query, k)
+        first = shard(len(self.gallery)).start
+        return merge_ranks(np.where(rows >= 0, rows + first, -1).astype(np.int32), scores)
 
-        rows, scores = pads(len(query), k)
-        at_once = max(1, _RESULTS_AT_ONCE // (k * self.processes))
-        for start in range(0, len(query), at_once):
-            some = slice(start, start + at_once)
-            every = zip(
-                self._gathered(found[some]), self._gathered(scores_found[some]), strict=True
-            )
-            rows[some], scores[some] = best_in_order(list(every), k)
-        return rows, scores
-
-    def _gathered(self, values: np.ndarray) -> list[np.ndarray]:
-        import torch
-        import torch.distributed as dist
-
-        own = torch.from_numpy(np.ascontiguousarray(values))
-        every = [torch.empty_like(own) for _ in range(self.processes)]
-        dist.all_gather(every, own, group=self.group)
-        return [tensor.numpy() for tensor in every]
-
-    def _check_alike(self, asked: tuple[int, ...]) -> None:
-        every = self._gathered(np.array(asked, np.int64))
-        if any((other != asked).any() for other in every):
+    def _check_same(self, requested: tuple[int, ...]) -> None:
+        of_ranks = gather_stacked(np.array([requested], np.int64))[:, 0]
+        if (of_ranks != of_ranks[0]).any():
             raise ValueError(
-                "the processes ask for different things (Q, D, N, D, k): "
-                f"{[other.tolist() for other in every]}"
+                f"the ranks search for different things (Q, D, N, D, k): {of_ranks.tolist()}"
             )
+
+
+def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge the rankings that the ranks made of consecutive parts of a gallery, ties by row.
+
+    Args:
+        rows: Gallery rows (Q, K) int32 of this rank's part, by descending score, -1 pads.
+        scores: (Q, K) float32, -inf at the pads.
+
+    Returns:
+        Rows and scores (Q, K), the same on every rank; in a single process the arguments.
+
+    Example:
+        >>> merge_ranks(np.array([[1, 0]]), np.array([[0.9, 0.3]]))[0].tolist()
+        [[1, 0]]
+    """
+    if is_alone():
+        return rows, scores
+    queries, k = rows.shape
+    best_rows, best_scores = pads(queries, k)
+    block_size = max(1, _GATHERED_RESULTS // max(1, k * world_size()))
+    for start in range(0, queries, block_size):
+        part = slice(start, start + block_size)
+        rankings = zip(gather_stacked(rows[part]), gather_stacked(scores[part]), strict=True)
+        best_rows[part], best_scores[part] = best_in_order(list(rankings), k)
+    return best_rows, best_scores
+
+
+def gather_stacked(values: np.ndarray) -> np.ndarray:
+    """Gather arrays (B, …), of one shape on all W ranks, as one (W, B, …).
+
+    Example:
+        >>> gather_stacked(np.array([3, 4])).tolist()
+        [[3, 4]]
+    """
+    import torch
+
+    every = gather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
+    return every.reshape(-1, *values.shape)

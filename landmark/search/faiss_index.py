@@ -1,0 +1,279 @@
+"""What every search with an index of faiss shares: training, filling, saving, searching."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
+
+import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
+
+from landmark.device import Device
+from landmark.disk.atomic import atomic_folder
+from landmark.error import UserError
+from landmark.search import gpu, saved
+from landmark.search.blocks import Vectors, float32_blocks, rows_of
+from landmark.search.index import BlockwiseIndex
+from landmark.search.top_k import rescore, ties_by_row
+from landmark.settings import checked
+
+if TYPE_CHECKING:
+    from faiss import Index as NativeIndex
+
+ROWS_OF_A_LIST = 64  # to train on; faiss wants 39 or more
+_TRAIN_ROWS = 16384
+_CENTROIDS = 256  # of an 8-bit product quantizer, which trains on no fewer rows
+
+
+class IndexOptions(TypedDict, total=False):
+    """Options of every index of faiss.
+
+    Attributes:
+        train_rows: Gallery rows to train on, drawn at random. Defaults to 64 for each list, at
+            least 16,384.
+        seed: Seed of the training.
+        index: Folder of the saved index, written where there is none and opened where there is.
+            Rows added at the end of the gallery since are added to it. Defaults to none.
+        device: As of `Flat`; `auto` leaves on the CPU what faiss cannot search on a GPU.
+        block_rows: Gallery rows added together.
+    """
+
+    train_rows: PositiveInt | None
+    seed: NonNegativeInt
+    index: str | None
+    device: Device
+    block_rows: PositiveInt
+
+
+class FaissSearch(ABC):
+    """Settings of a search with an index of faiss.
+
+    The gallery is added in blocks: no second copy of it is converted.
+
+    Args:
+        refine: 0 keeps the scores of the index. r gets r · k candidates from it and orders them by
+            their exact scores, computed from the gallery.
+        train_rows: See `IndexOptions`, also the others.
+        seed: Seed of the training.
+        index: Folder of the saved index.
+        device: Where it is searched.
+        block_rows: Gallery rows added together.
+
+    Raises:
+        UserError: A setting is out of its range.
+    """
+
+    name: ClassVar[str]  # on the command line
+    shaped_by: ClassVar[tuple[str, ...]]  # settings that shape the index, besides the training
+
+    @checked
+    def __init__(
+        self,
+        refine: NonNegativeInt,
+        train_rows: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+        index: str | None = None,
+        device: Device = "auto",
+        block_rows: PositiveInt = 65536,
+    ) -> None:
+        self.refine = refine
+        self.train_rows = train_rows
+        self.seed = seed
+        self.index = index
+        self.device = device
+        self.block_rows = block_rows
+
+    @abstractmethod
+    def factory_string(self, rows: int, dim: int) -> str:
+        """Return faiss's description of an index of (rows, dim)."""
+
+    def parameters(self) -> str:
+        """Return the parameters of a search, in faiss's form: `nprobe=32`."""
+        return ""
+
+    def wider(self, rows: int, k: int) -> Self | None:
+        """Return settings that look at twice as many candidates; None where all are looked at.
+
+        Args:
+            rows: N of the gallery.
+            k: Results of a query.
+        """
+        if not 0 < self.refine * k < rows:
+            return None
+        return self.replaced(refine=2 * self.refine)
+
+    def replaced(self, **settings: Any) -> Self:  # noqa: ANN401
+        """Return a copy with other settings."""
+        changed = copy.copy(self)
+        vars(changed).update(settings)
+        return changed
+
+    def prepare(self, index: "NativeIndex") -> None:
+        """Configure an empty index before it is filled."""
+        del index
+
+    def build(self, gallery: Vectors) -> "FaissIndex":
+        """Build the index of a gallery (N, D), or open the saved one.
+
+        Raises:
+            UserError: The saved index has other settings or another gallery, or faiss cannot build
+                the index or search it on the device.
+        """
+        gpus = gpu.gpus_of(self.device)
+        if self.index and len(gallery):  # an empty shard has nothing to save
+            index = self._saved(Path(self.index), gallery)
+        else:
+            index = self._filled(gallery)
+        on_gpus = gpu.on_gpus(index, gpus) if gpus else None
+        if gpus and on_gpus is None and self.device != "auto":
+            raise UserError(
+                f"search.device={self.device}: faiss cannot hold this index there. Pass cpu."
+            )
+        return FaissIndex(gallery, self.replaced(index=None), index, on_gpus)
+
+    def _filled(self, gallery: Vectors) -> "NativeIndex":
+        import faiss
+
+        rows, dim = gallery.shape
+        if not rows:  # there is nothing to train on
+            return faiss.IndexFlatIP(dim)
+        text = self.factory_string(rows, dim)
+        with faiss_errors(text):
+            index = faiss.index_factory(dim, text, faiss.METRIC_INNER_PRODUCT)
+        self.prepare(index)
+        train(index, gallery, self.train_rows, self.seed, gpu.gpus_of(self.device))
+        add(index, gallery, 0, self.block_rows)
+        return index
+
+    def _saved(self, path: Path, gallery: Vectors) -> "NativeIndex":
+        keys = (*self.shaped_by, "train_rows", "seed")
+        settings = {"search": self.name, **{key: getattr(self, key) for key in keys}}
+        if not saved.exists(path):
+            # Before the index is built, which may take hours, see whether it can be written.
+            with atomic_folder(path) as folder:
+                index = self._filled(gallery)
+                saved.write(folder, index, settings, gallery)
+            return index
+        index = saved.open_index(path, settings, gallery)
+        if index.ntotal < len(gallery):
+            add(index, gallery, index.ntotal, self.block_rows)
+            saved.replace(path, index, settings, gallery)
+        return index
+
+
+class FaissIndex(BlockwiseIndex):
+    """A gallery searched with an index of faiss.
+
+    Args:
+        gallery: (N, D).
+        settings: What it was built with; assign others of the same shape to search wider.
+        index: The index of faiss.
+        on_gpus: Its copy on GPUs, if any.
+    """
+
+    query_block = 16384
+    settings: FaissSearch
+
+    def __init__(
+        self,
+        gallery: Vectors,
+        settings: FaissSearch,
+        index: "NativeIndex",
+        on_gpus: "NativeIndex | None" = None,
+    ) -> None:
+        super().__init__(gallery, settings)
+        self._index = index
+        self._on_gpus = on_gpus
+
+    def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        refine = self.settings.refine
+        rows, scores = self._candidates(query, min(len(self.gallery), k * max(1, refine)))
+        if refine:
+            rows, scores = rescore(query, self.gallery, rows, k)
+        return rows[:, :k], scores[:, :k]
+
+    def _candidates(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        import faiss
+
+        index, space = self._index, faiss.ParameterSpace()
+        if self._on_gpus is not None and k <= gpu.MOST_NEIGHBOURS:
+            index, space = self._on_gpus, faiss.GpuParameterSpace()
+        parameters = self.settings.parameters()
+        if parameters:
+            with faiss_errors(parameters):
+                space.set_index_parameters(index, parameters)  # type: ignore[arg-type]
+        scores, rows = index.search(query, k)
+        scores[rows < 0] = -np.inf
+        return ties_by_row(rows, scores)
+
+
+def train(
+    index: "NativeIndex", gallery: Vectors, rows: int | None, seed: int, gpus: list[int]
+) -> None:
+    """Train an index on gallery rows drawn at random; do nothing where it needs no training.
+
+    Args:
+        index: The index of faiss.
+        gallery: (N, D).
+        rows: Number of rows. Defaults to 64 for each list of the index, at least 16,384.
+        seed: Seed of the drawing and of the clustering.
+        gpus: Where to cluster; empty: on the CPU.
+
+    Raises:
+        UserError: faiss cannot train the index on these.
+    """
+    import faiss
+
+    if index.is_trained:
+        return
+    ivf = faiss.try_extract_index_ivf(index)
+    if rows is None:
+        rows = max(_TRAIN_ROWS, ROWS_OF_A_LIST * ivf.nlist if ivf else 0)
+    drawn = np.random.default_rng(seed).choice(
+        len(gallery), min(rows, len(gallery)), replace=False, shuffle=False
+    )
+    sample = np.asarray(gallery[np.sort(drawn)], np.float32)
+    if len(sample) < _CENTROIDS:
+        sample = np.resize(sample, (_CENTROIDS, gallery.shape[1]))
+    if ivf:
+        _configure_clustering(faiss.downcast_index(ivf), seed, gpus)
+    with faiss_errors(f"training on {len(sample):,} rows"):
+        index.train(np.ascontiguousarray(sample))
+
+
+def _configure_clustering(ivf: Any, seed: int, gpus: list[int]) -> None:  # noqa: ANN401 - many classes
+    """Seed the clustering of an inverted file, and run it on GPUs where there are any."""
+    import faiss
+
+    ivf.cp.seed = 1 + seed
+    ivf.cp.min_points_per_centroid = 1  # it only warns
+    if hasattr(ivf, "pq"):
+        ivf.pq.cp.min_points_per_centroid = 1
+    if gpus:
+        flat = faiss.IndexFlatIP(ivf.d)
+        ivf.clustering_index = faiss.index_cpu_to_gpus_list(flat, None, gpus)
+
+
+def add(index: "NativeIndex", gallery: Vectors, first: int, block_rows: int) -> None:
+    """Add the gallery rows from `first` on, `block_rows` together."""
+    for _, block in float32_blocks(rows_of(gallery, slice(first, len(gallery))), block_rows):
+        index.add(block)
+
+
+@contextmanager
+def faiss_errors(subject: str) -> Iterator[None]:
+    """Turn an error of faiss into one line.
+
+    Raises:
+        UserError: faiss raised a RuntimeError in the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # "Error in <function> at <file>:<line>: Error: '<condition>' failed: <words>"
+        words = " ".join(str(error).split()).rpartition("failed: ")[2].rstrip(".")
+        raise UserError(
+            f"search: faiss refuses {subject} ({words}). Pass other settings of search."
+        ) from error

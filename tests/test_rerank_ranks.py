@@ -1,0 +1,175 @@
+"""Two processes share the work of every re-ranker, and return what one process returns."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from exact_descriptors import exact_unit
+
+from landmark.rerank import (
+    DBA,
+    EGT,
+    AlphaQE,
+    AQEDecay,
+    Diffusion,
+    KReciprocal,
+    OnlineDiffusion,
+    RankFusion,
+    SuperGlobal,
+    TwoStage,
+    all_pairs,
+    diffusion,
+    egt,
+    expansion,
+    k_reciprocal,
+)
+from landmark.rerank import dba as dba_module
+from landmark.rerank.retrieval import Retrieval
+from landmark.search import Flat
+from landmark.search.flat import FlatIndex
+from landmark.search.sharded import shard_search
+
+QUERIES, GALLERY, KEPT = 14, 122, 20
+FLAT = Flat(device="cpu", block_rows=16)
+RERANKERS = {
+    "alpha_qe": AlphaQE(n=3),
+    "aqe_decay": AQEDecay(n=3),
+    "dba": DBA(n=3),
+    "two_stage": TwoStage(k=2),
+    "diffusion": Diffusion(n_trunc=30, kd=6),
+    "online_diffusion": OnlineDiffusion(kd=6, kq=3),
+    "egt": EGT(threshold=0.6, k=6),
+    "k_reciprocal": KReciprocal(k1=6, k2=3),
+    "superglobal": SuperGlobal(m=10, k=3),
+    "rank_fusion": RankFusion(),
+}
+# The function that costs the most, and which of its arguments holds the rows that it handles.
+EXPENSIVE = {
+    "alpha_qe": (expansion, "expand", 0),
+    "aqe_decay": (expansion, "expand", 0),
+    "dba": (dba_module, "expand", 0),
+    "two_stage": (TwoStage, "_rerank", 1),
+    "diffusion": (diffusion, "truncated_diffusion", 1),
+    "online_diffusion": (OnlineDiffusion, "_solution", 2),
+    "egt": (egt, "traverse", 0),
+    "k_reciprocal": (k_reciprocal, "overlaps", 0),
+    "k_reciprocal, encoding": (k_reciprocal.Encoding, "_weighted", 2),
+    "k_reciprocal, pairs": (all_pairs, "_candidates", 1),  # columns of tiles
+    "superglobal": (SuperGlobal, "_scores", 1),
+    "rank_fusion": (RankFusion, "_fused", 1),
+}
+SMALL_BLOCKS = (
+    (all_pairs, "_BLOCK_ROWS", 20),
+    (diffusion, "_BLOCK_ROWS", 8),
+    (k_reciprocal, "_COMPARED_ROWS", 8),
+    (k_reciprocal, "_ENCODED_ROWS", 8),
+    (dba_module, "_EXPANDED_ROWS", 20),
+    (dba_module, "_SEARCHED_ROWS", 50),
+)
+CASES = {
+    "several queries": slice(0, QUERIES),
+    "one query": slice(0, 1),  # one of the ranks has none
+}
+
+
+def retrieval_of(search, queries, kept=KEPT):
+    random = np.random.default_rng(0)
+    photos = exact_unit(random, 9, QUERIES + GALLERY + 40)
+    query, gallery, train = np.split(photos, [QUERIES, QUERIES + GALLERY])
+    landmarks = random.integers(0, 4, len(train))
+    found = Retrieval.from_search(query[queries], gallery, kept, search, train, landmarks)
+    reverse = found.with_ranking(found.rows[:, ::-1], found.scores)
+    return replace(reverse.remembered("reverse"), rows=found.rows).remembered("search")
+
+
+def results() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rows and scores of every re-ranker in every case."""
+    search, found = shard_search(FLAT), {}
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, size in SMALL_BLOCKS:
+            patch.setattr(module, name, size)
+        for case, queries in CASES.items():
+            before = retrieval_of(search, queries)
+            found[f"search, {case}"] = before.rows, before.scores
+            for name, reranker in RERANKERS.items():
+                after = reranker(before)
+                found[f"{name}, {case}"] = after.rows, after.scores
+        after = EGT(threshold=0.9, k=6)(retrieval_of(search, slice(0, 5), kept=6))
+        found["egt, looking neighbours up"] = after.rows, after.scores
+    return found
+
+
+def rows_in(argument) -> int:
+    """Of an array, a sparse matrix or a list of rankings."""
+    return argument[0].rows.shape[0] if isinstance(argument, list) else argument.shape[0]
+
+
+def counts() -> dict[str, int]:
+    """Rows that this process handled in the expensive function of each re-ranker."""
+    counted = {}
+    for name, (owner, function, place) in EXPENSIVE.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(all_pairs, "_BLOCK_ROWS", 20)
+            handled, work = [], getattr(owner, function)
+
+            def counting(*given, place=place, work=work, handled=handled, **more):
+                handled.append(rows_in(given[place]))
+                return work(*given, **more)
+
+            patch.setattr(owner, function, counting)
+            RERANKERS[name.partition(",")[0]](retrieval_of(shard_search(FLAT), slice(None)))
+        counted[name] = sum(handled)
+    with pytest.MonkeyPatch.context() as patch:
+        searched, search = [], FlatIndex._any_nearest
+
+        def searching(index, query, k):
+            searched.append(len(index.gallery))
+            return search(index, query, k)
+
+        patch.setattr(FlatIndex, "_any_nearest", searching)
+        retrieval_of(shard_search(FLAT), slice(None))
+    return {**counted, "search": searched[0]}
+
+
+def process(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    found = np.array([results(), counts()], object)
+    np.save(Path(folder) / f"{rank}.npy", found, allow_pickle=True)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    return [np.load(folder / f"{rank}.npy", allow_pickle=True) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return results(), counts()
+
+
+NAMES = [f"{name}, {case}" for name in ("search", *RERANKERS) for case in CASES]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "egt, looking neighbours up"])
+def test_two_processes_return_what_one_returns(of_two, alone, name):
+    rows, scores = alone[0][name]
+    for found, _ in of_two:
+        np.testing.assert_array_equal(found[name][0], rows)
+        np.testing.assert_array_equal(found[name][1], scores)
+
+
+@pytest.mark.parametrize("name", [*EXPENSIVE, "search"])
+def test_each_process_does_half_of_the_work(of_two, alone, name):
+    first, second = (counted[name] for _, counted in of_two)
+    total = alone[1][name]
+    assert first + second == total
+    assert abs(first - second) <= max(1, total // 20)
