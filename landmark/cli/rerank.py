@@ -14,7 +14,7 @@ each step prints its mAP.
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -25,6 +25,11 @@ from landmark.cli._command import command
 from landmark.cli._jobs import unused_folder
 from landmark.error import UserError
 from landmark.search.processes import among_processes, first_process_speaks, rank
+
+if TYPE_CHECKING:
+    from landmark.rerank.retrieval import Search
+    from landmark.rerank.stores import Stores
+    from landmark.score.ground_truth import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,13 @@ def rerank(config: DictConfig, output: Path) -> None:
     from landmark.artifact.rankings import Rankings
     from landmark.artifact.submission import write_retrieval
     from landmark.disk.atomic import atomic_folder, check_can_write
-    from landmark.report.photos import sides
-    from landmark.report.ranking import RankingReport
+    from landmark.report.photos import StorePhotos
+    from landmark.report.ranking import write_report
     from landmark.rerank.chain import steps
     from landmark.rerank.protocol import protocol
     from landmark.rerank.retrieval import Retrieval
     from landmark.rerank.stores import Stores
-    from landmark.rerank.truth import truth_of
+    from landmark.score.ground_truth import find_ground_truth
 
     check_can_write(output, config.overwrite, marker="meta.json")
     search = among_processes(instantiate(config.search))
@@ -84,37 +89,36 @@ def rerank(config: DictConfig, output: Path) -> None:
     stores = Stores.open(config.query, config.gallery, config.train, config.allow_mixed)
     config.k = stores.results(config.k)
     source = instantiate(config.get("data"))
-    truth = truth_of(stores, source)
+    query_table, gallery_table = (
+        None if source is None else source.read(split) for split in ("query", "gallery")
+    )
+    truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table)
     print(stores, flush=True)
 
     def searched() -> Retrieval:
         return stores.search(search, config.k).with_ids(stores.query.ids, stores.gallery.ids)
 
-    report, figures = RankingReport(truth), []
+    done = []
     for step in steps(searched, chain, truth):
         print(step.line(truth.labels if truth else {}), flush=True)
-        figures.append(step.record())
-        rows, scores = step.retrieval.rows, step.retrieval.scores
-        precision = step.precisions[truth.headline] if truth else None
-        report.add(step.name, rows, scores, step.seconds, step.metrics, precision)
+        done.append(step)
     written = record(config, {name: store.meta for name, store in stores.by_name.items()})
     data = HydraConfig.get().runtime.choices.get("data")
     metrics = {
         **step.metrics,
-        "steps": figures,
+        "steps": [step.record() for step in done],
         "protocol": protocol(stores.by_name, truth, config.k, data, written["steps"]),
     }
-    accuracy = truth.nearest_accuracy(stores, search) if truth else None
+    accuracy = nearest_train_accuracy(stores, search, truth)
     if accuracy is not None:
         metrics["nearest_train_accuracy"] = accuracy
         print(f"1-nn landmark of train {accuracy:.4f}", flush=True)
 
     if rank() > 0:
         return
-    found = step.retrieval
     rankings = Rankings(
-        found.rows,
-        found.scores,
+        step.rows,
+        step.scores,
         stores.query.ids,
         stores.gallery.ids,
         meta=written,
@@ -124,9 +128,29 @@ def rerank(config: DictConfig, output: Path) -> None:
         rankings.write_into(folder)
         write_retrieval(folder / "submission.csv", rankings, k=100)
     if config.report:
-        query, gallery = sides(stores.query, stores.gallery, source)
-        page = output / "report.html"
-        report.write(page, query, gallery, rankings.meta, accuracy, worst=config.report)
+        write_report(
+            output / "report.html",
+            done,
+            StorePhotos(stores.query, query_table),
+            StorePhotos(stores.gallery, gallery_table),
+            truth,
+            rankings.meta,
+            accuracy,
+            worst=config.report,
+        )
+
+
+def nearest_train_accuracy(
+    stores: "Stores", search: "Search", truth: "GroundTruth | None"
+) -> float | None:
+    """Search the train photos for each query's landmark; None where either is not known."""
+    from landmark.score.ground_truth import LandmarkGroundTruth
+
+    train = stores.train
+    if train is None or train.landmark_ids is None or not isinstance(truth, LandmarkGroundTruth):
+        return None
+    rows, _ = search(stores.query.vectors, train.vectors, 1)
+    return truth.nearest_accuracy(rows, train.landmark_ids)
 
 
 def default_output() -> Path:

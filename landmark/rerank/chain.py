@@ -10,7 +10,7 @@ import numpy as np
 from landmark.metric.bootstrap import Interval, mean_interval
 from landmark.rerank.memory import PeakMemory
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.truth import Judgement, Truth
+from landmark.score.ground_truth import Evaluation, GroundTruth
 
 Reranker = Callable[[Retrieval], Retrieval]
 INTERVAL: dict[str, Any] = {"confidence": 0.95, "resamples": 1000, "seed": 0}
@@ -38,6 +38,16 @@ class Step:
     metrics: dict[str, float] = field(default_factory=dict)
     precisions: dict[str, np.ndarray] = field(default_factory=dict)
     changes: dict[str, Interval] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Gallery rows, best first, (Q, K); -1 pads."""
+        return self.retrieval.rows
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Their scores, (Q, K)."""
+        return self.retrieval.scores
 
     def line(self, labels: Mapping[str, str]) -> str:
         """One line to print: name, figures before → after with the change, seconds, memory.
@@ -71,7 +81,7 @@ class Step:
 
 
 def steps(
-    search: Callable[[], Retrieval], rerankers: Mapping[str, Reranker], truth: Truth | None
+    search: Callable[[], Retrieval], rerankers: Mapping[str, Reranker], truth: GroundTruth | None
 ) -> Iterator[Step]:
     """Search, then apply each re-ranker to what the one before it gave.
 
@@ -90,13 +100,13 @@ def steps(
 
 
 def _step(
-    name: str, work: Callable[[], Retrieval], truth: Truth | None, before: Step | None
+    name: str, work: Callable[[], Retrieval], truth: GroundTruth | None, before: Step | None
 ) -> Step:
     with PeakMemory() as memory:
         started = time.perf_counter()
         retrieval = work()
         seconds = time.perf_counter() - started
-    judged = truth.judge(retrieval.rows) if truth else Judgement({}, {})
+    judged = truth.evaluate(retrieval.rows) if truth else Evaluation({}, {})
     changes = {
         key: mean_interval(precisions - before.precisions[key], **INTERVAL)
         for key, precisions in judged.precisions.items()

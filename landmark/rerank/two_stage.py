@@ -8,7 +8,8 @@ from landmark.error import UserError
 from landmark.rerank.by_landmark import ByLandmark
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.setting import number, whole_number
-from landmark.rerank.voting import Votes, landmark_codes, soft_vote
+from landmark.rerank.voting import Votes, soft_vote
+from landmark.score.ground_truth import landmark_codes
 
 _RESULTS_AT_ONCE = 2**20
 

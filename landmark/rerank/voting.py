@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from landmark.rerank.retrieval import Search
 
@@ -25,11 +24,6 @@ class Votes:
     def of(self, photos: slice) -> "Votes":
         """The votes of some of the photos."""
         return Votes(self.landmarks[photos], self.scores[photos])
-
-
-def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
-    """Number landmarks from 0 as they come, -1 for None, NaN and the empty string."""
-    return pd.factorize(pd.Series(landmark_ids, dtype=object).replace("", None))[0]
 
 
 def soft_vote(
