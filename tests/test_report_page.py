@@ -344,17 +344,16 @@ def test_the_table_says_each_steps_figures_settings_and_seconds(world, tmp_path)
     best=st.integers(0, 6),
 )
 def test_choosing_is_sorting(precision, worst, best):
-    chosen = choose(np.array(precision), np.zeros((len(precision), 1)), worst, best)
+    scores = np.linspace(1, 0, len(precision))[:, None]
+    lowest, highest = choose(np.array(precision), scores, worst, best)
     answered = [row for row, value in enumerate(precision) if not np.isnan(value)]
-    if not answered:
-        assert not chosen.by_precision
+    if not answered:  # the lowest scores
+        assert lowest.tolist() == list(range(len(precision)))[::-1][:worst]
+        assert not len(highest)
         return
     order = sorted(answered, key=lambda row: precision[row])
-    assert chosen.worst.tolist() == order[:worst]
-    assert (
-        chosen.best.tolist() == sorted(order[worst:], key=lambda row: (-precision[row], row))[:best]
-    )
-    assert chosen.answerless == len(precision) - len(answered)
+    assert lowest.tolist() == order[:worst]
+    assert highest.tolist() == sorted(order[worst:], key=lambda row: (-precision[row], row))[:best]
 
 
 def test_the_histogram_counts_every_query_once():

@@ -84,7 +84,7 @@ def test_a_report_is_sound_in_both_widths_and_schemes(report, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("<img src='http://127.0.0.1:9/x.png' alt=''>", "asks for http://127.0.0.1:9/x.png"),
+        ("<img src='http://127.0.0.1:9/x.png' alt=''>", "requests http://127.0.0.1:9/x.png"),
         ("<link rel=stylesheet href=other.css>", "other.css"),
         ("<script>console.error('broken')</script>", "console ['broken']"),
         ("<script>nowhere.to()</script>", "exception Uncaught"),
@@ -104,4 +104,4 @@ def test_a_page_that_is_not_sound_fails(tmp_path, capsys, monkeypatch, body, wor
 
 def test_mistakes_are_one_line(tmp_path, capsys):
     assert shots["main"]([str(tmp_path / "gone.html"), str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "error: give the page and a folder for the pictures\n"
+    assert capsys.readouterr().err == "error: pass the page and a folder for the screenshots.\n"

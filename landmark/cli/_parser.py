@@ -9,24 +9,26 @@ from landmark.error import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of `landmark VERB …` whose errors are one line.
-
-    Args:
-        verb: The command.
-        usage: Docstring of the command's module.
-    """
-
-    def __init__(self, verb: str, usage: str | None) -> None:
-        super().__init__(
-            f"landmark {verb}",
-            description=usage,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError instead of printing the usage and exiting."""
         raise UserError(f"{message}. See {self.prog} --help.")
+
+
+def parser_of(verb: str, usage: str | None) -> Parser:
+    """Make the parser of a command.
+
+    Args:
+        verb: The command.
+        usage: Docstring of its module.
+    """
+    return Parser(
+        f"landmark {verb}",
+        description=usage,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def run(command: Callable[[Sequence[str]], str]) -> None:

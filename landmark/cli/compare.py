@@ -8,7 +8,7 @@ DIR is a folder that rerank wrote. Each of its re-ranking steps has a line.
 
 from collections.abc import Sequence
 
-from landmark.cli._parser import Parser, run
+from landmark.cli._parser import parser_of, run
 from landmark.error import UserError
 
 
@@ -19,7 +19,7 @@ def main() -> None:
 
 def compare(arguments: Sequence[str]) -> str:
     """Return the table of the rankings `NAME=DIR`."""
-    parser = Parser("compare", __doc__)
+    parser = parser_of("compare", __doc__)
     parser.add_argument("rankings", metavar="NAME=DIR", nargs="+", help="a name and a ranking")
     named = []
     for pair in parser.parse_args(arguments).rankings:

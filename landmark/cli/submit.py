@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from landmark.cli._parser import Parser, run
+from landmark.cli._parser import parser_of, run
 from landmark.error import UserError
 
 # Its queries and gallery are GLDv2's test and index photos, and it takes a CSV.
@@ -31,48 +31,34 @@ def main() -> None:
 
 def submit(arguments: Sequence[str]) -> str:
     """Check the submission, then send it or say what would be run; return the last line."""
-    parser = Parser("submit", __doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder that make submit filled")
-    parser.add_argument("--send", action="store_true", help="submit it with Kaggle's client")
-    parser.add_argument(
-        "--ready", action="store_true", help="check only that it could be sent; DIR may be empty"
-    )
-    parser.add_argument(
-        "--competition",
-        default=COMPETITION,
-        metavar="NAME",
-        help="last part of the competition's address (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--message", default="landmark", metavar="TEXT", help="of the submission on Kaggle"
-    )
-    given = parser.parse_args(arguments)
-    check_ready(given.competition, given.send)
-    if given.ready:
-        return f"ready to send to {given.competition}" if given.send else "nothing will be sent"
-    print(check_submission(given.folder), flush=True)
-    file = str(given.folder / "submission.csv")
-    words = ["competitions", "submit", given.competition, "--file", file]
-    return send([*words, "--message", given.message], given.send)
-
-
-def check_ready(competition: str, is_sent: bool) -> None:
-    """Check what can be checked before a submission exists, which takes hours to make.
-
-    Args:
-        competition: Last part of the competition's address.
-        is_sent: Whether the submission is to be sent.
-
-    Raises:
-        UserError: The competition is not valid, or Kaggle's client is needed and missing.
-    """
-    if not competition or competition.startswith("-"):
-        raise UserError(
-            f"--competition={competition} is not valid. Pass the last part of the competition's "
-            f"address, such as {COMPETITION}."
+    parser = parser_of("submit", __doc__)
+    add = parser.add_argument
+    add("folder", metavar="DIR", type=Path, help="folder that make submit filled")
+    add("--send", action="store_true", help="submit with Kaggle's client")
+    add("--ready", action="store_true", help="only check that it could be sent; DIR may be empty")
+    add("--competition", default=COMPETITION, metavar="NAME", help="last part of its address")
+    add("--message", default="landmark", metavar="TEXT", help="name of the submission on Kaggle")
+    options = parser.parse_args(arguments)
+    if not options.competition or options.competition.startswith("-"):
+        parser.error(
+            f"--competition={options.competition} is not valid. Pass the last part of the "
+            f"competition's address, such as {COMPETITION}"
         )
-    if is_sent:
-        kaggle_client()
+    client = kaggle_client() if options.send else ""
+    if options.ready:
+        return f"ready to send to {options.competition}" if client else "nothing will be sent"
+    print(check_submission(options.folder), flush=True)
+    words = ["competitions", "submit", options.competition]
+    words += ["--file", str(options.folder / "submission.csv"), "--message", options.message]
+    command = shlex.join(["kaggle", *words])
+    if not client:
+        return f"not sent; --send (make submit SUBMIT=1) runs: {command}"
+    print(f"running: {command}", flush=True)
+    status = subprocess.run([client, *words], check=False).returncode
+    if status:
+        print(f"error: kaggle exited with status {status}: not submitted.", file=sys.stderr)
+        sys.exit(1)
+    return "sent"
 
 
 def kaggle_client() -> str:
@@ -92,10 +78,7 @@ def kaggle_client() -> str:
 
 
 def check_submission(folder: Path) -> str:
-    """Check `folder/ranking/submission.csv` and copy it to `folder/submission.csv`.
-
-    Returns:
-        One line: where it is, and how many queries and gallery photos it is about.
+    """Check `folder/ranking/submission.csv`, copy it to `folder/submission.csv`, return one line.
 
     Raises:
         UserError: The challenge would refuse the file; names the first reason.
@@ -113,20 +96,3 @@ def check_submission(folder: Path) -> str:
         f"{checked}: {count:,} queries, all images among the gallery's {len(gallery):,}, no "
         "duplicates, at most 100 per query"
     )
-
-
-def send(words: Sequence[str], is_sent: bool) -> str:
-    """Run Kaggle's client with these words, or say what would be run; return the last line.
-
-    Raises:
-        SystemExit: The client failed; status 1.
-    """
-    command = shlex.join(["kaggle", *words])
-    if not is_sent:
-        return f"not sent; --send (make submit SUBMIT=1) runs: {command}"
-    print(f"running: {command}", flush=True)
-    status = subprocess.run([kaggle_client(), *words], check=False).returncode
-    if status:
-        print(f"error: kaggle exited with status {status}: not submitted.", file=sys.stderr)
-        sys.exit(1)
-    return "sent"

@@ -7,7 +7,7 @@ Writes DIR/sweep.csv, DIR/sweep.md and, once a job is done, DIR/sweep.png; print
 
 from collections.abc import Sequence
 
-from landmark.cli._parser import Parser, run
+from landmark.cli._parser import parser_of, run
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
 
 def sweep(arguments: Sequence[str]) -> str:
     """Write the table and the plot; return the table and what was written."""
-    parser = Parser("sweep", __doc__)
+    parser = parser_of("sweep", __doc__)
     parser.add_argument("folder", metavar="DIR", help="folder of a sweep (hydra.sweep.dir)")
     folder = parser.parse_args(arguments).folder
 

@@ -1,1 +1,1 @@
-"""Pages and pictures of what the stages found."""
+"""Pages and pictures of rankings and training runs."""

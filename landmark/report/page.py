@@ -1,18 +1,24 @@
-"""The page of a ranking as plain values, and its rendering to one HTML file."""
+"""The parts of a ranking's page as plain values, and its rendering to one HTML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from landmark.report.photos import Entry
 
-_MARKS = {"right": "✓", "wrong": "✗", "junk": "–", "unknown": "?"}
+MARKS = {"right": "✓", "wrong": "✗", "junk": "–", "unknown": "?"}
 _MEANINGS = {
     "right": "shows the query's landmark",
     "wrong": "shows something else",
     "junk": "counts neither way, such as too small a view",
     "unknown": "no landmark is known for it",
 }
+
+
+def frame_of(label: str) -> str:
+    """The frame of a label: `right` (also for easy and hard), `wrong`, `junk` or `unknown`."""
+    return "right" if label in ("easy", "hard") else label
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Result:
         label: `right`, `easy`, `hard`, `wrong`, `junk` or `unknown`.
         score: As displayed.
         moved: Places gained over the step before; None if it was not among those shown there.
-        picture: Name of its thumbnail in `Page.pictures`; None without one.
+        picture: Name of its thumbnail; None without one.
     """
 
     place: int
@@ -58,8 +64,8 @@ class Result:
 
     @property
     def frame(self) -> str:
-        """`right` (also for easy and hard), `wrong`, `junk` or `unknown`."""
-        return "right" if self.label in ("easy", "hard") else self.label
+        """The frame of its label."""
+        return frame_of(self.label)
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class StepRow:
     Attributes:
         name: `search` or the re-ranker's name.
         settings: Name → value, as displayed.
-        figures: One for each of `Page.columns`.
+        figures: One per metric.
         better: Queries whose average precision rose; None for the first step or if unknown.
         worse: Queries whose average precision fell, likewise.
         seconds: Run time.
@@ -111,50 +117,8 @@ class Bar:
     height: float
 
 
-@dataclass(frozen=True)
-class Page:
-    """All values of the page.
-
-    Attributes:
-        title: Name of the ranking.
-        counts: Sentence on what was ranked.
-        headline: Sentence on the outcome.
-        columns: Names of the figures, one per column.
-        steps: Rows of the table.
-        bars: Histogram of the average precisions after the last step; empty if unknown.
-        worst: Queries shown first.
-        best: Queries shown after them.
-        choosing: Sentence on how the queries were chosen.
-        notes: Remarks, such as on missing photos.
-        stores: Name → setting → value, where the stores differ.
-        shared: Setting → value, where they agree.
-        pictures: Name → data address of each thumbnail.
-    """
-
-    title: str
-    counts: str
-    headline: str
-    columns: Sequence[str]
-    steps: Sequence[StepRow]
-    bars: Sequence[Bar]
-    worst: Sequence[Query]
-    best: Sequence[Query]
-    choosing: str
-    notes: Sequence[str]
-    stores: Mapping[str, Mapping[str, str]]
-    shared: Mapping[str, str]
-    pictures: Mapping[str, str]
-
-    @property
-    def frames(self) -> list[str]:
-        """The frames that occur."""
-        steps = [step for query in (*self.worst, *self.best) for step in query.steps]
-        shown = {result.frame for step in steps for result in step.results}
-        return [frame for frame in _MARKS if frame in shown]
-
-
-def render(page: Page) -> str:
-    """Render the page as HTML that needs no other file; its values are escaped."""
+def render(**values: Any) -> str:  # noqa: ANN401
+    """Render page.html.jinja with its values as HTML that needs no other file; they are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -167,5 +131,5 @@ def render(page: Page) -> str:
     )
     style = (files("landmark.report") / "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
-        page=page, style=Markup(style), marks=_MARKS, meanings=_MEANINGS
+        style=Markup(style), marks=MARKS, meanings=_MEANINGS, **values
     )

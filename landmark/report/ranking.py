@@ -1,7 +1,6 @@
 """report.html beside a ranking: what each step of a chain ranked first, worst queries on top."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
 from landmark.report.overview import column_name, headline, histogram, split_settings, step_rows
-from landmark.report.page import Figure, Page, Query, Result, StepResults, render
+from landmark.report.page import MARKS, Figure, Query, Result, StepResults, frame_of, render
 from landmark.report.photos import Photos
 from landmark.report.thumbnail import data_uris
 from landmark.rerank.chain import Step
@@ -53,14 +52,12 @@ def write_report(
     """
     metric = None if ground_truth is None else ground_truth.headline
     precisions = None if metric is None else steps[-1].precisions[metric]
-    choice = choose(precisions, steps[-1].scores, worst, best)
-    chosen = np.concatenate([choice.worst, choice.best])
+    worst_rows, best_rows = choose(precisions, steps[-1].scores, worst, best)
+    chosen = np.concatenate([worst_rows, best_rows])
     rows = np.stack([step.rows[chosen, :RESULTS] for step in steps])  # (S, q, R)
     shown = _Shown(query_photos, chosen, "q", QUERY_SIDE)
     shown_results = _Shown(gallery_photos, rows, "g", RESULT_SIDE)
-    labels = np.full(rows.shape, "unknown")
-    if ground_truth is not None:
-        labels = np.stack([ground_truth.relevance_labels(chosen, ranked) for ranked in rows])
+    labels = _labels(chosen, rows, ground_truth)
     queries = [
         Query(
             shown.entries[query],
@@ -70,65 +67,51 @@ def write_report(
         for place, query in enumerate(chosen.tolist())
     ]
     shared, stores = split_settings(meta["stores"])
-    page = Page(
+    shown_frames = set(map(frame_of, np.unique(labels[rows >= 0]).tolist()))
+    html = render(
         title="/".join(Path(path).absolute().parent.parts[-2:]),
         counts=_counts(len(query_photos), len(gallery_photos), meta["k"], nearest_train_accuracy),
         headline=headline(steps, metric),
         columns=[column_name(key) for key in steps[-1].metrics],
         steps=step_rows(steps, meta["steps"], metric),
         bars=histogram(precisions),
-        worst=queries[: len(choice.worst)],
-        best=queries[len(choice.worst) :],
-        choosing=_choosing(choice, len(query_photos), steps[-1].name),
+        worst=queries[: len(worst_rows)],
+        best=queries[len(worst_rows) :],
+        choosing=_choosing(worst_rows, best_rows, len(query_photos), precisions, steps[-1].name),
+        frames=[frame for frame in MARKS if frame in shown_frames],
         notes=_notes(shown, shown_results),
         stores=stores,
         shared=shared,
         pictures=shown.pictures | shown_results.pictures,
     )
     with atomic_file(path) as temporary:
-        temporary.write_text(render(page), encoding="utf-8")
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """The queries to show.
-
-    Attributes:
-        worst: (W,) rows, lowest average precision first; lowest best score first if no average
-            precision is known.
-        best: (B,) rows, highest average precision first, none of them among the worst.
-        answerless: Number of queries without an answer in the gallery: they are not shown.
-        by_precision: Whether the average precision decided.
-    """
-
-    worst: NDArray[np.intp]
-    best: NDArray[np.intp]
-    answerless: int
-    by_precision: bool
+        temporary.write_text(html, encoding="utf-8")
 
 
 def choose(
     precisions: NDArray[np.floating] | None, scores: NDArray[np.floating], worst: int, best: int
-) -> Choice:
-    """Choose among Q queries.
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose the queries to show.
 
     Args:
         precisions: (Q,) average precisions, NaN without an answer; None if not known.
         scores: (Q, K) scores of the results, best first.
         worst: Number of worst queries.
         best: Number of best queries.
+
+    Returns:
+        Rows of the worst queries, lowest average precision first (lowest best score first if it is
+        not known for any), and of the best, highest first. Those without an answer are in neither.
     """
     if precisions is None or np.isnan(precisions).all():
         top = scores[:, 0] if scores.shape[1] else np.zeros(len(scores))
-        order = np.argsort(top, kind="stable")
-        return Choice(order[:worst], order[:0], 0, by_precision=False)
+        return np.argsort(top, kind="stable")[:worst], np.zeros(0, np.intp)
     order = np.argsort(precisions, kind="stable")
     answerable = order[~np.isnan(precisions[order])]
     rest = answerable[worst:]
     # Of equal ones the earlier query comes first at this end too.
     rest = rest[np.lexsort((rest, -precisions[rest]))]
-    answerless = len(precisions) - len(answerable)
-    return Choice(answerable[:worst], rest[:best], answerless, by_precision=True)
+    return answerable[:worst], rest[:best]
 
 
 class _Shown:
@@ -154,6 +137,15 @@ class _Shown:
             else:
                 self.names[row] = f"{letter}{row}"
                 self.pictures[f"{letter}{row}"] = uri
+
+
+def _labels(
+    queries: NDArray[np.integer], rows: NDArray[np.integer], ground_truth: GroundTruth | None
+) -> NDArray[np.str_]:
+    """What each result is to its query, (S, q, R)."""
+    if ground_truth is None:
+        return np.full(rows.shape, "unknown")
+    return np.stack([ground_truth.relevance_labels(queries, ranked) for ranked in rows])
 
 
 def _results(
@@ -220,22 +212,28 @@ def _counts(queries: int, gallery: int, k: int, nearest_train_accuracy: float | 
     return text
 
 
-def _choosing(choice: Choice, queries: int, step: str) -> str:
+def _choosing(
+    worst_rows: NDArray[np.intp],
+    best_rows: NDArray[np.intp],
+    queries: int,
+    precisions: NDArray[np.floating] | None,
+    step: str,
+) -> str:
     """Say how the queries were chosen."""
-    count = len(choice.worst)
-    if not choice.by_precision:
-        text = f"The {count:,} of {queries:,} queries" if count < queries else "All queries"
+    worst, best = len(worst_rows), len(best_rows)
+    if precisions is None or np.isnan(precisions).all():
+        text = f"The {worst:,} of {queries:,} queries" if worst < queries else "All queries"
         return f"{text}, lowest best score after {step} first."
-    answered = queries - choice.answerless
-    if count < answered:
+    answerless = int(np.isnan(precisions).sum())
+    answered = queries - answerless
+    text = f"All queries, lowest average precision after {step} first"
+    if worst < answered:
         text = (
-            f"The {count:,} of {answered:,} queries with the lowest average precision after {step},"
+            f"The {worst:,} of {answered:,} queries with the lowest average precision after {step},"
             " lowest first"
         )
-    else:
-        text = f"All queries, lowest average precision after {step} first"
-    if choice.best.size:
-        text += f"; the {len(choice.best):,} best follow"
-    if choice.answerless:
-        text += f". {choice.answerless:,} that nothing in the gallery answers are left out"
+    if best:
+        text += f"; the {best:,} best follow"
+    if answerless:
+        text += f". {answerless:,} that nothing in the gallery answers are left out"
     return text + "."

@@ -239,7 +239,7 @@ def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
 
 def positions_in(listed: Sequence[str], ids: np.ndarray) -> np.ndarray:
     """Position of each id (N,) in a list of distinct names; -1 for an id that is not in it."""
-    return pd.Index(listed, dtype=object).get_indexer(pd.Index(ids, dtype=object))
+    return pd.Index(listed).get_indexer(pd.Index(ids))
 
 
 def _landmarks(table: "ImageTable", positions: np.ndarray) -> np.ndarray:
