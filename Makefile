@@ -17,9 +17,10 @@ RUN ?=
 SUBMISSION ?= $(RUN)/submission
 CHAIN ?= [alpha_qe,two_stage]
 SOLUTION ?=
-# SUBMIT=1 hands the checked file to Kaggle's client.
+# SUBMIT=1 has Kaggle's client send the checked file.
 SUBMIT ?= 0
 COMPETITION ?= landmark-retrieval-2019
+SEND = $(BIN)/landmark submit '$(SUBMISSION)' '--competition=$(COMPETITION)' '--message=$(RUN)' $(if $(filter 1,$(SUBMIT)),--send)
 # What `make recipe` trains, one experiment after the other, each going on from the one before.
 GLDV1 ?=
 GLDV2 ?=
@@ -63,24 +64,25 @@ demo: $(INSTALLED) ## Train on a drawn world, extract, search, re-rank, score, s
 	$(RERANK) query=$(DEMO)/stores/multiscale-query gallery=$(DEMO)/stores/multiscale-gallery \
 		train=$(DEMO)/stores/multiscale-train 'rerank=$(CHAIN)' rerank.alpha_qe.n=1 output=$(DEMO)/rankings/multiscale
 	@echo
-	@$(BIN)/python -m landmark.report.comparison untrained=$(DEMO)/rankings/untrained \
+	@$(BIN)/landmark compare untrained=$(DEMO)/rankings/untrained \
 		trained=$(DEMO)/rankings/single 'trained, multi-scale=$(DEMO)/rankings/multiscale'
 	@echo "submission: $(DEMO)/rankings/multiscale/submission.csv"
 
-submit: $(INSTALLED) ## RUN=… From a run to a checked submission.csv; SOLUTION=CSV scores it, SUBMIT=1 hands it in
-	@test -n "$(RUN)" || { echo "error: RUN: say which run, make submit RUN=runs/train/DATE/TIME" >&2; exit 2; }
-	@$(BIN)/python -m landmark.report.hand_in ready 'competition=$(COMPETITION)' 'submit=$(SUBMIT)'
+submit: $(INSTALLED) ## RUN=… From a run to a checked submission.csv; SOLUTION=CSV scores it, SUBMIT=1 sends it
+	@test -n "$(RUN)" || { echo "error: RUN is missing. Run make submit RUN=runs/train/DATE/TIME." >&2; exit 2; }
+	@case '$(SUBMIT)' in ''|0|1) ;; *) echo "error: SUBMIT=$(SUBMIT) is not valid. Pass 1 to send the submission, 0 not to." >&2; exit 2;; esac
+	@test -z "$(SOLUTION)" || test -f "$(SOLUTION)" || { echo "error: SOLUTION=$(SOLUTION) does not exist." >&2; exit 2; }
+	@$(SEND) --ready
 	for split in query gallery train; do \
 		$(EXTRACT) embedder=$(RUN)/embedder split=$$split output=$(SUBMISSION)/$$split overwrite=true; \
 	done
 	$(RERANK) query=$(SUBMISSION)/query gallery=$(SUBMISSION)/gallery train=$(SUBMISSION)/train \
 		'rerank=$(CHAIN)' output=$(SUBMISSION)/ranking overwrite=true
-	$(BIN)/python -m landmark.report.submission $(SUBMISSION)
 	@if [ -n "$(SOLUTION)" ]; then \
-		$(BIN)/python score.py task=retrieval solution=$(SOLUTION) submission=$(SUBMISSION)/submission.csv; \
+		$(BIN)/landmark score task=retrieval \
+			"solution='$(SOLUTION)'" "submission='$(SUBMISSION)/ranking/submission.csv'"; \
 	fi
-	@$(BIN)/python -m landmark.report.hand_in $(SUBMISSION)/submission.csv \
-		'competition=$(COMPETITION)' 'message=$(RUN)' 'submit=$(SUBMIT)'
+	@$(SEND)
 
 recipe: $(INSTALLED) ## GLDV1=… GLDV2=… Train the recipe's stages one after the other, done ones not again
 	@for stage in $(STAGES); do \
@@ -109,7 +111,7 @@ ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Describe with each of its six models, j
 	done
 
 sweep-report: $(INSTALLED) ## DIR=SWEEP One table and a plot of a sweep's jobs
-	@$(BIN)/python -m landmark.report.sweep $(DIR)
+	@$(BIN)/landmark sweep $(DIR)
 
 test: $(INSTALLED) ## Run the tests, all but the slow ones
 	$(PYTEST) -m 'not slow'

@@ -1,9 +1,9 @@
-"""Opens a page in headless Chromium and photographs it; fails where the page is not sound.
+"""Open a page in headless Chromium, take screenshots, and report what is wrong with the page.
 
 python docs/screenshots.py RANKING/report.html FOLDER
 
-Writes FOLDER/{1280,390}-{light,dark}.png, the whole page each. Exit status 1 where the page logs
-an error, asks for anything besides itself, or is wider than the window. Needs Chromium
+Writes FOLDER/{1280,390}-{light,dark}.png, each of the complete page. Exit status 1 if the page logs
+an error, requests anything besides itself, or is wider than the window. Needs Chromium
 ($CHROMIUM, else chromium, chromium-browser or google-chrome on the PATH) and websocket-client.
 """
 
@@ -42,16 +42,16 @@ _TALLEST = 16000  # beyond this Chromium's pictures end or repeat
 
 
 def browser_path() -> str | None:
-    """The Chromium to use; None where there is none."""
+    """Return the Chromium to use; None without one."""
     named = os.environ.get("CHROMIUM")
     return named or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 class Tab:
-    """One page of a browser, spoken to in the DevTools protocol.
+    """One page of a browser, controlled through the DevTools protocol.
 
     Attributes:
-        events: what the browser has reported, in order.
+        events: What the browser has reported, in order.
     """
 
     def __init__(self, address: str) -> None:
@@ -60,7 +60,7 @@ class Tab:
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Runs one command and gives its result."""
+        """Run one command and return its result."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -72,18 +72,18 @@ class Tab:
             self.events.append(message)
 
     def wait_for(self, method: str) -> None:
-        """Reads events until one of this name has come."""
+        """Read events until one of this name arrives."""
         while not any(event.get("method") == method for event in self.events):
             self.events.append(json.loads(self._socket.recv()))
 
     def close(self) -> None:
-        """Ends the conversation."""
+        """Close the connection."""
         self._socket.close()
 
 
 @contextmanager
 def browser_tab(executable: str) -> Iterator[Tab]:
-    """A new browser with an empty profile, and its first tab."""
+    """Start a browser with an empty profile and yield its first tab."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [executable, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -99,7 +99,7 @@ def browser_tab(executable: str) -> Iterator[Tab]:
 
 
 def _first_tab(profile: Path, process: subprocess.Popen, seconds: float = 60) -> str:
-    """The address at which the first tab listens."""
+    """Wait for the first tab and return its address."""
     from urllib.request import urlopen
 
     ends = time.monotonic() + seconds
@@ -115,7 +115,7 @@ def _first_tab(profile: Path, process: subprocess.Popen, seconds: float = 60) ->
 
 
 def photograph(page: Path, folder: Path, executable: str) -> list[str]:
-    """Writes the four pictures; returns what is wrong with the page, a line each."""
+    """Write the four screenshots; return what is wrong with the page, one line each."""
     folder.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     with browser_tab(executable) as tab:
@@ -159,13 +159,13 @@ def _photograph(tab: Tab, page: Path, width: int, scheme: str, picture: Path) ->
 
 
 def _problems(events: Sequence[dict[str, Any]], address: str) -> Iterator[str]:
-    """What the browser reported that a sound page does not do."""
+    """Errors, warnings and requests that the browser reported."""
     for event in events:
         method, parameters = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":
-            asked = parameters["request"]["url"]
-            if asked != address and not asked.startswith("data:"):
-                yield f"asks for {asked}"
+            url = parameters["request"]["url"]
+            if url != address and not url.startswith("data:"):
+                yield f"requests {url}"
         elif method == "Runtime.exceptionThrown":
             yield f"exception {parameters['exceptionDetails'].get('text')}"
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
@@ -175,13 +175,13 @@ def _problems(events: Sequence[dict[str, Any]], address: str) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Photographs one page; returns the exit status."""
+    """Take the screenshots of one page; return the exit status."""
     if len(arguments) != 2 or not Path(arguments[0]).is_file():
-        print("error: give the page and a folder for the pictures", file=sys.stderr)
+        print("error: pass the page and a folder for the screenshots.", file=sys.stderr)
         return 2
     executable = browser_path()
     if executable is None:
-        print("error: no Chromium: install it or set CHROMIUM", file=sys.stderr)
+        print("error: Chromium is missing. Install it or set CHROMIUM.", file=sys.stderr)
         return 2
     problems = photograph(Path(arguments[0]), Path(arguments[1]), executable)
     print(

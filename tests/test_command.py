@@ -15,6 +15,7 @@ FIRST_KEYS = {
     "rerank": "query:",
     "score": "task:",
 }
+FILE_TOOLS = ("compare", "submit", "sweep")
 
 
 def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
@@ -61,6 +62,14 @@ def test_help_and_configuration_are_shown_without_heavy_imports(verb, flag, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", FILE_TOOLS)
+def test_help_of_a_file_tool_is_shown_without_heavy_imports(verb, tmp_path):
+    result = without_heavy_imports(verb, "--help", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"usage: landmark {verb} ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_names_choices_values_and_ranges_of_what_is_chosen(tmp_path):
     shown = without_heavy_imports("train", "loss=cosface", "--help", cwd=tmp_path).stdout
     assert "loss: adacos, adaface" in shown
@@ -73,7 +82,7 @@ def test_help_names_choices_values_and_ranges_of_what_is_chosen(tmp_path):
 def test_the_list_of_commands(tmp_path):
     result = without_heavy_imports("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for verb in FIRST_KEYS:
+    for verb in (*FIRST_KEYS, *FILE_TOOLS):
         assert f"landmark {verb}" in result.stdout
     wrong = without_heavy_imports("retrain", cwd=tmp_path)
     assert wrong.returncode == 2
@@ -115,6 +124,11 @@ def test_a_root_script_is_the_command(verb, tmp_path):
         (["rerank", "query=a"], ["missing required setting 'gallery'. Pass gallery=<value>."]),
         (["score", "task=retrieva"], ["task=retrieva", "retrieval", "recognition"]),
         (["score", "task=retrieval"], ["task=retrieval needs solution", "solution=<path>"]),
+        (["sweep"], ["required: DIR. See landmark sweep --help."]),
+        (["submit", "DIR", "--snd"], ["--snd", "See landmark submit --help."]),
+        (["compare"], ["required: NAME=DIR"]),
+        (["compare", "a=b", "c"], ["c is not NAME=DIR"]),
+        (["compare", "a="], ["a= is not NAME=DIR"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -133,6 +147,9 @@ def test_a_mistake_is_one_line_and_status_2(arguments, words, tmp_path):
     [
         ["extract", "embedder=nowhere"],
         ["rerank", "query=nowhere", "gallery=nowhere"],
+        ["compare", "a=nowhere"],
+        ["submit", "nowhere"],
+        ["sweep", "nowhere"],
     ],
     ids=lambda value: value[0],
 )

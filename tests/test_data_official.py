@@ -171,7 +171,7 @@ def test_a_pickle_that_would_run_code_is_refused(world, tmp_path):
     with pytest.raises(UserError, match=r"gnd_rparis6k.pkl"):
         RParis6k(root).read("gallery")
     (root / "gnd_rparis6k.pkl").write_bytes(pickle.dumps({"imlist": []}))
-    with pytest.raises(UserError, match="must hold imlist, qimlist and gnd"):
+    with pytest.raises(UserError, match="lists gnd, imlist, qimlist, and gnd is missing"):
         RParis6k(root).read("gallery")
 
 

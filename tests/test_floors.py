@@ -50,6 +50,8 @@ ONLY = {
     "task": GROUND | {"model", "pooling", "loss", "head", "metric", "data"},
     "extract": GROUND | {"model", "pooling", "data", "artifact", "image"},
     "search": GROUND | {"artifact"},
+    "score": GROUND | {"artifact", "metric", "data"},
+    "sweep": GROUND | {"artifact"},
 }
 PACKAGE_FILES = sorted((ROOT / "landmark").rglob("*.py"))
 

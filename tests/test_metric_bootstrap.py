@@ -36,10 +36,10 @@ def test_a_seed_fixes_it_and_queries_that_do_not_count_are_left_out():
     assert mean_interval([np.nan]) == (0, 0, 0)
 
 
-def test_many_queries_are_drawn_in_parts(monkeypatch):
+def test_many_queries_are_drawn_in_blocks(monkeypatch):
     import landmark.metric.bootstrap as module
 
     values = np.random.default_rng(0).random(300)
     whole = mean_interval(values, resamples=100)
-    monkeypatch.setattr(module, "_DRAWN_AT_ONCE", 1000)
+    monkeypatch.setattr(module, "BLOCK_SIZE", 1000)
     assert mean_interval(values, resamples=100) == pytest.approx(whole)

@@ -89,7 +89,7 @@ def test_nothing_logged_draws_nothing(tmp_path, content):
 
 def test_another_table_is_a_mistake(tmp_path):
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match=r"m\.csv: is no table of metrics, it has no column step"):
+    with pytest.raises(UserError, match=r"m\.csv is not a table of metrics: the column step"):
         draw_curves(tmp_path / "m.csv", tmp_path / "curves.png")
 
 
@@ -104,6 +104,25 @@ def test_the_picture_is_written_without_pyplots_global_state(tmp_path, monkeypat
     assert "matplotlib.pyplot" not in sys.modules
 
 
+class Drawn:
+    """Drawn photos of landmarks; every fifth has no file."""
+
+    def __init__(self, folder, letter, labels):
+        self.folder, self.letter, self.labels = folder, letter, labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def entries(self, rows):
+        made = []
+        for row in rows.tolist():
+            path = self.folder / f"{self.letter}{row}.png"
+            Image.new("RGB", (60, 40), (row * 12, 80, 200)).save(path)
+            photo = None if row % 5 == 4 else Photo(path)
+            made.append(Entry(f"{self.letter}{row}", f"place ${self.labels[row]} 塔", photo))
+        return made
+
+
 @pytest.fixture
 def validation(tmp_path):
     """Rows found for six queries of three landmarks; the last has no answer."""
@@ -113,19 +132,8 @@ def validation(tmp_path):
     rows = np.stack([random.permutation(20)[:8] for _ in query])
     rows[1, 3:] = -1
 
-    def entries(letter, labels):
-        def known(rows):
-            made = []
-            for row in rows.tolist():
-                path = tmp_path / f"{letter}{row}.png"
-                Image.new("RGB", (60, 40), (row * 12, 80, 200)).save(path)
-                photo = None if row % 5 == 4 else Photo(path)
-                made.append(Entry(f"{letter}{row}", f"place ${labels[row]} 塔", photo))
-            return made
-
-        return known
-
-    return Validation(rows, query, gallery, entries("q", query), entries("g", gallery))
+    photos = Drawn(tmp_path, "q", query), Drawn(tmp_path, "g", gallery)
+    return Validation(rows, query, gallery, *photos)
 
 
 def captions(figure, columns):

@@ -12,15 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from landmark.artifact.picture import write_png
 from landmark.error import UserError
-from landmark.report.choice import choose
 from landmark.report.curves import curves_figure
-from landmark.report.overview import FoundStep, changed, flat, headline, histogram, told_apart
+from landmark.report.overview import (
+    changed_queries,
+    flat_settings,
+    headline,
+    histogram,
+    split_settings,
+)
 from landmark.report.page import Figure
 from landmark.report.photos import Entry, Photo
-from landmark.report.picture import write_png
-from landmark.report.ranking import RankingReport
-from landmark.rerank.truth import LandmarkTruth, RevisitedTruth
+from landmark.report.ranking import choose, write_report
+from landmark.rerank.chain import Step
+from landmark.rerank.retrieval import Retrieval
+from landmark.score.ground_truth import Evaluation, LandmarkGroundTruth, RevisitedGroundTruth
 
 QUERIES, GALLERY, K = 12, 40, 15
 META = {
@@ -70,19 +77,19 @@ class Parsed(HTMLParser):
         return [text for one, _, text in self.texts if one == tag and text]
 
 
-class Side:
-    """Rows with drawn photos; keeps the rows that were asked for."""
+class DrawnPhotos:
+    """Rows with drawn photos; keeps the rows that were looked up."""
 
     def __init__(self, folder, letter, landmarks, names=None):
         self.folder, self.letter, self.landmarks = folder, letter, landmarks
         self.names = names or {}
-        self.asked = []
+        self.looked_up = []
 
     def __len__(self):
         return len(self.landmarks)
 
     def entries(self, rows):
-        self.asked += rows.tolist()
+        self.looked_up += rows.tolist()
         return [self.entry(row) for row in rows.tolist()]
 
     def entry(self, row):
@@ -112,24 +119,30 @@ def world(tmp_path):
     return query, gallery, found, photos
 
 
-def precisions(judge, rows):
-    return judge.judge(rows).precisions[judge.headline]
+def step_of(name, rows, scores, evaluation, seconds=0.5):
+    """A step of a chain that ranked these rows."""
+    nothing = np.zeros((len(rows), 1), np.float32)
+    return Step(name, Retrieval(nothing, nothing, rows, scores), seconds, 0, *evaluation)
+
+
+def steps_of(found, truth=None):
+    """The two steps with their metrics."""
+    return [
+        step_of(name, rows, scores, truth.evaluate(rows) if truth else Evaluation({}, {}))
+        for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True)
+    ]
 
 
 def written(world, tmp_path, truth=True, names=None, **options):
-    """The page as parsed, its text, and the two sides."""
+    """The page as parsed, its text, and the photos of queries and gallery."""
     query, gallery, found, photos = world
-    judge = LandmarkTruth(query, gallery) if truth else None
-    report = RankingReport(judge)
-    for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        figures = (judge.measure(rows), precisions(judge, rows)) if truth else ({},)
-        report.add(name, rows, scores, 0.5, *figures)
-    sides = Side(photos, "q", query, names), Side(photos, "g", gallery, names)
+    known = LandmarkGroundTruth(query, gallery) if truth else None
+    both = DrawnPhotos(photos, "q", query, names), DrawnPhotos(photos, "g", gallery, names)
     path = tmp_path / "out" / "report.html"
-    report.write(path, *sides, META, **options)
+    write_report(path, steps_of(found, known), *both, known, META, **options)
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
     page = path.read_text(encoding="utf-8")
-    return Parsed(page), page, sides
+    return Parsed(page), page, both
 
 
 def naive_precision(rows, asked, gallery):
@@ -191,7 +204,7 @@ def test_results_are_framed_and_moved_as_they_are(world, tmp_path):
 
 
 def test_the_page_is_one_file_with_each_photo_once(world, tmp_path):
-    page, text, sides = written(world, tmp_path, worst=3, best=2)
+    page, text, photos = written(world, tmp_path, worst=3, best=2)
     addresses = [
         value
         for _, attributes in page.tags
@@ -207,10 +220,10 @@ def test_the_page_is_one_file_with_each_photo_once(world, tmp_path):
     used = {at["class"].split()[1] for at in page.of("photo")}
     assert set(embedded) == used
     # Only what is shown was looked up, and once.
-    query, gallery = sides
-    assert {f"q{row}" for row in query.asked} | {f"g{row}" for row in gallery.asked} == used
-    assert len(query.asked) == len(set(query.asked)) == 5
-    assert len(gallery.asked) == len(set(gallery.asked))
+    query, gallery = (one.looked_up for one in photos)
+    assert {f"q{row}" for row in query} | {f"g{row}" for row in gallery} == used
+    assert len(query) == len(set(query)) == 5
+    assert len(gallery) == len(set(gallery))
 
 
 def test_every_photo_has_words_and_targets_exist(world, tmp_path):
@@ -242,7 +255,7 @@ def test_names_are_text_and_nothing_else(world, tmp_path):
 def test_photos_that_are_gone_or_broken_leave_their_ids(world, tmp_path):
     query, gallery, found, photos = world
 
-    class Damaged(Side):
+    class Damaged(DrawnPhotos):
         def entry(self, row):
             whole = super().entry(row)
             if row % 3 == 0:
@@ -253,19 +266,16 @@ def test_photos_that_are_gone_or_broken_leave_their_ids(world, tmp_path):
                 whole.photo.path.write_bytes(whole.photo.path.read_bytes()[:400])
             return whole
 
-    report = RankingReport(LandmarkTruth(query, gallery))
-    for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        figures = report.judge.measure(rows), precisions(report.judge, rows)
-        report.add(name, rows, scores, 0.1, *figures)
-    sides = Damaged(photos, "q", query), Damaged(photos, "g", gallery)
-    report.write(tmp_path / "report.html", *sides, META)
+    truth = LandmarkGroundTruth(query, gallery)
+    both = Damaged(photos, "q", query), Damaged(photos, "g", gallery)
+    write_report(tmp_path / "report.html", steps_of(found, truth), *both, truth, META)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Parsed(text)
     shown = {at["title"] for at in page.of("photo") if "none" not in at["class"].split()}
     missing = {at["title"] for at in page.of("photo") if "none" in at["class"].split()}
-    assert shown == {f"g{row}" for row in sides[1].asked if row % 3 == 2}
-    assert missing == {f"q{row}" for row in sides[0].asked} | {
-        f"g{row}" for row in sides[1].asked if row % 3 != 2
+    assert shown == {f"g{row}" for row in both[1].looked_up if row % 3 == 2}
+    assert missing == {f"q{row}" for row in both[0].looked_up} | {
+        f"g{row}" for row in both[1].looked_up if row % 3 != 2
     }
     assert f"{len(missing)} of {len(shown) + len(missing)} photos are not shown" in text
     assert "data=folder data.root=PHOTOS" in text
@@ -287,19 +297,9 @@ def test_easy_and_hard_are_right_and_junk_is_told_apart(world, tmp_path):
         {"easy": [row, row + 1], "hard": [row + 2], "junk": [row + 3, row + 4]}
         for row in range(QUERIES)
     ]
-    truth = RevisitedTruth(lists, np.arange(GALLERY))
-    report = RankingReport(truth)
-    for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True):
-        report.add(
-            name,
-            rows,
-            scores,
-            0.1,
-            truth.measure(rows),
-            truth.judge(rows).precisions[truth.headline],
-        )
-    blank = [""] * GALLERY
-    report.write(tmp_path / "report.html", Side(photos, "q", blank), Side(photos, "g", blank), META)
+    truth = RevisitedGroundTruth(lists, np.arange(GALLERY))
+    both = [DrawnPhotos(photos, letter, [""] * GALLERY) for letter in "qg"]
+    write_report(tmp_path / "report.html", steps_of(found, truth), *both, truth, META)
     page = Parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
     last = [
         at["aria-label"] for at in page.of("photo") if " q" not in at["class"] and "title" in at
@@ -321,15 +321,15 @@ def test_easy_and_hard_are_right_and_junk_is_told_apart(world, tmp_path):
 def test_the_table_says_each_steps_figures_settings_and_seconds(world, tmp_path):
     query, gallery, found, _ = world
     page, text, _ = written(world, tmp_path)
-    truth = LandmarkTruth(query, gallery)
-    before, after = (truth.measure(rows) for rows, _ in found)
+    first, last = steps_of(found, LandmarkGroundTruth(query, gallery))
+    before, after = first.metrics, last.metrics
     cells = [words for tag, classes, words in page.texts if tag == "b" and "number" in classes]
     assert cells == [f"{figures[key]:.4f}" for figures in (before, after) for key in before]
     assert f"{after['map_at_100'] - before['map_at_100']:+.4f}" in text
     for words in ("block_rows 9", "n 3", "alpha 3"):
         assert words in page.text("span")
     assert page.text("dd") == ["stores/q", "stores/g", "0.75, 1", "96 × 64"]
-    old, new = (truth.judge(rows).precisions[truth.headline] for rows, _ in found)
+    old, new = (step.precisions["map_at_100"] for step in (first, last))
     numbers = [text for tag, classes, text in page.texts if tag == "td" and "number" in classes]
     better, worse = int(np.nansum(new > old)), int(np.nansum(new < old))
     assert [number for number in numbers if number] == ["0.50", str(better), str(worse), "0.50"]
@@ -344,17 +344,16 @@ def test_the_table_says_each_steps_figures_settings_and_seconds(world, tmp_path)
     best=st.integers(0, 6),
 )
 def test_choosing_is_sorting(precision, worst, best):
-    chosen = choose(np.array(precision), np.zeros((len(precision), 1)), worst, best)
+    scores = np.linspace(1, 0, len(precision))[:, None]
+    lowest, highest = choose(np.array(precision), scores, worst, best)
     answered = [row for row, value in enumerate(precision) if not np.isnan(value)]
-    if not answered:
-        assert not chosen.by_precision
+    if not answered:  # the lowest scores
+        assert lowest.tolist() == list(range(len(precision)))[::-1][:worst]
+        assert not len(highest)
         return
     order = sorted(answered, key=lambda row: precision[row])
-    assert chosen.worst.tolist() == order[:worst]
-    assert (
-        chosen.best.tolist() == sorted(order[worst:], key=lambda row: (-precision[row], row))[:best]
-    )
-    assert chosen.answerless == len(precision) - len(answered)
+    assert lowest.tolist() == order[:worst]
+    assert highest.tolist() == sorted(order[worst:], key=lambda row: (-precision[row], row))[:best]
 
 
 def test_the_histogram_counts_every_query_once():
@@ -379,13 +378,14 @@ def test_a_change_that_rounds_away_is_none(before, after, trend):
 
 def step(precision, **metrics):
     empty = np.zeros((len(precision), 0))
-    return FoundStep("s", empty.astype(int), empty, np.array(precision), 0.0, metrics)
+    return step_of("s", empty.astype(int), empty, (metrics, {"a": np.array(precision)}))
 
 
 def test_the_headline_says_what_happened():
     first, better, same = step([0.1, 0.5], a=0.3), step([0.3, 0.4], a=0.35), step([0.1, 0.5], a=0.3)
-    assert changed(first, better) == (1, 1)
-    assert changed(None, better) == (None, None)
+    assert changed_queries(first, better, "a") == (1, 1)
+    assert changed_queries(None, better, "a") == (None, None)
+    assert changed_queries(first, better, None) == (None, None)
     assert headline([first, better], "a") == (
         "Re-ranking raised the a from 0.3000 to 0.3500: "
         "1 query is better than after the search, 1 worse."
@@ -396,7 +396,7 @@ def test_the_headline_says_what_happened():
 
 
 def test_settings_are_words():
-    assert flat(
+    assert flat_settings(
         {"_target_": "x", "a": None, "b": {"c": True, "d": [[3, 4], [5, 6]]}, "e": 1e-6}
     ) == {
         "a": "none",
@@ -404,8 +404,8 @@ def test_settings_are_words():
         "b.d": "3 × 4, 5 × 6",
         "e": "1e-06",
     }
-    alike, own = told_apart({"query": {"a": 1, "b": 2}, "gallery": {"a": 1, "b": 3, "c": 4}})
-    assert alike == {"a": "1"}
+    shared, own = split_settings({"query": {"a": 1, "b": 2}, "gallery": {"a": 1, "b": 3, "c": 4}})
+    assert shared == {"a": "1"}
     assert own == {"query": {"b": "2"}, "gallery": {"b": "3", "c": "4"}}
 
 
@@ -447,17 +447,14 @@ def test_each_thumbnail_is_its_own_photo_made_small(world, tmp_path):
 def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(world, tmp_path):
     resource = pytest.importorskip("resource", reason="limits the size of files")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    sides = [Side(world[3], letter, [""] * GALLERY) for letter in "qg"]
-    report = RankingReport()
-    for name, (rows, scores) in zip(("search", "alpha_qe"), world[2], strict=True):
-        report.add(name, rows, scores, 0.1, {})
-    for side in sides:
-        side.entries(np.arange(GALLERY))  # draws the photos
-    figure = curves_figure_of(tmp_path)
+    photos = [DrawnPhotos(world[3], letter, [""] * GALLERY) for letter in "qg"]
+    for one in photos:
+        one.entries(np.arange(GALLERY))  # draws the photos
+    figure, steps = curves_figure_of(tmp_path), steps_of(world[2])
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(UserError, match=r"report\.html cannot be written \(File too large"):
-            report.write(tmp_path / "out" / "report.html", *sides, META)
+            write_report(tmp_path / "out" / "report.html", steps, *photos, None, META)
         with pytest.raises(UserError, match=r"curves\.png cannot be written \(File too large"):
             write_png(figure, tmp_path / "out" / "curves.png", dpi=150)
     finally:

@@ -10,7 +10,7 @@ from PIL import Image
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.data.image_table import ImageTable
 from landmark.error import UserError
-from landmark.report.photos import Photo, StoreSide, sides, table_entries
+from landmark.report.photos import Photo, StorePhotos, TablePhotos
 from landmark.report.thumbnail import data_uris, thumbnail
 
 IDS = ["a", "b", "c", "d"]
@@ -46,7 +46,7 @@ def test_a_store_that_says_where_its_photos_lie(tmp_path):
         **dict(zip(BOX, ([1.0, np.nan] * 2, [2.0] * 4, [30.0] * 4, [20.0] * 4), strict=True)),
     )
     photo(tmp_path / "outside.jpg")
-    found = StoreSide(store).entries(np.array([3, 2, 1, 0]))
+    found = StorePhotos(store).entries(np.array([3, 2, 1, 0]))
     assert [entry.id for entry in found] == ["d", "c", "b", "a"]
     assert [entry.landmark for entry in found] == ["q", "q", "", "p"]
     # A path that leaves the root shows nothing.
@@ -59,23 +59,15 @@ def test_a_store_that_says_where_its_photos_lie(tmp_path):
 
 
 def test_a_store_that_says_nothing(tmp_path):
-    side = StoreSide(store_of(tmp_path / "store"))
-    found = side.entries(np.array([1, 2]))
-    assert len(side) == 4
+    photos = StorePhotos(store_of(tmp_path / "store"))
+    found = photos.entries(np.array([1, 2]))
+    assert len(photos) == 4
     assert [(one.id, one.landmark, one.photo) for one in found] == [
         ("b", "", None),
         ("c", "", None),
     ]
     without_root = store_of(tmp_path / "other", path=["x"] * 4)
-    assert StoreSide(without_root).entries(np.array([0]))[0].photo is None
-
-
-class Source:
-    def __init__(self, **tables):
-        self.tables = tables
-
-    def read(self, split):
-        return self.tables[split]
+    assert StorePhotos(without_root).entries(np.array([0]))[0].photo is None
 
 
 def test_the_data_says_what_the_store_does_not(tmp_path):
@@ -92,22 +84,24 @@ def test_the_data_says_what_the_store_does_not(tmp_path):
         }
     )
     table = ImageTable(there, rows)
-    query, gallery = sides(store, store, Source(query=table, gallery=table))
-    for side in (query, gallery):
-        a, b, c, d = side.entries(np.arange(4))
-        assert (a.photo.path, a.landmark) == (recorded, "")
-        assert (b.photo.path, b.landmark) == (listed, "2")
-        assert (c.photo.path, c.landmark) == (here / "c.jpg", "")  # gone, so named as it was
-        assert (d.photo.path, d.landmark) == (here / "d.jpg", "1")
+    a, b, c, d = StorePhotos(store, table).entries(np.arange(4))
+    assert (a.photo.path, a.landmark) == (recorded, "")
+    assert (b.photo.path, b.landmark) == (listed, "2")
+    assert (c.photo.path, c.landmark) == (here / "c.jpg", "")  # gone, so named as it was
+    assert (d.photo.path, d.landmark) == (here / "d.jpg", "1")
 
 
 def test_rows_of_a_table(tmp_path):
     rows = pd.DataFrame(
         {"id": IDS, "path": [f"{one}.jpg" for one in IDS], "landmark_id": IDS[::-1]}
     )
-    found = table_entries(ImageTable(tmp_path, rows))(np.array([2, 0]))
+    table = ImageTable(tmp_path, rows)
+    found = TablePhotos(table).entries(np.array([2, 0]))
     assert [(one.id, one.landmark) for one in found] == [("c", "b"), ("a", "d")]
     assert [one.photo.path.name for one in found] == ["c.jpg", "a.jpg"]
+    some = TablePhotos(table, rows=np.array([3, 1]))
+    assert len(some) == 2
+    assert [one.id for one in some.entries(np.array([1, 0, 1]))] == ["b", "d", "b"]
 
 
 @pytest.mark.parametrize(
@@ -139,5 +133,5 @@ def test_what_cannot_be_shown_says_why(tmp_path):
     names = ["gone.jpg", "text.jpg", "empty.jpg"]
     made = data_uris([None, *(Photo(tmp_path / name) for name in names)], 64)
     assert all(isinstance(one, UserError) for one in made)
-    for one, word in zip(made, ["does not say", *names], strict=True):
+    for one, word in zip(made, ["does not record", *names], strict=True):
         assert word in str(one)

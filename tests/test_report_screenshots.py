@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from landmark.report.photos import Entry, Photo
-from landmark.report.ranking import RankingReport
-from landmark.rerank.truth import LandmarkTruth
+from landmark.report.ranking import write_report
+from landmark.rerank.chain import Step
+from landmark.rerank.retrieval import Retrieval
+from landmark.score.ground_truth import LandmarkGroundTruth
 
 SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "screenshots.py"
 pytest.importorskip("websocket", reason="websocket-client drives the browser")
@@ -20,7 +22,7 @@ if BROWSER is None:
 LONG = "Kreuzherrenkirche_in_der_Altstadt_mit_einem_Namen_ohne_ein_einziges_Leerzeichen_darin"
 
 
-class Side:
+class DrawnPhotos:
     """Photos of three sizes, some gone; names that do not break."""
 
     def __init__(self, folder, count):
@@ -46,20 +48,20 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranking_" + "of_a_long_name_" * 6)
     random = np.random.default_rng(0)
     query, gallery = random.integers(0, 3, 8).astype(str), random.integers(0, 3, 25).astype(str)
-    made = RankingReport(LandmarkTruth(query, gallery))
+    truth = LandmarkGroundTruth(query, gallery)
+    nothing, steps = np.zeros((8, 1), np.float32), []
     for step in ("search", "alpha_qe"):
         rows = np.stack([random.permutation(25)[:12] for _ in query])
         scores = np.tile(np.linspace(1, 0, 12), (8, 1))
-        judged = made.judge.judge(rows)
-        figures = judged.figures, judged.precisions[made.judge.headline]
-        made.add(step, rows, scores, 1234.5, *figures)
+        retrieval = Retrieval(nothing, nothing, rows, scores)
+        steps.append(Step(step, retrieval, 1234.5, 0, *truth.evaluate(rows)))
     meta = {
         "k": 12,
         "steps": [{"step": "search", "a_setting": LONG}, {"step": "alpha_qe", "n": 3}],
         "stores": {"query": {"path": LONG * 3}, "gallery": {"path": "g"}},
     }
-    sides = Side(folder / "q", 8), Side(folder / "g", 25)
-    made.write(folder / "report.html", *sides, meta, worst=2, best=1)
+    photos = DrawnPhotos(folder / "q", 8), DrawnPhotos(folder / "g", 25)
+    write_report(folder / "report.html", steps, *photos, truth, meta, worst=2, best=1)
     return folder / "report.html"
 
 
@@ -82,7 +84,7 @@ def test_a_report_is_sound_in_both_widths_and_schemes(report, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("<img src='http://127.0.0.1:9/x.png' alt=''>", "asks for http://127.0.0.1:9/x.png"),
+        ("<img src='http://127.0.0.1:9/x.png' alt=''>", "requests http://127.0.0.1:9/x.png"),
         ("<link rel=stylesheet href=other.css>", "other.css"),
         ("<script>console.error('broken')</script>", "console ['broken']"),
         ("<script>nowhere.to()</script>", "exception Uncaught"),
@@ -102,4 +104,4 @@ def test_a_page_that_is_not_sound_fails(tmp_path, capsys, monkeypatch, body, wor
 
 def test_mistakes_are_one_line(tmp_path, capsys):
     assert shots["main"]([str(tmp_path / "gone.html"), str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "error: give the page and a folder for the pictures\n"
+    assert capsys.readouterr().err == "error: pass the page and a folder for the screenshots.\n"

@@ -58,7 +58,7 @@ def test_a_report_stands_beside_the_ranking(rerank, world, tmp_path):  # noqa: F
     # The gallery says where its photos lie, the queries do not.
     assert pictures(page)["g"]
     assert not pictures(page)["q"]
-    assert "does not say where its photos lie" in page
+    assert "does not record where its photos are" in page
 
 
 def test_the_data_gives_the_photos_that_stores_do_not(rerank, world, tmp_path):  # noqa: F811

@@ -22,7 +22,8 @@ from landmark.rerank import (
     TwoStage,
 )
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.voting import Votes, landmark_codes, soft_vote, vote
+from landmark.rerank.voting import Votes, soft_vote, vote
+from landmark.score.ground_truth import landmark_codes
 from landmark.search import IVF, Flat
 from landmark.search.faiss_index import FaissIndex
 

@@ -11,7 +11,7 @@ from landmark.metric.bootstrap import mean_interval
 from landmark.rerank import DBA, AlphaQE
 from landmark.rerank.chain import run_chain
 from landmark.rerank.memory import PeakMemory
-from landmark.rerank.truth import LandmarkTruth
+from landmark.score.ground_truth import LandmarkGroundTruth
 
 
 def test_peak_memory_is_that_of_the_block_alone():
@@ -38,7 +38,7 @@ def test_mapped_files_do_not_count(tmp_path):
 def test_a_change_is_paired_by_query_and_timed():
     first = exact_retrieval(0, 30, 60, 20)
     random = np.random.default_rng(0)
-    truth = LandmarkTruth(random.integers(0, 3, 30), random.integers(0, 3, 60))
+    truth = LandmarkGroundTruth(random.integers(0, 3, 30), random.integers(0, 3, 60))
 
     def reverse(retrieval):
         time.sleep(0.2)

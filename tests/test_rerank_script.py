@@ -19,7 +19,11 @@ from landmark.metric.bootstrap import mean_interval
 from landmark.rerank import DBA, AlphaQE, RankFusion, TwoStage
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.stores import Stores
-from landmark.rerank.truth import LandmarkTruth, RevisitedTruth, truth_of
+from landmark.score.ground_truth import (
+    LandmarkGroundTruth,
+    RevisitedGroundTruth,
+    find_ground_truth,
+)
 from landmark.search import Flat
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,8 +97,8 @@ def test_the_chain_applies_in_the_order_given(rerank, world, tmp_path):
     assert found.meta["steps"][3]["n"] == 4
     assert found.meta["stores"]["query"]["embedder"] == "abc"
 
-    truth = LandmarkTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
-    before, after = truth.measure(first.rows), truth.measure(TwoStage()(first).rows)
+    truth = LandmarkGroundTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
+    before, after = (truth.evaluate(r.rows).metrics for r in (first, TwoStage()(first)))
     lines = printed.splitlines()
     assert f"mAP@100 {before['map_at_100']:.4f}" in lines[1]
     assert lines[2].startswith("two_stage")
@@ -102,7 +106,7 @@ def test_the_chain_applies_in_the_order_given(rerank, world, tmp_path):
     assert lines[-2].startswith("1-nn landmark of train")
     assert lines[-1] == f"wrote {output}"
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["map_at_100"] == truth.measure(found.rows)["map_at_100"]
+    assert metrics["map_at_100"] == truth.evaluate(found.rows).metrics["map_at_100"]
     assert [step["map_at_100"] for step in metrics["steps"]][:2] == [
         before["map_at_100"],
         after["map_at_100"],
@@ -117,9 +121,9 @@ def test_the_figures_say_how_sure_they_are_and_what_they_rest_on(rerank, world, 
     )
     assert status == 0, errors
     stores = opened(world)
-    truth = LandmarkTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
+    truth = LandmarkGroundTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
     first = stores.search(Flat(), 20)
-    before, after = (truth.judge(r.rows).precisions for r in (first, TwoStage()(first)))
+    before, after = (truth.evaluate(r.rows).precisions for r in (first, TwoStage()(first)))
     interval = mean_interval(after["map_at_100"] - before["map_at_100"])
     line = printed.splitlines()[2]
     assert f"({interval.mean:+.4f}, {interval.low:+.4f} … {interval.high:+.4f})" in line
@@ -253,20 +257,14 @@ def test_stores_that_do_not_fit_are_refused(world, tmp_path):
 
 
 def test_unknown_landmarks_answer_nothing():
-    truth = LandmarkTruth(np.array(["a", None, ""], object), np.array(["", "a", None, "b"], object))
+    truth = LandmarkGroundTruth(
+        np.array(["a", None, ""], object), np.array(["", "a", None, "b"], object)
+    )
     rows = np.array([[0, 1, 2], [0, 2, 1], [0, 2, 1]])
-    assert truth.measure(rows)["map_at_100"] == pytest.approx(0.5)  # the first query's alone
-    assert truth.measure(rows)["top_1"] == 0
-
-
-class TwoTables:
-    """A source of photos known by name, in an order of its own."""
-
-    def __init__(self, query, gallery):
-        self.tables = {"query": query, "gallery": gallery}
-
-    def read(self, split):
-        return self.tables[split]
+    assert truth.evaluate(rows).metrics["map_at_100"] == pytest.approx(
+        0.5
+    )  # the first query's alone
+    assert truth.evaluate(rows).metrics["top_1"] == 0
 
 
 def test_ground_truth_is_brought_into_the_order_of_the_stores(world, tmp_path):
@@ -282,22 +280,17 @@ def test_ground_truth_is_brought_into_the_order_of_the_stores(world, tmp_path):
         }
         for _ in range(12)
     ]
-    tables = TwoTables(
-        *(
-            image_table.ImageTable(tmp_path, pandas.DataFrame({"id": ids}), ground_truth)
-            for ids, ground_truth in (
-                (stores.query.ids[queries], truth),
-                (stores.gallery.ids[photos], truth),
-            )
-        )
-    )
-    found = truth_of(stores, tables)
-    assert isinstance(found, RevisitedTruth)
+    tables = [
+        image_table.ImageTable(tmp_path, pandas.DataFrame({"id": ids}), truth)
+        for ids in (stores.query.ids[queries], stores.gallery.ids[photos])
+    ]
+    found = find_ground_truth(stores.query, stores.gallery, *tables)
+    assert isinstance(found, RevisitedGroundTruth)
     rows = stores.search(Flat(), 60).rows
     in_store = [{key: photos[listed] for key, listed in truth[i].items()} for i in range(12)]
     expected = revisited.evaluate(rows[queries], in_store)
     assert found.distractors == 10
-    assert found.measure(rows) == pytest.approx(
+    assert found.evaluate(rows).metrics == pytest.approx(
         {name: expected[name]["map"] for name in ("easy", "medium", "hard")}
     )
 
@@ -306,17 +299,17 @@ def test_landmarks_of_a_data_set_count_before_the_stores_own(world, tmp_path):
     image_table = pytest.importorskip("landmark.data.image_table")
     pandas = pytest.importorskip("pandas")
     stores = opened(world)
-    tables = TwoTables(
-        *(
-            image_table.ImageTable(
-                tmp_path, pandas.DataFrame({"id": store.ids[::-1], "landmark_id": "everywhere"})
-            )
-            for store in (stores.query, stores.gallery)
+    tables = [
+        image_table.ImageTable(
+            tmp_path, pandas.DataFrame({"id": store.ids[::-1], "landmark_id": "everywhere"})
         )
-    )
+        for store in (stores.query, stores.gallery)
+    ]
     rows = stores.search(Flat(), 60).rows
-    assert truth_of(stores, tables).measure(rows)["map_at_100"] == pytest.approx(1)
-    assert truth_of(stores).measure(rows)["map_at_100"] < 0.99
+    of_data = find_ground_truth(stores.query, stores.gallery, *tables)
+    of_stores = find_ground_truth(stores.query, stores.gallery)
+    assert of_data.evaluate(rows).metrics["map_at_100"] == pytest.approx(1)
+    assert of_stores.evaluate(rows).metrics["map_at_100"] < 0.99
 
 
 def test_a_retrieval_from_stores_carries_the_train_photos(world):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from landmark.error import UserError
-from landmark.report.challenge import score_recognition, score_retrieval
+from landmark.score.gldv2 import score_recognition, score_retrieval
 
 ROOT = Path(__file__).resolve().parents[1]
 

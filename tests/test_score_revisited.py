@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from landmark.artifact.rankings import Rankings
+from landmark.artifact.revisited_file import RevisitedFile
 from landmark.error import UserError
 from landmark.metric.revisited import evaluate
-from landmark.report.revisited import read_ground_truth, score_revisited
+from landmark.score.revisited import score_revisited
 
 ROOT = Path(__file__).resolve().parents[1]
+EMPTY = {"easy": [], "hard": [], "junk": []}
 
 
 def revisited_case(folder: Path, named: bool = True) -> tuple[Path, np.ndarray, list[dict]]:
@@ -80,7 +82,7 @@ def test_queries_and_photos_are_found_by_name(tmp_path):
 
 def test_the_published_lists_put_first_are_found_wholly(shared, tmp_path):
     pickled = shared / "reference" / "revisitop_gnd" / "gnd_roxford5k.pkl"
-    truth = read_ground_truth(pickled)
+    truth = RevisitedFile.open(pickled)
     best = [[*one["junk"], *one["easy"], *one["hard"]] for one in truth.queries]
     rows = np.full((len(best), max(map(len, best))), -1)
     for query, ranking in enumerate(best):
@@ -94,30 +96,58 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
     pickled, rows, _ = revisited_case(tmp_path)
     names, queries = [f"g{row}" for row in range(12)], ["q0", "q1", "q2"]
     for name, arguments, words in (
-        ("few", (rows[:2], queries[:2], names), "holds 2 queries, .* has 3"),
-        ("other", (rows, ["q0", "q1", "q9"], names), "lacks query q2 of the ground truth"),
-        ("part", (rows, queries, [*names[:11], "x"]), r"lacks photo g11 .*\(1 in all\)"),
+        ("few", (rows[:2], queries[:2], names), "contains 2 queries, .* 3"),
+        ("other", (rows, ["q0", "q1", "q9"], names), "query q2 of the ground truth is missing"),
+        ("twice", (rows, ["q0", "q1", "q2"], [*names, "g3"]), "photo g3 .* more than once"),
+        ("part", (rows, queries, [*names[:11], "x"]), r"photo g11 .* is missing \(1 in all\)"),
     ):
         ranked = write_rankings(tmp_path / name, *arguments)
         with pytest.raises(UserError, match=words) as caught:
             score_revisited(pickled, ranked)
-        assert str(caught.value).startswith(f"{ranked}: ")
-    with pytest.raises(UserError, match="holds no rankings"):
+        assert str(caught.value).startswith(str(ranked))
+    with pytest.raises(UserError, match="no rankings"):
         score_revisited(pickled, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([1, 2], "it has no list gnd"),
-        ({"imlist": []}, "it has no list gnd"),
-        ({"gnd": [{"easy": [], "hard": [], "junk": []}, {"easy": []}]}, r"gnd\[1\] must hold easy"),
+        ([1, 2], "lists gnd, and gnd is missing"),
+        ({"imlist": []}, "lists gnd, and gnd is missing"),
+        ({"gnd": {"easy": []}}, "gnd is no list"),
+        ({"gnd": [{**EMPTY}, {"easy": []}]}, r"gnd\[1\] must contain easy, hard, junk"),
+        ({"gnd": [EMPTY], "qimlist": ["a", "b"]}, "gnd has 1 entries, qimlist 2 names"),
+        ({"gnd": [EMPTY], "imlist": ["a", "b", "a"]}, "duplicate name 'a' in imlist"),
+        ({"gnd": [EMPTY], "imlist": "abc"}, "imlist is no list"),
     ],
 )
 def test_another_pickle_is_a_mistake(tmp_path, content, words):
     (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
-    with pytest.raises(UserError, match=rf"gnd\.pkl: .*{words}"):
-        read_ground_truth(tmp_path / "gnd.pkl")
+    with pytest.raises(UserError, match=rf"gnd\.pkl.*{words}"):
+        RevisitedFile.open(tmp_path / "gnd.pkl")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"imlist": None}, "lists gnd, imlist, qimlist, and imlist is missing"),
+        ({"qimlist": None}, "qimlist is missing"),
+        ({"qimlist": []}, "gnd has 1 entries, qimlist 0 names"),
+        ({"gnd": [EMPTY]}, r"gnd\[0\] must contain easy, hard, junk, bbx"),
+        ({"gnd": [{**EMPTY, "bbx": [1, 2, 3]}]}, "each bbx in gnd must be four numbers"),
+        ({"gnd": [{**EMPTY, "bbx": "here"}]}, "each bbx in gnd must be four numbers"),
+    ],
+)
+def test_with_photos_more_is_required(tmp_path, changes, words):
+    content = {"gnd": [{**EMPTY, "bbx": [1, 2, 3, 4]}], "imlist": ["g"], "qimlist": ["q"]}
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(pickle.dumps(content))
+    opened = RevisitedFile.open(path, with_photos=True)
+    assert opened.boxes.tolist() == [[1, 2, 3, 4]]
+    assert (opened.query_ids, opened.gallery_ids, opened.queries) == (["q"], ["g"], [EMPTY])
+    path.write_bytes(pickle.dumps(content | changes))
+    with pytest.raises(UserError, match=rf"gnd\.pkl.*{words}"):
+        RevisitedFile.open(path, with_photos=True)
 
 
 def test_the_command_scores_rankings(tmp_path):

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
 from landmark.error import UserError
-from landmark.report.photos import sides
+from landmark.report.photos import StorePhotos
 from landmark.rerank.stores import Stores
 from landmark.search import Flat
 
@@ -117,10 +117,10 @@ def test_distractors_are_searched_and_answer_nothing(rerank, world, tmp_path):
 
 def test_the_report_looks_each_row_up_in_its_store(world):
     stores = Stores.open(world / "query", [world / "gallery", world / "distractors"])
-    _, side = sides(stores.query, stores.gallery)
+    photos = StorePhotos(stores.gallery)
     rows = np.array([70, 3, 209, 59, 60])
-    assert len(side) == 210
-    entries = side.entries(rows)
+    assert len(photos) == 210
+    entries = photos.entries(rows)
     assert [entry.id for entry in entries] == stores.gallery.ids[rows].tolist()
     assert [entry.landmark for entry in entries] == stores.gallery.landmark_ids[rows].tolist()
 

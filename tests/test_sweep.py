@@ -61,7 +61,7 @@ def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
     assert {number: after[number] for number in before} == before
     assert printed.count("is up to date") == len(before)
     report = subprocess.run(
-        [sys.executable, "-m", "landmark.report.sweep", str(tmp_path / "sweep")],
+        [sys.executable, "-m", "landmark", "sweep", str(tmp_path / "sweep")],
         cwd=ROOT,
         capture_output=True,
         text=True,

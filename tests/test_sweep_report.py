@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from landmark.cli import sweep
 from landmark.error import UserError
-from landmark.report import sweep
-from landmark.report.sweep_jobs import read_jobs
+from landmark.sweep.jobs import read_jobs
+from landmark.sweep.summary import write_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,7 +52,7 @@ def folder(tmp_path):
 
 
 def test_every_job_has_a_row_with_what_differs(folder):
-    sweep.write_report(folder)
+    write_summary(folder)
     table = pd.read_csv(folder / "sweep.csv")
     assert table["job"].tolist() == [0, 1, 2, 3, 4, 10]
     assert table.columns[:3].tolist() == ["job", "loss", "seed"]  # data is the same in all
@@ -65,7 +67,7 @@ def test_every_job_has_a_row_with_what_differs(folder):
 
 
 def test_the_text_and_the_picture(folder):
-    text = sweep.write_report(folder)
+    text = write_summary(folder)
     written = (folder / "sweep.md").read_text()
     assert text.startswith(written)
     assert "1 of 6 jobs unfinished" in written
@@ -82,7 +84,7 @@ def test_the_text_and_the_picture(folder):
 def test_the_validation_that_was_kept_counts(tmp_path):
     job(tmp_path, 0, ["a=1"], [0.1, 0.5, 0.2], keep="last")
     job(tmp_path, 1, ["a=2"], [0.1, 0.5, 0.2], keep="best", resumed=True)
-    sweep.write_report(tmp_path)
+    write_summary(tmp_path)
     table = pd.read_csv(tmp_path / "sweep.csv")
     assert table["map_at_100"].tolist() == [0.2, 0.5]
     assert table["state"].tolist() == ["done", "done, resumed"]
@@ -92,7 +94,7 @@ def test_the_validation_that_was_kept_counts(tmp_path):
 def test_a_sweep_of_nothing_but_unfinished_jobs(tmp_path):
     job(tmp_path, 0, ["loss=arcface", "+seed=1"], [0.1], done=False)
     job(tmp_path, 1, ["loss=arcface", "+seed=2"], [0.1], done=False)
-    text = sweep.write_report(tmp_path)
+    text = write_summary(tmp_path)
     assert "2 of 2 jobs unfinished" in text
     assert not (tmp_path / "sweep.png").exists()
 
@@ -100,31 +102,37 @@ def test_a_sweep_of_nothing_but_unfinished_jobs(tmp_path):
 def test_only_seeds_differ(tmp_path):
     for seed in range(2):
         job(tmp_path, seed, [f"seed={seed}"], [0.1 + 0.2 * seed])
-    text = sweep.write_report(tmp_path)
+    text = write_summary(tmp_path)
     assert "0.2000 ± 0.1414" in text
     assert pd.read_csv(tmp_path / "sweep.csv")["mean"].tolist() == pytest.approx([0.2, 0.2])
 
 
-def test_no_jobs_and_damaged_files_are_one_line(tmp_path, capsys):
+def test_no_jobs_and_damaged_files_are_one_line(tmp_path, capsys, monkeypatch):
     job(tmp_path / "run", 0, ["a=1"], [0.1])
     for arguments, words in (
-        ([], "error: DIR"),
-        ([str(tmp_path / "none")], "holds no job of a sweep"),
-        ([str(tmp_path / "run" / "0")], "holds no job of a sweep"),  # a run, no sweep
+        ([], "error: the following arguments are required: DIR. See landmark sweep --help."),
+        ([str(tmp_path / "none")], "contains no job of a sweep"),
+        ([str(tmp_path / "run" / "0")], "contains no job of a sweep"),  # a run, no sweep
     ):
-        assert sweep.main(arguments) == 2
+        monkeypatch.setattr(sys, "argv", ["landmark", "sweep", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            sweep.main()
+        assert ended.value.code == 2
         printed = capsys.readouterr()
         assert printed.out == ""
         assert words in printed.err
         assert printed.err.count("\n") == 1
     (tmp_path / "run" / "0" / "result.json").write_text("{")
-    with pytest.raises(UserError, match=r"result.json: is damaged"):
+    with pytest.raises(UserError, match=r"result.json is damaged"):
         read_jobs(tmp_path / "run")
 
 
 def test_make_sweep_report(folder):
     command = ["make", "-o", ".venv/installed", "sweep-report", f"DIR={folder}"]
     command.append(f"BIN={Path(sys.executable).parent}")
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith(f"wrote {folder}/sweep.csv")

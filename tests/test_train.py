@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
 from landmark.artifact.submission import read_retrieval
+from landmark.cli.compare import comparison
+from landmark.cli.submit import check_submission
 from landmark.error import UserError
-from landmark.report.comparison import comparison
-from landmark.report.submission import checked_submission
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -191,7 +191,7 @@ def test_the_chain_prints_a_line_a_step_and_writes_a_submission(scripts, place):
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["trained", "+", "+"]
 
 
-def test_a_submission_is_checked_before_it_is_handed_in(scripts, place):
+def test_a_submission_is_checked_before_it_is_sent(scripts, place):
     folder = place / "handed"
     folder.mkdir()
     for name in ("query", "gallery"):
@@ -203,11 +203,11 @@ def test_a_submission_is_checked_before_it_is_handed_in(scripts, place):
         f"output={folder}/ranking",
         cwd=place,
     )
-    assert str(folder / "submission.csv") in checked_submission(folder)
+    assert str(folder / "submission.csv") in check_submission(folder)
     made = folder / "ranking" / "submission.csv"
     made.write_text(made.read_text().replace(" ", " nowhere.jpg ", 1))
     with pytest.raises(UserError, match=r"nowhere\.jpg"):
-        checked_submission(folder)
+        check_submission(folder)
 
 
 def test_another_setting_does_not_go_on(scripts, place):

@@ -14,9 +14,7 @@ each step prints its mAP.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -33,11 +31,8 @@ if TYPE_CHECKING:
     from landmark.rerank.chain import Step
     from landmark.rerank.retrieval import Retrieval
     from landmark.rerank.stores import Stores
-    from landmark.rerank.truth import Truth
+    from landmark.score.ground_truth import GroundTruth
     from landmark.search.index import Index
-
-
-_SHOWN_RESULTS = 10  # of a query in report.html
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,11 @@ def main(settings: Rerank, config: DictConfig) -> None:
 def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     """Search, re-rank, print what each step changes, and write the folder `output`."""
     from landmark.disk.atomic import check_can_write
+    from landmark.report.photos import StorePhotos
+    from landmark.report.ranking import RESULTS, write_report
     from landmark.rerank.chain import run_chain
     from landmark.rerank.stores import Stores
-    from landmark.rerank.truth import truth_of
+    from landmark.score.ground_truth import find_ground_truth
     from landmark.search.sharded import shard_search
 
     # --- checks: everything that can fail in a second fails here ---
@@ -98,8 +95,10 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
 
     # --- ground truth: each table of the data is read once ---
     source = instantiate(config.get("data"))
-    tables: Any = source and SimpleNamespace(read=cache(source.read))
-    truth = truth_of(stores, tables)
+    query_table, gallery_table = (
+        None if source is None else source.read(split) for split in ("query", "gallery")
+    )
+    truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table)
     labels = truth.labels if truth else {}
 
     # --- search, then re-rank: only the last step's ranking is kept in full ---
@@ -114,8 +113,8 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     steps = []
     for step in run_chain(first_search, rerankers, truth):
         print(step.summary(labels), flush=True)
-        steps.append(step.first(_SHOWN_RESULTS))
-    accuracy = truth.nearest_accuracy(stores, train_index) if truth and train_index else None
+        steps.append(step.first(RESULTS))
+    accuracy = nearest_train_accuracy(stores, train_index, truth)
     if accuracy is not None:
         print(f"1-nn landmark of train {accuracy:.4f}", flush=True)
 
@@ -125,13 +124,30 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
         metrics = metrics_of(steps, stores, truth, meta, accuracy)
         write_rankings(output, step, stores, meta, metrics, settings.overwrite)
         if settings.report:
-            write_page(output, steps, stores, tables, truth, meta, accuracy, settings.report)
+            query = StorePhotos(stores.query, query_table)
+            gallery = StorePhotos(stores.gallery, gallery_table)
+            page, worst = output / "report.html", settings.report
+            write_report(page, steps, query, gallery, truth, meta, accuracy, worst=worst)
+
+
+def nearest_train_accuracy(
+    stores: "Stores", train_index: "Index | None", truth: "GroundTruth | None"
+) -> float | None:
+    """Search the train photos for each query's landmark; None where either is not known."""
+    from landmark.score.ground_truth import LandmarkGroundTruth
+
+    train = stores.train
+    if train is None or train.landmark_ids is None or not isinstance(truth, LandmarkGroundTruth):
+        return None
+    assert train_index is not None  # `Retrieval.from_search` builds it where there are train photos
+    rows, _ = train_index.search(stores.query.vectors, 1)
+    return truth.nearest_accuracy(rows, train.landmark_ids)
 
 
 def metrics_of(
     steps: Sequence["Step"],
     stores: "Stores",
-    truth: "Truth | None",
+    truth: "GroundTruth | None",
     meta: Mapping[str, Any],
     accuracy: float | None,
 ) -> dict[str, Any]:
@@ -166,28 +182,6 @@ def write_rankings(
     with atomic_folder(output, overwrite, marker="meta.json") as folder:
         rankings.write_into(folder)
         write_retrieval(folder / "submission.csv", rankings, k=100)
-
-
-def write_page(
-    output: Path,
-    steps: Sequence["Step"],
-    stores: "Stores",
-    tables: Any,  # noqa: ANN401 - what `sides` reads the photos' paths from
-    truth: "Truth | None",
-    meta: Mapping[str, Any],
-    accuracy: float | None,
-    worst: int,
-) -> None:
-    """Write report.html."""
-    from landmark.report.photos import sides
-    from landmark.report.ranking import RankingReport
-
-    report = RankingReport(truth)
-    for step in steps:
-        precision = step.precisions[truth.headline] if truth else None
-        report.add(step.name, step.rows, step.scores, step.seconds, step.metrics, precision)
-    query, gallery = sides(stores.query, stores.gallery, tables)
-    report.write(output / "report.html", query, gallery, meta, accuracy, worst=worst)
 
 
 def default_output() -> Path:

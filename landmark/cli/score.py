@@ -27,7 +27,7 @@ class Score:
     """What to score, and against what.
 
     Attributes:
-        task: which metrics.
+        task: Which metrics.
         solution: retrieval and recognition: the official solution, CSV.
         submission: retrieval and recognition: the submission, CSV.
         ground_truth: revisited: gnd_roxford5k.pkl or gnd_rparis6k.pkl.
@@ -54,12 +54,13 @@ def main(settings: Score, config: DictConfig) -> None:
 
 
 def score(settings: Score) -> dict[str, Any]:
-    """The metrics of the chosen task."""
-    from landmark.report import challenge, revisited
+    """Compute the metrics of the chosen task."""
+    from landmark.score.gldv2 import score_recognition, score_retrieval
+    from landmark.score.revisited import score_revisited
 
     score_files: dict[str, Callable[..., dict[str, Any]]] = {
-        "retrieval": challenge.score_retrieval,
-        "recognition": challenge.score_recognition,
-        "revisited": revisited.score_revisited,
+        "retrieval": score_retrieval,
+        "recognition": score_recognition,
+        "revisited": score_revisited,
     }
     return score_files[settings.task](*(getattr(settings, key) for key in _FILES[settings.task]))

@@ -1,19 +1,15 @@
 """Revisited Oxford and Paris (Radenović et al., arXiv 1803.11285)."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from landmark.artifact.restricted_pickle import load_pickle
+from landmark.artifact.revisited_file import RevisitedFile
 from landmark.data.image_table import BOX_COLUMNS, ImageTable
 from landmark.data.source import Source
 from landmark.error import UserError
-
-_GROUND_TRUTH = ("bbx", "easy", "hard", "junk")
 
 
 class ROxford5k(Source):
@@ -31,18 +27,10 @@ class ROxford5k(Source):
         self.file = self.root / ground_truth
 
     @cached_property
-    def _content(self) -> Mapping[str, Any]:
+    def _content(self) -> RevisitedFile:
         if not self.file.is_file():
-            raise UserError(f"{self.file}: no such file; set data.root or data.ground_truth")
-        content = load_pickle(self.file)
-        if not isinstance(content, dict) or not {"imlist", "qimlist", "gnd"} <= content.keys():
-            raise UserError(f"{self.file}: must hold imlist, qimlist and gnd")
-        truth = content["gnd"]
-        if len(truth) != len(content["qimlist"]) or any(
-            not set(_GROUND_TRUTH) <= entry.keys() for entry in truth
-        ):
-            raise UserError(f"{self.file}: gnd must hold bbx, easy, hard, junk for each query")
-        return content
+            raise UserError(f"{self.file} does not exist. Pass data.root or data.ground_truth.")
+        return RevisitedFile.open(self.file, with_photos=True)
 
     def read(self, split: str | None = None) -> ImageTable:
         """Return queries, gallery, or both; all with the queries' ground truth."""
@@ -50,15 +38,13 @@ class ROxford5k(Source):
             raise UserError(
                 f"{self.root} has no {split} photos. Pass split=query or split=gallery."
             )
-        parts = []
+        content, parts = self._content, []
         if split in (None, "query"):
-            boxes = np.array([entry["bbx"] for entry in self._content["gnd"]], np.float64)
-            rows = self._named_rows("qimlist", "query")
-            parts.append(rows.assign(**dict(zip(BOX_COLUMNS, boxes.reshape(-1, 4).T, strict=True))))
+            boxes = dict(zip(BOX_COLUMNS, content.boxes.T, strict=True))
+            parts.append(self._named_rows(content.query_ids, "qimlist", "query").assign(**boxes))
         if split in (None, "gallery"):
-            parts.append(self._named_rows("imlist", "gallery"))
-        truth = [{key: entry[key] for key in _GROUND_TRUTH[1:]} for entry in self._content["gnd"]]
-        return ImageTable(self.root, pd.concat(parts, ignore_index=True), truth)
+            parts.append(self._named_rows(content.gallery_ids, "imlist", "gallery"))
+        return ImageTable(self.root, pd.concat(parts, ignore_index=True), content.queries)
 
     def validation(self) -> tuple[ImageTable, ImageTable]:
         """Raise: there are no landmarks to validate with; score with the ground truth instead."""
@@ -66,8 +52,8 @@ class ROxford5k(Source):
             f"{self.root} has no landmarks to train or validate with. Choose other data."
         )
 
-    def _named_rows(self, key: str, split: str) -> pd.DataFrame:
-        names = pd.Series(self._content[key], dtype=str)
+    def _named_rows(self, listed: Sequence[str], key: str, split: str) -> pd.DataFrame:
+        names = pd.Series(listed, dtype=str)
         if not len(names):
             raise UserError(f"{self.file}: {key} is empty. Download the file again.")
         paths = "jpg/" + names + ".jpg"
@@ -80,7 +66,7 @@ class RParis6k(ROxford5k):
     """70 queries, each cut to its box, and 6,322 gallery photos; no train photos.
 
     Args:
-        root: The folder, with the layout of `ROxford5k`'s.
+        root: The folder, laid out as that of `ROxford5k`.
         ground_truth: The pickle, absolute or below the root.
     """
 

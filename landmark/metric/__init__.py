@@ -1,5 +1,5 @@
-"""Metrics on numpy arrays: what the challenges and benchmarks count."""
+"""Metrics of landmark retrieval and recognition, plain functions on numpy arrays."""
 
-from landmark.metric import bootstrap, gldv2, recall, relevance, revisited
+from landmark.metric import bootstrap, gldv2, relevance, revisited
 
-__all__ = ["bootstrap", "gldv2", "recall", "relevance", "revisited"]
+__all__ = ["bootstrap", "gldv2", "relevance", "revisited"]

@@ -1,15 +1,21 @@
-"""How sure a mean over queries is, and a change of it: bootstrap intervals."""
+"""Bootstrap confidence intervals of a mean over queries, and of a change of it."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-_DRAWN_AT_ONCE = 1 << 22
+BLOCK_SIZE = 1 << 22  # values drawn per block
 
 
 class Interval(NamedTuple):
-    """The mean of a sample and where it lies with the confidence asked for."""
+    """The mean of a sample and its confidence interval.
+
+    Example:
+        >>> change, low, high = Interval(mean=0.02, low=-0.01, high=0.05)
+        >>> low <= change <= high
+        True
+    """
 
     mean: float
     low: float
@@ -19,23 +25,29 @@ class Interval(NamedTuple):
 def mean_interval(
     values: ArrayLike, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
+    """Compute the percentile bootstrap interval of a mean.
 
-    For the change between two rankings of the same queries give each query's change: the pairs
-    are drawn together.
+    For the change between two rankings of the same queries, pass each query's change: the
+    resampling is then paired.
 
     Args:
-        values: (Q,) of the queries; NaN for one that does not count.
-        confidence: of the interval.
-        resamples: samples of as many queries, drawn with replacement.
-        seed: of the draws.
+        values: (Q,) one value per query; NaN excludes a query.
+        confidence: Level of the interval, between 0 and 1.
+        resamples: Number of bootstrap samples of size Q, drawn with replacement.
+        seed: Seed of the draws.
 
     Returns:
-        mean, low, high; all 0 where no query counts.
+        Mean, lower and upper bound; all 0 if no query counts.
+
+    Source:
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 
     Example:
         >>> mean_interval([0.5, 0.5, 0.5])
         Interval(mean=0.5, low=0.5, high=0.5)
+        >>> mean, low, high = mean_interval([0.0, 0.25, 0.5, 0.75, 1.0, float("nan")])
+        >>> mean, low < mean < high
+        (0.5, True)
     """
     counted = np.asarray(values, np.float64)
     counted = counted[~np.isnan(counted)]
@@ -43,9 +55,10 @@ def mean_interval(
         return Interval(0.0, 0.0, 0.0)
     random = np.random.default_rng(seed)
     means = np.empty(resamples)
-    at_once = max(1, _DRAWN_AT_ONCE // len(counted))
-    for first in range(0, resamples, at_once):
-        part = means[first : first + at_once]
-        part[:] = counted[random.integers(0, len(counted), (len(part), len(counted)))].mean(axis=1)
+    samples = max(1, BLOCK_SIZE // len(counted))
+    for start in range(0, resamples, samples):
+        block = means[start : start + samples]
+        drawn = random.integers(0, len(counted), (len(block), len(counted)))
+        block[:] = counted[drawn].mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(counted.mean()), float(low), float(high))

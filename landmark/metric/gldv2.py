@@ -1,7 +1,9 @@
 """The official metrics of the Google Landmarks challenges.
 
-Source: Weyand et al., Google Landmarks Dataset v2, CVPR 2020, section 4, and the organisers'
-published evaluation code, whose treatment of duplicates, ties and missing predictions is kept.
+Duplicates, ties and missing predictions are treated as in the organisers' evaluation code.
+
+Source:
+    Weyand et al., Google Landmarks Dataset v2, CVPR 2020, section 4.
 """
 
 import numpy as np
@@ -13,44 +15,82 @@ Hits = NDArray[np.bool_]
 def average_precision_at_k(
     hits: Hits, relevant: NDArray[np.integer], k: int = 100
 ) -> NDArray[np.float64]:
-    """Average precision of each query's first `k` results.
+    """Compute the average precision of each query's first `k` results.
 
     Args:
-        hits: (Q, K) whether the result at that place is relevant; a repeated result counts once,
-            at its first place, and keeps its place.
-        relevant: (Q,) photos of the gallery that are relevant.
-        k: results that count.
+        hits: (Q, K) whether the result at that position is relevant. A repeated result counts
+            once, at its first position (see `landmark.metric.relevance`).
+        relevant: (Q,) number of relevant gallery images.
+        k: Number of results that count.
 
     Returns:
-        (Q,) the sum of the precisions at the hits over min(relevant, k); NaN where nothing is
-        relevant.
+        (Q,) sum of the precisions at the hits, divided by min(relevant, k); NaN for queries
+        without a relevant image.
 
     Example:
-        >>> import numpy as np
-        >>> average_precision_at_k(np.array([[True, False, True]]), np.array([2]))
-        array([0.83333333])
+        >>> hits = np.array([[True, False, True], [False, False, False]])
+        >>> average_precision_at_k(hits, np.array([2, 0])).round(4).tolist()
+        [0.8333, nan]
     """
     first = np.asarray(hits, bool)[:, :k]
-    places = np.arange(1, first.shape[1] + 1)
-    total = (np.cumsum(first, axis=1) * first / places).sum(axis=1)
+    positions = np.arange(1, first.shape[1] + 1)
+    total = (np.cumsum(first, axis=1) * first / positions).sum(axis=1)
     possible = np.minimum(np.asarray(relevant), k).astype(np.float64)
     return np.divide(total, possible, out=np.full(len(total), np.nan), where=possible > 0)
 
 
 def map_at_k(hits: Hits, relevant: NDArray[np.integer], k: int = 100) -> float:
-    """Mean of `average_precision_at_k` over the queries with something relevant; 0 without any."""
+    """Compute the mean average precision over the queries that have a relevant image.
+
+    Args:
+        hits: (Q, K), as in `average_precision_at_k`.
+        relevant: (Q,) number of relevant gallery images.
+        k: Number of results that count.
+
+    Returns:
+        The mean; 0 if no query has a relevant image.
+
+    Example:
+        >>> hits = np.array([[True, False, True], [False, True, False]])
+        >>> round(map_at_k(hits, np.array([2, 1])), 4)
+        0.6667
+    """
     precisions = average_precision_at_k(hits, relevant, k)
     counted = ~np.isnan(precisions)
     return float(precisions[counted].mean()) if counted.any() else 0.0
 
 
 def precision_at_k(hits: Hits, k: int) -> NDArray[np.float64]:
-    """Fraction of each query's first `k` places that are hits, (Q,); missing results are misses."""
+    """Compute the fraction of each query's first `k` positions that are hits.
+
+    Args:
+        hits: (Q, K), as in `average_precision_at_k`.
+        k: Number of positions; those beyond K are misses.
+
+    Returns:
+        (Q,) precisions.
+
+    Example:
+        >>> precision_at_k(np.array([[True, False, True]]), k=4).tolist()
+        [0.5]
+    """
     return np.asarray(hits, bool)[:, :k].sum(axis=1) / k
 
 
 def first_hit_position(hits: Hits, k: int = 100) -> NDArray[np.int64]:
-    """Place of each query's first hit, from 1; k + 1 where there is none in the first `k`."""
+    """Return the position of each query's first hit.
+
+    Args:
+        hits: (Q, K), as in `average_precision_at_k`.
+        k: Number of results that count.
+
+    Returns:
+        (Q,) positions from 1; k + 1 for queries without a hit among the first `k` results.
+
+    Example:
+        >>> first_hit_position(np.array([[False, True], [False, False]])).tolist()
+        [2, 101]
+    """
     first = np.asarray(hits, bool)[:, :k]
     if first.shape[1] == 0:
         return np.full(len(first), k + 1)
@@ -58,31 +98,43 @@ def first_hit_position(hits: Hits, k: int = 100) -> NDArray[np.int64]:
 
 
 def micro_ap(scores: NDArray[np.floating], correct: NDArray[np.bool_], positives: int) -> float:
-    """Micro average precision of recognition, also called GAP, global average precision.
+    """Compute the micro average precision of recognition, also called GAP.
 
     Args:
-        scores: (P,) confidence of each prediction made; of equal ones the earlier counts first.
-            The challenge puts equal ones in the order of their photos' ids.
-        correct: (P,) whether the predicted landmark is one of the photo's.
-        positives: photos that show a landmark, predicted or not.
+        scores: (P,) confidence of each prediction. Of equal scores the earlier comes first; the
+            challenge orders them by image id.
+        correct: (P,) whether the predicted landmark is one of the image's landmarks.
+        positives: Number of images that show a landmark, with or without a prediction.
 
     Returns:
-        The sum over the correct predictions of the precision among all predictions with no lower
-        place, over `positives`; 0 where there is no positive.
+        Sum of the precisions at the correct predictions, ordered by score, divided by
+        `positives`; 0 without positives.
 
     Example:
-        >>> import numpy as np
-        >>> micro_ap(np.array([0.9, 0.5, 0.4]), np.array([True, False, True]), positives=2)
-        0.8333333333333333
+        >>> scores, correct = np.array([0.9, 0.5, 0.4]), np.array([True, False, True])
+        >>> round(micro_ap(scores, correct, positives=2), 4)
+        0.8333
     """
     if positives == 0:
         return 0.0
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     ordered = np.asarray(correct, bool)[order]
-    places = np.arange(1, len(ordered) + 1)
-    return float((np.cumsum(ordered) * ordered / places).sum() / positives)
+    positions = np.arange(1, len(ordered) + 1)
+    return float((np.cumsum(ordered) * ordered / positions).sum() / positives)
 
 
 def top_1(correct: NDArray[np.bool_], positives: int) -> float:
-    """Fraction of the photos that show a landmark whose prediction names it."""
+    """Compute the top-1 accuracy of recognition.
+
+    Args:
+        correct: (P,) whether the prediction names one of the image's landmarks.
+        positives: Number of images that show a landmark, with or without a prediction.
+
+    Returns:
+        Fraction of the positives with a correct prediction; 0 without positives.
+
+    Example:
+        >>> top_1(np.array([True, False, True]), positives=4)
+        0.5
+    """
     return float(np.asarray(correct, bool).sum() / positives) if positives else 0.0

@@ -1,26 +1,31 @@
-"""Which results are relevant, by landmark or by a list for each query."""
+"""Which results of a ranking are relevant: by landmark, or by a list for each query."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_AT_ONCE = 1 << 22
+BLOCK_SIZE = 1 << 22  # results per block
 
 
 def hits_by_label(
     rows: NDArray[np.integer], query_labels: ArrayLike, gallery_labels: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Results are relevant where they show the query's landmark.
+    """Mark the results that show the query's landmark.
 
     Args:
-        rows: (Q, K) gallery rows found, best first; -1 pads.
-        query_labels: (Q,) ints or strings.
-        gallery_labels: (N,) ints or strings.
+        rows: (Q, K) gallery rows, best first; -1 pads.
+        query_labels: (Q,) integers or strings.
+        gallery_labels: (N,) integers or strings.
 
     Returns:
-        hits (Q, K), a repeated row being a hit only at its first place, and how many gallery
-        photos are relevant to each query (Q,).
+        hits (Q, K), a repeated row being a hit only at its first position, and the number of
+        relevant gallery images of each query (Q,).
+
+    Example:
+        >>> hits, relevant = hits_by_label(np.array([[2, 0, 2, -1]]), ["a"], ["a", "b", "a"])
+        >>> hits.tolist(), relevant.tolist()
+        ([[True, True, False, False]], [2])
     """
     query_labels, gallery_labels = np.asarray(query_labels), np.asarray(gallery_labels)
     names, codes = np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)
@@ -28,8 +33,8 @@ def hits_by_label(
     rows = np.asarray(rows)
     hits = np.zeros(rows.shape, bool)
     for block in _blocks(rows) if len(gallery) else ():
-        found = rows[block]
-        hits[block] = (gallery[found] == query[block, None]) & (found >= 0)
+        ranked = rows[block]
+        hits[block] = (gallery[ranked] == query[block, None]) & (ranked >= 0)
     relevant = np.bincount(gallery, minlength=len(names))[query]
     return first_places(rows, hits), relevant
 
@@ -37,42 +42,60 @@ def hits_by_label(
 def hits_by_list(
     rows: NDArray[np.integer], relevant: Sequence[ArrayLike]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Results are relevant where they are in the query's list of gallery rows.
+    """Mark the results that are in the query's list of relevant gallery rows.
 
     Args:
-        rows: (Q, K) gallery rows found, best first; -1 pads.
-        relevant: for each query its relevant rows.
+        rows: (Q, K) gallery rows, best first; -1 pads.
+        relevant: The relevant rows of each query, Q lists.
 
     Returns:
-        hits (Q, K), a repeated row being a hit only at its first place, and the length of each
-        list (Q,).
+        hits (Q, K), a repeated row being a hit only at its first position, and the number of
+        distinct rows in each list (Q,).
+
+    Example:
+        >>> hits, counts = hits_by_list(np.array([[2, 0, 2], [1, -1, -1]]), [[0, 2], []])
+        >>> hits.tolist(), counts.tolist()
+        ([[True, True, False], [False, False, False]], [2, 0])
     """
     rows = np.asarray(rows)
-    lists = [np.unique(np.asarray(wanted, np.int64)) for wanted in relevant]
+    lists = [np.unique(np.asarray(listed, np.int64)) for listed in relevant]
     hits = np.zeros(rows.shape, bool)
-    for query, wanted in enumerate(lists):
-        if len(wanted):
-            place = np.minimum(np.searchsorted(wanted, rows[query]), len(wanted) - 1)
-            hits[query] = wanted[place] == rows[query]
-    return first_places(rows, hits), np.array([len(wanted) for wanted in lists], np.int64)
+    for query, listed in enumerate(lists):
+        if len(listed):
+            place = np.minimum(np.searchsorted(listed, rows[query]), len(listed) - 1)
+            hits[query] = listed[place] == rows[query]
+    return first_places(rows, hits), np.array([len(listed) for listed in lists], np.int64)
 
 
 def first_places(
-    rows: NDArray[np.integer], hits: NDArray[np.bool_], at_once: int = _AT_ONCE
+    rows: NDArray[np.integer], hits: NDArray[np.bool_], block_size: int = BLOCK_SIZE
 ) -> NDArray[np.bool_]:
-    """The hits without those whose row stood in the same ranking before, (Q, K)."""
+    """Drop hits whose row occurs earlier in the same ranking.
+
+    Args:
+        rows: (Q, K) gallery rows, best first.
+        hits: (Q, K) whether the row is relevant.
+        block_size: Results processed per block.
+
+    Returns:
+        (Q, K) hits without the repeated ones.
+
+    Example:
+        >>> first_places(np.array([[5, 7, 5]]), np.array([[True, False, True]])).tolist()
+        [[True, False, False]]
+    """
     first = np.zeros(hits.shape, bool)
-    for block in _blocks(rows, at_once):
+    for block in _blocks(rows, block_size):
         query, place = np.nonzero(hits[block])
-        found = rows[block][query, place].astype(np.int64)
-        # Hits are few among the results: only they are sorted.
-        _, kept = np.unique(query * (found.max(initial=0) + 1) + found, return_index=True)
+        ranked = rows[block][query, place].astype(np.int64)
+        # Hits are few among the results, so only they are sorted.
+        _, kept = np.unique(query * (ranked.max(initial=0) + 1) + ranked, return_index=True)
         first[block][query[kept], place[kept]] = True
     return first
 
 
-def _blocks(rows: NDArray[np.integer], at_once: int = _AT_ONCE) -> Iterator[slice]:
-    """Runs of whole rankings with about `at_once` results each."""
-    step = max(1, at_once // max(1, rows.shape[1]))
+def _blocks(rows: NDArray[np.integer], block_size: int = BLOCK_SIZE) -> Iterator[slice]:
+    """Slices of queries with about `block_size` results each."""
+    step = max(1, block_size // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         yield slice(start, start + step)

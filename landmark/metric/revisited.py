@@ -1,7 +1,10 @@
 """The easy, medium and hard protocols of ROxford and RParis.
 
-Source: Radenović et al., Revisiting Oxford and Paris, CVPR 2018, section 4, with the authors'
-published evaluation: precision interpolated as a trapezoid, junk taken out of the ranking.
+As in the authors' evaluation code, junk is removed from the ranking, and the area under the
+precision-recall curve is computed by the trapezoidal rule.
+
+Source:
+    Radenović et al., Revisiting Oxford and Paris, CVPR 2018, section 4.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# Protocol → (lists that are positive, lists that are junk).
 PROTOCOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
@@ -23,35 +27,41 @@ def evaluate(
     ground_truth: Sequence[Mapping[str, ArrayLike]],
     precision_at: Sequence[int] = (1, 5, 10),
 ) -> dict[str, dict[str, Any]]:
-    """Mean average precision and precisions under the three protocols.
+    """Compute mean average precision and mean precision at k under the three protocols.
 
     Args:
-        rows: (Q, K) gallery rows, best first; -1 pads. Photos that are not ranked are not found.
-        ground_truth: for each query its gallery rows that are `easy`, `hard` and `junk`.
-        precision_at: places at which the mean precision is counted.
+        rows: (Q, K) gallery rows, best first; -1 pads. A positive that is not ranked is a miss.
+        ground_truth: The `easy`, `hard` and `junk` gallery rows of each query.
+        precision_at: Positions k of the mean precision at k.
 
     Returns:
-        For `easy`, `medium` and `hard`: `map` (the queries with positives), `average_precision`
-        ((Q,), NaN for a query without positives) and `mp_at_<k>` for each k.
+        For `easy`, `medium` and `hard`: `map` (mean over the queries with positives; 0 without
+        any), `average_precision` ((Q,), NaN for a query without positives) and `mp_at_<k>`.
 
     Raises:
-        ValueError: as many rankings as queries are needed.
+        ValueError: The numbers of rankings and queries differ.
+
+    Example:
+        >>> truth = [{"easy": [0], "hard": [2], "junk": [1]}]
+        >>> result = evaluate(np.array([[1, 0, 3, 2]]), truth, precision_at=[1])
+        >>> {name: round(one["map"], 4) for name, one in result.items()}
+        {'easy': 1.0, 'medium': 0.7917, 'hard': 0.25}
+        >>> result["medium"]["mp_at_1"]
+        1.0
     """
     rows = np.asarray(rows)
     if len(rows) != len(ground_truth):
         raise ValueError(f"{len(rows)} rankings for {len(ground_truth)} queries")
     precisions = {name: np.full(len(rows), np.nan) for name in PROTOCOLS}
     at = {name: np.full((len(rows), len(precision_at)), np.nan) for name in PROTOCOLS}
-    padded = bool(rows.size) and int(rows.min()) < 0
-    kind = np.zeros(1 + _highest_row(rows, ground_truth), np.int8)
-    for query, truth in enumerate(ground_truth):
-        ranking = rows[query][rows[query] >= 0] if padded else rows[query]
-        for protocol, listed in _listed(ranking, truth, kind).items():
-            if listed.positives:
-                precisions[protocol][query] = trapezoid_average_precision(
-                    listed.places, listed.positives
-                )
-                at[protocol][query] = [_precision_at(listed.places, k) for k in precision_at]
+    is_padded = bool(rows.size) and int(rows.min()) < 0
+    lists_of_row = np.zeros(1 + _highest_row(rows, ground_truth), np.int8)
+    for query, lists in enumerate(ground_truth):
+        ranking = rows[query][rows[query] >= 0] if is_padded else rows[query]
+        for protocol, positives in _positives(ranking, lists, lists_of_row).items():
+            if positives.total:
+                precisions[protocol][query] = trapezoid_average_precision(*positives)
+                at[protocol][query] = [_precision_at(positives.places, k) for k in precision_at]
     result = {}
     for protocol in PROTOCOLS:
         counted = ~np.isnan(precisions[protocol])
@@ -66,65 +76,64 @@ def evaluate(
 
 
 def trapezoid_average_precision(places: NDArray[np.integer], positives: int) -> float:
-    """Area under the precision-recall curve with straight lines between its points.
+    """Compute the area under the precision-recall curve by the trapezoidal rule.
 
     Args:
-        places: places of the positives found, from 0, ascending.
-        positives: how many there are to find.
+        places: Positions of the ranked positives, from 0, ascending.
+        positives: Number of positives, ranked or not.
 
     Example:
-        >>> import numpy as np
-        >>> trapezoid_average_precision(np.array([0, 2]), positives=2)
-        0.7916666666666666
+        >>> round(trapezoid_average_precision(np.array([0, 2]), positives=2), 4)
+        0.7917
     """
-    found = np.arange(len(places))
-    before = np.divide(found, places, out=np.ones(len(places)), where=places > 0)
-    after = (found + 1) / (places + 1)
+    hits = np.arange(len(places))
+    before = np.divide(hits, places, out=np.ones(len(places)), where=places > 0)
+    after = (hits + 1) / (places + 1)
     return float((before + after).sum() / (2 * positives))
 
 
-class _Listed(NamedTuple):
-    """Places of the positives found, from 0, in the ranking without its junk; and all there are."""
+class _Positives(NamedTuple):
+    """Positions of the ranked positives, from 0, with junk removed; and the number of all."""
 
     places: NDArray[np.int64]
-    positives: int
+    total: int
 
 
-def _listed(
-    ranking: NDArray[np.integer], truth: Mapping[str, ArrayLike], kind: NDArray[np.int8]
-) -> dict[str, _Listed]:
+def _positives(
+    ranking: NDArray[np.integer], truth: Mapping[str, ArrayLike], lists_of_row: NDArray[np.int8]
+) -> dict[str, _Positives]:
     """The positives of one query under each protocol.
 
     Args:
-        ranking: rows of the gallery, best first.
-        truth: the query's `easy`, `hard` and `junk` rows.
-        kind: 0 for each row of the gallery, left as it is found.
+        ranking: Gallery rows, best first.
+        truth: The query's `easy`, `hard` and `junk` rows.
+        lists_of_row: Buffer of zeros, one a gallery row; zeros again on return.
     """
     lists = {name: np.unique(np.asarray(truth[name], np.int64)) for name in _BITS}
     for name, rows in lists.items():
-        kind[rows] |= _BITS[name]
-    found = np.flatnonzero(kind[ranking])  # few: the protocols look at these alone
-    kinds = kind[ranking[found]]
+        lists_of_row[rows] |= _BITS[name]
+    listed = np.flatnonzero(lists_of_row[ranking])  # few: the protocols look at these alone
+    bits = lists_of_row[ranking[listed]]
     for rows in lists.values():
-        kind[rows] = 0
+        lists_of_row[rows] = 0
     result = {}
-    for protocol, (positive_kinds, junk_kinds) in PROTOCOLS.items():
-        positive = (kinds & sum(_BITS[name] for name in positive_kinds)) != 0
-        # A photo in both lists is no junk: the published evaluation would count it twice.
-        junk = ((kinds & sum(_BITS[name] for name in junk_kinds)) != 0) & ~positive
-        places = found[positive] - np.cumsum(junk)[positive]
-        total = len(np.unique(np.concatenate([lists[name] for name in positive_kinds])))
-        result[protocol] = _Listed(places, total)
+    for protocol, (positive_lists, junk_lists) in PROTOCOLS.items():
+        positive = (bits & sum(_BITS[name] for name in positive_lists)) != 0
+        # A photo in both lists is not junk: the published evaluation would count it twice.
+        junk = ((bits & sum(_BITS[name] for name in junk_lists)) != 0) & ~positive
+        places = listed[positive] - np.cumsum(junk)[positive]
+        total = len(np.unique(np.concatenate([lists[name] for name in positive_lists])))
+        result[protocol] = _Positives(places, total)
     return result
 
 
 def _highest_row(rows: NDArray[np.integer], ground_truth: Sequence[Mapping[str, ArrayLike]]) -> int:
-    listed = (np.max(truth[name], initial=0) for truth in ground_truth for name in _BITS)
+    listed = (np.max(lists[name], initial=0) for lists in ground_truth for name in _BITS)
     return max(int(rows.max(initial=0)), *map(int, listed), 0)
 
 
 def _precision_at(places: NDArray[np.int64], k: int) -> float:
-    """Precision at `k`, or at the last positive found where that comes earlier."""
+    """Precision at `k`, or at the last ranked positive if that comes earlier."""
     if len(places) == 0:
         return 0.0
     last = min(int(places.max()) + 1, k)

@@ -1,1 +1,1 @@
-"""What the stages found, put side by side for a reader."""
+"""Pages and pictures of rankings and training runs."""

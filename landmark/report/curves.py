@@ -1,4 +1,4 @@
-"""A run's metrics.csv as a picture: loss, validation and learning rate against the step."""
+"""A run's metrics.csv as a picture: loss, validation and learning rate over the steps."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from landmark.artifact.picture import write_png
 from landmark.error import UserError
-from landmark.report.picture import write_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,28 +20,28 @@ _NAMES = {"val/top_1": "top-1"}
 
 
 def draw_curves(metrics: str | Path, output: str | Path) -> Path | None:
-    """Draws `curves.png` of a run.
+    """Draw `curves.png` of a run.
 
     Args:
-        metrics: the run's `metrics.csv`: `step`, `train/loss`, and where logged `val/map_at_<k>`,
+        metrics: The run's `metrics.csv`: `step`, `train/loss`, and if logged `val/map_at_<k>`,
             `val/top_1`, `lr-…`.
-        output: the PNG, written whole or not at all.
+        output: The PNG.
 
     Returns:
-        The PNG; None where the run has logged none of these, or no metrics.csv at all.
+        The PNG; None if the run has logged none of these, or has no metrics.csv.
 
     Raises:
-        UserError: the file is no table of metrics.
+        UserError: The file is not a table of metrics, or the PNG cannot be written.
     """
     figure = curves_figure(metrics)
     return None if figure is None else write_png(figure, output, dpi=150)
 
 
 def curves_figure(metrics: str | Path) -> "Figure | None":
-    """The same as a matplotlib figure, of no window and no global state.
+    """Make the matplotlib figure, without a window or pyplot's global state.
 
     Raises:
-        UserError: the file is no table of metrics.
+        UserError: The file is not a table of metrics.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -66,14 +66,14 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is no table of metrics ({error})") from error
+        raise UserError(f"{path} is not a table of metrics ({error}).") from error
     if "step" not in table:
-        raise UserError(f"{path}: is no table of metrics, it has no column step")
+        raise UserError(f"{path} is not a table of metrics: the column step is missing.")
     return table
 
 
 def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Title → columns with numbers, in the order drawn."""
+    """Title → columns that contain numbers, in the order drawn."""
     filled = [str(name) for name in table.columns if table[name].notna().any()]
     panels = {
         "loss": [name for name in filled if name == "train/loss"],
@@ -86,7 +86,7 @@ def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
 def _draw_panel(axis: "Axes", table: pd.DataFrame, title: str, columns: list[str]) -> None:
     lines: dict[tuple[tuple[float, ...], ...], list[str]] = {}
     for column in columns:
-        # Rates that are equal all along are one line with several names.
+        # Equal series are one line with several names.
         lines.setdefault(tuple(map(tuple, _points(table, column))), []).append(_name(column))
     for colour, ((steps, values), names) in zip(_COLOURS * len(lines), lines.items(), strict=False):
         name = ", ".join(names)
@@ -107,7 +107,7 @@ def _draw_panel(axis: "Axes", table: pd.DataFrame, title: str, columns: list[str
 def _points(table: pd.DataFrame, column: str) -> np.ndarray:
     """Steps and values of a column, (2, P)."""
     points = table.loc[table[column].notna(), ["step", column]]
-    # A run that went on from a checkpoint logs the steps after it again: the last word counts.
+    # A resumed run logs the steps after its checkpoint again: the last row counts.
     points = points.drop_duplicates("step", keep="last").sort_values("step")
     return points.to_numpy(np.float64).T
 
@@ -133,7 +133,7 @@ def _name(column: str) -> str:
 
 
 def _mark_epochs(axis: "Axes", table: pd.DataFrame) -> None:
-    """Epoch numbers along the top, where the validation says at which step an epoch ended."""
+    """Number the epochs along the top; validation rows say at which step an epoch ended."""
     if "epoch" not in table:
         return
     ends = table.dropna(subset="epoch").groupby("epoch")["step"].max()

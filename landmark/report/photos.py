@@ -1,9 +1,8 @@
-"""What is known of a row: its id, its landmark, and where its photo lies."""
+"""The photos behind the rows of a store or table: id, landmark, file."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,14 +15,13 @@ from landmark.image.decode import Box
 
 if TYPE_CHECKING:
     from landmark.data.image_table import ImageTable
-    from landmark.data.source import Source
 
 _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo file, and the part of it that was described (none: all of it)."""
+    """A photo file, and the part of it that was described (None: all of it)."""
 
     path: Path
     box: Box | None = None
@@ -31,12 +29,12 @@ class Photo:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a store.
+    """One row.
 
     Attributes:
-        id: its name.
-        landmark: what it shows; "" where that is not known.
-        photo: where it lies; None where nobody says.
+        id: Its id.
+        landmark: Its landmark; "" if unknown.
+        photo: Its file; None if unknown.
     """
 
     id: str
@@ -44,101 +42,95 @@ class Entry:
     photo: Photo | None = None
 
 
-class StoreSide:
-    """The queries or the gallery of a ranking, looked up for the rows that are asked for.
+class Photos(Protocol):
+    """Queries or a gallery, of which rows can be looked up."""
 
-    Photos are found below the store's recorded `root` at the column `path` of its ids, or else
-    where the data's table says; what the table says of landmarks counts before the store's own.
+    def __len__(self) -> int: ...
+
+    def entries(self, rows: NDArray[np.integer]) -> list[Entry]:
+        """Look up rows (R,)."""
+
+
+class StorePhotos:
+    """Photos of a descriptor store, or of several searched as one.
+
+    A photo's file is the column `path` of the store's ids below the store's recorded `root`; where
+    that does not exist, what the table says. The table's landmarks replace the store's.
 
     Args:
-        store: the descriptors' store.
-        table: the same photos as the data has them, where it was given.
+        store: The store.
+        table: The data's table of the same photos. Defaults to none.
     """
 
-    def __init__(self, store: DescriptorStore, table: "ImageTable | None" = None) -> None:
-        self._store = store
+    def __init__(
+        self, store: DescriptorStore | StackedStores, table: "ImageTable | None" = None
+    ) -> None:
+        self._stores = store.stores if isinstance(store, StackedStores) else [store]
         self._table = table
 
     def __len__(self) -> int:
-        return len(self._store)
+        return sum(len(store) for store in self._stores)
 
     def entries(self, rows: NDArray[np.integer]) -> list[Entry]:
-        """What is known of each of the rows (R,)."""
-        ids = self._store.ids[rows]
-        stored = _columns_of_store(self._store, rows)
-        places = [_photos(self._store.meta.get("root"), stored)]
-        landmarks = self._store.landmark_ids
-        names = [""] * len(rows) if landmarks is None else landmarks[rows].tolist()
-        if self._table is not None:
-            listed = _columns_of_table(self._table, ids)
-            places.append(_photos(self._table.root, listed))
-            if "landmark_id" in listed:
-                names = listed["landmark_id"].fillna("").tolist()
-        photos = [_first_that_exists(found) for found in zip(*places, strict=True)]
-        return [
-            Entry(str(name), str(landmark), photo)
-            for name, landmark, photo in zip(ids, names, photos, strict=True)
-        ]
+        """Look up rows (R,)."""
+        entries: dict[int, Entry] = {}
+        first = 0
+        for store in self._stores:
+            places = np.flatnonzero((rows >= first) & (rows < first + len(store)))
+            if len(places):
+                of_store = _store_entries(store, rows[places] - first, self._table)
+                entries.update(zip(places.tolist(), of_store, strict=True))
+            first += len(store)
+        return [entries[place] for place in range(len(rows))]
 
 
-class StackedSide:
-    """A gallery of several stores, looked up in the store that each row is in.
+class TablePhotos:
+    """Photos of an image table.
 
     Args:
-        stores: the stores, in the order of their rows.
-        table: as of `StoreSide`.
+        table: The table.
+        rows: (n,) the rows of the table that these photos are. Defaults to all.
     """
 
-    def __init__(self, stores: StackedStores, table: "ImageTable | None" = None) -> None:
-        self._sides = [StoreSide(store, table) for store in stores.stores]
+    def __init__(self, table: "ImageTable", rows: NDArray[np.integer] | None = None) -> None:
+        self._root = table.root
+        self._rows = table.rows if rows is None else table.rows.iloc[rows]
 
     def __len__(self) -> int:
-        return sum(len(side) for side in self._sides)
+        return len(self._rows)
 
     def entries(self, rows: NDArray[np.integer]) -> list[Entry]:
-        """What is known of each of the rows (R,)."""
-        found: dict[int, Entry] = {}
-        first = 0
-        for side in self._sides:
-            mine = np.flatnonzero((rows >= first) & (rows < first + len(side)))
-            if len(mine):
-                found.update(zip(mine.tolist(), side.entries(rows[mine] - first), strict=True))
-            first += len(side)
-        return [found[place] for place in range(len(rows))]
-
-
-def table_entries(table: "ImageTable") -> Callable[[NDArray[np.integer]], list[Entry]]:
-    """Looks up rows (R,) of a table."""
-
-    def entries(rows: NDArray[np.integer]) -> list[Entry]:
-        chosen = table.rows.iloc[rows].reset_index(drop=True)
-        names = [""] * len(rows)
+        """Look up rows (R,)."""
+        chosen = self._rows.iloc[rows].reset_index(drop=True)
+        landmarks = [""] * len(rows)
         if "landmark_id" in chosen:
-            names = chosen["landmark_id"].fillna("").tolist()
+            landmarks = chosen["landmark_id"].fillna("").tolist()
+        photos = _photos(self._root, chosen)
         return [
             Entry(str(name), str(landmark), photo)
-            for name, landmark, photo in zip(
-                chosen["id"], names, _photos(table.root, chosen), strict=True
-            )
+            for name, landmark, photo in zip(chosen["id"], landmarks, photos, strict=True)
         ]
 
-    return entries
+
+def _store_entries(
+    store: DescriptorStore, rows: NDArray[np.integer], table: "ImageTable | None"
+) -> list[Entry]:
+    ids = store.ids[rows]
+    candidates = [_photos(store.meta.get("root"), _store_columns(store, rows))]
+    landmarks = [""] * len(rows) if store.landmark_ids is None else store.landmark_ids[rows]
+    if table is not None:
+        listed = _table_rows(table, ids)
+        candidates.append(_photos(table.root, listed))
+        if "landmark_id" in listed:
+            landmarks = listed["landmark_id"].fillna("").tolist()
+    return [
+        Entry(str(name), str(landmark), _first_existing(photos))
+        for name, landmark, *photos in zip(ids, landmarks, *candidates, strict=True)
+    ]
 
 
-def sides(
-    query: DescriptorStore,
-    gallery: DescriptorStore | StackedStores,
-    source: "Source | None" = None,
-) -> tuple[StoreSide, StoreSide | StackedSide]:
-    """Queries and gallery of a ranking; `source` is the data that rerank.py was told, if any."""
-    asked, searched = (source.read(split) if source else None for split in ("query", "gallery"))
-    if isinstance(gallery, StackedStores):
-        return StoreSide(query, asked), StackedSide(gallery, searched)
-    return StoreSide(query, asked), StoreSide(gallery, searched)
-
-
-def _columns_of_store(store: DescriptorStore, rows: NDArray[np.integer]) -> pd.DataFrame:
-    """`path` and the box of the rows, where the store has them."""
+def _store_columns(store: DescriptorStore, rows: NDArray[np.integer]) -> pd.DataFrame:
+    """`path` and box of the rows, where the store has them."""
     file = store.path / IDS
     columns = [name for name in ("path", *_BOX) if name in pq.read_schema(file).names]
     if not columns:
@@ -146,43 +138,38 @@ def _columns_of_store(store: DescriptorStore, rows: NDArray[np.integer]) -> pd.D
     return pq.read_table(file, columns=columns).take(rows).to_pandas()
 
 
-def _columns_of_table(table: "ImageTable", ids: NDArray[np.str_]) -> pd.DataFrame:
-    """The table's row of each id; missing values where it has none."""
+def _table_rows(table: "ImageTable", ids: NDArray[np.str_]) -> pd.DataFrame:
+    """The table's row of each id; missing values for an id that it does not have."""
     places = pd.Index(table.rows["id"]).get_indexer(pd.Index(ids))
-    there = places >= 0
-    found = table.rows.iloc[places[there]].set_axis(np.flatnonzero(there))
-    return found.reindex(range(len(ids)))
+    known = places >= 0
+    rows = table.rows.iloc[places[known]].set_axis(np.flatnonzero(known))
+    return rows.reindex(range(len(ids)))
 
 
 def _photos(root: Any, columns: pd.DataFrame) -> list[Photo | None]:  # noqa: ANN401
-    """Where each row says its photo lies, if it does."""
+    """The photo of each row, as its columns say."""
     if root is None or "path" not in columns:
         return [None] * len(columns)
     paths = columns["path"].tolist()
     boxes: list[Box | None] = [None] * len(paths)
     if set(_BOX) <= set(columns):
-        boxes = [
-            _box(*sides) for sides in columns[list(_BOX)].to_numpy(np.float64, na_value=np.nan)
-        ]
+        corners = columns[list(_BOX)].to_numpy(np.float64, na_value=np.nan)
+        boxes = [None if np.isnan(box).any() else tuple(box.tolist()) for box in corners]
     return [
-        Photo(Path(str(root), path), box) if _is_below(path) else None
+        Photo(Path(str(root), path), box) if _is_below_root(path) else None
         for path, box in zip(paths, boxes, strict=True)
     ]
 
 
-def _is_below(path: Any) -> bool:  # noqa: ANN401
-    """Whether this is a path that stays below its root: a store may come from a stranger."""
+def _is_below_root(path: Any) -> bool:  # noqa: ANN401
+    """Whether a path stays below its root: a store may come from a stranger."""
     if not isinstance(path, str) or not path:
         return False
     pure = PurePosixPath(path)
     return not pure.is_absolute() and ".." not in pure.parts
 
 
-def _box(left: float, top: float, right: float, bottom: float) -> Box | None:
-    box = (float(left), float(top), float(right), float(bottom))
-    return None if np.isnan(box).any() else box
-
-
-def _first_that_exists(places: tuple[Photo | None, ...]) -> Photo | None:
-    known = [photo for photo in places if photo is not None]
+def _first_existing(photos: list[Photo | None]) -> Photo | None:
+    """The first photo whose file exists, else the first."""
+    known = [photo for photo in photos if photo is not None]
     return next((photo for photo in known if photo.path.is_file()), known[0] if known else None)

@@ -1,123 +1,239 @@
-"""report.html beside a ranking: its queries and what each step found, the worst first."""
+"""report.html beside a ranking: what each step of a chain ranked first, worst queries on top."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
-from landmark.report.assembly import Side, assemble
-from landmark.report.choice import choose
-from landmark.report.overview import FoundStep
-from landmark.report.page import render
+from landmark.report.overview import column_name, headline, histogram, split_settings, step_rows
+from landmark.report.page import MARKS, Figure, Query, Result, StepResults, frame_of, render
+from landmark.report.photos import Photos
+from landmark.report.thumbnail import data_uris
+from landmark.rerank.chain import Step
+from landmark.score.ground_truth import GroundTruth
 
-RESULTS = 10
-
-
-class Judge(Protocol):
-    """What is known of the right answers.
-
-    Attributes:
-        headline: the figure that matters most, a mean average precision.
-    """
-
-    headline: str
-
-    def kinds(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(q,) queries and (q, K) rows → (q, K) `right`, `easy`, `hard`, `wrong`, `junk`, …."""
+RESULTS = 10  # places shown of each ranking
+QUERY_SIDE, RESULT_SIDE = 256, 128  # pixels of the thumbnails
 
 
-@dataclass
-class RankingReport:
-    """Takes each step of a chain as it is found, then writes the page.
-
-    Of every query only the first results and its average precision are kept, and only photos
-    that are shown are read.
+def write_report(
+    path: str | Path,
+    steps: Sequence[Step],
+    query_photos: Photos,
+    gallery_photos: Photos,
+    ground_truth: GroundTruth | None,
+    meta: Mapping[str, Any],
+    nearest_train_accuracy: float | None = None,
+    worst: int = 30,
+    best: int = 5,
+) -> None:
+    """Write the page of a ranking. Only photos that it shows are read.
 
     Args:
-        judge: what is known of the right answers; none: results are framed as unknown, and the
-            queries that are the least sure come first.
-        results: places shown for each query.
+        path: The HTML file.
+        steps: The chain's steps, in order.
+        query_photos: The queries.
+        gallery_photos: The photos searched.
+        ground_truth: The right answers. Defaults to unknown: the queries with the lowest best
+            score come first.
+        meta: What the ranking records: `k`, `steps` (the settings of each) and `stores` (what each
+            records).
+        nearest_train_accuracy: Share of the queries whose nearest train photo shows their
+            landmark, if known.
+        worst: Number of queries shown, lowest average precision first.
+        best: Number of queries shown after them, highest average precision first.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    metric = None if ground_truth is None else ground_truth.headline
+    precisions = None if metric is None else steps[-1].precisions[metric]
+    worst_rows, best_rows = choose(precisions, steps[-1].scores, worst, best)
+    chosen = np.concatenate([worst_rows, best_rows])
+    rows = np.stack([step.rows[chosen, :RESULTS] for step in steps])  # (S, q, R)
+    shown = _Shown(query_photos, chosen, "q", QUERY_SIDE)
+    shown_results = _Shown(gallery_photos, rows, "g", RESULT_SIDE)
+    labels = _labels(chosen, rows, ground_truth)
+    queries = [
+        Query(
+            shown.entries[query],
+            shown.names.get(query),
+            _results(query, steps, rows[:, place], labels[:, place], shown_results, metric),
+        )
+        for place, query in enumerate(chosen.tolist())
+    ]
+    shared, stores = split_settings(meta["stores"])
+    shown_frames = set(map(frame_of, np.unique(labels[rows >= 0]).tolist()))
+    html = render(
+        title="/".join(Path(path).absolute().parent.parts[-2:]),
+        counts=_counts(len(query_photos), len(gallery_photos), meta["k"], nearest_train_accuracy),
+        headline=headline(steps, metric),
+        columns=[column_name(key) for key in steps[-1].metrics],
+        steps=step_rows(steps, meta["steps"], metric),
+        bars=histogram(precisions),
+        worst=queries[: len(worst_rows)],
+        best=queries[len(worst_rows) :],
+        choosing=_choosing(worst_rows, best_rows, len(query_photos), precisions, steps[-1].name),
+        frames=[frame for frame in MARKS if frame in shown_frames],
+        notes=_notes(shown, shown_results),
+        stores=stores,
+        shared=shared,
+        pictures=shown.pictures | shown_results.pictures,
+    )
+    with atomic_file(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def choose(
+    precisions: NDArray[np.floating] | None, scores: NDArray[np.floating], worst: int, best: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose the queries to show.
+
+    Args:
+        precisions: (Q,) average precisions, NaN without an answer; None if not known.
+        scores: (Q, K) scores of the results, best first.
+        worst: Number of worst queries.
+        best: Number of best queries.
+
+    Returns:
+        Rows of the worst queries, lowest average precision first (lowest best score first if it is
+        not known for any), and of the best, highest first. Those without an answer are in neither.
+    """
+    if precisions is None or np.isnan(precisions).all():
+        top = scores[:, 0] if scores.shape[1] else np.zeros(len(scores))
+        return np.argsort(top, kind="stable")[:worst], np.zeros(0, np.intp)
+    order = np.argsort(precisions, kind="stable")
+    answerable = order[~np.isnan(precisions[order])]
+    rest = answerable[worst:]
+    # Of equal ones the earlier query comes first at this end too.
+    rest = rest[np.lexsort((rest, -precisions[rest]))]
+    return answerable[:worst], rest[:best]
+
+
+class _Shown:
+    """The entries and thumbnails of the photos on the page, by row.
+
+    Args:
+        photos: The queries or the gallery.
+        rows: Rows shown, in any shape; -1 pads.
+        letter: First letter of the thumbnails' names.
+        pixels: Longer side of the thumbnails.
     """
 
-    judge: Judge | None = None
-    results: int = RESULTS
-    _steps: list[FoundStep] = field(default_factory=list, init=False)
+    def __init__(self, photos: Photos, rows: NDArray[np.integer], letter: str, pixels: int) -> None:
+        distinct = np.unique(rows[rows >= 0])
+        self.entries = dict(zip(distinct.tolist(), photos.entries(distinct), strict=True))
+        self.names: dict[int, str] = {}
+        self.pictures: dict[str, str] = {}
+        self.errors: list[UserError] = []
+        uris = data_uris([entry.photo for entry in self.entries.values()], pixels)
+        for row, uri in zip(self.entries, uris, strict=True):
+            if isinstance(uri, UserError):
+                self.errors.append(uri)
+            else:
+                self.names[row] = f"{letter}{row}"
+                self.pictures[f"{letter}{row}"] = uri
 
-    def add(
-        self,
-        name: str,
-        rows: NDArray[np.integer],
-        scores: NDArray[np.floating],
-        seconds: float,
-        metrics: Mapping[str, float],
-        precision: NDArray[np.floating] | None = None,
-    ) -> None:
-        """Takes what one step found.
 
-        Args:
-            name: `search` or the re-ranker's name.
-            rows: (Q, K) gallery rows, best first; -1 pads.
-            scores: (Q, K) their scores.
-            seconds: what the step took.
-            metrics: its figures.
-            precision: (Q,) the average precisions that the headline figure is the mean of, NaN
-                for a query that nothing answers; None: not known.
-        """
-        first = slice(None), slice(self.results)
-        self._steps.append(
-            # Copies: a slice would keep all of the step's rows in memory.
-            FoundStep(name, rows[first].copy(), scores[first].copy(), precision, seconds, metrics)
+def _labels(
+    queries: NDArray[np.integer], rows: NDArray[np.integer], ground_truth: GroundTruth | None
+) -> NDArray[np.str_]:
+    """What each result is to its query, (S, q, R)."""
+    if ground_truth is None:
+        return np.full(rows.shape, "unknown")
+    return np.stack([ground_truth.relevance_labels(queries, ranked) for ranked in rows])
+
+
+def _results(
+    query: int,
+    steps: Sequence[Step],
+    rows: NDArray[np.integer],
+    labels: NDArray[np.str_],
+    gallery: _Shown,
+    metric: str | None,
+) -> list[StepResults]:
+    """What each step ranked first for one query, by rows (S, R) and their labels (S, R)."""
+    made: list[StepResults] = []
+    for number, step in enumerate(steps):
+        before = steps[number - 1] if number else None
+        places = _places(rows[number - 1]) if number else None
+        results = [
+            Result(
+                place=place + 1,
+                entry=gallery.entries[row],
+                label=str(labels[number, place]),
+                score=f"{step.scores[query, place]:.3f}",
+                moved=0 if places is None else _moved(places.get(row), place),
+                picture=gallery.names.get(row),
+            )
+            for place, row in enumerate(rows[number].tolist())
+            if row >= 0
+        ]
+        made.append(StepResults(step.name, _precision(query, step, before, metric), results))
+    return made
+
+
+def _precision(query: int, step: Step, before: Step | None, metric: str | None) -> Figure | None:
+    if metric is None or np.isnan(step.precisions[metric][query]):
+        return None
+    earlier = None if before is None else float(before.precisions[metric][query])
+    return Figure(float(step.precisions[metric][query]), earlier, digits=3)
+
+
+def _places(rows: NDArray[np.integer]) -> dict[int, int]:
+    """Place of each row in a ranking, from 0; the first if a row is repeated."""
+    return {row: place for place, row in reversed(list(enumerate(rows.tolist()))) if row >= 0}
+
+
+def _moved(before: int | None, place: int) -> int | None:
+    return None if before is None else before - place
+
+
+def _notes(queries: _Shown, results: _Shown) -> list[str]:
+    """Say how many photos are not shown, why, and how to show them."""
+    errors = queries.errors + results.errors
+    if not errors:
+        return []
+    count = len(queries.entries) + len(results.entries)
+    return [
+        f"{len(errors):,} of {count:,} photos are not shown, only their ids ({errors[0]}). "
+        "Rank again with the data, such as data=folder data.root=PHOTOS, and overwrite=true."
+    ]
+
+
+def _counts(queries: int, gallery: int, k: int, nearest_train_accuracy: float | None) -> str:
+    text = f"{queries:,} queries searched in {gallery:,} gallery photos, {k:,} kept."
+    if nearest_train_accuracy is not None:
+        text += f" The nearest train photo names {nearest_train_accuracy:.1%} of them rightly."
+    return text
+
+
+def _choosing(
+    worst_rows: NDArray[np.intp],
+    best_rows: NDArray[np.intp],
+    queries: int,
+    precisions: NDArray[np.floating] | None,
+    step: str,
+) -> str:
+    """Say how the queries were chosen."""
+    worst, best = len(worst_rows), len(best_rows)
+    if precisions is None or np.isnan(precisions).all():
+        text = f"The {worst:,} of {queries:,} queries" if worst < queries else "All queries"
+        return f"{text}, lowest best score after {step} first."
+    answerless = int(np.isnan(precisions).sum())
+    answered = queries - answerless
+    text = f"All queries, lowest average precision after {step} first"
+    if worst < answered:
+        text = (
+            f"The {worst:,} of {answered:,} queries with the lowest average precision after {step},"
+            " lowest first"
         )
-
-    def write(
-        self,
-        path: str | Path,
-        query: Side,
-        gallery: Side,
-        meta: Mapping[str, Any],
-        nearest_train_accuracy: float | None = None,
-        worst: int = 30,
-        best: int = 5,
-    ) -> None:
-        """Writes the page, whole or not at all.
-
-        Args:
-            path: the HTML file.
-            query: the queries.
-            gallery: the photos searched.
-            meta: what the ranking records of itself: `k`, `steps` (the settings of each) and
-                `stores` (what each says of itself).
-            nearest_train_accuracy: share of the queries whose nearest train photo shows their
-                landmark, where it is known.
-            worst: queries shown, the lowest average precision first.
-            best: queries shown after them, the highest first.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
-        last = self._steps[-1]
-        choice = choose(last.precision, last.scores, worst, best)
-        kinds = None if self.judge is None else self.judge.kinds
-        headline = "" if self.judge is None else self.judge.headline
-        title = "/".join(Path(path).absolute().parent.parts[-2:])
-        page = assemble(
-            title,
-            self._steps,
-            choice,
-            query,
-            gallery,
-            kinds,
-            headline,
-            meta,
-            nearest_train_accuracy,
-        )
-        try:
-            with atomic_file(path) as temporary:
-                temporary.write_text(render(page), encoding="utf-8")
-        except OSError as error:  # a full disk says so without a file's name
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    if best:
+        text += f"; the {best:,} best follow"
+    if answerless:
+        text += f". {answerless:,} that nothing in the gallery answers are left out"
+    return text + "."

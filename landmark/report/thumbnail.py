@@ -1,4 +1,4 @@
-"""Photos made small, to be looked at."""
+"""Thumbnails of photos."""
 
 import base64
 import io
@@ -16,10 +16,10 @@ _THREADS = 4
 
 
 def thumbnail(photo: Photo, side: int) -> Image.Image:
-    """The photo in its own proportions, its longer side at most `side` pixels.
+    """Decode a photo, or its box, with its longer side reduced to at most `side` pixels.
 
     Raises:
-        UserError: the file is missing, no image, or broken.
+        UserError: The file is missing, no image, or broken.
     """
     width, height = read_size(photo.path)
     if photo.box is not None:
@@ -31,10 +31,10 @@ def thumbnail(photo: Photo, side: int) -> Image.Image:
 
 
 def data_uri(photo: Photo, side: int) -> str:
-    """The thumbnail as a JPEG inside a `data:` address.
+    """Encode the thumbnail as a JPEG in a `data:` address.
 
     Raises:
-        UserError: as `thumbnail`.
+        UserError: As `thumbnail`.
     """
     file = io.BytesIO()
     # Without the comment, which pillow would carry over.
@@ -43,15 +43,15 @@ def data_uri(photo: Photo, side: int) -> str:
 
 
 def data_uris(photos: Sequence[Photo | None], side: int) -> list[str | UserError]:
-    """The thumbnail of each photo, or why there is none."""
+    """Encode the thumbnail of each photo; where that fails, return the reason."""
 
-    def one(photo: Photo | None) -> str | UserError:
+    def encoded(photo: Photo | None) -> str | UserError:
         if photo is None:
-            return UserError("the store does not say where its photos lie")
+            return UserError("the store does not record where its photos are")
         try:
             return data_uri(photo, side)
-        except UserError as mistake:
-            return mistake
+        except UserError as error:
+            return error
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(one, photos))
+        return list(threads.map(encoded, photos))

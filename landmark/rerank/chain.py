@@ -10,7 +10,7 @@ import numpy as np
 from landmark.metric.bootstrap import Interval, mean_interval
 from landmark.rerank.memory import PeakMemory
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.truth import Judgement, Truth
+from landmark.score.ground_truth import Evaluation, GroundTruth
 
 Reranker = Callable[[Retrieval], Retrieval]
 INTERVAL: dict[str, Any] = {"confidence": 0.95, "resamples": 1000, "seed": 0}
@@ -86,7 +86,7 @@ class Step:
 
 
 def run_chain(
-    search: Callable[[], Retrieval], rerankers: Mapping[str, Reranker], truth: Truth | None
+    search: Callable[[], Retrieval], rerankers: Mapping[str, Reranker], truth: GroundTruth | None
 ) -> Iterator[Step]:
     """Search, then apply each re-ranker to the result of the previous step.
 
@@ -113,13 +113,13 @@ def run_chain(
 
 
 def _run(
-    name: str, work: Callable[[], Retrieval], truth: Truth | None, previous: Step | None
+    name: str, work: Callable[[], Retrieval], truth: GroundTruth | None, previous: Step | None
 ) -> tuple[Step, Retrieval]:
     with PeakMemory() as memory:
         started = time.perf_counter()
         retrieval = work()
         seconds = time.perf_counter() - started
-    evaluation = truth.judge(retrieval.rows) if truth else Judgement({}, {})
+    evaluation = truth.evaluate(retrieval.rows) if truth else Evaluation({}, {})
     changes = {
         key: mean_interval(precisions - previous.precisions[key], **INTERVAL)
         for key, precisions in evaluation.precisions.items()

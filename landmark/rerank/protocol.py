@@ -6,14 +6,14 @@ from typing import Any
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked_stores import StackedStores
 from landmark.rerank.chain import INTERVAL
-from landmark.rerank.truth import Truth
+from landmark.score.ground_truth import GroundTruth
 
 _RECORDED = ("embedder", "table", "whitening", "image", "crop", "scales", "flip", "split")
 
 
 def protocol(
     stores: Mapping[str, DescriptorStore | StackedStores],
-    truth: Truth | None,
+    truth: GroundTruth | None,
     k: int,
     data: str | None,
     steps: Sequence[Mapping[str, Any]],

@@ -6,7 +6,8 @@ from pydantic import PositiveFloat, PositiveInt
 from landmark.error import UserError
 from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
-from landmark.rerank.voting import Votes, landmark_codes, soft_vote
+from landmark.rerank.voting import Votes, soft_vote
+from landmark.score.ground_truth import landmark_codes
 from landmark.settings import checked
 
 _BLOCK_RESULTS = 2**20

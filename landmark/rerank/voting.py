@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from landmark.search.index import Index
 
@@ -25,16 +24,6 @@ class Votes:
     def of(self, photos: slice) -> "Votes":
         """The votes of some of the photos."""
         return Votes(self.landmarks[photos], self.scores[photos])
-
-
-def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
-    """Number landmarks from 0 in the order of their first photos; None, NaN and "" are -1.
-
-    Example:
-        >>> landmark_codes(np.array(["arch", "", "bay", "arch"])).tolist()
-        [0, -1, 1, 0]
-    """
-    return pd.factorize(pd.Series(landmark_ids, dtype=object).replace("", None))[0]
 
 
 def soft_vote(

@@ -1,10 +1,10 @@
-"""The jobs of a sweep as a picture: a line a setting, a dot a seed."""
+"""The jobs of a sweep as a picture: a line per setting, a dot per seed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from landmark.report.picture import write_png
+from landmark.artifact.picture import write_png
 
 _COLOUR = "#2f5d8c"
 _QUIET = "#5c636b"
@@ -12,12 +12,15 @@ _LONGEST_NAME = 70
 
 
 def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str | Path) -> Path:
-    """Draws `sweep.png`: the best setting on top, its mean and deviation beside the dots.
+    """Draw `sweep.png`: the best setting on top, mean and deviation beside its dots.
 
     Args:
-        points: setting → the metric of its jobs.
-        metric: the metric's name.
-        output: the PNG, written whole or not at all.
+        points: Setting → the metric of each of its jobs.
+        metric: Name of the metric.
+        output: The PNG.
+
+    Raises:
+        UserError: The file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -36,7 +39,7 @@ def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str |
             )
             text += f" ± {deviation:.4f}"
         axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", size=9)
-    axis.set_yticks(range(len(names)), [_short(name) for name in names])
+    axis.set_yticks(range(len(names)), [_shortened(name) for name in names])
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_xlabel(f"mAP@{metric.removeprefix('map_at_')}" if "map_at_" in metric else metric)
     axis.grid(axis="x", color="#e2ded8", linewidth=0.7)
@@ -46,5 +49,5 @@ def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str |
     return write_png(figure, output, dpi=150)
 
 
-def _short(name: str) -> str:
+def _shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"

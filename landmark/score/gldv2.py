@@ -1,4 +1,4 @@
-"""Scores the challenges' files: ids become numbers, and the metrics count."""
+"""The official scores of GLDv2's retrieval and recognition files."""
 
 from collections.abc import Container, Iterable
 from itertools import chain
@@ -24,39 +24,42 @@ PARTS = ("Public", "Private")
 
 
 def score_retrieval(solution: str | Path, submission: str | Path) -> dict[str, dict[str, Any]]:
-    """The official retrieval metrics of each part of the solution.
+    """Compute the official retrieval metrics of each part of the solution.
 
-    Queries that the solution ignores do not count; a query without a prediction counts with 0.
+    Queries that the solution ignores do not count; a query without a prediction scores 0.
+
+    Args:
+        solution: CSV `id,images,Usage`.
+        submission: CSV `id,images`.
 
     Returns:
         For `public` and `private`, where they have queries: mean average precision at 100 and 10,
         mean precision at 1, 5, 10 and 100, mean and median position of the first hit.
 
     Raises:
-        UserError: a file is missing or malformed, or the submission names an unknown query.
+        UserError: A file is missing or malformed, or the submission contains an unknown query.
     """
     truth, usage = read_retrieval(solution), read_usage(solution)
     predicted = read_retrieval(submission)
-    _refuse_unknown(predicted.keys(), truth.keys(), submission, solution)
+    _check_known(predicted.keys(), truth.keys(), submission, solution)
     result = {}
     for part in PARTS:
         queries = [query for query in truth if usage[query] == part]
         if queries:
             relevant = [truth[query] for query in queries]
-            result[part.lower()] = _retrieval_numbers(
-                relevant, [predicted.get(query, []) for query in queries]
-            )
+            images = [predicted.get(query, []) for query in queries]
+            result[part.lower()] = _retrieval_metrics(relevant, images)
     return result
 
 
-def _retrieval_numbers(relevant: list[list[str]], predicted: list[list[str]]) -> dict[str, Any]:
+def _retrieval_metrics(relevant: list[list[str]], predicted: list[list[str]]) -> dict[str, Any]:
     names = pd.Index(list(dict.fromkeys(chain.from_iterable(relevant + predicted))), dtype=object)
     depth = max((len(images) for images in predicted), default=0)
     rows = np.full((len(predicted), depth), -1, np.int64)
     for query, images in enumerate(predicted):
         rows[query, : len(images)] = names.get_indexer(images)
     hits, counts = hits_by_list(rows, [names.get_indexer(images) for images in relevant])
-    # The organisers count a query that nothing answers as one that found nothing.
+    # The organisers count a query without a relevant image as one whose images were missed.
     counts = np.maximum(counts, 1)
     positions = gldv2.first_hit_position(hits)
     return {
@@ -71,53 +74,58 @@ def _retrieval_numbers(relevant: list[list[str]], predicted: list[list[str]]) ->
 
 
 def score_recognition(solution: str | Path, submission: str | Path) -> dict[str, dict[str, Any]]:
-    """The official recognition metrics of each part of the solution.
+    """Compute the official recognition metrics of each part of the solution.
+
+    Args:
+        solution: CSV `id,landmarks,Usage`.
+        submission: CSV `id,landmarks`.
 
     Returns:
-        For `public` and `private`, where they have photos: `gap` (micro average precision), the
-        same without the photos that show no landmark, and `top1_accuracy`.
+        For `public` and `private`, where they have images: `gap` (micro average precision), the
+        same without the images that show no landmark, and `top1_accuracy`.
 
     Raises:
-        UserError: a file is missing or malformed, or the submission names an unknown photo.
+        UserError: A file is missing or malformed, or the submission contains an unknown image.
     """
     truth, usage = read_recognition_solution(solution), read_usage(solution)
     predicted = read_recognition_submission(submission)
-    _refuse_unknown(predicted.ids, truth.keys(), submission, solution)
+    _check_known(predicted.ids, truth.keys(), submission, solution)
     result = {}
     for part in PARTS:
-        photos = {photo: truth[photo] for photo in truth if usage[photo] == part}
-        if photos:
-            result[part.lower()] = _recognition_numbers(photos, predicted)
+        images = {image: truth[image] for image in truth if usage[image] == part}
+        if images:
+            result[part.lower()] = _recognition_metrics(images, predicted)
     return result
 
 
-def _recognition_numbers(
+def _recognition_metrics(
     truth: dict[str, list[str]], predicted: RecognitionPrediction
 ) -> dict[str, Any]:
-    # Of equal scores the lower id counts first: the challenge's convention.
+    # Of equal scores the lower id comes first: the challenge's convention.
     order = np.argsort(predicted.ids, kind="stable")
-    inside = order[[predicted.ids[row] in truth for row in order]]
-    ids, landmarks = predicted.ids[inside], predicted.landmarks[inside]
-    scores = predicted.scores[inside]
+    counted = order[[predicted.ids[row] in truth for row in order]]
+    ids, landmarks = predicted.ids[counted], predicted.landmarks[counted]
+    scores = predicted.scores[counted]
     correct = np.array(
-        [name in truth[photo] for photo, name in zip(ids, landmarks, strict=True)], bool
+        [name in truth[image] for image, name in zip(ids, landmarks, strict=True)], bool
     )
-    shows = np.array([bool(truth[photo]) for photo in ids], bool)
+    has_landmark = np.array([bool(truth[image]) for image in ids], bool)
     positives = sum(bool(names) for names in truth.values())
     return {
         "gap": gldv2.micro_ap(scores, correct, positives),
         "gap_ignoring_images_without_landmark": gldv2.micro_ap(
-            scores[shows], correct[shows], positives
+            scores[has_landmark], correct[has_landmark], positives
         ),
         "top1_accuracy": gldv2.top_1(correct, positives),
     }
 
 
-def _refuse_unknown(
+def _check_known(
     ids: Iterable[str], known: Container[str], submission: str | Path, solution: str | Path
 ) -> None:
     unknown = [name for name in ids if name not in known]
     if unknown:
         raise UserError(
-            f"{submission}: {unknown[0]} ({len(unknown):,} in all) is not a query of {solution}"
+            f"{submission}: {unknown[0]} ({len(unknown):,} in all) is not in {solution}. "
+            "Pass the solution of the same queries."
         )

@@ -1,11 +1,11 @@
-"""What the truth says of each query and result, against naive loops."""
+"""The ground truth's answer for each query and result, against naive loops."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.rerank.truth import LandmarkTruth, RevisitedTruth
+from landmark.score.ground_truth import LandmarkGroundTruth, RevisitedGroundTruth
 
 
 def rankings(random, queries, gallery, k):
@@ -22,9 +22,9 @@ def test_landmarks(seed):
     query, gallery = random.choice(names, 6), random.choice(names, 25)
     query[0] = gallery[0] = "a"
     rows = rankings(random, 6, 25, 9)
-    truth = LandmarkTruth(query, gallery)
-    precision = truth.judge(rows).precisions[truth.headline]
-    kinds = truth.kinds(np.arange(6), rows)
+    truth = LandmarkGroundTruth(query, gallery)
+    precision = truth.evaluate(rows).precisions[truth.headline]
+    kinds = truth.relevance_labels(np.arange(6), rows)
     for one, asked in enumerate(query):
         right, total = 0, 0.0
         for place, row in enumerate(rows[one].tolist()):
@@ -43,9 +43,9 @@ def test_landmarks(seed):
             assert precision[one] == pytest.approx(total / relevant)
         else:
             assert np.isnan(precision[one])
-    assert np.nanmean(precision) == pytest.approx(truth.measure(rows)[truth.headline])
+    assert np.nanmean(precision) == pytest.approx(truth.evaluate(rows).metrics[truth.headline])
     some = random.permutation(6)[:3]
-    assert truth.kinds(some, rows[some]).tolist() == kinds[some].tolist()
+    assert truth.relevance_labels(some, rows[some]).tolist() == kinds[some].tolist()
 
 
 @settings(max_examples=40, deadline=None)
@@ -62,15 +62,24 @@ def test_lists(seed):
     lists[1] = {"easy": [], "hard": [], "junk": [1]}
     lists[2]["junk"] = [*lists[2]["junk"], lists[2]["easy"][0]]  # listed twice: easy
     rows = rankings(random, 6, 25, 12)
-    truth = RevisitedTruth(lists, positions)
-    kinds = truth.kinds(np.arange(6), rows)
+    truth = RevisitedGroundTruth(lists, positions)
+    kinds = truth.relevance_labels(np.arange(6), rows)
     for one, place in np.ndindex(rows.shape):
         row = rows[one, place]
         listed = [kind for kind in ("easy", "hard", "junk") if positions[row] in lists[one][kind]]
         expected = "" if row < 0 else next(iter(listed), "wrong")
         assert kinds[one, place] == expected
-    precision = truth.judge(rows).precisions[truth.headline]
+    precision = truth.evaluate(rows).precisions[truth.headline]
     assert np.isnan(precision).tolist() == [False, True, False, False, False, False]
-    assert np.nanmean(precision) == pytest.approx(truth.measure(rows)[truth.headline])
+    assert np.nanmean(precision) == pytest.approx(truth.evaluate(rows).metrics[truth.headline])
     some = random.permutation(6)[:3]
-    assert truth.kinds(some, rows[some]).tolist() == kinds[some].tolist()
+    assert truth.relevance_labels(some, rows[some]).tolist() == kinds[some].tolist()
+
+
+def test_the_nearest_train_photo_of_each_query_of_known_landmark_counts():
+    query = np.array(["a", "b", None, "c"], object)
+    truth = LandmarkGroundTruth(query, np.array(["a"], object))
+    train = np.array(["b", "a", "c"])
+    # The first query's is right, the second's wrong; the last found nothing.
+    rows = np.array([[1, 0], [2, 0], [0, 1], [-1, -1]])
+    assert truth.nearest_accuracy(rows, train) == pytest.approx(1 / 3)

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, as their folders tell."""
+"""The jobs of a sweep, read from their run folders."""
 
 import csv
 import json
@@ -20,12 +20,13 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        name: its folder below the sweep's.
-        overrides: what its command line sets: key → value as written.
-        metrics: of the validation whose weights it kept, as `map_at_100`; empty while unfinished.
-        seconds: it took, since it was last begun; None where unknown.
-        resumed: whether it went on from a checkpoint, so that `seconds` are of a part of it.
-        done: whether it is finished.
+        name: Its folder, relative to the sweep's.
+        overrides: What its command line sets: key → value as written.
+        metrics: Metrics of the validation whose weights the job kept, such as `map_at_100`; empty
+            while unfinished.
+        seconds: Run time since the last start; None if unknown.
+        resumed: Whether it resumed from a checkpoint, so that `seconds` cover only a part of it.
+        done: Whether it has finished.
     """
 
     name: str
@@ -35,31 +36,41 @@ class Job:
     resumed: bool = False
     done: bool = False
 
+    @property
+    def state(self) -> str:
+        """`unfinished`, `done`, or `done, resumed`."""
+        if not self.done:
+            return "unfinished"
+        return "done, resumed" if self.resumed else "done"
+
 
 def read_jobs(folder: Path) -> list[Job]:
-    """The jobs whose folders lie below `folder`, in the order of their numbers.
+    """Read the jobs below `folder`, in the order of their numbers.
 
     Raises:
-        UserError: there are none, or a file of theirs is damaged.
+        UserError: There are none, or a file of one is damaged.
     """
     files = [file for file in folder.rglob(str(_OVERRIDES)) if file.parents[1] != folder]
     if not files:
-        raise UserError(f"{folder}: holds no job of a sweep (no folder with {_OVERRIDES})")
-    return sorted((_read(file, folder) for file in files), key=_order)
+        raise UserError(
+            f"{folder} contains no job of a sweep (no folder with {_OVERRIDES}). Pass the folder "
+            "of a sweep."
+        )
+    return sorted((_read_job(file, folder) for file in files), key=_natural_order)
 
 
-def _order(job: Job) -> list[tuple[int, str]]:
-    """Numbers within names in the order of numbers."""
+def _natural_order(job: Job) -> list[tuple[int, str]]:
+    """Sort key that compares numbers within names as numbers."""
     pieces = re.split(r"(\d+)", job.name)
     return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]
 
 
-def _read(file: Path, folder: Path) -> Job:
+def _read_job(file: Path, folder: Path) -> Job:
     run = file.parents[1]
     try:
         written = yaml.safe_load(file.read_text()) or []
     except yaml.YAMLError as error:
-        raise UserError(f"{file}: is damaged ({' '.join(str(error).split())})") from error
+        raise UserError(f"{file} is damaged ({' '.join(str(error).split())}).") from error
     pairs = (str(override).partition("=") for override in written)
     overrides = {key.lstrip("+~"): value for key, _, value in pairs}
     name = str(run.relative_to(folder))
@@ -68,9 +79,9 @@ def _read(file: Path, folder: Path) -> Job:
         return Job(name, overrides)
     try:
         result = json.loads(result_file.read_text())
-        metrics = _metrics(run / "metrics.csv", result["settings"])
+        metrics = _kept_metrics(run / "metrics.csv", result["settings"])
     except (ValueError, KeyError) as error:
-        raise UserError(f"{result_file}: is damaged ({error})") from error
+        raise UserError(f"{result_file} is damaged ({error}).") from error
     return Job(
         name,
         overrides,
@@ -81,7 +92,7 @@ def _read(file: Path, folder: Path) -> Job:
     )
 
 
-def _metrics(file: Path, settings: dict[str, Any]) -> dict[str, float]:
+def _kept_metrics(file: Path, settings: dict[str, Any]) -> dict[str, float]:
     """The validation of the weights that were kept: the best by mAP, or the last."""
     if not file.is_file():
         return {}

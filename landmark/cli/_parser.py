@@ -1,0 +1,48 @@
+"""Commands with plain arguments instead of Hydra's overrides."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from landmark.error import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError instead of printing the usage and exiting."""
+        raise UserError(f"{message}. See {self.prog} --help.")
+
+
+def parser_of(verb: str, usage: str | None) -> Parser:
+    """Make the parser of a command.
+
+    Args:
+        verb: The command.
+        usage: Docstring of its module.
+    """
+    return Parser(
+        f"landmark {verb}",
+        description=usage,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run(command: Callable[[Sequence[str]], str]) -> None:
+    """Print what `command` returns for the arguments after the verb.
+
+    Exit status: 0 done, 2 the user's mistake (one line on standard error), 1 anything else.
+    """
+    try:
+        print(command(sys.argv[2:]))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        from landmark.cli._errors import exit_if_user_error
+
+        exit_if_user_error(error)
+        raise

@@ -1,0 +1,1 @@
+"""The jobs of a sweep: their table, and a plot of it."""

@@ -1,0 +1,36 @@
+"""`landmark compare`: a line per ranking and step, with the change from line to line."""
+
+import numpy as np
+import pytest
+
+from landmark.artifact.rankings import Rankings
+from landmark.cli.compare import compare
+from landmark.error import UserError
+
+
+def ranking(folder, *steps):
+    """A ranking whose steps have these names, mAP and top-1."""
+    metrics = [{"step": name, "map_at_100": value, "top_1": top_1} for name, value, top_1 in steps]
+    rows = np.zeros((1, 1), np.int32)
+    found = Rankings(
+        rows, rows.astype("f4"), np.array(["q"]), np.array(["g"]), metrics={"steps": metrics}
+    )
+    found.write(folder)
+    return folder
+
+
+def test_each_ranking_and_step_has_a_line(tmp_path):
+    first = ranking(tmp_path / "a", ("search", 0.25, 0.5))
+    second = ranking(tmp_path / "b", ("search", 0.5, 0.75), ("alpha_qe", 0.4375, 1.0))
+    table = compare([f"untrained={first}", f"trained, 3 scales={second}"])
+    assert table.splitlines() == [
+        "                   mAP@100   top-1  change of mAP",
+        "untrained           0.2500  0.5000",
+        "trained, 3 scales   0.5000  0.7500  +0.2500",
+        "+ alpha_qe          0.4375  1.0000  -0.0625",
+    ]
+
+
+def test_a_ranking_without_scores_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"a was not scored"):
+        compare([f"name={ranking(tmp_path / 'a')}"])
