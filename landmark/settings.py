@@ -171,12 +171,12 @@ def _adapter(annotation: Any) -> Any:  # noqa: ANN401
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Tuples, paths and numpy's numbers as JSON has them."""
+    """Tuples, OmegaConf's lists, paths and numpy's numbers as JSON has them."""
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | range):
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
         return [_plain(one) for one in value]
     if type(value).__module__ == "numpy":
         return value.tolist()

@@ -11,7 +11,6 @@ import yaml
 from miniature import LANDMARKS, PHOTOS, toy
 
 from landmark import data
-from landmark.artifact.table import write_table
 from landmark.data import Folder, ImageTable, Table, size_cache
 from landmark.error import UserError
 from landmark.image import ImageFormat, read_size
@@ -146,6 +145,10 @@ def test_real_splits(shared):
     counts = {split: len(source.read(split)) for split in ("train", "query", "gallery")}
     assert counts == {"train": 470, "query": 146, "gallery": 312}
     assert len(source.read("train").landmarks) == 29
+
+
+def write_table(frame, path):
+    frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -136,7 +136,8 @@ def run(tmp_path):
     rankings = Rankings(
         rows, np.zeros((2, 2), np.float32), np.array(["q0", "q1"]), np.array(["a", "b", "c", "d"])
     )
-    rankings.write(folder / "ranking")
+    (folder / "ranking").mkdir()
+    rankings.write_into(folder / "ranking")
     write_retrieval(folder / "ranking" / "submission.csv", rankings)
     return tmp_path / "run"
 

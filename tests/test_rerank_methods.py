@@ -209,12 +209,13 @@ def test_rank_fusion_reads_folders_whatever_their_order(tmp_path):
         )
     )
     queries, photos = (np.random.default_rng(0).permutation(n) for n in (4, 20))
+    (tmp_path / "other").mkdir()
     Rankings(
         np.argsort(photos)[other.rows[queries]].astype("i4"),
         other.scores[queries],
         here.query_ids[queries],
         here.gallery_ids[photos],
-    ).write(tmp_path / "other")
+    ).write_into(tmp_path / "other")
     again = RankFusion(rankings=[str(tmp_path / "other")])(here)
     np.testing.assert_array_equal(again.rows, fused.rows)
     np.testing.assert_allclose(again.scores, fused.scores)
@@ -225,7 +226,8 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
     here = with_ids(plain)
     for name, ids in (("queries", ("x", "p")), ("photos", ("q", "x"))):
         other = with_ids(plain, *ids)
-        Rankings(plain.rows, plain.scores, other.query_ids, other.gallery_ids).write(
+        (tmp_path / name).mkdir()
+        Rankings(plain.rows, plain.scores, other.query_ids, other.gallery_ids).write_into(
             tmp_path / name
         )
     for fusion, retrieval, words in (

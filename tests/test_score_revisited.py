@@ -36,7 +36,8 @@ def revisited_case(folder: Path, named: bool = True) -> tuple[Path, np.ndarray, 
 
 def write_rankings(path: Path, rows: np.ndarray, queries: list[str], gallery: list[str]) -> Path:
     scores = np.zeros(rows.shape, np.float32)
-    Rankings(rows, scores, np.array(queries), np.array(gallery)).write(path)
+    path.mkdir()
+    Rankings(rows, scores, np.array(queries), np.array(gallery)).write_into(path)
     return path
 
 

@@ -19,9 +19,9 @@ def atomic_file(path: str | Path, temporary: Path | None = None) -> Iterator[Pat
     """Yield a temporary sibling to write, renamed over `path` when the block succeeds.
 
     Args:
-        path: the file.
-        temporary: the sibling to use. Defaults to a new unique name; a fixed name is overwritten by
-            the next attempt, so that killed writers of a large file leave one copy at most.
+        path: File to write.
+        temporary: Sibling to use. Defaults to a new unique name; a fixed name is overwritten by the
+            next attempt, so that killed writers of a large file leave one copy at most.
 
     Raises:
         UserError: `path` is a folder, its folder cannot be created or written, or the disk is full.
@@ -51,12 +51,12 @@ def atomic_folder(
     """Yield a temporary sibling folder to fill, renamed to `path` when the block succeeds.
 
     Args:
-        path: the folder.
-        overwrite: replace an existing folder.
-        marker: as in `check_can_write`.
+        path: Folder to write.
+        overwrite: Replace an existing folder.
+        marker: As in `check_can_write`.
 
     Raises:
-        UserError: as `check_can_write`, at the start and again before the rename, or the disk is
+        UserError: As `check_can_write`, at the start and again before the rename, or the disk is
             full or `path` cannot be written.
     """
     path = Path(path)
@@ -91,9 +91,9 @@ def move_into_place(made: Path, path: Path, old: Path) -> None:
     """Rename the folder `made` to `path`; an existing folder swaps places with it.
 
     Args:
-        made: the complete folder.
-        path: where it belongs.
-        old: where an existing folder moves first on file systems that cannot exchange two folders
+        made: The complete folder.
+        path: Where it belongs.
+        old: Where an existing folder moves first on file systems that cannot exchange two folders
             atomically. A kill between the two renames leaves it there: see `restore`.
     """
     if path.exists():
@@ -122,14 +122,20 @@ def exchange(one: Path, other: Path) -> bool:
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), flags) == 0)
 
 
-def check_can_write(path: str | Path, overwrite: bool = False, marker: str | None = None) -> None:
+def check_can_write(
+    path: str | Path,
+    overwrite: bool = False,
+    marker: str | None = None,
+    option: str = "overwrite=true",
+) -> None:
     """Refuse a folder path that is already taken.
 
     Args:
-        path: a folder to be written.
-        overwrite: an existing folder may be replaced.
-        marker: a file that an existing folder must contain to be replaced, so that a mistyped path
-            does not delete somebody's photos. Defaults to none: any folder may be replaced.
+        path: Folder to be written.
+        overwrite: An existing folder may be replaced.
+        marker: File that an existing folder must contain to be replaced, so that a mistyped path
+            does not delete somebody's photos. None means that any folder may be replaced.
+        option: How the user asks to overwrite, for the message.
 
     Raises:
         UserError: `path` is a file, or a non-empty folder that may not be overwritten.
@@ -139,11 +145,11 @@ def check_can_write(path: str | Path, overwrite: bool = False, marker: str | Non
         if not any(path.iterdir()):
             return
         if not overwrite:
-            raise UserError(f"{path} already exists. Pass overwrite=true to replace it.")
+            raise UserError(f"{path} already exists. Pass {option} to replace it.")
         if marker is not None and not (path / marker).is_file():
             raise UserError(
-                f"{path} contains other files and no {marker}, so overwrite=true does not replace "
-                "it. Choose another location, or remove it yourself."
+                f"{path} contains other files and no {marker}, so {option} does not replace it. "
+                "Choose another location, or remove it yourself."
             )
     elif path.exists():
         raise UserError(f"{path} is a file. Pass the path of a folder.")

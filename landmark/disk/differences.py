@@ -29,9 +29,9 @@ def differences(
     requested do not count: counts, versions, dates. Inside a nested mapping they do.
 
     Args:
-        recorded: what the artifact says about itself.
-        requested: what it must agree with.
-        ignored: dotted keys that may differ, with all that is nested in them.
+        recorded: What the artifact says about itself.
+        requested: What it must agree with.
+        ignored: Dotted keys that may differ, with all that is nested in them.
 
     Example:
         >>> differences({"scales": [1.0], "image": {"fit": "crop"}, "n": 3},
@@ -67,11 +67,11 @@ def check_same_settings(
     """Stop where a setting differs.
 
     Args:
-        recorded: what the artifact says about itself.
-        requested: what it must agree with.
-        subject: begins the message: the path and what is there.
-        advice: ends the message: what to do.
-        ignored: as in `differences`.
+        recorded: What the artifact says about itself.
+        requested: What it must agree with.
+        subject: Begins the message: the path and what is there.
+        advice: Ends the message: what to do.
+        ignored: As in `differences`.
 
     Raises:
         UserError: names each setting that differs, with both values.

@@ -59,9 +59,9 @@ def publish(made: Path, output: Path, staging: Path) -> None:
     """Move the complete folder `made` to `output`, replacing an existing one.
 
     Args:
-        made: the complete folder, inside the staging folder.
-        output: where it belongs.
-        staging: the locked staging folder.
+        made: The complete folder, inside the staging folder.
+        output: Where it belongs.
+        staging: The locked staging folder.
     """
     move_into_place(made, _target(output), staging / _OLD)
 

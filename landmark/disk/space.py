@@ -23,8 +23,8 @@ def disk_errors(path: str | Path, within: Path | None = None) -> Iterator[None]:
     """Turn a full disk, a quota or a missing permission into an error that names `path`.
 
     Args:
-        path: what the user knows.
-        within: translate only errors of files at or below this path. A full disk raises an OSError
+        path: What the user knows.
+        within: Translate only errors of files at or below this path. A full disk raises an OSError
             without a file name, which counts. Defaults to all errors.
 
     Raises:

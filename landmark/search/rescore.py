@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.search.blocks import convert
 from landmark.search.top_k import ties_by_row
 

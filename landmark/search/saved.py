@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landmark import __version__
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.disk.atomic import atomic_folder
 from landmark.disk.digest import digest_of_blocks
 from landmark.error import UserError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.search.blocks import rows_between
 from landmark.search.exact import check_shapes
 from landmark.search.kept import Kept

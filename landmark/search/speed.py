@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.search.flat import Flat
 
 _QUERIES, _ROWS = 256, 32768
