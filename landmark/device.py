@@ -21,8 +21,8 @@ def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "
     """The torch device of one process.
 
     Args:
-        name: auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of its
-            local rank.
+        name: One of auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of
+            its local rank.
         local_rank: Rank of this process on this machine.
         local_world_size: Processes on this machine.
 

@@ -38,10 +38,10 @@ class Launch:
     """What the launcher says about this process; the defaults are a process without a launcher.
 
     Attributes:
-        rank: 0 … world_size - 1.
-        world_size: number of processes.
-        local_rank: rank among the processes of this machine.
-        local_world_size: processes on this machine.
+        rank: Rank, 0 … world_size - 1.
+        world_size: Number of processes.
+        local_rank: Rank among the processes of this machine.
+        local_world_size: Processes on this machine.
         address: URL at which the processes meet.
     """
 
@@ -56,7 +56,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
     """Read the variables of torchrun (RANK, WORLD_SIZE, …), else of srun (SLURM_PROCID, …).
 
     Raises:
-        UserError: a variable is missing or is not a number.
+        UserError: A variable is missing or is not a number.
     """
     try:
         if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -175,8 +175,8 @@ def gather(rows: "Tensor", group: "ProcessGroup | None" = None, uneven: bool = F
     """Concatenate the rows (B, …) of every rank, in rank order, on every rank. No gradient flows.
 
     Args:
-        rows: this rank's.
-        group: the process group. Defaults to all processes.
+        rows: Rows of this rank.
+        group: The process group. Defaults to all processes.
         uneven: B differs from rank to rank. Costs one more exchange, of the shapes.
 
     Returns:

@@ -87,7 +87,7 @@ def test_missing_photos(world, tmp_path):
     [
         ("train.csv", "id,url\na,b\n", "its header must name id, landmark_id"),
         ("train.csv", "id,landmark_id\na,1,2\n", "not a CSV"),
-        ("train.csv", "id,landmark_id\na,1\na,2\n", "'a' is there more than once"),
+        ("train.csv", "id,landmark_id\na,1\na,2\n", "duplicate id 'a'"),
         ("test.csv", "id\n", "lists no photo"),
     ],
 )

@@ -235,7 +235,7 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
         (RankFusion(steps=["egt"]), here.remembered("search"), "egt is no earlier step.*search"),
         (RankFusion(rankings=[str(tmp_path / "queries")]), here, "no ranking of the query 'q0'"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), here, "which the gallery lacks"),
-        (RankFusion(rankings=[str(tmp_path / "none")]), here, "holds no rankings"),
+        (RankFusion(rankings=[str(tmp_path / "none")]), here, "is not a folder of rankings"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "no ids"),
     ):
         with pytest.raises(UserError, match=words):

@@ -103,7 +103,7 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
         with pytest.raises(UserError, match=words) as caught:
             score_revisited(pickled, ranked)
         assert str(caught.value).startswith(f"{ranked}: ")
-    with pytest.raises(UserError, match="holds no rankings"):
+    with pytest.raises(UserError, match="is not a folder of rankings"):
         score_revisited(pickled, tmp_path)
 
 

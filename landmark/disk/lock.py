@@ -36,7 +36,7 @@ def locked(output: Path) -> Iterator[Path]:
     interrupted `publish` had moved aside is restored. A staging folder left empty is removed.
 
     Raises:
-        UserError: another process holds the lock (says which), or the folder cannot be written.
+        UserError: Another process holds the lock (says which), or the folder cannot be written.
     """
     folder = staging_folder(output)
     with disk_errors(output):

@@ -28,8 +28,8 @@ def disk_errors(path: str | Path, within: Path | None = None) -> Iterator[None]:
             without a file name, which counts. Defaults to all errors.
 
     Raises:
-        DiskFullError: the block ran out of space.
-        UserError: the block lacked a permission.
+        DiskFullError: The block ran out of space.
+        UserError: The block lacked a permission.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def reserve(file: str | Path) -> None:
     A process that writes to a mapped page without space behind it is killed by SIGBUS, silently.
 
     Raises:
-        OSError: there is not enough space.
+        OSError: There is not enough space.
     """
     with Path(file).open("r+b") as opened:
         size = os.fstat(opened.fileno()).st_size

@@ -17,7 +17,7 @@ def temporary_array(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     The system keeps the parts of the file that fit in memory and writes back the rest.
 
     Raises:
-        UserError: the folder of temporary files has no room for it.
+        UserError: The folder of temporary files has no room for it.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if size <= _MOST_BYTES_IN_MEMORY:

@@ -13,7 +13,7 @@ from landmark.artifact.whitening import Whitening
 from landmark.data.batches import grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.data.image_table import ImageTable
-from landmark.device import Precision, torch_device, usable_cpus
+from landmark.device import Device, Precision, torch_device, usable_cpus
 from landmark.error import UserError
 from landmark.extract.describe import describe
 from landmark.extract.multiscale import MultiScale
@@ -51,7 +51,7 @@ class Extraction:
     whitening: Whitening | None = None
     batch_size: int = 32
     workers: int | None = None
-    device: str = "auto"
+    device: Device = "auto"
     precision: Precision = "32"
     save_every: float = 10.0
 
