@@ -100,14 +100,14 @@ recipe: $(INSTALLED) ## GLDV1=… GLDV2=… Train the recipe's stages one after 
 		earlier=$$folder; \
 	done
 
-ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Describe with each of its six models, join to 3,072 dimensions
+ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Extract with each of its six models, concatenate to 3,072 dimensions
 	@test -n "$(ENSEMBLE)" || { echo "error: ENSEMBLE: say which sweep, make ensemble ENSEMBLE=runs/recipe/ensemble_scale_up" >&2; exit 2; }
 	for split in query gallery train; do \
 		stores=; for weight in $(WEIGHTS); do \
 			member=$$(wc -w <<< "$$stores"); store=$(ENSEMBLE)/stores/$$split-$$member; stores="$$stores $$store"; \
 			$(EXTRACT) embedder=$(ENSEMBLE)/$$member/embedder split=$$split output=$$store $(EXTRACT_OVERRIDES); \
 		done; \
-		$(BIN)/python -m landmark.extract.ensemble $(ENSEMBLE)/stores/$$split $$stores --weights $(WEIGHTS) --overwrite; \
+		$(BIN)/python -m landmark store ensemble $(ENSEMBLE)/stores/$$split $$stores --weights $(WEIGHTS) --overwrite; \
 	done
 
 sweep-report: $(INSTALLED) ## DIR=SWEEP One table and a plot of a sweep's jobs

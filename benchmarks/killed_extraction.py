@@ -102,8 +102,8 @@ def main() -> None:
         write_world(root, options.photos)
         finish(start(root, "first", 1))  # reads the photos' sizes, which are remembered
         began = time.perf_counter()
-        finish(start(root, "whole", 1))
-        whole, seconds = files(root / "whole"), time.perf_counter() - began
+        finish(start(root, "complete", 1))
+        complete, seconds = files(root / "complete"), time.perf_counter() - began
         print(f"never killed: {seconds:.1f} s, {options.photos} photos")
         same = 0
         for moment in np.sort(random.integers(0, options.photos, options.moments)):
@@ -114,9 +114,9 @@ def main() -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             died = process.returncode == -signal.SIGKILL
-            went_on = finish(start(root, "killed", options.devices))
-            line = next((one for one in went_on.splitlines() if one.startswith("goes")), "anew")
-            equal = died and files(root / "killed") == whole
+            resumed = finish(start(root, "killed", options.devices))
+            line = next((one for one in resumed.splitlines() if one.startswith("Resum")), "fresh")
+            equal = died and files(root / "killed") == complete
             same += equal
             hidden = [path.name for path in root.iterdir() if path.name.startswith(".")]
             print(

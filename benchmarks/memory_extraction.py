@@ -22,10 +22,9 @@ from PIL import Image
 
 from landmark.data import ImageTable
 from landmark.extract.extraction import Extraction
-from landmark.extract.group import Group
 from landmark.extract.multiscale import MultiScale
 from landmark.extract.plan import Plan
-from landmark.extract.storing import store_descriptors
+from landmark.extract.store import write_store
 from landmark.image import ImageFormat
 
 SIDE = 16
@@ -100,7 +99,7 @@ def measure(root: Path, photos: int, options) -> None:
 
     Extraction.run = sampled
     began = time.perf_counter()
-    store_descriptors(plan, Group())
+    write_store(plan)
     seconds = time.perf_counter() - began
     table_size = rows.memory_usage(deep=True).sum() / 2**20
     output = sum(path.stat().st_size for path in (root / "s").iterdir()) / 2**20

@@ -1,7 +1,7 @@
-"""Devices by name, one grammar for every command: auto, cpu, mps, cuda or cuda:N."""
+"""Devices and precisions by name, in one grammar for every command."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 # auto: the GPUs where there are any, else Apple's (mps), else the CPU.
 DEVICES = "auto, cpu, mps, cuda or cuda:N"
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description=DEVICES)]
+# Of forward passes: single, bfloat16 or half.
+Precision = Literal["32", "bf16", "16"]
 
 
 def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "torch.device":
     """The torch device of one process.
 
     Args:
-        name: Auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of its
-            local rank.
+        name: One of auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of
+            its local rank.
         local_rank: Rank of this process on this machine.
         local_world_size: Processes on this machine.
 
     Raises:
-        UserError: This machine has no such device, or one GPU is asked to serve several processes.
+        UserError: This machine has no such device, or several processes would share one GPU.
 
     Example:
         >>> torch_device("cpu")

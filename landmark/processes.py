@@ -4,12 +4,18 @@ Ranks come from the process group where one is initialised, else from the launch
 `torch` is imported only where several processes communicate.
 """
 
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +29,8 @@ Value = TypeVar("Value")
 
 # Shards of an extraction end at different times, the last maybe after days: never time out.
 _TIMEOUT = timedelta(days=30)
+_POLL_SECONDS = 0.1
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,10 @@ class Launch:
     """What the launcher says about this process; the defaults are a process without a launcher.
 
     Attributes:
-        rank: 0 … world_size - 1.
-        world_size: number of processes.
-        local_rank: rank among the processes of this machine.
-        local_world_size: processes on this machine.
+        rank: Rank, 0 … world_size - 1.
+        world_size: Number of processes.
+        local_rank: Rank among the processes of this machine.
+        local_world_size: Processes on this machine.
         address: URL at which the processes meet.
     """
 
@@ -48,7 +56,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
     """Read the variables of torchrun (RANK, WORLD_SIZE, …), else of srun (SLURM_PROCID, …).
 
     Raises:
-        UserError: a variable is missing or is not a number.
+        UserError: A variable is missing or is not a number.
     """
     try:
         if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -180,8 +188,8 @@ def gather(rows: "Tensor", group: "ProcessGroup | None" = None, uneven: bool = F
     """Concatenate the rows (B, …) of every rank, in rank order, on every rank. No gradient flows.
 
     Args:
-        rows: this rank's.
-        group: the process group. Defaults to all processes.
+        rows: Rows of this rank.
+        group: The process group. Defaults to all processes.
         uneven: B differs from rank to rank. Costs one more exchange, of the shapes.
 
     Returns:
@@ -290,44 +298,75 @@ def _exit_with_peers() -> Iterator[None]:
 
 
 def start(
-    work: Callable[..., None], arguments: tuple, count: int, poll: Callable[[], None]
+    work: Callable[..., None], arguments: Sequence[tuple[Any, ...]], poll: Callable[[], None]
 ) -> None:
-    """Run `work(index, *arguments)` in `count` fresh interpreters; the first failure ends all.
+    """Run `work` in fresh interpreters, one per tuple of arguments; the first failure ends all.
 
-    Children exit when this process dies, however it does.
+    Workers exit when this process dies, however it does.
 
     Args:
-        work: a picklable function.
-        arguments: picklable.
-        count: number of processes.
-        poll: called several times a second while they run, and once at the end.
+        work: Picklable function.
+        arguments: Positional arguments of each worker, picklable.
+        poll: Called several times a second while they run, and once at the end.
 
     Raises:
-        UserError: a process raised one.
-        RuntimeError: a process raised anything else, or was killed.
+        UserError: A worker raised one.
+        RuntimeError: A worker raised anything else, or was killed.
     """
-    from torch import multiprocessing
-
     # A CUDA context does not survive a fork: spawn.
-    context = multiprocessing.start_processes(
-        work, arguments, nprocs=count, join=False, start_method="spawn"
-    )
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Any, BaseProcess] = {}
     try:
-        while not context.join(timeout=0.1):
+        for own in arguments:
+            receiver, sender = context.Pipe(duplex=False)
+            worker: BaseProcess = context.Process(target=_run_worker, args=(sender, work, own))
+            worker.start()
+            sender.close()  # the worker's copy remains: the pipe ends when the worker does
+            workers[receiver] = worker
+        running = list(workers)
+        while running:
+            for ended in wait(running, timeout=_POLL_SECONDS):
+                _raise_failure(ended, workers[ended])
+                running.remove(ended)
             poll()
-        poll()
-    except multiprocessing.ProcessRaisedException as error:
-        line = str(error)
-        if f"{UserError.__module__}.UserError: " in line:
-            raise UserError(line) from None
-        raise RuntimeError(f"a worker process failed:\n{line}") from None
-    except multiprocessing.ProcessExitedException as error:
-        raise RuntimeError(
-            f"worker exited with status {error.exit_code} (-9: killed, possibly out of memory). "
-            "Run the same command to resume."
-        ) from None
     finally:
-        for process in context.processes:
-            process.terminate()
-        for process in context.processes:
-            process.join()
+        for worker in workers.values():
+            worker.terminate()
+        for worker in workers.values():
+            worker.join()
+
+
+def _raise_failure(result: Any, worker: BaseProcess) -> None:  # noqa: ANN401 - a connection
+    """Raise the error that a finished worker sent, or one that says that it was killed."""
+    try:
+        failure = result.recv()
+    except EOFError:
+        worker.join()
+        killed = " (killed, possibly out of memory)" if worker.exitcode == -signal.SIGKILL else ""
+        raise RuntimeError(
+            f"worker exited with status {worker.exitcode}{killed}. Run the same command to resume."
+        ) from None
+    if failure is not None:
+        raise failure
+
+
+def _run_worker(result: Connection, work: Callable[..., None], own: tuple[Any, ...]) -> None:
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    failure: Exception | None = None
+    try:
+        work(*own)
+    except UserError as error:
+        failure = UserError(str(error))
+    except Exception:
+        failure = RuntimeError(f"a worker process failed:\n{traceback.format_exc()}")
+    except KeyboardInterrupt:  # of the parent too, which ends the worker without a traceback
+        raise SystemExit(_INTERRUPTED) from None
+    result.send(failure)
+
+
+def _exit_with_parent() -> None:
+    """Exit when the parent dies: a parent that was killed cannot clean up its children."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -173,7 +173,7 @@ def _adapter(annotation: Any) -> Any:  # noqa: ANN401
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Tuples, paths and numpy's numbers as JSON has them."""
+    """Tuples, OmegaConf's lists, paths and numpy's numbers as JSON has them."""
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):

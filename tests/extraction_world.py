@@ -13,10 +13,9 @@ from landmark.artifact.descriptors import DescriptorStore
 from landmark.data import ImageTable
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.extract.extraction import Extraction
-from landmark.extract.group import Group
 from landmark.extract.multiscale import MultiScale
 from landmark.extract.plan import Plan
-from landmark.extract.storing import store_descriptors
+from landmark.extract.store import write_store
 from landmark.image.format import ImageFormat
 from landmark.model.build import build_embedder
 from landmark.model.embedder import Embedder
@@ -75,22 +74,22 @@ def table_of(root: Path) -> ImageTable:
 
 
 def extract(world: Path, output: Path, **changes) -> DescriptorStore:
-    """Describes the world's photos as `plan` says, in this process."""
-    store_descriptors(plan(world, output, **changes), Group())
+    """Extract the world's photos in this process, with the changes of `plan`."""
+    print(write_store(plan(world, output, **changes)))
     return DescriptorStore.open(output)
 
 
 def write_world(root: Path) -> Path:
-    """`embedder`, `photos`, and `whole`: their store by an extraction that was not stopped."""
+    """Write `embedder`, `photos`, and `complete`: their store by an uninterrupted extraction."""
     write_embedder_into(root / "embedder")
     write_photos(root / "photos")
-    extract(root, root / "whole")
+    extract(root, root / "complete")
     return root
 
 
 @cache
 def loaded(embedder: Path) -> Embedder:
-    """The embedder of a folder, read once."""
+    """The embedder of a folder, loaded once."""
     return load_embedder(embedder)[0]
 
 
@@ -135,8 +134,8 @@ def plan(world: Path, output: Path, **changes) -> Plan:
     )
 
 
-class WithoutPhotos(ScaledPhotoDataset):
-    """Photos of which some cannot be read; they are grey, and their row is -row - 1."""
+class UnreadablePhotos(ScaledPhotoDataset):
+    """Photos some of which cannot be read: those are grey, and their row is -row - 1."""
 
     bad: frozenset[str] = frozenset()
 

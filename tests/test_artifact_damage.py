@@ -1,4 +1,4 @@
-"""Stores and rankings of which a part is missing, damaged or of a later version are refused."""
+"""Stores and rankings with a missing or damaged part, or of a later version, are refused."""
 
 import json
 import shutil
@@ -9,6 +9,7 @@ import pytest
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
+from landmark.disk.atomic import atomic_folder
 from landmark.error import UserError
 
 UNIT = np.eye(2, dtype=np.float32)
@@ -18,6 +19,13 @@ RANKINGS = Rankings(
     np.array(["q1", "q2"]),
     np.array(["g1", "g2", "g3"]),
 )
+
+
+def write_rankings(path):
+    with atomic_folder(path, marker="meta.json") as folder:
+        RANKINGS.write_into(folder)
+
+
 KINDS = {
     "store": (
         DescriptorStore.open,
@@ -26,7 +34,7 @@ KINDS = {
     ),
     "rankings": (
         Rankings.open,
-        RANKINGS.write,
+        write_rankings,
         (
             *("rows.npy", "scores.npy", "query_ids.parquet", "gallery_ids.parquet"),
             *("meta.json", "metrics.json"),
@@ -37,7 +45,7 @@ FILES = [(kind, name) for kind, (_, _, names) in KINDS.items() for name in names
 
 
 @pytest.mark.parametrize(("kind", "name"), FILES)
-def test_a_folder_that_lacks_or_damaged_a_file_is_a_mistake(tmp_path, kind, name):
+def test_a_folder_with_a_missing_or_damaged_file_is_refused(tmp_path, kind, name):
     open_folder, write, _ = KINDS[kind]
     whole = tmp_path / "whole"
     write(whole)
@@ -59,35 +67,35 @@ def test_a_folder_that_lacks_or_damaged_a_file_is_a_mistake(tmp_path, kind, name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_of_a_later_version_is_a_mistake(tmp_path, kind):
+def test_a_folder_of_a_later_version_is_refused(tmp_path, kind):
     open_folder, write, _ = KINDS[kind]
     write(tmp_path / "x")
     meta = tmp_path / "x" / "meta.json"
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "schema": 2, "version": "9.0"}))
-    with pytest.raises(UserError, match=r"x: written by a later version \(9\.0\)"):
+    with pytest.raises(UserError, match=r"x was written by a later version \(9\.0\)"):
         open_folder(tmp_path / "x")
 
 
-def test_parts_of_a_store_that_do_not_fit_are_mistakes(tmp_path):
+def test_parts_of_a_store_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "s"
     DescriptorStore.write(path, ["a", "b"], UNIT)
     pd.DataFrame({"id": ["a"]}).to_parquet(path / "ids.parquet")
-    with pytest.raises(UserError, match=r"1 ids in ids\.parquet for 2 rows in vectors\.npy"):
+    with pytest.raises(UserError, match=r"s has 1 ids in ids\.parquet for 2 rows in vectors\.npy"):
         DescriptorStore.open(path)
     pd.DataFrame({"name": ["a", "b"]}).to_parquet(path / "ids.parquet")
-    with pytest.raises(UserError, match=r"ids\.parquet: has no column id"):
+    with pytest.raises(UserError, match=r"ids\.parquet has no column id"):
         DescriptorStore.open(path)
     np.save(path / "vectors.npy", np.eye(2))
-    with pytest.raises(UserError, match=r"vectors\.npy: float64 \(2, 2\) is no"):
+    with pytest.raises(UserError, match=r"vectors\.npy has dtype float64 and shape \(2, 2\)"):
         DescriptorStore.open(path)
-    with pytest.raises(UserError, match=r"gone: is no descriptor store"):
+    with pytest.raises(UserError, match=r"gone is not a descriptor store: vectors\.npy is missing"):
         DescriptorStore.open(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"gone: holds no rankings"):
+    with pytest.raises(UserError, match=r"gone is not a folder of rankings: rows\.npy is missing"):
         Rankings.open(tmp_path / "gone")
 
 
 def test_rankings_changed_on_disk_are_refused(tmp_path):
-    RANKINGS.write(tmp_path / "r")
+    write_rankings(tmp_path / "r")
     np.save(tmp_path / "r" / "rows.npy", np.full((2, 3), 7, np.int32))
-    with pytest.raises(UserError, match=r"r: is damaged \(a row is outside the gallery of 3\)"):
+    with pytest.raises(UserError, match=r"r is damaged \(a row is outside the gallery of 3\)"):
         Rankings.open(tmp_path / "r")

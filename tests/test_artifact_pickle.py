@@ -1,4 +1,4 @@
-"""A published pickle gives its plain values; what it asks for beyond is refused and not run."""
+"""A published pickle gives its plain values; anything else it requests is refused and not run."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ def test_numpy_arrays_return_from_a_pickle(tmp_path, protocol):
     np.testing.assert_array_equal(read["rows"], value["rows"])
 
 
-class Asks:
+class Calls:
     """Pickles as a call of anything."""
 
     def __init__(self, function, *arguments):
@@ -59,7 +59,7 @@ class Asks:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_that_asks_for_a_program_is_refused_and_not_run(tmp_path, protocol):
+def test_a_pickle_that_requests_a_program_is_refused_and_not_run(tmp_path, protocol):
     trace, path = tmp_path / "trace", tmp_path / "evil.pkl"
     for function, argument in (
         (os.system, f"touch {trace}"),
@@ -68,12 +68,12 @@ def test_a_pickle_that_asks_for_a_program_is_refused_and_not_run(tmp_path, proto
         (Path.touch, trace),
     ):
         arguments = (argument, "w") if function is open else (argument,)
-        path.write_bytes(pickle.dumps({"gnd": [Asks(function, *arguments)]}, protocol=protocol))
-        with pytest.raises(UserError, match=r"evil\.pkl: refused as a ground truth") as caught:
+        path.write_bytes(pickle.dumps({"gnd": [Calls(function, *arguments)]}, protocol=protocol))
+        with pytest.raises(UserError, match=r"evil\.pkl is not a pickle of plain values") as caught:
             load_pickle(path)
-        assert "asks for" in str(caught.value)
+        assert "it requests" in str(caught.value)
         assert not trace.exists()
-    # The file does what the test fears when it is read without care.
+    # The last file does run its call when it is read without restrictions.
     pickle.loads(path.read_bytes())
     assert trace.exists()
 
@@ -83,7 +83,7 @@ WHOLE = pickle.dumps({"gnd": [{"easy": [1, 2], "bbx": (0.5, 1.0)}], "imlist": {"
 
 @settings(max_examples=100, deadline=None)
 @given(damage=st.dictionaries(st.integers(0, len(WHOLE) - 1), st.integers(0, 255), max_size=3))
-def test_a_damaged_pickle_is_a_mistake_or_another_value(tmp_path_factory, damage):
+def test_a_damaged_pickle_is_an_error_or_another_value(tmp_path_factory, damage):
     damaged = bytearray(WHOLE)
     for place, value in damage.items():
         damaged[place] = value
@@ -94,16 +94,16 @@ def test_a_damaged_pickle_is_a_mistake_or_another_value(tmp_path_factory, damage
         load_pickle(path)
 
 
-def test_a_pickle_cut_short_is_a_mistake(tmp_path):
+def test_a_truncated_pickle_is_an_error(tmp_path):
     path = tmp_path / "p.pkl"
     for length in range(len(WHOLE)):
         path.write_bytes(WHOLE[:length])
-        with pytest.raises(UserError, match=r"p\.pkl: refused as a ground truth"):
+        with pytest.raises(UserError, match=r"p\.pkl is not a pickle of plain values"):
             load_pickle(path)
 
 
-def test_a_pickle_that_is_not_there_is_a_mistake(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.pkl: no such file"):
+def test_a_missing_pickle_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.pkl does not exist"):
         load_pickle(tmp_path / "gone.pkl")
 
 

@@ -1,4 +1,4 @@
-"""Arrays in a pickle are made from numbers and text; one that could reach into memory is not."""
+"""Arrays in a pickle are built from numbers and text; one that could reach into memory is not."""
 
 import _codecs
 import pickle
@@ -9,15 +9,15 @@ import pytest
 from landmark.artifact.restricted_pickle import load_pickle
 from landmark.error import UserError
 
-# As numpy itself names it in the pickles that it writes.
+# The functions that numpy names in the pickles that it writes.
 RECONSTRUCT = np.zeros(1).__reduce__()[0]
 SCALAR = np.float64(1).__reduce__()[0]
 INTS = np.dtype("int64")
 EMPTY = (RECONSTRUCT, (np.ndarray, (0,), b"b"))
 
 
-class Asks:
-    """Pickles as a call of anything, and what to hand to `__setstate__` after it."""
+class Calls:
+    """Pickles as a call of anything, and the state for `__setstate__` after it."""
 
     def __init__(self, *reduced):
         self.reduced = reduced
@@ -26,19 +26,19 @@ class Asks:
         return self.reduced
 
 
-VOID_WITH_OBJECTS = Asks(
+VOID_WITH_OBJECTS = Calls(
     np.dtype, ("V8",), (3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 0)
 )
 HOSTILE = {
-    "an object read from bytes": Asks(np.ndarray, ((1,), np.dtype("O"), b"A" * 8)),
+    "an object read from bytes": Calls(np.ndarray, ((1,), np.dtype("O"), b"A" * 8)),
     "objects": np.array([1, "a"], object),
     "a record with objects": np.zeros(2, [("a", "i4"), ("b", "O")]),
-    "a dtype that hides its objects": Asks(*EMPTY, (1, (1,), VOID_WITH_OBJECTS, False, b"A" * 8)),
-    "an object from bytes": Asks(SCALAR, (np.dtype("O"), b"A" * 8)),
-    "more items than bytes": Asks(*EMPTY, (1, (10**6,), INTS, False, b"A" * 8)),
-    "a negative shape": Asks(*EMPTY, (1, (-5,), INTS, False, b"A" * 8)),
-    "no dtype": Asks(*EMPTY, (1, (1,), "int64", False, b"A" * 8)),
-    "another encoder": Asks(_codecs.encode, ("text", "zlib")),
+    "a dtype that hides its objects": Calls(*EMPTY, (1, (1,), VOID_WITH_OBJECTS, False, b"A" * 8)),
+    "an object from bytes": Calls(SCALAR, (np.dtype("O"), b"A" * 8)),
+    "more items than bytes": Calls(*EMPTY, (1, (10**6,), INTS, False, b"A" * 8)),
+    "a negative shape": Calls(*EMPTY, (1, (-5,), INTS, False, b"A" * 8)),
+    "no dtype": Calls(*EMPTY, (1, (1,), "int64", False, b"A" * 8)),
+    "another encoder": Calls(_codecs.encode, ("text", "zlib")),
 }
 
 
@@ -47,7 +47,7 @@ HOSTILE = {
 def test_an_array_that_reaches_into_memory_is_refused(tmp_path, what, protocol):
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps({"gnd": [HOSTILE[what]]}, protocol=protocol))
-    with pytest.raises(UserError, match=r"evil\.pkl: refused as a ground truth"):
+    with pytest.raises(UserError, match=r"evil\.pkl is not a pickle of plain values"):
         load_pickle(path)
 
 
@@ -66,7 +66,7 @@ def test_an_array_that_reaches_into_memory_is_refused(tmp_path, what, protocol):
     ],
     ids=lambda array: f"{array.dtype.str}{array.shape}",
 )
-def test_plain_arrays_return_whole_and_travel_on(tmp_path, array, protocol):
+def test_plain_arrays_are_read_and_pickled_again(tmp_path, array, protocol):
     (tmp_path / "p.pkl").write_bytes(pickle.dumps(array, protocol=protocol))
     read = load_pickle(tmp_path / "p.pkl")
     np.testing.assert_array_equal(read, array, strict=array.dtype.isnative)

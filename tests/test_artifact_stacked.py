@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.stacked_stores import StackedStores
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedStores, StackedVectors
 from landmark.error import UserError
 
 
@@ -94,5 +93,5 @@ def test_stacked_stores_read_as_a_store(tmp_path):
 
 def test_an_id_in_two_stores_is_refused(tmp_path):
     one, other = store(tmp_path / "one", ["a", "b"]), store(tmp_path / "other", ["c", "b", "d"])
-    with pytest.raises(UserError, match="other: the id 'b' stands in the gallery twice"):
+    with pytest.raises(UserError, match="other: id 'b' is in the gallery more than once"):
         StackedStores([one, other])

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST_KEYS = {
     "train": "task:",
     "extract": "embedder:",
+    "fit": "train:",
     "export": "embedder:",
     "rerank": "query:",
     "score": "task:",
@@ -120,6 +121,12 @@ def test_a_root_script_is_the_command(verb, tmp_path):
         (["train", "+data.landmark=3"], ["data.landmark", "landmarks"]),
         (["extract", "output=x"], ["missing required setting 'embedder'"]),
         (["extract", "embedder=nowhere", "split=index"], ["split=index", "gallery"]),
+        (["extract", "embedder=nowhere", "extract.scales=[]"], ["extract.scales=[] is not valid"]),
+        (["fit", "train=nowhere"], ["missing required setting 'output'"]),
+        (["fit", "train=a", "output=b", "fit.dim=0"], ["fit.dim=0 is not valid", "number > 0"]),
+        (["fit", "train=a", "output=b", "fit.power=2"], ["fit.power=2 is not valid", "<= 1"]),
+        (["fit", "train=a", "output=b", "fit=whitening", "fit.power=0"], ["fit.power", "dim"]),
+        (["fit", "train=a", "output=b", "fit=zca"], ["fit=zca", "pca, whitening"]),
         (["rerank", "query=a", "gallery=b", "rerank=[alphaqe]"], ["alphaqe", "alpha_qe"]),
         (["rerank", "query=a"], ["missing required setting 'gallery'. Pass gallery=<value>."]),
         (["score", "task=retrieva"], ["task=retrieva", "retrieval", "recognition"]),
@@ -146,6 +153,7 @@ def test_a_mistake_is_one_line_and_status_2(arguments, words, tmp_path):
     "arguments",
     [
         ["extract", "embedder=nowhere"],
+        ["fit", "train=nowhere", "output=x"],
         ["rerank", "query=nowhere", "gallery=nowhere"],
         ["compare", "a=nowhere"],
         ["submit", "nowhere"],

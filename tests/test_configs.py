@@ -15,17 +15,18 @@ from omegaconf import OmegaConf
 from landmark.cli._signature import UNKNOWN, read_signature
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-COMMANDS = ("train", "extract", "export", "rerank", "score")
-OF_SCRIPT = {"extract": "extract", "search": "rerank", "rerank": "rerank"}
+COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
+OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
 # What the scripts add to a group's own settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
     "loss": {"embedding_dim", "num_classes", "class_counts"},
     "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
     "schedule": {"optimizer", "total_steps"},
+    "fit": {"store"},
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
-OWN_GROUPS += ("extract", "search", "rerank")
+OWN_GROUPS += ("extract", "fit", "search", "rerank")
 
 
 def choices(group):

@@ -12,7 +12,6 @@ import pytest
 from miniature import toy
 from test_configs import choices, node
 
-from landmark.artifact.table import write_table
 from landmark.cli._signature import read_signature
 from landmark.data import Folder, ImageTable, Table, size_cache
 from landmark.error import UserError
@@ -152,6 +151,10 @@ def test_real_splits(shared):
     counts = {split: len(source.read(split)) for split in ("train", "query", "gallery")}
     assert counts == {"train": 470, "query": 146, "gallery": 312}
     assert len(source.read("train").landmarks) == 29
+
+
+def write_table(frame, path):
+    frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

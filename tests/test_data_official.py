@@ -115,7 +115,7 @@ def test_missing_photos(world, tmp_path):
     [
         ("train.csv", "id,url\na,b\n", "It must have id, landmark_id"),
         ("train.csv", "id,landmark_id\na,1,2\n", "is not a CSV"),
-        ("train.csv", "id,landmark_id\na,1\na,2\n", "'a' is there more than once"),
+        ("train.csv", "id,landmark_id\na,1\na,2\n", "duplicate id 'a'"),
         ("test.csv", "id\n", "lists no photos"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Descriptors are those of the photos one by one; bad photos are left out; stores grow."""
+"""Descriptors equal those of the photos one by one; bad photos are skipped; stores are extended."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from extraction_world import (
     DIM,
     IMAGE,
     PHOTOS,
-    WithoutPhotos,
+    UnreadablePhotos,
     extract,
     files_of,
     plan,
@@ -19,14 +19,12 @@ from extraction_world import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.artifact.description import ids_frame, meta_text
-from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.unfinished import UnfinishedStore
+from landmark.artifact.descriptors import DescriptorStore, id_rows, meta_text
+from landmark.artifact.partial_store import PartialStore, recorded_settings
+from landmark.artifact.whitening import Whitening
 from landmark.error import UserError
 from landmark.extract import extraction
-from landmark.extract.group import Group
-from landmark.extract.storing import store_descriptors
-from landmark.extract.whitening import Whitening
+from landmark.extract.store import write_store
 from landmark.image.format import ImageFormat
 from landmark.model.persist import load_embedder
 
@@ -41,10 +39,10 @@ def some(table, rows):
     return type(table)(table.root, table.rows.iloc[list(rows)].reset_index(drop=True))
 
 
-def test_descriptors_are_those_of_each_photo_alone(world):
+def test_descriptors_equal_those_of_each_photo_alone(world):
     table, image_format = table_of(world / "photos"), ImageFormat(**IMAGE)
     embedder, _ = load_embedder(world / "embedder")
-    store = DescriptorStore.open(world / "whole")
+    store = DescriptorStore.open(world / "complete")
     assert store.ids.tolist() == table.rows["id"].tolist()
     assert store.landmark_ids.tolist() == table.rows["landmark_id"].tolist()
     groups = table.groups(image_format)
@@ -59,16 +57,16 @@ def test_descriptors_are_those_of_each_photo_alone(world):
         expected = (total / total.norm()).numpy()
         np.testing.assert_allclose(store.vectors[row], expected, atol=1e-5)
     apart = np.linalg.norm(store.vectors[:, None] - store.vectors, axis=2)
-    assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # a photo is not taken for another
+    assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # no photo is confused with another
 
 
-def test_descriptors_that_are_no_numbers_are_refused(world, tmp_path):
+def test_descriptors_that_are_not_numbers_are_refused(world, tmp_path):
     broken = write_embedder_into(tmp_path / "broken")
     made = plan(world, tmp_path / "s", embedder=broken)
     with torch.no_grad():
         made.embedder.neck[0].weight[0] = torch.nan
     with pytest.raises(UserError, match=r"000\.jpg: its descriptor has length nan"):
-        store_descriptors(made, Group())
+        write_store(made)
     assert not (tmp_path / "s").exists()
 
 
@@ -78,20 +76,20 @@ BAD = frozenset(["000", "012", "013", "019"])
 @pytest.fixture
 def unreadable(monkeypatch):
     """Four photos cannot be read."""
-    monkeypatch.setattr(WithoutPhotos, "bad", BAD)
-    monkeypatch.setattr(extraction, "ScaledPhotoDataset", WithoutPhotos)
+    monkeypatch.setattr(UnreadablePhotos, "bad", BAD)
+    monkeypatch.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
 
 
-def test_photos_that_cannot_be_read_are_left_out_and_no_row_shifts(
+def test_photos_that_cannot_be_read_are_skipped_and_no_row_shifts(
     world, tmp_path, unreadable, capsys
 ):
-    store, whole = extract(world, tmp_path / "s"), DescriptorStore.open(world / "whole")
-    rows = [row for row, photo in enumerate(whole.ids) if photo not in BAD]
-    assert store.ids.tolist() == whole.ids[rows].tolist()
-    assert store.landmark_ids.tolist() == whole.landmark_ids[rows].tolist()
+    store, complete = extract(world, tmp_path / "s"), DescriptorStore.open(world / "complete")
+    rows = [row for row, photo in enumerate(complete.ids) if photo not in BAD]
+    assert store.ids.tolist() == complete.ids[rows].tolist()
+    assert store.landmark_ids.tolist() == complete.landmark_ids[rows].tolist()
     # The grey photos were in the same batches, so that nothing rounds otherwise.
-    np.testing.assert_array_equal(store.vectors, whole.vectors[rows])
-    assert "skipped 4 photos" in capsys.readouterr().out
+    np.testing.assert_array_equal(store.vectors, complete.vectors[rows])
+    assert "Skipped 4 photos" in capsys.readouterr().out
     skipped = pd.read_csv(tmp_path / "s" / "skipped.csv", dtype=str)
     paths = table_of(world / "photos").rows.set_index("id")["path"]
     assert skipped["id"].tolist() == sorted(BAD)
@@ -99,7 +97,7 @@ def test_photos_that_cannot_be_read_are_left_out_and_no_row_shifts(
     assert store.skipped.equals(skipped)
 
 
-def test_a_store_of_no_readable_photo_is_not_made(world, tmp_path, unreadable):
+def test_a_store_without_a_readable_photo_is_not_written(world, tmp_path, unreadable):
     table = table_of(world / "photos")
     bad = some(table, np.flatnonzero(table.rows["id"].isin(BAD)))
     with pytest.raises(UserError, match="none of the 4 photos can be read"):
@@ -107,12 +105,12 @@ def test_a_store_of_no_readable_photo_is_not_made(world, tmp_path, unreadable):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_photos_that_can_be_read_by_now_are_added(world, tmp_path, monkeypatch):
+def test_photos_that_have_become_readable_are_added(world, tmp_path, monkeypatch):
     with monkeypatch.context() as context:
-        context.setattr(WithoutPhotos, "bad", BAD)
-        context.setattr(extraction, "ScaledPhotoDataset", WithoutPhotos)
+        context.setattr(UnreadablePhotos, "bad", BAD)
+        context.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
         extract(world, tmp_path / "s")
-        context.setattr(WithoutPhotos, "bad", frozenset(["012"]))
+        context.setattr(UnreadablePhotos, "bad", frozenset(["012"]))
         store = extract(world, tmp_path / "s", add=True)
     assert store.ids[-3:].tolist() == ["000", "013", "019"]
     assert store.skipped["id"].tolist() == ["012"]
@@ -129,43 +127,43 @@ def test_only_the_photos_that_a_store_lacks_are_described(
     old = extract(world, tmp_path / "s", table=some(table, old_rows), dtype=dtype)
     old_vectors, old_digest = np.array(old.vectors), old.meta["table"]
     described = []
-    add = UnfinishedStore.add
+    add = PartialStore.add
     monkeypatch.setattr(
-        UnfinishedStore,
+        PartialStore,
         "add",
         lambda work, rows, vectors: described.extend(rows) or add(work, rows, vectors),
     )
     store = extract(world, tmp_path / "s", add=True, dtype=dtype)
     assert len(described) == len(new_rows)
-    assert "adds 17 photos to the 3 of" in capsys.readouterr().out
+    assert "Adding 17 photos to the 3 of" in capsys.readouterr().out
     ids = table.rows["id"].to_numpy(dtype=str)
     assert store.ids.tolist() == ids[[*old_rows, *new_rows]].tolist()
     landmarks = table.rows["landmark_id"].to_numpy(dtype=str)
     assert store.landmark_ids.tolist() == landmarks[[*old_rows, *new_rows]].tolist()
     np.testing.assert_array_equal(store.vectors[:3], old_vectors)
-    whole = DescriptorStore.open(world / "whole").vectors
-    np.testing.assert_allclose(store.vectors[3:], whole[new_rows], atol=1e-3)
+    complete = DescriptorStore.open(world / "complete").vectors
+    np.testing.assert_allclose(store.vectors[3:], complete[new_rows], atol=1e-3)
     assert store.meta["table"] == [old_digest, table.digest]
     before = files_of(tmp_path / "s")
     extract(world, tmp_path / "s", add=True, dtype=dtype)
-    assert "s: has all these photos already" in capsys.readouterr().out
+    assert "s is up to date (all photos present); nothing to do." in capsys.readouterr().out
     assert files_of(tmp_path / "s") == before
 
 
-def test_photos_that_are_gone_stay(world, tmp_path, capsys):
+def test_photos_that_are_not_in_the_table_stay(world, tmp_path, capsys):
     table = table_of(world / "photos")
     extract(world, tmp_path / "s", table=some(table, range(10)))
     store = extract(world, tmp_path / "s", add=True, table=some(table, range(6, 14)))
     assert store.ids.tolist() == table.rows["id"][:14].tolist()
-    assert "6 photos of it are not in the table: they stay" in capsys.readouterr().out
+    assert "6 of its photos are not in the table; they stay." in capsys.readouterr().out
 
 
-def test_adding_to_nothing_makes_the_store(world, tmp_path):
+def test_adding_to_nothing_writes_the_store(world, tmp_path):
     extract(world, tmp_path / "s", add=True)
-    assert files_of(tmp_path / "s") == files_of(world / "whole")
+    assert files_of(tmp_path / "s") == files_of(world / "complete")
 
 
-def test_what_does_not_belong_is_not_added(world, tmp_path):
+def test_other_settings_and_other_landmarks_are_not_added(world, tmp_path):
     table = table_of(world / "photos")
     extract(world, tmp_path / "s", table=some(table, range(10)))
     before = files_of(tmp_path / "s")
@@ -173,19 +171,20 @@ def test_what_does_not_belong_is_not_added(world, tmp_path):
         extract(world, tmp_path / "s", add=True, dtype="float16")
     moved = some(table, range(PHOTOS))
     moved.rows.loc[[3, 4], "landmark_id"] = "other"
-    with pytest.raises(UserError, match=r"'003' has landmark 3 there and other.*2 such photos"):
+    with pytest.raises(UserError, match=r"'003' has landmark 3, and other in .* \(2 such"):
         extract(world, tmp_path / "s", add=True, table=moved)
     assert files_of(tmp_path / "s") == before
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-def test_descriptors_are_whitened_on_their_way(world, tmp_path):
+def test_descriptors_are_whitened_last(world, tmp_path):
     random = np.random.default_rng(0)
     whitening = Whitening(
         random.standard_normal(DIM) / 9, random.standard_normal((DIM, 5)), {"method": "pca"}
     )
-    store, whole = extract(world, tmp_path / "s", whitening=whitening), world / "whole"
-    projected = (DescriptorStore.open(whole).vectors - whitening.mean) @ whitening.projection
+    store = extract(world, tmp_path / "s", whitening=whitening)
+    complete = DescriptorStore.open(world / "complete")
+    projected = (complete.vectors - whitening.mean) @ whitening.projection
     expected = projected / np.linalg.norm(projected, axis=1, keepdims=True)
     np.testing.assert_allclose(store.vectors, expected, atol=1e-6)
     assert store.meta["whitening"] == whitening.digest
@@ -193,29 +192,46 @@ def test_descriptors_are_whitened_on_their_way(world, tmp_path):
 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
-def test_rows_come_from_where_they_belong_in_any_order(tmp_path_factory, data):
+def test_rows_are_written_in_place_in_any_order(tmp_path_factory, data):
     count = data.draw(st.integers(1, 12))
-    left_out = data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
+    skipped = data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
     order = data.draw(st.permutations(range(count)))
     folder = tmp_path_factory.mktemp("work") / ".s.partial"
     folder.mkdir()
     output = folder.parent / "s"
     vectors = np.eye(16, dtype=np.float32)[:count]
+    assert recorded_settings(folder) is None
+    PartialStore.create(folder, output, count, 16, "float32", {"scales": (1,)})
     for start in range(0, count, 3):
-        work = UnfinishedStore.begin(folder, output, count, 16, "float32", {"scales": [1]})
+        assert recorded_settings(folder) == {"scales": [1]}
+        work = PartialStore(folder)
         rows = np.array(order[start : start + 3])
         assert len(work.remaining([rows])) == 1
-        signed = np.array([-row - 1 if row in left_out else row for row in rows])
+        signed = np.array([-row - 1 if row in skipped else row for row in rows])
         work.add(signed, vectors[rows])
         assert work.done == start
         work.save()
         assert work.remaining([rows]) == []
-    assert set(work.left_out) == left_out
+    assert set(work.skipped) == skipped
     names = np.array([f"p{row}" for row in range(count)])
-    skipped = pd.DataFrame({"id": names[work.left_out], "path": names[work.left_out]})
-    work.finish(output, ids_frame(output, names, None), meta_text("float32", {}), skipped)
+    listed = pd.DataFrame({"id": names[work.skipped], "path": names[work.skipped]})
+    work.finish(output, id_rows(output, names, None), meta_text("float32", {}), listed)
     store = DescriptorStore.open(output)
-    kept = [row for row in range(count) if row not in left_out]
+    kept = [row for row in range(count) if row not in skipped]
     assert store.ids.tolist() == names[kept].tolist()
     np.testing.assert_array_equal(store.vectors, vectors[kept])
     assert not folder.exists()
+
+
+def test_a_partial_store_with_missing_rows_is_not_finished(tmp_path):
+    folder = tmp_path / ".s.partial"
+    folder.mkdir()
+    work = PartialStore.create(folder, tmp_path / "s", 2, 4, "float32", {})
+    work.add(np.array([1]), np.eye(4, dtype=np.float32)[:1])
+    work.save()
+    nothing = pd.DataFrame({"id": [], "path": []})
+    with pytest.raises(RuntimeError, match="1 rows were not described"):
+        work.finish(tmp_path / "s", id_rows("s", ["a", "b"], None), "{}", nothing)
+    assert not (tmp_path / "s").exists()
+    with pytest.raises(UserError, match="does not contain a stopped extraction"):
+        PartialStore(tmp_path)

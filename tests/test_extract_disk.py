@@ -1,16 +1,14 @@
-"""A disk that is full or cannot be written is one clear line, and nothing half-written stays."""
+"""A disk that is full or cannot be written is one clear line, and nothing half-written remains."""
 
-import errno
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-from extraction_world import PHOTOS, WithoutPhotos, extract, files_of, write_world
+from extraction_world import PHOTOS, UnreadablePhotos, extract, files_of, write_world
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.disk.lock import staging_folder
-from landmark.disk.space import DiskFullError, disk_errors, reserve
+from landmark.disk.space import DiskFullError
 from landmark.error import UserError
 from landmark.extract import extraction
 
@@ -23,7 +21,7 @@ def world(tmp_path_factory):
 
 
 def fill(disk, leaving):
-    """Fills the file system but for some bytes."""
+    """Fill the file system up to some bytes."""
     status = os.statvfs(disk)
     (disk / "filler").write_bytes(bytes(status.f_bavail * status.f_frsize - leaving))
 
@@ -44,29 +42,29 @@ def test_an_extraction_that_does_not_fit_is_not_begun(world, disk):
     assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
-def test_an_extraction_that_the_disk_stops_at_its_end_goes_on(world, disk, monkeypatch):
-    from landmark.artifact import unfinished
+def test_an_extraction_that_a_full_disk_stops_at_its_end_resumes(world, disk, monkeypatch):
+    from landmark.artifact import partial_store
 
-    write = unfinished.write_description
+    write = partial_store.write_description
 
     def after_another_filled_it(*arguments):
         fill(disk, leaving=0)
         write(*arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(unfinished, "write_description", after_another_filled_it)
+        context.setattr(partial_store, "write_description", after_another_filled_it)
         with pytest.raises(DiskFullError, match=r"s does not fit on the disk.*Free some space"):
             extract(world, disk / "s")
     assert not (disk / "s").exists()
     (disk / "filler").unlink()
     monkeypatch.setattr(extraction, "describe", lambda *_, **__: iter(()))  # all is described
     extract(world, disk / "s")
-    assert files_of(disk / "s") == files_of(world / "whole")
+    assert files_of(disk / "s") == files_of(world / "complete")
 
 
-def test_no_room_to_leave_photos_out_keeps_what_is_described(world, disk, monkeypatch):
-    monkeypatch.setattr(WithoutPhotos, "bad", frozenset(["001"]))
-    monkeypatch.setattr(extraction, "ScaledPhotoDataset", WithoutPhotos)
+def test_no_space_to_skip_photos_keeps_the_finished_rows(world, disk, monkeypatch):
+    monkeypatch.setattr(UnreadablePhotos, "bad", frozenset(["001"]))
+    monkeypatch.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
     # Room for the vectors, the marks and the settings, a page each, and two folders.
     fill(disk, leaving=20 * KIB)
     with pytest.raises(DiskFullError):
@@ -79,45 +77,10 @@ def test_no_room_to_leave_photos_out_keeps_what_is_described(world, disk, monkey
     assert [path.name for path in disk.iterdir()] == ["s"]
 
 
-def test_a_place_that_cannot_be_written_is_a_mistake(world, read_only, tmp_path):
+def test_an_output_that_cannot_be_written_is_one_line(world, read_only, tmp_path):
     with pytest.raises(UserError, match=r"disk/s cannot be written \(Read-only file system\)"):
         extract(world, read_only / "s")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/s cannot be written \(Not a directory\)"):
         extract(world, tmp_path / "file" / "s")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "file"]
-
-
-@pytest.mark.parametrize("can_reserve", [True, False])
-def test_the_space_of_a_file_is_taken_and_its_content_kept(tmp_path, monkeypatch, can_reserve):
-    if not can_reserve:
-
-        def refuse(*_):
-            raise OSError(errno.EOPNOTSUPP, "not supported")
-
-        monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
-    file = tmp_path / "vectors.npy"
-    made = np.lib.format.open_memmap(file, mode="w+", dtype="float32", shape=(100_000, 16))
-    made[7] = 3
-    made.flush()
-    before = file.read_bytes()
-    reserve(file)
-    assert file.stat().st_blocks * 512 >= file.stat().st_size
-    assert file.read_bytes() == before
-
-
-def failing(error):
-    raise error
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
-def test_what_the_disk_refuses_is_named(number):
-    with pytest.raises(UserError) as caught, disk_errors(Path("a") / "store"):
-        failing(OSError(number, "x"))
-    assert str(caught.value).startswith("a/store ")
-    assert os.strerror(number) in str(caught.value)
-
-
-def test_other_failures_stay_what_they_are():
-    with pytest.raises(FileNotFoundError), disk_errors("store"):
-        failing(FileNotFoundError(errno.ENOENT, "x"))

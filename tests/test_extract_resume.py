@@ -1,9 +1,11 @@
-"""An extraction killed at any moment goes on and ends like one that never was."""
+"""An extraction killed at any moment resumes and ends like one that never was."""
 
+import json
 import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 import torch
 from extraction_world import (
     DIM,
+    IMAGE,
     PHOTOS,
-    WithoutPhotos,
+    UnreadablePhotos,
     extract,
     files_of,
     table_of,
@@ -22,19 +25,23 @@ from extraction_world import (
 )
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.unfinished import UnfinishedStore
+from landmark.artifact.partial_store import PartialStore
+from landmark.artifact.whitening import Whitening
+from landmark.data.batches import grouped_batches
 from landmark.disk import atomic
+from landmark.disk.digest import digest_of_files
 from landmark.disk.lock import locked, staging_folder
 from landmark.error import UserError
 from landmark.extract import extraction
 from landmark.extract.extraction import Extraction
 from landmark.extract.multiscale import MultiScale
-from landmark.extract.whitening import Whitening
+from landmark.image.format import ImageFormat
+from landmark.model.persist import embedder_digest
 
-# Each step that an extraction does to the disk; it is killed before or after one of them.
+# The steps of an extraction on the disk; it is killed before or after one of them.
 STEPS = [
-    (UnfinishedStore, "add"),
-    (UnfinishedStore, "save"),
+    (PartialStore, "add"),
+    (PartialStore, "save"),
     (np.memmap, "flush"),
     (np, "save"),
     (os, "replace"),
@@ -57,7 +64,7 @@ def world(tmp_path_factory):
 
 
 def in_a_process(work, kill_at=None, counter=None):
-    """Runs `work` in a child that kills itself at one of its moments; gives its exit status."""
+    """Run `work` in a child that kills itself at one of its moments; return its exit status."""
 
     def child():
         torch.set_num_threads(1)
@@ -92,7 +99,7 @@ def stepping(call, moment):
 
 
 def killed(work, prepare, count=MOMENTS):
-    """Kills `work` at seeded moments, spread over all it has; yields after each kill."""
+    """Kill `work` at seeded moments, spread over all of them; yield after each kill."""
     counter = multiprocessing.get_context("fork").Value("i", 0)
     prepare()
     assert in_a_process(work, counter=counter) == 0
@@ -109,19 +116,19 @@ def test_killed_at_seeded_moments_it_ends_with_the_same_bytes(world, tmp_path):
     work = lambda: extract(world, output)  # noqa: E731
     for moment in killed(work, lambda: shutil.rmtree(output, ignore_errors=True)):
         assert in_a_process(work) == 0
-        assert files_of(output) == files_of(world / "whole"), moment
+        assert files_of(output) == files_of(world / "complete"), moment
         assert [path.name for path in tmp_path.iterdir()] == ["s"], moment
 
 
-def test_photos_left_out_stay_left_out_after_a_kill(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(WithoutPhotos, "bad", frozenset(["003", "012", "019"]))
-    monkeypatch.setattr(extraction, "ScaledPhotoDataset", WithoutPhotos)
-    extract(world, tmp_path / "whole")
+def test_skipped_photos_stay_skipped_after_a_kill(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(UnreadablePhotos, "bad", frozenset(["003", "012", "019"]))
+    monkeypatch.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
+    extract(world, tmp_path / "complete")
     output = tmp_path / "out" / "s"
     work = lambda: extract(world, output)  # noqa: E731
     for moment in killed(work, lambda: shutil.rmtree(output.parent, ignore_errors=True), 2):
         assert in_a_process(work) == 0
-        assert files_of(output) == files_of(tmp_path / "whole"), moment
+        assert files_of(output) == files_of(tmp_path / "complete"), moment
 
 
 @pytest.mark.parametrize("how", ["add", "overwrite"])
@@ -147,8 +154,8 @@ def test_a_kill_leaves_the_old_store_or_the_new_one(world, tmp_path, how):
 
 
 def stop_after(monkeypatch, batches, error=KeyboardInterrupt):
-    """The next extraction is interrupted before batch number `batches`."""
-    add, seen = UnfinishedStore.add, []
+    """Interrupt the next extraction before batch number `batches`."""
+    add, seen = PartialStore.add, []
 
     def interrupted(work, *arguments):
         if len(seen) == batches:
@@ -156,7 +163,7 @@ def stop_after(monkeypatch, batches, error=KeyboardInterrupt):
         seen.append(None)
         add(work, *arguments)
 
-    monkeypatch.setattr(UnfinishedStore, "add", interrupted)
+    monkeypatch.setattr(PartialStore, "add", interrupted)
 
 
 def stopped(world, output, monkeypatch, **changes):
@@ -166,26 +173,26 @@ def stopped(world, output, monkeypatch, **changes):
             extract(world, output, **changes)
 
 
-def test_what_is_described_is_not_described_again(world, tmp_path, monkeypatch, capsys):
+def test_finished_photos_are_not_described_again(world, tmp_path, monkeypatch, capsys):
     stopped(world, tmp_path / "s", monkeypatch)
-    done = UnfinishedStore(staging_folder(tmp_path / "s")).done
+    done = PartialStore(staging_folder(tmp_path / "s")).done
     assert 0 < done < PHOTOS
-    assert f"stopped: {done} of {PHOTOS} photos are described" in capsys.readouterr().out
+    assert f"Stopped: {done} of {PHOTOS} photos extracted." in capsys.readouterr().out
     described = []
-    add = UnfinishedStore.add
+    add = PartialStore.add
     monkeypatch.setattr(
-        UnfinishedStore,
+        PartialStore,
         "add",
         lambda work, rows, vectors: described.extend(rows) or add(work, rows, vectors),
     )
     extract(world, tmp_path / "s")
     assert len(described) == PHOTOS - done
-    assert f"goes on: {done} of {PHOTOS} photos" in capsys.readouterr().out
-    assert files_of(tmp_path / "s") == files_of(world / "whole")
+    assert f"Resuming: {done} of {PHOTOS} photos already extracted." in capsys.readouterr().out
+    assert files_of(tmp_path / "s") == files_of(world / "complete")
 
 
 def changed(world, key):
-    """Changes of the plan, each of one setting."""
+    """Changes of the plan that change one setting."""
     if key == "embedder":
         return {"embedder": write_embedder_into(world / "other", seed=1)}
     if key == "table":
@@ -215,23 +222,21 @@ def test_a_changed_setting_stops_a_stopped_extraction(world, tmp_path, monkeypat
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_changed_setting_stops_before_a_finished_store(world, tmp_path, key):
-    shutil.copytree(world / "whole", tmp_path / "s")
-    with pytest.raises(
-        UserError, match=rf"s: is there already with a different {key} \("
-    ) as caught:
+    shutil.copytree(world / "complete", tmp_path / "s")
+    with pytest.raises(UserError, match=rf"s already exists with a different {key} \(") as caught:
         extract(world, tmp_path / "s", **changed(world, key))
     assert ("add=true" in str(caught.value)) == (key == "table")
-    assert files_of(tmp_path / "s") == files_of(world / "whole")
+    assert files_of(tmp_path / "s") == files_of(world / "complete")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-def test_a_finished_store_is_not_made_again(world, tmp_path, monkeypatch, capsys):
-    shutil.copytree(world / "whole", tmp_path / "s")
+def test_a_finished_store_is_not_extracted_again(world, tmp_path, monkeypatch, capsys):
+    shutil.copytree(world / "complete", tmp_path / "s")
     staging_folder(tmp_path / "s").mkdir()  # of a process that was killed after the last step
     monkeypatch.setattr(Extraction, "run", lambda *_, **__: pytest.fail("described again"))
     extract(world, tmp_path / "s", workers=3, devices=2, batch_size=7, save_every=3.0)
-    assert "s: is there already, made with the same settings" in capsys.readouterr().out
-    assert files_of(tmp_path / "s") == files_of(world / "whole")
+    assert "s is up to date (same settings); nothing to do." in capsys.readouterr().out
+    assert files_of(tmp_path / "s") == files_of(world / "complete")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
@@ -261,14 +266,87 @@ def test_a_folder_of_other_things_is_never_replaced(world, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["s", "a.jpg"]
 
 
-def test_damaged_work_is_a_mistake(world, tmp_path, monkeypatch):
+def test_a_damaged_staging_folder_is_refused(world, tmp_path, monkeypatch):
     stopped(world, tmp_path / "s", monkeypatch)
     folder = staging_folder(tmp_path / "s")
     for name in ("settings.json", "marks.npy", "store/vectors.npy"):
-        whole = (folder / name).read_bytes()
-        (folder / name).write_bytes(whole[: len(whole) // 2])
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(UserError, match="is damaged"):
             extract(world, tmp_path / "s")
-        (folder / name).write_bytes(whole)
+        (folder / name).write_bytes(content)
     extract(world, tmp_path / "s")
     assert DescriptorStore.open(tmp_path / "s").vectors.shape == (PHOTOS, DIM)
+
+
+@pytest.mark.parametrize("extends", [False, True])
+def test_what_version_0_1_0_left_resumes(world, tmp_path, monkeypatch, capsys, extends):
+    """The staging folder written out file by file, so that its layout cannot change unnoticed."""
+    table, complete = table_of(world / "photos"), DescriptorStore.open(world / "complete")
+    output, staging, kept = tmp_path / "s", tmp_path / ".s.partial", 0
+    if extends:
+        kept = 7
+        few = type(table)(table.root, table.rows.iloc[:kept].reset_index(drop=True))
+        extract(world, output, table=few)
+    (staging / "store").mkdir(parents=True)
+    (staging / "without_left_out").mkdir()
+    (staging / "lock").write_text("process 1 on another machine")
+    rows = table.rows.iloc[kept:].reset_index(drop=True)
+    batches = grouped_batches(type(table)(table.root, rows).groups(ImageFormat(**IMAGE)), 4)
+    done = kept + np.concatenate(batches[:2])
+    vectors, marks = np.zeros((PHOTOS, DIM), "f4"), np.zeros(PHOTOS, np.uint8)
+    for written in (np.arange(kept), done):
+        vectors[written], marks[written] = complete.vectors[written], 1
+    np.save(staging / "store" / "vectors.npy", vectors)
+    np.save(staging / "marks.npy", marks)
+    record = {
+        "settings": {
+            "embedder": embedder_digest(world / "embedder"),
+            "table": table.digest,
+            "scales": [1.0, 1.5],
+            "flip": False,
+            "image": IMAGE,
+            "split": None,
+            "precision": "32",
+            "whitening": None,
+            "dtype": "float32",
+            "batch_size": 4,
+            "adds_to": digest_of_files(output / "ids.parquet") if extends else None,
+        },
+        "kept": kept,
+    }
+    (staging / "settings.json").write_text(json.dumps(record, indent=1) + "\n")
+    described = []
+    add = PartialStore.add
+    monkeypatch.setattr(
+        PartialStore,
+        "add",
+        lambda work, rows, vectors: described.extend(rows) or add(work, rows, vectors),
+    )
+    store = extract(world, output, add=extends)
+    assert len(described) == PHOTOS - kept - len(done)
+    assert f"Resuming: {len(done)} of {PHOTOS - kept} photos" in capsys.readouterr().out
+    np.testing.assert_allclose(store.vectors, complete.vectors, atol=1e-5)
+    if not extends:
+        assert files_of(output) == files_of(world / "complete")
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_finished_store_on_a_read_only_disk_is_only_looked_at(world, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        shutil.copytree(world / "complete", disk / "s")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for settings in ({}, {"add": True}):
+            extract(world, disk / "s", **settings)
+            assert "s is up to date (" in capsys.readouterr().out
+        with pytest.raises(UserError, match=r"a different flip .*Choose another output"):
+            extract(world, disk / "s", **changed(world, "flip"))
+        with pytest.raises(UserError, match="cannot be written"):
+            extract(world, disk / "s", overwrite=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

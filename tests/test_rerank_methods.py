@@ -220,12 +220,13 @@ def test_rank_fusion_reads_folders_whatever_their_order(tmp_path):
         )
     )
     queries, photos = (np.random.default_rng(0).permutation(n) for n in (4, 20))
+    (tmp_path / "other").mkdir()
     Rankings(
         np.argsort(photos)[other.rows[queries]].astype("i4"),
         other.scores[queries],
         here.query_ids[queries],
         here.gallery_ids[photos],
-    ).write(tmp_path / "other")
+    ).write_into(tmp_path / "other")
     again = RankFusion(rankings=[str(tmp_path / "other")])(here)
     np.testing.assert_array_equal(again.rows, fused.rows)
     np.testing.assert_allclose(again.scores, fused.scores)
@@ -236,7 +237,8 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
     here = with_ids(plain)
     for name, ids in (("queries", ("x", "p")), ("photos", ("q", "x"))):
         other = with_ids(plain, *ids)
-        Rankings(plain.rows, plain.scores, other.query_ids, other.gallery_ids).write(
+        (tmp_path / name).mkdir()
+        Rankings(plain.rows, plain.scores, other.query_ids, other.gallery_ids).write_into(
             tmp_path / name
         )
     for fusion, retrieval, words in (
@@ -244,7 +246,7 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
         (RankFusion(steps=["egt"]), here.remembered("search"), "egt is no earlier step.*search"),
         (RankFusion(rankings=[str(tmp_path / "queries")]), here, "no ranking for query 'q0'"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), here, "which the gallery lacks"),
-        (RankFusion(rankings=[str(tmp_path / "none")]), here, "holds no rankings"),
+        (RankFusion(rankings=[str(tmp_path / "none")]), here, "is not a folder of rankings"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "matched by ids.*have none"),
     ):
         with pytest.raises(UserError, match=words):

@@ -38,7 +38,8 @@ def revisited_case(folder: Path, named: bool = True) -> tuple[Path, np.ndarray, 
 
 def write_rankings(path: Path, rows: np.ndarray, queries: list[str], gallery: list[str]) -> Path:
     scores = np.zeros(rows.shape, np.float32)
-    Rankings(rows, scores, np.array(queries), np.array(gallery)).write(path)
+    path.mkdir()
+    Rankings(rows, scores, np.array(queries), np.array(gallery)).write_into(path)
     return path
 
 
@@ -105,7 +106,7 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
         with pytest.raises(UserError, match=words) as caught:
             score_revisited(pickled, ranked)
         assert str(caught.value).startswith(str(ranked))
-    with pytest.raises(UserError, match="no rankings"):
+    with pytest.raises(UserError, match="is not a folder of rankings"):
         score_revisited(pickled, tmp_path)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
 from landmark.search import ExactTorch, Flat, exact_torch, gpu
 from landmark.search.exact_torch import ExactTorchIndex

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
 from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat
 from landmark.search.faiss_index import FaissSearch

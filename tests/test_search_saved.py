@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
 from landmark.search import HNSW, IVF, IVFPQ, Factory, faiss_index, saved
 

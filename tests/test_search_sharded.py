@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 from landmark.search import HNSW, IVF, ExactTorch, Flat
 from landmark.search.sharded import ShardedSearch, shard_search
 

@@ -1,1 +1,1 @@
-"""What is written to disk: tables, descriptors, rankings, submissions."""
+"""File formats: descriptor stores, whitenings, rankings, submissions, tables."""

@@ -1,7 +1,7 @@
-"""The descriptor store: unit vectors, their ids, and what they were made with."""
+"""The descriptor store: unit vectors, their ids, and the settings they were made with."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from landmark.artifact.description import (
-    IDS,
-    META,
-    SCHEMA,
-    Texts,
-    ids_frame,
-    meta_text,
-    read_ids,
-    read_skipped,
-    write_description,
-)
+from landmark import __version__
+from landmark.artifact.table import check_ids, read_frame
 from landmark.artifact.vectors import (
     check_vectors,
     create_vectors,
@@ -33,14 +24,17 @@ from landmark.disk.atomic import atomic_folder
 from landmark.disk.space import disk_errors
 from landmark.error import UserError
 
-VECTORS = "vectors.npy"
+Texts = Sequence[str] | NDArray[Any]
+
+SCHEMA = 1
+VECTORS, IDS, META, SKIPPED = "vectors.npy", "ids.parquet", "meta.json", "skipped.csv"
 
 
 class DescriptorStore:
     """A folder of N descriptors, opened without reading the vectors.
 
-    They are read once, and refused where one is not finite or not of unit length, when `vectors`
-    is first asked for.
+    The first access to `vectors` reads them once and refuses any that is not finite or not of unit
+    length.
 
     Example:
         >>> import tempfile, numpy as np
@@ -51,8 +45,8 @@ class DescriptorStore:
         (['a', 'b'], (2, 2), [1])
 
     Attributes:
-        path: the folder.
-        meta: schema version, package version, dtype and what the writer recorded (scales, image
+        path: The folder.
+        meta: Schema version, package version, dtype and what the writer recorded (scales, image
             sizes, digests of the embedder, the table and the whitening).
     """
 
@@ -61,30 +55,36 @@ class DescriptorStore:
         self.meta = meta
         self._vectors = vectors
         self._is_checked = False
-        if len(self._rows) != len(vectors):
+        if len(self.rows) != len(vectors):
             raise UserError(
-                f"{path}: {len(self._rows):,} ids in {IDS} for {len(vectors):,} rows in {VECTORS}"
+                f"{path} has {len(self.rows):,} ids in {IDS} for {len(vectors):,} rows in "
+                f"{VECTORS}. Write it again."
             )
 
     @classmethod
     def open(cls, path: str | Path) -> "DescriptorStore":
-        """Opens a store; the vectors stay on disk.
+        """Open a store; the vectors stay on disk.
 
         Raises:
-            UserError: no store, a damaged one, or one of a later version.
+            UserError: `path` is not a store, or a damaged one, or one of a later version.
         """
         path = Path(path)
         for name in (VECTORS, IDS, META):
             if not (path / name).is_file():
-                raise UserError(f"{path}: is no descriptor store, it has no {name}")
+                raise UserError(
+                    f"{path} is not a descriptor store: {name} is missing. Pass a folder that "
+                    "extract.py wrote."
+                )
         try:
             meta = json.loads((path / META).read_text())
         except (ValueError, OSError) as error:
-            raise UserError(f"{path}: is damaged ({error})") from error
+            raise UserError(f"{path} is damaged ({error}). Write it again.") from error
         if not isinstance(meta, dict):
-            raise UserError(f"{path}/{META}: is damaged (no mapping)")
+            raise UserError(f"{path}/{META} is damaged (not a mapping). Write the store again.")
         if meta.get("schema", 0) > SCHEMA:
-            raise UserError(f"{path}: written by a later version ({meta.get('version')})")
+            raise UserError(
+                f"{path} was written by a later version ({meta.get('version')}). Update landmark."
+            )
         return cls(path, open_vectors(path / VECTORS), meta)
 
     @classmethod
@@ -97,26 +97,28 @@ class DescriptorStore:
         overwrite: bool = False,
         **meta: Any,  # noqa: ANN401
     ) -> None:
-        """Writes a whole store at once.
+        """Write a complete store.
 
         Args:
-            path: folder to write.
+            path: Folder to write.
             ids: N distinct strings.
             vectors: (N, D) float16 or float32, rows of unit length; other dtypes become float32.
-            landmark_ids: the landmark of each row, where known.
-            overwrite: replace a store that is there.
-            **meta: what to record: JSON-able values.
+            landmark_ids: Landmark of each row, where known.
+            overwrite: Replace an existing store.
+            **meta: Settings to record: values that JSON can hold.
 
         Raises:
-            UserError: shapes do not fit, an id twice, a vector that is not finite or not of unit
-                length, or a place that is taken; names the first.
+            UserError: Shapes do not fit, an id is repeated, a vector is not finite or not of unit
+                length, or `path` already exists; names the first.
         """
         array = np.asarray(vectors)
         if array.ndim != 2:
-            raise UserError(f"{path}: vectors have the shape {array.shape}, (N, D) is needed")
+            raise UserError(f"{path}: vectors have the shape {array.shape}. Pass (N, D).")
         dtype = array.dtype.name if array.dtype.name == "float16" else "float32"
         if len(ids) != len(array):
-            raise UserError(f"{path}: {len(ids):,} ids for {len(array):,} vectors")
+            raise UserError(
+                f"{path}: {len(ids):,} ids for {len(array):,} vectors. Pass one id per vector."
+            )
         with cls.writing(
             path, ids, array.shape[1], dtype, landmark_ids, overwrite, **meta
         ) as stored:
@@ -136,60 +138,72 @@ class DescriptorStore:
         skipped: pd.DataFrame | None = None,
         **meta: Any,  # noqa: ANN401
     ) -> Iterator[NDArray[np.floating]]:
-        """Gives the (N, dim) vectors to fill, memory-mapped; checks and renames when done.
+        """Yield the memory-mapped vectors (N, dim) to fill; check and rename when the block ends.
 
-        The vectors are never in memory as a whole. Where the block fails, nothing is left.
+        The vectors are never in memory as a whole. A block that fails leaves nothing.
 
         Args:
-            path: folder to write.
+            path: Folder to write.
             ids: N distinct strings.
             dim: D.
             dtype: float16 or float32.
-            landmark_ids: the landmark of each row, where known.
-            overwrite: replace a store that is there.
-            skipped: `id` and `path` of photos that could not be read and are no rows.
-            **meta: what to record: JSON-able values.
+            landmark_ids: Landmark of each row, where known.
+            overwrite: Replace an existing store.
+            skipped: `id` and `path` of photos that could not be read and have no row.
+            **meta: Settings to record: values that JSON can hold.
 
         Raises:
-            UserError: as `write`, or the disk is full.
-            TypeError, ValueError: `meta` holds what JSON cannot, or a name that the store records.
+            UserError: As `write`, or the disk is full.
+            TypeError: JSON cannot hold a value of `meta`.
+            ValueError: A name in `meta` is one that the store records itself.
         """
         name = dtype_name(dtype, path)
-        rows = ids_frame(path, ids, landmark_ids)
-        # Written down before the vectors: what JSON refuses must not cost a long extraction.
-        description = meta_text(name, meta)
+        rows = id_rows(path, ids, landmark_ids)
+        # Before the vectors: what JSON refuses must not cost a long extraction.
+        text = meta_text(name, meta)
         with atomic_folder(path, overwrite, marker=META) as folder:
-            vectors = create_vectors(
-                folder / VECTORS, len(rows), dim, name, named=Path(path) / VECTORS
-            )
+            vectors = create_vectors(folder / VECTORS, len(rows), dim, name, Path(path) / VECTORS)
             yield vectors
             check_vectors(vectors, path, rows["id"])
             with disk_errors(path):
                 vectors.flush()
-                write_description(folder, rows, description, skipped)
+                write_description(folder, rows, text, skipped)
 
     @cached_property
-    def _rows(self) -> pd.DataFrame:
-        return read_ids(self.path)
+    def rows(self) -> pd.DataFrame:
+        """The rows of ids.parquet: `id`, and where recorded `landmark_id`, `path` and the box.
+
+        Raises:
+            UserError: The file is damaged, or has no ids.
+        """
+        try:
+            rows = pd.read_parquet(self.path / IDS)
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f"{self.path}/{IDS} is damaged ({error}). Write the store again."
+            ) from error
+        if "id" not in rows.columns:
+            raise UserError(f"{self.path}/{IDS} has no column id. Write the store again.")
+        return rows
 
     @cached_property
     def ids(self) -> NDArray[np.str_]:
         """Id of each row, (N,) strings."""
-        return self._rows["id"].to_numpy(dtype=str)
+        return self.rows["id"].to_numpy(dtype=str)
 
     @cached_property
     def landmark_ids(self) -> NDArray[np.str_] | None:
-        """Landmark of each row, (N,) strings, "" where unknown; None where the store has none."""
-        if "landmark_id" not in self._rows.columns:
+        """Landmark of each row, (N,) strings, "" where unknown; None if the store has none."""
+        if "landmark_id" not in self.rows.columns:
             return None
-        return self._rows["landmark_id"].fillna("").to_numpy(dtype=str)
+        return self.rows["landmark_id"].fillna("").to_numpy(dtype=str)
 
     @property
     def vectors(self) -> NDArray[np.floating]:
         """The descriptors, (N, D).
 
         Raises:
-            UserError: as `check`, the first time.
+            UserError: As `check`, on the first access.
         """
         if not self._is_checked:
             self.check()
@@ -202,28 +216,79 @@ class DescriptorStore:
 
     @property
     def dtype(self) -> str:
-        """Of the stored vectors: float16 or float32."""
+        """Dtype of the stored vectors: float16 or float32."""
         return self._vectors.dtype.name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the writer recorded, without what the store says of itself."""
+        """What the writer recorded, without what every store records itself."""
         own = json.loads(meta_text(self.dtype, {}))
         return {key: value for key, value in self.meta.items() if key not in own}
 
     @property
+    def table_digests(self) -> list[str]:
+        """Digests of the image tables that the photos come from, in the order they were joined."""
+        table = self.meta.get("table")
+        if table is None:
+            return []
+        return list(table) if isinstance(table, list) else [table]
+
+    @property
     def skipped(self) -> pd.DataFrame:
-        """Photos that could not be read when the store was made: columns `id` and `path`."""
-        return read_skipped(self.path)
+        """Photos that could not be read when the store was written: columns `id` and `path`."""
+        if not (self.path / SKIPPED).is_file():
+            return pd.DataFrame({"id": [], "path": []}, dtype="str")
+        return read_frame(self.path / SKIPPED)
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     def check(self) -> None:
-        """Reads every vector and refuses those that are not finite or not of unit length.
+        """Read every vector.
 
         Raises:
-            UserError: names the first id.
+            UserError: A vector is not finite or not of unit length; names the first id.
         """
-        check_vectors(self._vectors, self.path, self._rows["id"])
+        check_vectors(self._vectors, self.path, self.rows["id"])
         self._is_checked = True
+
+
+def id_rows(path: str | Path, ids: Texts, landmark_ids: Texts | None) -> pd.DataFrame:
+    """Return the rows of ids.parquet.
+
+    Raises:
+        UserError: An id is missing or repeated, or the numbers differ; names `path`.
+    """
+    rows = pd.DataFrame({"id": pd.Series(np.asarray(ids, dtype=object), dtype="str")})
+    check_ids(rows["id"], path)
+    if landmark_ids is not None:
+        if len(landmark_ids) != len(rows):
+            raise UserError(
+                f"{path}: {len(landmark_ids):,} landmark_ids for {len(rows):,} ids. Pass one per "
+                "id, or none."
+            )
+        rows["landmark_id"] = pd.Series(np.asarray(landmark_ids, dtype=object), dtype="str")
+    return rows
+
+
+def meta_text(dtype: str, meta: Mapping[str, Any]) -> str:
+    """Return the text of meta.json.
+
+    Raises:
+        TypeError: JSON cannot hold a value of `meta`.
+        ValueError: A name in `meta` is one that the store records itself.
+    """
+    own = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
+    if taken := own.keys() & meta.keys():
+        raise ValueError(f"{min(taken)} is recorded by the store itself")
+    return json.dumps({**own, **meta}, indent=1) + "\n"
+
+
+def write_description(
+    folder: Path, rows: pd.DataFrame, meta: str, skipped: pd.DataFrame | None = None
+) -> None:
+    """Write ids.parquet, meta.json, and skipped.csv where photos were skipped."""
+    rows.to_parquet(folder / IDS, index=False)
+    (folder / META).write_text(meta)
+    if skipped is not None and len(skipped):
+        skipped[["id", "path"]].to_csv(folder / SKIPPED, index=False)

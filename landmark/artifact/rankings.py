@@ -1,4 +1,4 @@
-"""Rankings on disk: for each query the rows of the gallery, best first."""
+"""Rankings on disk: the rows of the gallery for each query, best first."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark import __version__
-from landmark.disk.atomic import atomic_folder
 from landmark.error import UserError
 
 SCHEMA = 1
@@ -21,15 +20,15 @@ META, METRICS = "meta.json", "metrics.json"
 
 @dataclass(frozen=True, eq=False)
 class Rankings:
-    """What a search and its re-rankers found.
+    """The result of a search and its re-rankers.
 
     Attributes:
-        rows: (Q, K) int32 rows of the gallery, best first; -1 pads.
-        scores: (Q, K) float32, higher is better.
-        query_ids: (Q,) strings.
-        gallery_ids: (N,) strings.
-        meta: every step of the chain with its settings.
-        metrics: what each step scored.
+        rows: Rows of the gallery, (Q, K) int32, best first; -1 pads.
+        scores: Scores, (Q, K) float32, higher is better.
+        query_ids: Ids of the queries, (Q,) strings.
+        gallery_ids: Ids of the gallery, (N,) strings.
+        meta: Every step of the chain with its settings.
+        metrics: The metrics of each step.
     """
 
     rows: NDArray[np.int32]
@@ -52,17 +51,8 @@ class Rankings:
         if self.rows.size and not -1 <= self.rows.min() <= self.rows.max() < len(self.gallery_ids):
             raise ValueError(f"a row is outside the gallery of {len(self.gallery_ids)}")
 
-    def write(self, path: str | Path, overwrite: bool = False) -> None:
-        """Writes the folder in one step.
-
-        Raises:
-            UserError: `path` is taken and `overwrite` is not set, or it cannot be written.
-        """
-        with atomic_folder(path, overwrite, marker=META) as folder:
-            self.write_into(folder)
-
     def write_into(self, folder: Path) -> None:
-        """Writes the files into a folder that is there."""
+        """Write the files into an existing folder, such as that of `atomic_folder`."""
         np.save(folder / ROWS, np.ascontiguousarray(self.rows, np.int32))
         np.save(folder / SCORES, np.ascontiguousarray(self.scores, np.float32))
         for name, ids in ((QUERY_IDS, self.query_ids), (GALLERY_IDS, self.gallery_ids)):
@@ -73,15 +63,18 @@ class Rankings:
 
     @classmethod
     def open(cls, path: str | Path) -> "Rankings":
-        """Reads a folder of rankings.
+        """Read a folder of rankings.
 
         Raises:
-            UserError: no rankings, damaged ones, or those of a later version.
+            UserError: The folder has no rankings, or they are damaged or of a later version.
         """
         path = Path(path)
         for name in (ROWS, SCORES, QUERY_IDS, GALLERY_IDS, META, METRICS):
             if not (path / name).is_file():
-                raise UserError(f"{path}: holds no rankings, it has no {name}")
+                raise UserError(
+                    f"{path} is not a folder of rankings: {name} is missing. Pass a folder that "
+                    "rerank.py wrote."
+                )
         try:
             rows, scores = (np.load(path / name, allow_pickle=False) for name in (ROWS, SCORES))
             query_ids, gallery_ids = (
@@ -89,11 +82,15 @@ class Rankings:
                 for name in (QUERY_IDS, GALLERY_IDS)
             )
             meta, metrics = (json.loads((path / name).read_text()) for name in (META, METRICS))
-            found = cls(rows, scores, query_ids, gallery_ids, meta, metrics)
+            rankings = cls(rows, scores, query_ids, gallery_ids, meta, metrics)
         except (ValueError, OSError, EOFError, KeyError) as error:
-            raise UserError(f"{path}: is damaged ({error})") from error
+            raise UserError(f"{path} is damaged ({error}). Write it again.") from error
         if not isinstance(meta, dict) or not isinstance(metrics, dict):
-            raise UserError(f"{path}: is damaged ({META} or {METRICS} is no mapping)")
+            raise UserError(
+                f"{path} is damaged ({META} or {METRICS} is not a mapping). Write it again."
+            )
         if meta.get("schema", 0) > SCHEMA:
-            raise UserError(f"{path}: written by a later version ({meta.get('version')})")
-        return found
+            raise UserError(
+                f"{path} was written by a later version ({meta.get('version')}). Update landmark."
+            )
+        return rankings

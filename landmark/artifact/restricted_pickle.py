@@ -1,7 +1,7 @@
-"""Reads published ground truths that are pickles, without running what a pickle may ask for.
+"""Read published pickles of plain values without running code that a pickle may request.
 
-Not even numpy's own constructors are lent to the pickle: with an object dtype they read any
-address in memory. Arrays of numbers and text are made here from a shape, a dtype and their bytes.
+Not even numpy's own constructors are allowed: with an object dtype they read any address in memory.
+Arrays of numbers and text are built here from a shape, a dtype and their bytes.
 """
 
 import pickle
@@ -18,12 +18,12 @@ _PLAIN_KINDS = "biufcSU"
 
 
 class _PlainDtype:
-    """A dtype of numbers or text; the pickle's state may only set the order of its bytes."""
+    """A dtype of numbers or text; the pickle's state may only set its byte order."""
 
     def __init__(self, name: str, *_: object) -> None:
         self.dtype = np.dtype(str(name))
         if self.dtype.kind not in _PLAIN_KINDS or self.dtype.subdtype is not None:
-            raise pickle.UnpicklingError(f"it asks for an array of {self.dtype}")
+            raise pickle.UnpicklingError(f"it requests an array of {self.dtype}")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         order = state[1]
@@ -31,23 +31,23 @@ class _PlainDtype:
 
 
 class _PlainArray(np.ndarray):
-    """An array that takes its state only with a plain dtype."""
+    """An array that accepts only a state with a plain dtype."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, fortran, data = state
         plain = _plain(dtype)
-        native = plain.newbyteorder("=")  # numpy would keep the foreign order and swap the values
+        native = plain.newbyteorder("=")  # numpy would keep the foreign order and swap the bytes
         values = np.frombuffer(data, plain).astype(native).tobytes()
         super().__setstate__((version, shape, native, fortran, values))
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401
-        """Travels on, to a worker process say, as an ordinary array."""
+        """Pickle as an ordinary array, for worker processes."""
         return self.view(np.ndarray).__reduce_ex__(protocol)
 
 
 def _plain(dtype: object) -> np.dtype[Any]:
     if not isinstance(dtype, _PlainDtype):
-        raise pickle.UnpicklingError(f"it asks for an array of {type(dtype).__name__}")
+        raise pickle.UnpicklingError(f"it requests an array of {type(dtype).__name__}")
     return dtype.dtype
 
 
@@ -67,7 +67,7 @@ def _from_buffer(data: bytes, dtype: object, shape: tuple[int, ...], order: str)
 
 def _latin_bytes(text: str, encoding: str) -> bytes:
     if encoding.replace("-", "").replace("_", "").lower() not in ("latin1", "utf8", "ascii"):
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+        raise pickle.UnpicklingError(f"it requests the encoding {encoding}")
     return text.encode(encoding)
 
 
@@ -77,10 +77,10 @@ _BUILTINS: dict[str, Callable[..., object]] = {
 }
 _ARRAYS: dict[str, Callable[..., object]] = {"_reconstruct": _empty, "scalar": _scalar}
 _FROM_BUFFER: dict[str, Callable[..., object]] = {"_frombuffer": _from_buffer}
-_LENT: dict[str, dict[str, Callable[..., object]]] = {
+_ALLOWED: dict[str, dict[str, Callable[..., object]]] = {
     "builtins": _BUILTINS,
-    "__builtin__": _BUILTINS,  # as Python 2 and the older protocols say it
-    # `ndarray` is only named, as what _reconstruct is to make.
+    "__builtin__": _BUILTINS,  # the name in Python 2 and older protocols
+    # `ndarray` is only an argument of _reconstruct, which ignores it.
     "numpy": {"ndarray": _empty, "dtype": _PlainDtype},
     "numpy.core.multiarray": _ARRAYS,
     "numpy._core.multiarray": _ARRAYS,
@@ -92,24 +92,26 @@ _LENT: dict[str, dict[str, Callable[..., object]]] = {
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
-        """Only containers, numbers, text and arrays of them."""
-        lent = _LENT.get(module, {}).get(name)
-        if lent is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return lent
+        """Allow only containers, numbers, text and arrays of them."""
+        allowed = _ALLOWED.get(module, {}).get(name)
+        if allowed is None:
+            raise pickle.UnpicklingError(f"it requests {module}.{name}")
+        return allowed
 
 
 def load_pickle(path: str | Path) -> object:
-    """The containers, numbers, texts and numpy arrays of a pickle; nothing else is made or run.
+    """Read the containers, numbers, text and numpy arrays of a pickle; nothing else is run.
 
     Raises:
-        UserError: not there, damaged, or asking for anything else.
+        UserError: The file is missing, damaged, or requests anything else.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path} does not exist. Pass the published .pkl file.")
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
     except Exception as error:  # damaged bytes make the reader fail in nearly any way
-        raise UserError(f"{path}: refused as a ground truth ({error})") from error
+        raise UserError(
+            f"{path} is not a pickle of plain values ({error}). Pass the published file."
+        ) from error

@@ -1,4 +1,4 @@
-"""The challenges' files: submissions, and the solutions that they are scored against."""
+"""The files of the challenges: submissions and the solutions they are scored against."""
 
 import csv
 from collections.abc import Iterable
@@ -20,12 +20,12 @@ USAGES = ("Public", "Private", "Ignored")
 
 @dataclass(frozen=True)
 class RecognitionPrediction:
-    """The predictions of a recognition submission that are not empty, in the file's order.
+    """The non-empty predictions of a recognition submission, in the order of the file.
 
     Attributes:
-        ids: (P,) query ids.
-        landmarks: (P,) predicted landmark ids.
-        scores: (P,) confidences.
+        ids: Query ids, (P,).
+        landmarks: Predicted landmark ids, (P,).
+        scores: Confidences, (P,).
     """
 
     ids: NDArray[np.str_]
@@ -34,7 +34,7 @@ class RecognitionPrediction:
 
 
 def write_retrieval(path: str | Path, rankings: Rankings, k: int = MOST_IMAGES) -> None:
-    """Writes `id,images`: each query's first `k` gallery ids, separated by spaces."""
+    """Write `id,images`: each query's first `k` gallery ids, separated by spaces."""
     with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "images"))
@@ -45,59 +45,67 @@ def write_retrieval(path: str | Path, rankings: Rankings, k: int = MOST_IMAGES) 
 def check_retrieval(
     path: str | Path, gallery_ids: Iterable[str], query_ids: Iterable[str] | None = None
 ) -> int:
-    """Checks a retrieval submission as the challenge would.
+    """Check a retrieval submission as the challenge would.
 
     Args:
-        path: the submission.
-        gallery_ids: what may be named.
-        query_ids: the queries that must have a line each, where known.
+        path: The submission.
+        gallery_ids: Ids that it may name.
+        query_ids: Queries that must have a line each. None means that they are not checked.
 
     Returns:
         The number of queries.
 
     Raises:
-        UserError: more than 100 images in a line, one twice, one that is not in the gallery, a
-            query that is missing or unknown; names the first.
+        UserError: A line has more than 100 images, a repeated one, or one that is not in the
+            gallery, or a query is missing or unknown; names the first.
     """
     submitted = read_retrieval(path)
     known = set(gallery_ids)
     for query, images in submitted.items():
         if len(images) > MOST_IMAGES:
             raise UserError(
-                f"{path}: query {query} has {len(images)} images, at most {MOST_IMAGES} are allowed"
+                f"{path}: query {query} has {len(images)} images. Name at most {MOST_IMAGES}."
             )
         if len(set(images)) < len(images):
-            twice = next(image for place, image in enumerate(images) if image in images[:place])
-            raise UserError(f"{path}: query {query} names image {twice} more than once")
+            repeated = next(image for rank, image in enumerate(images) if image in images[:rank])
+            raise UserError(
+                f"{path}: query {query} names image {repeated} more than once. Name each once."
+            )
         for image in images:
             if image not in known:
-                raise UserError(f"{path}: query {query} names {image}, not in the gallery")
+                raise UserError(
+                    f"{path}: query {query} names {image}, which is not in the gallery. Use ids of "
+                    "the gallery."
+                )
     if query_ids is not None:
-        wanted = set(query_ids)
+        expected = set(query_ids)
         for problem, ids in (
-            ("lacks", wanted - submitted.keys()),
-            ("has unknown", submitted.keys() - wanted),
+            ("missing", expected - submitted.keys()),
+            ("unknown", submitted.keys() - expected),
         ):
             if ids:
-                raise UserError(f"{path}: {problem} query {min(ids)} ({len(ids):,} in all)")
+                raise UserError(
+                    f"{path}: {problem} query {min(ids)} ({len(ids):,} in all). Write one line per "
+                    "query."
+                )
     return len(submitted)
 
 
 def read_retrieval(path: str | Path) -> dict[str, list[str]]:
-    """Query id → image ids in their order, of a submission's or solution's `id,images`.
+    """Read `id,images` of a submission or solution: query id → image ids in order.
 
     Raises:
-        UserError: a column is missing, or an id is empty or repeated.
+        UserError: A column is missing, or an id is empty or repeated.
     """
     frame = _read(path, ("id", "images"))
     return dict(zip(frame["id"], frame["images"].fillna("").str.split(), strict=True))
 
 
 def read_usage(path: str | Path) -> dict[str, str]:
-    """Query id → Public, Private or Ignored, of a solution; Public where it has no Usage.
+    """Read the Usage of a solution: query id → Public, Private or Ignored. Defaults to Public.
 
     Raises:
-        UserError: another usage, or a file that is no solution.
+        UserError: A usage is unknown, or the file is not a solution.
     """
     frame = _read(path, ("id",))
     if "Usage" not in frame.columns:
@@ -105,47 +113,48 @@ def read_usage(path: str | Path) -> dict[str, str]:
     unknown = frame["Usage"][~frame["Usage"].isin(USAGES)]
     if len(unknown):
         raise UserError(
-            f"{path}: Usage {unknown.iloc[0]!r} in row {unknown.index[0] + 1}; "
-            f"choose {', '.join(USAGES)}"
+            f"{path}: unknown Usage {unknown.iloc[0]!r} in row {unknown.index[0] + 1}. "
+            f"Use {', '.join(USAGES)}."
         )
     return dict(zip(frame["id"], frame["Usage"], strict=True))
 
 
 def read_recognition_solution(path: str | Path) -> dict[str, list[str]]:
-    """Query id → the landmark ids that it shows, none for a photo without a landmark.
+    """Read a solution: query id → ids of the landmarks it shows, empty for no landmark.
 
     Raises:
-        UserError: a column is missing, or an id is empty or repeated.
+        UserError: A column is missing, or an id is empty or repeated.
     """
     frame = _read(path, ("id", "landmarks"))
     return dict(zip(frame["id"], frame["landmarks"].fillna("").str.split(), strict=True))
 
 
 def read_recognition_submission(path: str | Path) -> RecognitionPrediction:
-    """The predictions `landmark_id score`; lines without one are left out.
+    """Read the predictions `landmark_id score`; empty ones are dropped.
 
     Raises:
-        UserError: a column is missing, an id is empty or repeated, or a line is neither empty
+        UserError: A column is missing, an id is empty or repeated, or a line is neither empty
             nor a landmark and a number.
     """
     frame = _read(path, ("id", "landmarks"))
     parts = frame["landmarks"].fillna("").str.split()
-    made = parts[parts.str.len() > 0]
-    wrong = made[made.str.len() != 2]
+    predicted = parts[parts.str.len() > 0]
+    wrong = predicted[predicted.str.len() != 2]
     if len(wrong):
         raise UserError(
-            f"{path}: row {wrong.index[0] + 1}: {' '.join(wrong.iloc[0])!r} is no "
-            "'landmark_id score'"
+            f"{path}: row {wrong.index[0] + 1}: {' '.join(wrong.iloc[0])!r} is not valid. Write "
+            "'landmark_id score' or nothing."
         )
-    scores = pd.to_numeric(made.str[1], errors="coerce")
+    scores = pd.to_numeric(predicted.str[1], errors="coerce")
     if scores.isna().any():
         row = int(scores.isna().to_numpy().argmax())
         raise UserError(
-            f"{path}: row {made.index[row] + 1}: score {made.iloc[row][1]!r} is no number"
+            f"{path}: row {predicted.index[row] + 1}: score {predicted.iloc[row][1]!r} is not a "
+            "number. Write 'landmark_id score'."
         )
     return RecognitionPrediction(
-        ids=frame["id"].loc[made.index].to_numpy(dtype=str),
-        landmarks=made.str[0].to_numpy(dtype=str),
+        ids=frame["id"].loc[predicted.index].to_numpy(dtype=str),
+        landmarks=predicted.str[0].to_numpy(dtype=str),
         scores=scores.to_numpy(np.float64),
     )
 
@@ -154,7 +163,7 @@ def _read(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     frame = read_frame(path, text_columns=("id", "images", "landmarks", "Usage"))
     for name in columns:
         if name not in frame.columns:
-            found = ", ".join(map(str, frame.columns))
-            raise UserError(f"{path}: has no column {name} (columns: {found})")
+            names = ", ".join(map(str, frame.columns))
+            raise UserError(f"{path} has no column {name} (columns: {names}). Rename or add it.")
     check_ids(frame["id"], path)
     return frame

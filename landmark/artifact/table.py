@@ -1,10 +1,9 @@
-"""The image table on disk: .csv or .parquet with id, path and what else is known."""
+"""Image tables on disk: .csv or .parquet with id, path and optional columns."""
 
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
 
 SPLITS = ("train", "query", "gallery")
@@ -13,18 +12,18 @@ _TEXT_COLUMNS = ("id", "path", "landmark_id", "split")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The rows of an image table, its text columns as strings.
+    """Read an image table, its text columns as strings.
 
     Raises:
-        UserError: not there, not a table, without `id`, with an id twice or empty, a path that
-            leaves the root, an unknown split, or a width or height that is no number; names the
-            first such row.
+        UserError: The file is missing or not a table, there is no `id` column, an id is empty or
+            repeated, a path leaves the root, a split is unknown, or a width or height is not a
+            number; names the first such row.
     """
     path = Path(path)
     frame = read_frame(path)
     if "id" not in frame.columns:
-        found = ", ".join(map(str, frame.columns)) or "none"
-        raise UserError(f"{path}: has no column id (columns: {found})")
+        names = ", ".join(map(str, frame.columns)) or "none"
+        raise UserError(f"{path} has no column id (columns: {names}). Rename or add it.")
     check_ids(frame["id"], path)
     if "path" in frame.columns:
         check_paths(frame["path"], path)
@@ -32,8 +31,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         unknown = frame["split"][frame["split"].notna() & ~frame["split"].isin(SPLITS)]
         if len(unknown):
             raise UserError(
-                f"{path}: split {unknown.iloc[0]!r} in row {unknown.index[0] + 1}; "
-                f"choose {', '.join(SPLITS)}"
+                f"{path}: unknown split {unknown.iloc[0]!r} in row {unknown.index[0] + 1}. "
+                f"Use {', '.join(SPLITS)}."
             )
     for name in {"width", "height"} & set(frame.columns):
         frame[name] = _pixels(frame[name], path)
@@ -41,27 +40,27 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def read_frame(path: str | Path, text_columns: tuple[str, ...] = _TEXT_COLUMNS) -> pd.DataFrame:
-    """A .csv or .parquet file as it is, with `text_columns` as strings.
+    """Read a .csv or .parquet file, with `text_columns` as strings.
 
     Raises:
-        UserError: not there, of another kind, or unreadable.
+        UserError: The file is missing, of another kind, or unreadable.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path} does not exist. Pass a .csv or .parquet file.")
     if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"{path}: a table is a .csv or .parquet file")
+        raise UserError(f"{path} is not a table. Pass a .csv or .parquet file.")
     try:
         frame = _read_csv(path, text_columns) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: cannot be read as a table ({reason})") from error
+        raise UserError(f"{path} cannot be read as a table ({reason}). Repair it.") from error
     present = [name for name in text_columns if name in frame.columns]
     return frame.astype(dict.fromkeys(present, "str"))
 
 
 def _read_csv(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
-    # A landmark may be called NA or null: of a text only the empty one is missing.
+    # A landmark may be called NA or null: in a text column only the empty field is missing.
     missing = {
         name: [""] if name in text_columns else ["", "NA", "NaN", "nan", "None", "null"]
         for name in pd.read_csv(path, nrows=0).columns
@@ -72,9 +71,12 @@ def _read_csv(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
         na_values=missing,
         keep_default_na=False,
     )
-    # Otherwise pandas takes the first column for an index and moves the names by one.
+    # Otherwise pandas takes the first column for an index and shifts the names by one.
     if not isinstance(frame.index, pd.RangeIndex):
-        raise UserError(f"{path}: its rows have more fields than its header has names")
+        raise UserError(
+            f"{path} has rows with more fields than its header has names. Quote fields that "
+            "contain commas."
+        )
     return frame
 
 
@@ -85,51 +87,42 @@ def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise UserError(
-            f"{where}: {sides.name} {sides.iloc[row]} in row {row + 1} is no number of pixels"
+            f"{where}: {sides.name} {sides.iloc[row]} in row {row + 1} is not a number of pixels. "
+            "Leave unknown sizes empty."
         )
     return numbers
 
 
 def check_ids(ids: pd.Series, where: str | Path) -> None:
-    """Refuses missing and repeated ids.
+    """Refuse missing and repeated ids.
 
     Raises:
-        UserError: names the first.
+        UserError: Names the first.
     """
     missing = (ids.isna() | (ids == "")).to_numpy(dtype=bool)
     if missing.any():
-        raise UserError(f"{where}: row {int(missing.argmax()) + 1} has no id")
+        row = int(missing.argmax()) + 1
+        raise UserError(f"{where}: row {row} has no id. Give every row a unique id.")
     repeated = ids.duplicated()
     if repeated.any():
-        raise UserError(f"{where}: id {ids[repeated].iloc[0]!r} is there more than once")
+        raise UserError(
+            f"{where}: duplicate id {ids[repeated].iloc[0]!r}. Give every row a unique id."
+        )
 
 
 def check_paths(paths: pd.Series, where: str | Path) -> None:
-    """Refuses paths that are missing or lead out of the root.
+    """Refuse paths that are missing or leave the data root.
 
     Raises:
-        UserError: names the first.
+        UserError: Names the first.
     """
     if paths.isna().any():
-        raise UserError(f"{where}: row {int(paths.isna().to_numpy().argmax()) + 1} has no path")
+        row = int(paths.isna().to_numpy().argmax()) + 1
+        raise UserError(f"{where}: row {row} has no path. Give every row a path.")
     suspicious = paths[paths.str.contains(r"\.\.|^[/\\]|^[A-Za-z]:|\\", regex=True)]
     for path in suspicious:
         pure = PurePosixPath(path.replace("\\", "/"))
         if pure.is_absolute() or ".." in pure.parts or ":" in path[:2]:
-            raise UserError(f"{where}: path {path!r} leaves the data root")
-
-
-def write_table(frame: pd.DataFrame, path: str | Path) -> None:
-    """Writes an image table as .csv or .parquet, by the name's ending.
-
-    Raises:
-        UserError: another ending, or a place that cannot be written.
-    """
-    path = Path(path)
-    if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"{path}: a table is a .csv or .parquet file")
-    with atomic_file(path) as temporary:
-        if path.suffix == ".csv":
-            frame.to_csv(temporary, index=False)
-        else:
-            frame.to_parquet(temporary, index=False)
+            raise UserError(
+                f"{where}: path {path!r} leaves the data root. Use paths relative to it."
+            )

@@ -1,4 +1,4 @@
-"""The file of unit vectors: made with its disk space, opened memory-mapped, checked in blocks."""
+"""The file of unit vectors: created with its disk space, memory-mapped, checked in blocks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,95 +11,100 @@ from numpy.typing import DTypeLike, NDArray
 from landmark.disk.space import disk_errors, reserve
 from landmark.error import UserError
 
-_ROWS_AT_ONCE = 8192
+BLOCK_ROWS = 8192
 _LENGTH_TOLERANCE = {"float16": 1e-2, "float32": 1e-3}
 
 
 def dtype_name(dtype: DTypeLike, path: str | Path) -> str:
-    """`float16` or `float32`.
+    """Return `float16` or `float32`.
 
     Raises:
-        UserError: any other.
+        UserError: Any other dtype; names `path`.
     """
     name = np.dtype(dtype).name
     if name not in _LENGTH_TOLERANCE:
-        raise UserError(f"{path}: dtype {name}; choose float16 or float32")
+        raise UserError(f"{path}: dtype {name} is not valid. Pass float16 or float32.")
     return name
 
 
-def row_blocks(rows: int, at_once: int = _ROWS_AT_ONCE) -> Iterator[slice]:
-    """Slices that cover 0 … rows in order, `at_once` rows each."""
-    for start in range(0, rows, at_once):
-        yield slice(start, min(start + at_once, rows))
+def row_blocks(rows: int, block_rows: int = BLOCK_ROWS) -> Iterator[slice]:
+    """Yield slices of `block_rows` rows each that cover 0 … rows in order.
+
+    Example:
+        >>> list(row_blocks(5, block_rows=3))
+        [slice(0, 3, None), slice(3, 5, None)]
+    """
+    for start in range(0, rows, block_rows):
+        yield slice(start, min(start + block_rows, rows))
 
 
-def create_vectors(file: Path, rows: int, dim: int, dtype: str, named: str | Path) -> np.memmap:
-    """A new memory-mapped (rows, dim) of zeros whose disk space is taken.
+def create_vectors(file: Path, rows: int, dim: int, dtype: str, shown: str | Path) -> np.memmap:
+    """Create a memory-mapped (rows, dim) of zeros and allocate its disk space.
 
     Args:
-        file: where; its folder is there.
+        file: File to create, in an existing folder.
         rows: N.
         dim: D.
         dtype: float16 or float32.
-        named: what a mistake calls the file.
+        shown: Path that an error message names, where `file` is a temporary one.
 
     Raises:
-        UserError: it does not fit on the disk, or cannot be written.
+        UserError: The vectors do not fit on the disk, or cannot be written.
     """
-    with disk_errors(named):
+    with disk_errors(shown):
         try:
-            made = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=(rows, dim))
+            vectors = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=(rows, dim))
             reserve(file)
         except OSError:
             file.unlink(missing_ok=True)
             raise
-    return made
+    return vectors
 
 
 def open_array(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
-    """Opens an array memory-mapped.
+    """Open an array memory-mapped.
 
     Raises:
-        UserError: damaged.
+        UserError: The file is damaged.
     """
     try:
-        # First to read: numpy would make a file that is too short longer, to write to.
+        # Read-only first: in mode r+ numpy would extend a file that is too short.
         array = np.load(file, mmap_mode="r", allow_pickle=False)
         return array if mode == "r" else np.load(file, mmap_mode=mode, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file}: is damaged ({error})") from error
+        raise UserError(f"{file} is damaged ({error}). Write it again.") from error
 
 
 def open_vectors(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
-    """Opens (N, D) memory-mapped.
+    """Open (N, D) memory-mapped.
 
     Raises:
-        UserError: damaged, or not of two dimensions in float16 or float32.
+        UserError: The file is damaged, or not two-dimensional in float16 or float32.
     """
     vectors = open_array(file, mode)
     if vectors.ndim != 2 or vectors.dtype.name not in _LENGTH_TOLERANCE:
         raise UserError(
-            f"{file}: {vectors.dtype} {vectors.shape} is no (N, D) of float16 or float32"
+            f"{file} has dtype {vectors.dtype} and shape {vectors.shape}. Pass (N, D) in float16 "
+            "or float32."
         )
     return vectors
 
 
 def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: pd.Series) -> None:
-    """Reads every vector once, in blocks.
+    """Read every vector once, in blocks.
 
     Raises:
-        UserError: one is not finite or not of unit length; names the first id.
+        UserError: A vector is not finite or not of unit length; names the first id.
     """
     tolerance = _LENGTH_TOLERANCE[vectors.dtype.name]
     for block in row_blocks(len(vectors)):
         lengths = _lengths(vectors[block])
-        # NaN compares false, so this also finds what is not finite.
-        wrong = ~(np.abs(lengths - 1) <= tolerance)
+        wrong = ~(np.abs(lengths - 1) <= tolerance)  # NaN compares false, so it is wrong too
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
                 f"{path}: the vector of {ids.iloc[block.start + row]!r} has length "
-                f"{lengths[row]:.4g}, descriptors are finite and of unit length"
+                f"{lengths[row]:.4g}. Descriptors must be finite and of unit length."
             )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -21,14 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from landmark.cli._command import command
-from landmark.device import Device
+from landmark.device import Device, Precision
 from landmark.error import UserError
 
 if TYPE_CHECKING:
-    from landmark.extract.extraction import Extraction
-    from landmark.extract.group import Group
+    from landmark.data.image_table import ImageTable
 
-OF_TRAINING_VIEWS = ("augmentation", "flip")  # of image=: they do nothing to whole photos
+_OF_TRAINING_VIEWS = ("augmentation", "flip")  # settings of image= that extraction ignores
 
 
 @dataclass(frozen=True)
@@ -36,19 +35,19 @@ class Extract:
     """Settings of an extraction besides those of its groups.
 
     Attributes:
-        embedder: a run's embedder folder (RUN/embedder) or one of its checkpoints.
-        split: which photos; null: all.
-        output: the descriptor store to write; null: a new folder under runs/extract.
-        overwrite: start over and replace an existing store.
-        add: add the photos that an existing store lacks.
-        whitening: folder of a whitening applied to every descriptor last.
-        batch_size: photos at once.
-        workers: processes that decode, for each that describes; null: one a CPU, at most 8.
-        device: where the embedder runs.
-        devices: processes that share the photos, each with its own GPU where there are any.
-        save_every: seconds after which descriptors survive a kill.
-        precision: of the forward passes.
-        dtype: of the stored vectors.
+        embedder: A run's embedder folder (RUN/embedder) or one of its checkpoints.
+        split: Which photos; null: all.
+        output: Descriptor store to write; null: a new folder under runs/extract.
+        overwrite: Start over and replace an existing store.
+        add: Add the photos that an existing store lacks.
+        whitening: Folder of a whitening applied to every descriptor last.
+        batch_size: Photos per batch.
+        workers: Processes that decode, for each that describes; null: one per CPU, at most 8.
+        device: Where the embedder runs.
+        devices: Processes that share the photos, each with its own GPU where there are any.
+        save_every: Seconds between two saves; what was saved survives a kill.
+        precision: Precision of the forward passes.
+        dtype: Dtype of the stored vectors.
     """
 
     embedder: str
@@ -62,7 +61,7 @@ class Extract:
     device: Device
     devices: PositiveInt
     save_every: NonNegativeFloat
-    precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)]
+    precision: Annotated[Precision, BeforeValidator(str)]
     dtype: Literal["float16", "float32"]
 
     def __post_init__(self) -> None:
@@ -73,87 +72,86 @@ class Extract:
 @command(Extract)
 def main(settings: Extract, config: DictConfig) -> None:
     """Check the configuration, then extract."""
-    from landmark.extract.group import Group
+    from landmark.processes import broadcast, silence_other_ranks
 
-    del settings
-    group = Group.from_environment()
-    extract(config, Path(group.told(config.output or default_output())), group)
+    output = Path(broadcast(settings.output or str(default_output())))
+    with silence_other_ranks():
+        print(extract(settings, config, output))
 
 
-def extract(config: DictConfig, output: Path, group: "Group") -> None:
-    """Photos of one split to the descriptor store `output`."""
+def extract(settings: Extract, config: DictConfig, output: Path) -> str:
+    """Write the photos of a split to the descriptor store `output`; return the last line."""
+    from landmark.artifact.whitening import Whitening
+    from landmark.extract.extraction import Extraction
     from landmark.extract.plan import Plan
-    from landmark.extract.storing import store_descriptors
+    from landmark.extract.store import write_store
     from landmark.model.persist import embedder_digest, load_embedder
 
-    embedder, description = load_embedder(config.embedder)
-    image = OmegaConf.create(config.get("image") or description["image"])
-    if image.interpolation is None:
-        image.interpolation = embedder.interpolation
-    digest = embedder_digest(config.embedder)
-    extraction = extraction_of(config, image, group)
-    method, whitening = extraction.method, extraction.whitening
-    of_whole_photos = [key for key in image if key not in OF_TRAINING_VIEWS]
+    embedder, description = load_embedder(settings.embedder)
+    digest = embedder_digest(settings.embedder)
+    whitening = Whitening.open(settings.whitening) if settings.whitening else None
     if whitening is not None:
         recorded = {"embedder": digest, "whitening": None}
-        whitening.check_fits(recorded, embedder.embedding_dim, f"embedder={config.embedder}")
+        whitening.check_fits(recorded, embedder.embedding_dim, f"embedder={settings.embedder}")
+
+    image: Any = OmegaConf.create(config.get("image") or description["image"])
+    image = OmegaConf.to_container(image)
+    image["interpolation"] = image.get("interpolation") or embedder.interpolation
+    extraction = Extraction(
+        Path(settings.embedder),
+        read_table(settings, config),
+        instantiate(image),
+        instantiate(config.extract),
+        whitening,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        device=settings.device,
+        precision=str(settings.precision),  # type: ignore[arg-type] # YAML reads 32 as a number
+        save_every=settings.save_every,
+    )
+    method = extraction.method
     plan = Plan(
         extraction,
         embedder,
         output,
-        config.dtype,
+        settings.dtype,
         {
             "embedder": digest,
             "table": extraction.table.digest,
             "scales": list(method.scales),
             "flip": method.flip,
-            "image": OmegaConf.to_container(OmegaConf.masked_copy(image, of_whole_photos)),
-            "split": config.split,
+            "image": {key: image[key] for key in image if key not in _OF_TRAINING_VIEWS},
+            "split": settings.split,
             "precision": extraction.precision,
             "whitening": whitening.digest if whitening else None,
         },
-        overwrite=config.overwrite,
-        add=config.add,
-        devices=config.devices,
+        overwrite=settings.overwrite,
+        add=settings.add,
+        devices=settings.devices,
     )
-    if group.is_first:
-        print(
-            f"{len(extraction.table):,} photos, {plan.dim}-d, scales {list(method.scales)}, "
-            f"flip {method.flip}",
-            flush=True,
-        )
-    store_descriptors(plan, group)
-
-
-def extraction_of(config: DictConfig, image: DictConfig, group: "Group") -> "Extraction":
-    """What is described and how; reads the photos' table and sizes."""
-    from landmark.extract.extraction import Extraction
-    from landmark.extract.whitening import Whitening
-
-    source = instantiate(config.get("data") or data_of_run(Path(config.embedder)))
-    method, image_format = instantiate(config.extract), instantiate(image)
-    with group.first_goes_ahead():  # it remembers the sizes that it reads
-        table = source.read(config.split).with_sizes()
-    return Extraction(
-        Path(config.embedder),
-        table,
-        image_format,
-        method,
-        Whitening.open(config.whitening) if config.whitening else None,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        device=config.device,
-        precision=str(config.precision),
-        save_every=config.save_every,
+    print(
+        f"{len(extraction.table):,} photos, {plan.dim}-d, scales {list(method.scales)}, "
+        f"flip {method.flip}",
+        flush=True,
     )
+    return write_store(plan)
+
+
+def read_table(settings: Extract, config: DictConfig) -> "ImageTable":
+    """Read the photos of the split with their sizes."""
+    from landmark.processes import rank_zero_first
+
+    source = instantiate(config.get("data") or data_of_run(Path(settings.embedder)))
+    with rank_zero_first():  # rank 0 caches the sizes that it reads
+        return source.read(settings.split).with_sizes()
 
 
 def default_output() -> Path:
-    """A new place below runs, or below the folder of this job in a sweep."""
+    """A new folder under runs, or under the folder of this job in a sweep."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if folder == Path.cwd():
         folder = Path("runs/extract") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
-    # Another may have begun in the same second: its hidden folder lies there.
+    # A command started in the same second has only its hidden staging folder there so far.
     names = ("store" if number == 1 else f"store-{number}" for number in count(1))
     return next(folder / name for name in names if not any(folder.glob(f"*{name}*")))
 
@@ -164,5 +162,7 @@ def data_of_run(embedder: Path) -> DictConfig:
     if embedder.is_dir():
         settings = embedder.resolve().parent / ".hydra" / "config.yaml"
     if not settings.is_file():
-        raise UserError(f"data: {embedder} is in no run folder; say which photos with data=…")
+        raise UserError(
+            f"{embedder} is not in a run folder, so its photos are unknown. Pass data=<choice>."
+        )
     return OmegaConf.load(settings).data

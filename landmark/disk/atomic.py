@@ -122,14 +122,20 @@ def exchange(one: Path, other: Path) -> bool:
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), flags) == 0)
 
 
-def check_can_write(path: str | Path, overwrite: bool = False, marker: str | None = None) -> None:
+def check_can_write(
+    path: str | Path,
+    overwrite: bool = False,
+    marker: str | None = None,
+    option: str = "overwrite=true",
+) -> None:
     """Refuse a folder path that is already taken.
 
     Args:
-        path: A folder to be written.
+        path: Folder to be written.
         overwrite: An existing folder may be replaced.
-        marker: A file that an existing folder must contain to be replaced, so that a mistyped path
-            does not delete somebody's photos. Defaults to none: any folder may be replaced.
+        marker: File that an existing folder must contain to be replaced, so that a mistyped path
+            does not delete somebody's photos. None means that any folder may be replaced.
+        option: How the user asks to overwrite, for the message.
 
     Raises:
         UserError: `path` is a file, or a non-empty folder that may not be overwritten.
@@ -139,11 +145,11 @@ def check_can_write(path: str | Path, overwrite: bool = False, marker: str | Non
         if not any(path.iterdir()):
             return
         if not overwrite:
-            raise UserError(f"{path} already exists. Pass overwrite=true to replace it.")
+            raise UserError(f"{path} already exists. Pass {option} to replace it.")
         if marker is not None and not (path / marker).is_file():
             raise UserError(
-                f"{path} contains other files and no {marker}, so overwrite=true does not replace "
-                "it. Choose another location, or remove it yourself."
+                f"{path} contains other files and no {marker}, so {option} does not replace it. "
+                "Choose another location, or remove it yourself."
             )
     elif path.exists():
         raise UserError(f"{path} is a file. Pass the path of a folder.")

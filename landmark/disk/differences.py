@@ -44,17 +44,17 @@ def differences(
 def _differences(
     recorded: Mapping[str, Any], requested: Mapping[str, Any], ignored: Collection[str], prefix: str
 ) -> dict[str, tuple[object, object]]:
-    found: dict[str, tuple[object, object]] = {}
+    different: dict[str, tuple[object, object]] = {}
     for name, value in requested.items():
         key, old = f"{prefix}{name}", recorded.get(name)
         if key in ignored:
             continue
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             both = dict.fromkeys(old) | dict(value)
-            found |= _differences(old, both, ignored, f"{key}.")
+            different |= _differences(old, both, ignored, f"{key}.")
         elif old != value:
-            found[key] = (old, value)
-    return found
+            different[key] = (old, value)
+    return different
 
 
 def check_same_settings(
@@ -76,9 +76,9 @@ def check_same_settings(
     Raises:
         UserError: Names each setting that differs, with both values.
     """
-    found = differences(recorded, requested, ignored)
-    if found:
-        pairs = (f"{key} ({_short(old)}, now {_short(new)})" for key, (old, new) in found.items())
+    different = differences(recorded, requested, ignored)
+    if different:
+        pairs = (f"{key} ({_short(a)}, now {_short(b)})" for key, (a, b) in different.items())
         raise UserError(f"{subject} with a different {', '.join(pairs)}. {advice}")
 
 

@@ -1,4 +1,4 @@
-"""An extraction: which photos are described, with what and how."""
+"""What every process of an extraction needs: which photos to describe, with what and how."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,36 +8,40 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.artifact.unfinished import UnfinishedStore
-from landmark.data.batches import default_workers, grouped_batches
+from landmark.artifact.partial_store import PartialStore
+from landmark.artifact.whitening import Whitening
+from landmark.data.batches import grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.data.image_table import ImageTable
+from landmark.device import Device, Precision, torch_device, usable_cpus
 from landmark.error import UserError
-from landmark.extract.describe import choose_device, describe
+from landmark.extract.describe import describe
 from landmark.extract.multiscale import MultiScale
-from landmark.extract.whitening import Whitening
 from landmark.image.format import ImageFormat
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder
 
+Batches = Sequence[NDArray[np.int64]]
+
 _LENGTH_TOLERANCE = 1e-3
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What every process of an extraction needs to know.
+    """Photos of a table, and how they become descriptors; pickled for worker processes.
 
     Attributes:
-        embedder: folder of the embedder, or a checkpoint.
+        embedder: Folder of the embedder, or a checkpoint.
         table: N photos with their sizes.
-        image_format: sizes of the aspect groups.
-        method: scales and flip.
-        whitening: what the descriptors go through last; none: nothing.
-        batch_size: photos at once.
-        workers: processes that decode for each that describes; None: one a core, at most 8.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `32`, `bf16` or `16`: of the forward passes.
-        save_every: seconds after which what was described is safe from a kill.
+        image_format: Sizes of the aspect groups.
+        method: Scales and flip.
+        whitening: Applied to every descriptor last. None means no whitening.
+        batch_size: Photos per batch.
+        workers: Processes that decode, for each that describes. None means one per CPU, at most 8.
+        device: Where the embedder runs: auto, cpu, mps, cuda or cuda:N.
+        precision: Precision of the forward passes.
+        save_every: Seconds between two saves; what was saved survives a kill.
     """
 
     embedder: Path
@@ -47,55 +51,58 @@ class Extraction:
     whitening: Whitening | None = None
     batch_size: int = 32
     workers: int | None = None
-    device: str = "auto"
-    precision: str = "32"
+    device: Device = "auto"
+    precision: Precision = "32"
     save_every: float = 10.0
 
-    def only(self, rows: NDArray[np.int64]) -> "Extraction":
-        """The same for some rows of the table."""
+    def subset(self, rows: NDArray[np.int64]) -> "Extraction":
+        """The same extraction of some rows of the table."""
         chosen = self.table.rows.iloc[rows].reset_index(drop=True)
         return replace(self, table=replace(self.table, rows=chosen))
 
     def batches(self) -> list[NDArray[np.int64]]:
-        """The batches of all photos; they do not depend on the number of processes."""
+        """Batches of all photos; they do not depend on the number of processes."""
         return grouped_batches(self.table.groups(self.image_format), self.batch_size)
 
     def run(
         self,
-        work: UnfinishedStore,
-        batches: Sequence[NDArray[np.int64]],
+        work: PartialStore,
+        batches: Batches,
         report: Callable[[int], object],
         *,
-        number: int = 0,
-        of: int = 1,
+        local_rank: int = 0,
+        local_world_size: int = 1,
         embedder: Embedder | None = None,
     ) -> None:
-        """Describes some batches into `work` and marks them done there.
+        """Describe batches into `work` and mark them done.
 
         Args:
-            work: takes the vectors.
-            batches: this process's.
-            report: is told how many photos were described, batch by batch.
-            number: of this process among those of the machine.
-            of: how many they are.
-            embedder: the embedder, where it is loaded already.
+            work: Store that takes the vectors.
+            batches: Batches of this process.
+            report: Called with the number of photos after each batch.
+            local_rank: Rank of this process on this machine.
+            local_world_size: Processes on this machine.
+            embedder: The embedder. Defaults to loading it.
 
         Raises:
-            UserError: a photo cannot be read, or its descriptor is not of unit length.
+            UserError: A photo cannot be read, or its descriptor is not of unit length.
         """
+        workers = self.workers
+        if workers is None:
+            workers = min(_MOST_WORKERS, max(1, usable_cpus() // local_world_size))
         described = describe(
             embedder or load_embedder(self.embedder)[0],
             ScaledPhotoDataset(self.table, self.image_format, self.method.scales),
             batches,
             self.method,
-            workers=self._workers(of),
-            device=choose_device(self.device, number, of),
+            workers=workers,
+            device=torch_device(self.device, local_rank, local_world_size),
             precision=self.precision,
         )
         saved = time.monotonic()
         try:
             for rows, descriptors in described:
-                self._check(rows, descriptors)
+                self._check_lengths(rows, descriptors)
                 work.add(rows, self.whitening(descriptors) if self.whitening else descriptors)
                 if time.monotonic() - saved >= self.save_every:
                     work.save()
@@ -104,19 +111,14 @@ class Extraction:
         finally:
             work.save()
 
-    def _workers(self, of: int) -> int:
-        if self.workers is not None:
-            return self.workers
-        return min(8, max(1, default_workers(most=1 << 16) // of))
-
-    def _check(self, rows: NDArray[np.int64], descriptors: NDArray[np.float32]) -> None:
+    def _check_lengths(self, rows: NDArray[np.int64], descriptors: NDArray[np.float32]) -> None:
         lengths = np.linalg.norm(descriptors, axis=1)
-        # NaN compares false, so this also finds what is not finite.
+        # NaN compares false, so it is wrong too.
         wrong = ~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE) & (rows >= 0)
         if wrong.any():
-            at = int(wrong.argmax())
-            path = self.table.rows["path"].iloc[int(rows[at])]
+            first = int(wrong.argmax())
+            path = self.table.rows["path"].iloc[int(rows[first])]
             raise UserError(
-                f"{self.table.root}/{path}: its descriptor has length {lengths[at]:.4g}; "
-                "the embedder gives no usable numbers at this precision"
+                f"{self.table.root}/{path}: its descriptor has length {lengths[first]:.4g}. Use "
+                "another embedder, or precision=32."
             )

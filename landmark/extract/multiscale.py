@@ -1,43 +1,49 @@
-"""One descriptor a photo from several sizes of it."""
+"""One descriptor per photo from several sizes of it."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from landmark.error import UserError
+from landmark.settings import checked
 
 
 class MultiScale:
-    """Averages a photo's embeddings over scales (and its mirror image), then unit length.
+    """Average a photo's embeddings over scales (and its mirror image), then to unit length.
 
     Args:
-        scales: factors on the image's size; sides are floored to multiples of 32, at least 128.
-        flip: describes the mirror image at each scale as well.
-
-    Raises:
-        UserError: no scale, or one that is not positive.
+        scales: Factors on the image's size; sides are floored to multiples of 32, at least 128.
+        flip: Describe the mirror image at each scale as well.
 
     Source:
-        The extraction of the first place of the Google Landmark Retrieval Challenge 2019:
-        unnormalised embeddings averaged, then unit length.
+        The extraction of the first place of the Google Landmark Retrieval Challenge 2019 (Ozaki
+        and Yokoo, arXiv 1906.04087): unnormalised embeddings averaged, then unit length.
+
+    Example:
+        >>> photos = [torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 12, 12)]
+        >>> colour = lambda images: images.mean((2, 3)) * torch.tensor([3.0, 4.0, 0.0])
+        >>> descriptors = MultiScale(scales=(1.0, 1.5))(colour, photos)
+        >>> [round(value, 4) for value in descriptors[0].tolist()]
+        [0.6, 0.8, 0.0]
     """
 
-    def __init__(self, scales: Sequence[float] = (0.75, 1.0, 1.25), flip: bool = False) -> None:
-        if not scales or any(scale <= 0 for scale in scales):
-            raise UserError(
-                f"extract.scales={list(scales)}: give one or more positive factors, "
-                "say [0.75,1,1.25]"
-            )
+    @checked
+    def __init__(
+        self,
+        scales: Annotated[Sequence[PositiveFloat], Field(min_length=1)] = (0.75, 1.0, 1.25),
+        flip: bool = False,
+    ) -> None:
         self.scales = tuple(float(scale) for scale in scales)
-        self.flip = bool(flip)
+        self.flip = flip
 
     def __call__(self, embedder: nn.Module, images: Sequence[Tensor]) -> Tensor:
-        """Unit-length descriptors (B, D), float32.
+        """Return unit-length descriptors (B, D), float32.
 
         Args:
-            embedder: images (B, 3, h, w) → embeddings (B, D).
-            images: the same photos once a scale, each (B, 3, h_s, w_s).
+            embedder: Images (B, 3, h, w) → embeddings (B, D).
+            images: The same photos once per scale, each (B, 3, h_s, w_s).
         """
         total: Tensor | None = None
         for scaled in images:

@@ -1,36 +1,41 @@
-"""What is asked of an extraction, held against what lies at its output already."""
+"""What to extract, and what its output already contains."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 
-from landmark.artifact.description import META
-from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.descriptors import IDS, META, DescriptorStore
+from landmark.artifact.partial_store import PartialStore, recorded_settings
+from landmark.data.image_table import ImageTable
+from landmark.device import torch_device
 from landmark.disk.atomic import check_can_write
 from landmark.disk.differences import as_recorded, check_same_settings, differences
+from landmark.disk.digest import digest_of_files
+from landmark.disk.lock import staging_folder
 from landmark.error import UserError
-from landmark.extract.adding import Addition
-from landmark.extract.describe import choose_device
 from landmark.extract.extraction import Extraction
-from landmark.extract.group import Group
 from landmark.model.embedder import Embedder
+from landmark.processes import launch
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A store to be made.
+    """A descriptor store to write.
 
     Attributes:
-        extraction: what is described and how.
-        embedder: its embedder.
-        output: where the store belongs.
-        dtype: of the stored vectors: float16 or float32.
-        settings: what the vectors depend on, as meta.json records it.
-        overwrite: a store that is there is replaced, and a stopped extraction begun anew.
-        add: a store that is there gets the photos that it lacks.
-        devices: processes to start.
+        extraction: Which photos to describe, with what and how.
+        embedder: The embedder of the extraction.
+        output: Where the store belongs.
+        dtype: Dtype of the stored vectors: float16 or float32.
+        settings: Settings that the vectors depend on, as meta.json records them.
+        overwrite: Start over: discard a stopped extraction and replace an existing store.
+        add: Add the photos that an existing store lacks.
+        devices: Number of processes to start.
     """
 
     extraction: Extraction
@@ -49,64 +54,178 @@ class Plan:
         return self.embedder.embedding_dim if whitening is None else whitening.dim
 
     @property
-    def compared(self) -> dict[str, Any]:
-        """What an earlier store or stopped extraction must agree with."""
+    def signature(self) -> dict[str, Any]:
+        """The settings with which an existing store or a stopped extraction must agree."""
         return as_recorded({**self.settings, "dtype": self.dtype})
 
-    def there(self) -> DescriptorStore | None:
-        """The finished store at `output` that is not to be replaced.
+    def check_devices(self) -> None:
+        """Refuse at the start what would fail when photos are described.
 
         Raises:
-            UserError: something else lies there, or the store was made with other settings.
+            UserError: There are more processes than GPUs, or not as many as the launcher started.
         """
-        if self.overwrite or not (self.output / META).is_file():
-            check_can_write(self.output, self.overwrite, marker=META)
-            return None
-        store = DescriptorStore.open(self.output)
-        asked = self.compared
-        if self.add:
-            del asked["table"]
-        advice = "choose another output, or overwrite=true replaces it"
-        if differences(store.meta, asked).keys() == {"table"}:
-            advice += "; add=true adds the photos that it lacks"
-        check_same_settings(store.meta, asked, f"{self.output}: is there already", advice)
-        return store
-
-    def nothing_to_do(self) -> str | None:
-        """What to say where the store is there with all that is asked for."""
-        store = self.there()
-        if store is None:
-            return None
-        if not self.add:
-            return f"{self.output}: is there already, made with the same settings"
-        if len(Addition.of(self.extraction.table, store).rows):
-            return None
-        return f"{self.output}: has all these photos already"
-
-    def addition(self) -> Addition | None:
-        """The photos to add to the store that is there; None where there is none."""
-        store = self.there()
-        if store is None:
-            return None
-        addition = Addition.of(self.extraction.table, store)
-        print(f"adds {len(addition.rows):,} photos to the {len(store):,} of {self.output}")
-        if addition.gone:
-            print(f"{addition.gone:,} photos of it are not in the table: they stay", flush=True)
-        return addition
-
-    def check_devices(self, group: Group) -> None:
-        """Refuses at once what would fail when the photos are described.
-
-        Raises:
-            UserError: more processes than GPUs, or another number than the launcher's.
-        """
-        if group.size > 1 and self.devices not in (1, group.size):
+        started = launch()
+        if started.world_size > 1 and self.devices not in (1, started.world_size):
             raise UserError(
-                f"devices={self.devices}: the launcher started {group.size} processes; leave it out"
+                f"devices={self.devices}, but the launcher started {started.world_size} "
+                "processes. Leave devices out."
             )
-        device = choose_device(
-            self.extraction.device, group.local_rank, max(self.devices, group.local_size)
-        )
+        processes = max(self.devices, started.local_world_size)
+        device = torch_device(self.extraction.device, started.local_rank, processes)
         gpus = torch.cuda.device_count()
         if device.type == "cuda" and self.devices > gpus:
-            raise UserError(f"devices={self.devices}: there are {gpus} GPUs here")
+            raise UserError(
+                f"devices={self.devices} is more than the GPUs here. Pass devices={gpus}."
+            )
+
+
+@dataclass(frozen=True)
+class MissingPhotos:
+    """The photos of a table that a store lacks.
+
+    Attributes:
+        store: The store.
+        rows: Rows of the table, in its order, (M,).
+        not_in_table: Number of photos of the store that are not in the table; they stay.
+    """
+
+    store: DescriptorStore
+    rows: NDArray[np.int64]
+    not_in_table: int
+
+    @classmethod
+    def diff(cls, table: ImageTable, store: DescriptorStore) -> "MissingPhotos":
+        """Compare ids and landmarks of a table with those of a store.
+
+        Raises:
+            UserError: A photo has another landmark in the table than in the store.
+        """
+        places = pd.Index(store.ids).get_indexer(pd.Index(table.rows["id"]))
+        _check_same_landmarks(table, store, places)
+        present = int((places >= 0).sum())
+        return cls(store, np.flatnonzero(places < 0), len(store) - present)
+
+    def prepend_existing(self, added: pd.DataFrame, root: str) -> pd.DataFrame:
+        """Return the rows of ids.parquet: those of the store, then `added` with paths below `root`.
+
+        The store's photos keep their paths where these are relative to the same root.
+        """
+        rows = pd.DataFrame({"id": pd.Series(self.store.ids, dtype="str")})
+        landmarks = self.store.landmark_ids
+        if landmarks is not None or "landmark_id" in added:
+            rows["landmark_id"] = pd.Series(landmarks, index=rows.index, dtype="str")
+        if self.store.meta.get("root") == root:
+            stored = self.store.rows
+            rows = rows.join(stored[stored.columns.difference(["id", "landmark_id"], sort=False)])
+        return pd.concat([rows, added], ignore_index=True)
+
+    def skipped(self, skipped: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+        """Photos that could not be read, earlier or now, and are not among `rows`."""
+        both = pd.concat([self.store.skipped, skipped], ignore_index=True)
+        return both[~both["id"].isin(rows["id"])].drop_duplicates("id", keep="last")
+
+
+def _check_same_landmarks(
+    table: ImageTable, store: DescriptorStore, places: NDArray[np.int64]
+) -> None:
+    in_table, in_store = table.landmark_ids, store.landmark_ids
+    if in_table is None or in_store is None:
+        return
+    shared = np.flatnonzero(places >= 0)
+    old = in_store[places[shared]]
+    new = pd.Series(in_table[shared]).fillna("").to_numpy(dtype=str)
+    differs = (old != new) & (old != "") & (new != "")
+    if differs.any():
+        first = int(differs.argmax())
+        raise UserError(
+            f"{store.path}: photo {table.rows['id'].iloc[shared[first]]!r} has landmark "
+            f"{old[first]}, and {new[first]} in the table ({int(differs.sum()):,} such photos in "
+            "all). Pass overwrite=true to start over."
+        )
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """There is no store, or one to be overwritten."""
+
+    missing: None = None
+
+
+@dataclass(frozen=True)
+class Extend:
+    """The store lacks photos of the table."""
+
+    missing: MissingPhotos
+
+
+@dataclass(frozen=True)
+class Resume:
+    """An extraction with the same settings was stopped; `missing` where it extends a store."""
+
+    work: PartialStore
+    missing: MissingPhotos | None
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The store has the same settings and all photos of the table."""
+
+    message: str
+
+
+def look_at_output(plan: Plan) -> Fresh | Extend | Resume | Complete:
+    """Compare the output with the plan. Nothing is written.
+
+    Raises:
+        UserError: The output, or a stopped extraction, was made with other settings, or something
+            else is in the place of the store.
+    """
+    missing: MissingPhotos | None = None
+    store = existing_store(plan)
+    if store is not None and not plan.add:
+        return Complete(f"{plan.output} is up to date (same settings); nothing to do.")
+    if store is not None:
+        missing = MissingPhotos.diff(plan.extraction.table, store)
+        if not len(missing.rows):
+            return Complete(f"{plan.output} is up to date (all photos present); nothing to do.")
+    staging = staging_folder(plan.output)
+    recorded = recorded_settings(staging)
+    if recorded is None:
+        return Fresh() if missing is None else Extend(missing)
+    start_over = "pass overwrite=true" if missing is None else "remove that folder"
+    check_same_settings(
+        recorded,
+        work_settings(plan, missing),
+        f"{staging} contains a stopped extraction",
+        f"Use the same settings to resume, or {start_over} to start over.",
+    )
+    return Resume(PartialStore(staging), missing)
+
+
+def existing_store(plan: Plan) -> DescriptorStore | None:
+    """Open the finished store at the output, unless it is to be replaced.
+
+    Raises:
+        UserError: Something else is there, or the store was made with other settings.
+    """
+    if plan.overwrite or not (plan.output / META).is_file():
+        check_can_write(plan.output, plan.overwrite, marker=META)
+        return None
+    store = DescriptorStore.open(plan.output)
+    requested = plan.signature
+    ignored = ("table",) if plan.add else ()
+    advice = "Choose another output, or pass overwrite=true to replace it"
+    if differences(store.meta, requested, ignored).keys() == {"table"}:
+        advice += ", or add=true to add the photos that it lacks"
+    check_same_settings(
+        store.meta, requested, f"{plan.output} already exists", f"{advice}.", ignored
+    )
+    return store
+
+
+def work_settings(plan: Plan, missing: MissingPhotos | None) -> dict[str, Any]:
+    """The settings that a stopped extraction records: also those that only its work depends on."""
+    return plan.signature | {
+        "batch_size": plan.extraction.batch_size,
+        "adds_to": None if missing is None else digest_of_files(missing.store.path / IDS),
+    }

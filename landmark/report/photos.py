@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import IDS, DescriptorStore
-from landmark.artifact.stacked_stores import StackedStores
+from landmark.artifact.stacked import StackedStores
 from landmark.image.decode import Box
 
 if TYPE_CHECKING:

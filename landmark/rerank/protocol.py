@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.stacked_stores import StackedStores
+from landmark.artifact.stacked import StackedStores
 from landmark.rerank.chain import INTERVAL
 from landmark.score.ground_truth import GroundTruth
 

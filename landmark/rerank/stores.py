@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.stacked_stores import StackedStores
+from landmark.artifact.stacked import StackedStores
 from landmark.error import UserError
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.index import Search

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.stacked_stores import StackedStores
+from landmark.artifact.stacked import StackedStores
 from landmark.error import UserError
 from landmark.metric import gldv2, revisited
 from landmark.metric.relevance import hits_by_label

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from landmark.artifact.stacked_vectors import StackedVectors
+from landmark.artifact.stacked import StackedVectors
 
 Vectors = np.ndarray | StackedVectors
 

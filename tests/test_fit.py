@@ -1,4 +1,4 @@
-"""Whitenings are held against singular values, and against plain loops over pairs of photos."""
+"""Whitenings equal those of singular values, and of plain loops over pairs of photos."""
 
 import itertools
 import json
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from landmark.artifact import vectors as vectors_module
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.whitening import Whitening, apply
 from landmark.error import UserError
-from landmark.extract.whitening import Whitening, apply, main
-from landmark.extract.whitening_fit import fit_learned, fit_pca
+from landmark.fit.whitening import fit_learned, fit_pca
 from landmark.rerank.stores import Stores
 
 
@@ -38,7 +38,7 @@ def cloud(seed, count=60, dim=5, landmarks=None):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999), dim=st.integers(1, 5), blocks=st.sampled_from([7, 8192]))
-def test_pca_is_that_of_the_singular_values(tmp_path_factory, seed, dim, blocks):
+def test_pca_equals_the_singular_value_decomposition(tmp_path_factory, seed, dim, blocks):
     x = cloud(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors_module.row_blocks, "__defaults__", (blocks,))
@@ -81,7 +81,7 @@ def naive_learned(x, landmarks):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999), blocks=st.sampled_from([7, 8192]))
-def test_the_learned_whitening_is_that_of_all_pairs(tmp_path_factory, seed, blocks):
+def test_the_learned_whitening_equals_that_of_all_pairs(tmp_path_factory, seed, blocks):
     random = np.random.default_rng(seed)
     landmarks = random.permutation(np.repeat(np.arange(9), random.integers(1, 9, 9)))
     x = cloud(seed, len(landmarks), landmarks=landmarks)
@@ -110,7 +110,7 @@ def test_the_learned_whitening_is_that_of_all_pairs(tmp_path_factory, seed, bloc
     np.testing.assert_allclose(made.projection, expected, atol=tolerance)
 
 
-def test_the_learned_whitening_parts_what_noise_hides(tmp_path):
+def test_the_learned_whitening_separates_landmarks_that_noise_hides(tmp_path):
     random = np.random.default_rng(0)
     landmarks = np.repeat(np.arange(30), 6)
     signal = random.standard_normal((30, 8))[landmarks]
@@ -133,14 +133,12 @@ def test_a_whitening_is_written_read_and_applied(tmp_path, dtype):
     x = cloud(3, 40).astype(dtype)
     labels = [f"{row % 4}" for row in range(40)]
     train = write(tmp_path / "train", x, labels, scales=[1.0], table="t")
-    arguments = [str(tmp_path / "train"), str(tmp_path / "w")]
-    line = main(["fit", *arguments, "--dim", "3", "--method", "learned"])
-    assert line == f"wrote {tmp_path / 'w'}: learned from landmarks, 5 → 3-d, 40 photos"
-    made, read = fit_learned(train, 3), Whitening.open(tmp_path / "w")
+    made = fit_learned(train, 3)
+    made.write(tmp_path / "w")
+    read = Whitening.open(tmp_path / "w")
     np.testing.assert_array_equal(made.projection, read.projection)
     assert made.digest == read.digest
-    line = main(["apply", str(tmp_path / "w"), str(tmp_path / "train"), str(tmp_path / "o")])
-    assert line == f"wrote {tmp_path / 'o'}: 40 photos, 5 → 3-d"
+    apply(read, train, tmp_path / "o")
     store = DescriptorStore.open(tmp_path / "o")
     expected = unit((train.vectors.astype(float) - made.mean) @ made.projection)
     np.testing.assert_allclose(store.vectors, expected, atol=1e-3 if dtype == "float16" else 1e-7)
@@ -151,7 +149,7 @@ def test_a_whitening_is_written_read_and_applied(tmp_path, dtype):
     assert (store.meta["embedder"], store.meta["scales"], store.meta["table"]) == ("e", [1.0], "t")
 
 
-def test_queries_and_gallery_must_be_whitened_alike(tmp_path):
+def test_queries_and_gallery_must_have_the_same_whitening(tmp_path):
     store = write(tmp_path / "s", cloud(0))
     one, other = fit_pca(store, 3), fit_pca(store, 3, power=0.0)
     for name, whitening in (("one", one), ("same", one), ("other", other)):
@@ -166,7 +164,7 @@ def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
     whitening = fit_pca(store, 4)
     for name, other, words in (
         ("embedder", write(tmp_path / "1", cloud(1), embedder="f"), "a different embedder"),
-        ("dim", write(tmp_path / "2", cloud(1, dim=4)), "has 4 dimensions, the whitening is of 5"),
+        ("dim", write(tmp_path / "2", cloud(1, dim=4)), "has 4 dimensions, the whitening takes 5"),
         ("twice", write(tmp_path / "3", cloud(1), whitening="v"), "a different whitening"),
     ):
         with pytest.raises(UserError, match=words):
@@ -181,53 +179,71 @@ def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("fit", "keywords", "words"),
     [
-        (["--dim", "6"], "--dim 6: choose 1 to 5"),
-        (["--dim", "0"], "--dim 0: choose 1 to 5"),
-        (["--power", "2"], "--power 2.0: choose 0"),
-        (["--method", "learned", "--power", "0.5"], "--power: is for --method pca"),
-        (["--method", "learned"], "has no landmark_id"),
+        (fit_pca, {"dim": 6}, r"fit\.dim=6 is not valid\. .*s has 5 dimensions\."),
+        (fit_pca, {"dim": 0}, r"fit_pca: dim=0 is not valid\. Pass a whole number > 0"),
+        (
+            fit_pca,
+            {"power": 2.0},
+            r"fit_pca: power=2\.0 is not valid\. Pass a number >= 0 and <= 1",
+        ),
+        (fit_learned, {"dim": -1}, "fit_learned: dim=-1 is not valid"),
+        (fit_learned, {}, r"has no landmark_id to learn from\. Pass fit=pca"),
     ],
 )
-def test_options_that_do_not_fit_are_mistakes(tmp_path, arguments, words):
-    write(tmp_path / "s", cloud(0))
+def test_options_that_do_not_fit_are_refused(tmp_path, fit, keywords, words):
     with pytest.raises(UserError, match=words):
-        main(["fit", str(tmp_path / "s"), str(tmp_path / "w"), *arguments])
-    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+        fit(write(tmp_path / "s", cloud(0)), **keywords)
+
+
+def test_the_command_fits_and_writes(scripts, tmp_path):
+    labels = [f"{row % 6}" for row in range(60)]
+    store = write(tmp_path / "s", cloud(0), labels)
+    command = ["fit.py", "train=s", "output=w"]
+    printed = scripts.run(*command, "fit.dim=3", "fit.power=0.25", cwd=tmp_path).stdout
+    assert printed.splitlines() == ["60 photos, 5 → 3-d", "wrote w"]
+    assert Whitening.open(tmp_path / "w").digest == fit_pca(store, 3, 0.25).digest
+    again = scripts.run(*command, "fit=whitening", cwd=tmp_path, status=2).stderr
+    assert again == "error: w already exists. Pass overwrite=true to replace it.\n"
+    scripts.run(*command, "fit=whitening", "overwrite=true", cwd=tmp_path)
+    assert Whitening.open(tmp_path / "w").digest == fit_learned(store).digest
+    wrong = scripts.run(*command, "fit.dim=6", "overwrite=true", cwd=tmp_path, status=2).stderr
+    assert wrong == "error: fit.dim=6 is not valid. s has 5 dimensions.\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s", "w"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_directions_that_hold_but_rounding_are_not_blown_up(tmp_path, dtype):
+def test_directions_of_rounding_noise_are_not_amplified(tmp_path, dtype):
     flat = cloud(0, dim=3) @ np.linalg.qr(np.random.default_rng(0).standard_normal((5, 3)))[0].T
     labels = [f"{row % 6}" for row in range(60)]
     store = write(tmp_path / "s", unit(flat).astype(dtype), labels)
     assert fit_pca(store, 3).dim == 3
-    with pytest.raises(UserError, match="60 descriptors span 3 of the 4 dimensions wanted"):
+    with pytest.raises(UserError, match="60 descriptors span 3 of 4 dimensions"):
         fit_pca(store, 4)
-    with pytest.raises(UserError, match="pairs of photos that show one landmark span 3 of the 5"):
+    with pytest.raises(UserError, match="pairs of photos that show one landmark span 3 of 5"):
         fit_learned(store, 2)
     with pytest.raises(UserError, match="too few"):
         fit_pca(write(tmp_path / "one", cloud(0, 1)))
 
 
-def test_a_damaged_whitening_is_a_mistake(tmp_path):
+def test_a_damaged_whitening_is_refused(tmp_path):
     fit_pca(write(tmp_path / "s", cloud(0))).write(tmp_path / "w")
     for name in ("mean.npy", "projection.npy", "whitening.json"):
-        whole = (tmp_path / "w" / name).read_bytes()
-        for damage in (b"", b"nonsense", whole[: len(whole) // 2]):
+        content = (tmp_path / "w" / name).read_bytes()
+        for damage in (b"", b"nonsense", content[: len(content) // 2]):
             (tmp_path / "w" / name).write_bytes(damage)
-            with pytest.raises(UserError, match="w: is damaged"):
+            with pytest.raises(UserError, match="w is damaged"):
                 Whitening.open(tmp_path / "w")
         (tmp_path / "w" / name).unlink()
-        with pytest.raises(UserError, match=f"is no whitening, it has no {name}"):
+        with pytest.raises(UserError, match=f"w is not a whitening: {name} is missing"):
             Whitening.open(tmp_path / "w")
-        (tmp_path / "w" / name).write_bytes(whole)
+        (tmp_path / "w" / name).write_bytes(content)
     np.save(tmp_path / "w" / "mean.npy", np.array([{}], object))  # a pickle is not read
-    with pytest.raises(UserError, match="w: is damaged"):
+    with pytest.raises(UserError, match="w is damaged"):
         Whitening.open(tmp_path / "w")
     np.save(tmp_path / "w" / "mean.npy", np.full(5, np.nan))
-    with pytest.raises(UserError, match="no finite numbers"):
+    with pytest.raises(UserError, match="is not finite or does not fit"):
         Whitening.open(tmp_path / "w")
 
 

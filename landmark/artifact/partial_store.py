@@ -1,0 +1,221 @@
+"""A descriptor store being written: what a stopped extraction leaves, and resumes from."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landmark.artifact.descriptors import META, VECTORS, DescriptorStore, write_description
+from landmark.artifact.vectors import (
+    check_vectors,
+    create_vectors,
+    open_array,
+    open_vectors,
+    row_blocks,
+)
+from landmark.disk.atomic import atomic_file, check_can_write
+from landmark.disk.differences import as_recorded
+from landmark.disk.lock import LOCK, publish
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
+
+# The files of the staging folder, and what is copied to where photos were skipped.
+_SETTINGS, _MARKS, _STORE, _COMPACTED = "settings.json", "marks.npy", "store", "compacted"
+_NOT_DONE, _DONE, _SKIPPED = 0, 1, 2
+
+
+class PartialStore:
+    """The staging folder `.NAME.partial` beside the store NAME: vectors, and a mark per row.
+
+    Several processes may share it, each writing its own rows. A row is marked done only after its
+    vector is flushed, so that a crash never leaves a row that is marked but not written. The
+    settings are written last when it is created: without them it does not count.
+
+    Attributes:
+        folder: The staging folder.
+        vectors: (N, D) memory-mapped, zeros where nothing was written yet.
+        existing: Number of first rows that are those of the store being extended; the rows of
+            `add`, `remaining` and `skipped` are counted from there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        record = _read_record(folder)
+        if record is None:
+            raise UserError(f"{folder} does not contain a stopped extraction.")
+        self.folder = folder
+        self.existing = int(record["kept"])
+        self.vectors = open_vectors(folder / _STORE / VECTORS, "r+")
+        self._marks = open_array(folder / _MARKS, "r+")
+        if self._marks.shape != (len(self.vectors),) or self._marks.dtype != np.uint8:
+            raise UserError(f"{folder / _MARKS} does not fit the vectors. Remove {folder}.")
+        self._unmarked: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        output: Path,
+        rows: int,
+        dim: int,
+        dtype: str,
+        settings: Mapping[str, Any],
+        extends: DescriptorStore | None = None,
+    ) -> "PartialStore":
+        """Create the files in a locked staging folder.
+
+        Args:
+            folder: The staging folder; other files in it are removed.
+            output: The store that it is to become, for messages.
+            rows: Number of photos to describe.
+            dim: D.
+            dtype: float16 or float32.
+            settings: Settings that the vectors depend on, see `recorded_settings`.
+            extends: Store whose vectors come first.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        clear(folder)
+        existing = 0 if extends is None else len(extends)
+        try:
+            with disk_errors(output):
+                file = folder / _STORE / VECTORS
+                file.parent.mkdir()
+                vectors = create_vectors(file, existing + rows, dim, dtype, output / VECTORS)
+                if extends is not None:
+                    for block in row_blocks(existing):
+                        vectors[block] = extends.vectors[block]
+                vectors.flush()
+                marks = np.full(existing + rows, _NOT_DONE, np.uint8)
+                marks[:existing] = _DONE
+                np.save(folder / _MARKS, marks)
+                record = {"settings": as_recorded(settings), "kept": existing}
+                with atomic_file(folder / _SETTINGS) as temporary:
+                    temporary.write_text(json.dumps(record, indent=1) + "\n")
+        except BaseException:
+            clear(folder)
+            raise
+        return cls(folder)
+
+    def add(self, rows: NDArray[np.int64], descriptors: NDArray[np.floating]) -> None:
+        """Write the descriptors (B, D) of rows (B,).
+
+        A negative row r says that the photo of row -r - 1 cannot be read: it is skipped, and its
+        descriptor ignored.
+        """
+        is_skipped = rows < 0
+        places = self.existing + np.where(is_skipped, -rows - 1, rows)
+        self.vectors[places[~is_skipped]] = descriptors[~is_skipped]
+        self._unmarked.append((places, np.where(is_skipped, _SKIPPED, _DONE)))
+
+    def save(self) -> None:
+        """Flush the vectors that were added, and only then mark their rows."""
+        self.vectors.flush()
+        for places, marks in self._unmarked:
+            self._marks[places] = marks
+        self._marks.flush()
+        self._unmarked = []
+
+    def remaining(self, batches: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        """Return the batches with a row that is not done."""
+        return [rows for rows in batches if not self._marks[self.existing + rows].all()]
+
+    @property
+    def done(self) -> int:
+        """Number of photos that were described or skipped."""
+        return int(np.count_nonzero(self._marks[self.existing :]))
+
+    @property
+    def skipped(self) -> NDArray[np.int64]:
+        """Rows whose photo cannot be read."""
+        return np.flatnonzero(self._marks[self.existing :] == _SKIPPED)
+
+    def finish(
+        self,
+        output: Path,
+        rows: pd.DataFrame,
+        meta: str,
+        skipped: pd.DataFrame,
+        overwrite: bool = False,
+    ) -> None:
+        """Move the complete store to `output` and remove the staging folder.
+
+        Args:
+            output: Where the store belongs.
+            rows: Rows of ids.parquet, one per vector, those of skipped photos among them.
+            meta: Text of meta.json.
+            skipped: `id` and `path` of the skipped photos.
+            overwrite: Replace an existing store.
+
+        Raises:
+            UserError: A vector is not finite or not of unit length, or the disk is full.
+            RuntimeError: A row was not done.
+        """
+        missing = int(np.count_nonzero(self._marks == _NOT_DONE))
+        if missing:
+            raise RuntimeError(f"{self.folder}: {missing:,} rows were not described")
+        is_kept = self._marks == _DONE
+        folder = self.folder / _STORE
+        if not is_kept.all():
+            folder = self._compacted(is_kept, output)
+            rows = rows[is_kept]
+        check_vectors(open_vectors(folder / VECTORS), output, rows["id"])
+        with disk_errors(output):
+            write_description(folder, rows, meta, skipped)
+        check_can_write(output, overwrite, marker=META)
+        publish(folder, output, self.folder)
+        clear(self.folder)
+        shutil.rmtree(self.folder)
+
+    def _compacted(self, is_kept: NDArray[np.bool_], output: Path) -> Path:
+        """Copy the rows to keep; moving them in place would not survive a kill."""
+        folder = self.folder / _COMPACTED
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        rows, dim = int(is_kept.sum()), self.vectors.shape[1]
+        copy = create_vectors(
+            folder / VECTORS, rows, dim, self.vectors.dtype.name, output / VECTORS
+        )
+        start = 0
+        for block in row_blocks(len(self.vectors)):
+            kept = self.vectors[block][is_kept[block]]
+            copy[start : start + len(kept)] = kept
+            start += len(kept)
+        copy.flush()
+        return folder
+
+
+def recorded_settings(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of the stopped extraction in a staging folder; None where there is none.
+
+    Raises:
+        UserError: The record is damaged.
+    """
+    record = _read_record(folder)
+    return None if record is None else dict(record["settings"])
+
+
+def clear(folder: Path) -> None:
+    """Remove a stopped extraction from its locked staging folder."""
+    # The settings first: without them the rest does not count.
+    (folder / _SETTINGS).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    if not (folder / _SETTINGS).is_file():
+        return None
+    try:
+        record = json.loads((folder / _SETTINGS).read_text())
+        return {"settings": dict(record["settings"]), "kept": int(record["kept"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder / _SETTINGS} is damaged. Remove {folder}.") from error

@@ -1,0 +1,171 @@
+"""Several descriptor stores, or their vectors, read as one without a copy."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from landmark.error import UserError
+
+if TYPE_CHECKING:  # searches read vectors without pandas
+    from landmark.artifact.descriptors import DescriptorStore
+
+
+class StackedVectors:
+    """Arrays (N_i, D) stacked by rows and read in place; N is the sum of the N_i.
+
+    Indexing by row numbers, slices or masks returns a numpy array, as with any array.
+
+    Example:
+        >>> import numpy as np
+        >>> stacked = StackedVectors([np.zeros((2, 3)), np.ones((4, 3))])
+        >>> stacked.shape, stacked[1:3].tolist()
+        ((6, 3), [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+
+    Args:
+        parts: The arrays.
+        dtype: Dtype of what indexing returns. Defaults to the narrowest that holds all values.
+
+    Raises:
+        ValueError: There is no array, or their dimensions differ.
+    """
+
+    ndim = 2
+
+    def __init__(self, parts: Sequence[np.ndarray], dtype: DTypeLike | None = None) -> None:
+        if not parts or len({part.shape[1:] for part in parts}) != 1 or parts[0].ndim != 2:
+            raise ValueError(f"cannot stack arrays of shapes {[part.shape for part in parts]}")
+        self.parts = list(parts)
+        self.dtype = np.dtype(dtype or np.result_type(*(part.dtype for part in parts)))
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return int(self._ends[-1]), int(self.parts[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: int | slice | ArrayLike) -> np.ndarray:
+        """Rows as an array: (D,) of a number, (n, D) of a slice or mask, (…, D) of numbers (…)."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self._rows(np.arange(start, stop, step))
+            parts = self.between(start, stop).parts
+            if len(parts) == 1:
+                return parts[0].astype(self.dtype, copy=False)
+            return np.concatenate(parts, dtype=self.dtype)
+        rows = np.asarray(key)
+        if rows.dtype == bool:
+            if rows.shape != self.shape[:1]:
+                raise IndexError(f"a mask of shape {rows.shape} for {len(self):,} rows")
+            rows = np.flatnonzero(rows)
+        if isinstance(key, tuple) or not (rows.dtype.kind in "iu" or rows.size == 0):
+            raise IndexError("rows are indexed by numbers, slices or masks")
+        return self._rows(rows)
+
+    def between(self, start: int, stop: int) -> "StackedVectors":
+        """Rows start … stop - 1, without a copy."""
+        begins = self._ends - [len(part) for part in self.parts]
+        cut = [
+            part[max(start - begin, 0) : max(stop - begin, 0)]
+            for part, begin in zip(self.parts, begins.tolist(), strict=True)
+        ]
+        return StackedVectors([part for part in cut if len(part)] or cut[:1], self.dtype)
+
+    def _rows(self, rows: np.ndarray) -> np.ndarray:
+        count = len(self)
+        if rows.size and not -count <= rows.min() <= rows.max() < count:
+            raise IndexError(f"a row is outside the {count:,}")
+        rows = np.where(rows < 0, rows + count, rows).astype(np.int64)
+        result = np.empty((*rows.shape, self.shape[1]), self.dtype)
+        part_of = np.searchsorted(self._ends, rows, side="right")
+        for number, part in enumerate(self.parts):
+            inside = part_of == number
+            result[inside] = part[rows[inside] - (self._ends[number] - len(part))]
+        return result
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        """All rows as one array: a copy."""
+        if copy is False:
+            raise ValueError("one array of several parts is a copy")
+        return np.concatenate(self.parts, dtype=self.dtype).astype(dtype or self.dtype, copy=False)
+
+
+class StackedStores:
+    """Descriptor stores searched as one: the rows of each follow those of the one before.
+
+    They read like one `DescriptorStore`; their dimensions must agree.
+
+    Attributes:
+        stores: The stores.
+
+    Raises:
+        UserError: Two of them have the same id.
+    """
+
+    def __init__(self, stores: Sequence["DescriptorStore"]) -> None:
+        import pandas as pd
+
+        self.stores = list(stores)
+        repeated = pd.Index(self.ids).duplicated()
+        if repeated.any():
+            row = int(repeated.argmax())
+            ends = np.cumsum([len(store) for store in self.stores])
+            store = self.stores[int(np.searchsorted(ends, row, side="right"))]
+            raise UserError(
+                f"{store.path}: id {str(self.ids[row])!r} is in the gallery more than once. List "
+                "each store once, and stores of different photos."
+            )
+
+    @property
+    def path(self) -> str:
+        """The folders of the stores."""
+        return ", ".join(str(store.path) for store in self.stores)
+
+    @cached_property
+    def vectors(self) -> NDArray[np.floating]:
+        """(N, D): `StackedVectors`, which searches and re-rankers read like an array."""
+        return cast(NDArray[np.floating], StackedVectors([s.vectors for s in self.stores]))
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """Id of each row, (N,) strings."""
+        return np.concatenate([store.ids for store in self.stores])
+
+    @cached_property
+    def landmark_ids(self) -> NDArray[np.str_] | None:
+        """Landmark of each row, (N,) strings, "" where unknown; None if no store has any."""
+        landmarks = [store.landmark_ids for store in self.stores]
+        if all(known is None for known in landmarks):
+            return None
+        unknown = [np.zeros(len(store), dtype="U1") for store in self.stores]
+        return np.concatenate(
+            [u if known is None else known for known, u in zip(landmarks, unknown, strict=True)]
+        )
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What all of them record alike, and under `stores` what each does."""
+        metas = [store.meta for store in self.stores]
+        same = {
+            key: value
+            for key, value in metas[0].items()
+            if all(meta.get(key) == value for meta in metas)
+        }
+        each = [
+            {"path": str(store.path), "rows": len(store), **store.meta} for store in self.stores
+        ]
+        return {**same, "stores": each}
+
+    @property
+    def dim(self) -> int:
+        """Dimension D of the descriptors."""
+        return self.stores[0].dim
+
+    def __len__(self) -> int:
+        return sum(len(store) for store in self.stores)

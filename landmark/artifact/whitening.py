@@ -1,0 +1,149 @@
+"""A whitening on disk and applied: descriptors centred, projected, and of unit length again."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.vectors import row_blocks
+from landmark.disk.atomic import atomic_folder
+from landmark.disk.differences import as_recorded, check_same_settings
+from landmark.disk.digest import digest_of
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
+
+MEAN, PROJECTION, META = "mean.npy", "projection.npy", "whitening.json"
+_SOURCE = ("embedder", "whitening")
+
+
+class Whitening:
+    """x → (x − mean) · projection, of unit length.
+
+    On disk a folder of `mean.npy`, `projection.npy` and `whitening.json`.
+
+    Args:
+        mean: (D,) float64.
+        projection: (D, d) float64, d ≤ D; columns by decreasing importance.
+        meta: How it was fitted, and `embedder` and `whitening` of the store it was fitted on.
+
+    Example:
+        >>> import numpy as np
+        >>> whitening = Whitening(np.zeros(2), np.array([[1.0, 0.0], [0.0, 3.0]]), {})
+        >>> whitening(np.array([[0.8, 0.2]])).round(4).tolist()
+        [[0.8, 0.6]]
+    """
+
+    def __init__(
+        self, mean: NDArray[np.float64], projection: NDArray[np.float64], meta: dict[str, Any]
+    ) -> None:
+        self.mean = mean
+        self.projection = projection
+        self.meta = as_recorded(meta)
+
+    def __call__(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Map (B, D) to (B, d) of unit length, in float64; a vector at the mean gives zeros."""
+        projected = (np.asarray(vectors, np.float64) - self.mean) @ self.projection
+        lengths = np.linalg.norm(projected, axis=1, keepdims=True)
+        return projected / np.where(lengths > 0, lengths, 1)
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of the result."""
+        return int(self.projection.shape[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the numbers and of how they were fitted."""
+        numbers = [array.astype("<f8").tobytes() for array in (self.mean, self.projection)]
+        return digest_of(b"".join([*numbers, json.dumps(self.meta, sort_keys=True).encode()]))
+
+    def check_fits(self, recorded: dict[str, Any], dim: int, subject: str | Path) -> None:
+        """Refuse descriptors other than those that it was fitted for.
+
+        Args:
+            recorded: `embedder` and `whitening` of the descriptors, where known.
+            dim: Their dimension.
+            subject: Begins the error message.
+
+        Raises:
+            UserError: The dimension, the embedder or an earlier whitening differs.
+        """
+        if dim != len(self.mean):
+            raise UserError(
+                f"{subject} has {dim} dimensions, the whitening takes {len(self.mean)}. Fit one on "
+                "a store of this embedder."
+            )
+        if recorded.get("embedder") is not None and self.meta.get("embedder") is not None:
+            check_same_settings(
+                recorded,
+                {key: self.meta.get(key) for key in _SOURCE},
+                f"{subject} was made",
+                "Fit a whitening on a store that was made with the same settings.",
+            )
+
+    def write(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the folder atomically.
+
+        Raises:
+            UserError: `path` already exists, or cannot be written.
+        """
+        with atomic_folder(path, overwrite, marker=META) as folder, disk_errors(path):
+            np.save(folder / MEAN, self.mean)
+            np.save(folder / PROJECTION, self.projection)
+            (folder / META).write_text(json.dumps(self.meta, indent=1) + "\n")
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Whitening":
+        """Read a folder that `write` wrote.
+
+        Raises:
+            UserError: `path` is not a whitening, or a damaged one.
+        """
+        path = Path(path)
+        for name in (MEAN, PROJECTION, META):
+            if not (path / name).is_file():
+                raise UserError(
+                    f"{path} is not a whitening: {name} is missing. Pass a folder that fit.py "
+                    "wrote."
+                )
+        try:
+            mean, projection = (
+                np.load(path / name, allow_pickle=False) for name in (MEAN, PROJECTION)
+            )
+            meta = dict(json.loads((path / META).read_text()))
+        except (ValueError, TypeError, OSError, EOFError) as error:
+            raise UserError(f"{path} is damaged ({error}). Fit it again.") from error
+        fits = (projection.ndim, mean.shape) == (2, projection.shape[:1])
+        if not (fits and np.isfinite(mean).all() and np.isfinite(projection).all()):
+            raise UserError(
+                f"{path} is damaged (mean or projection is not finite or does not fit). Fit it "
+                "again."
+            )
+        return cls(mean.astype(np.float64), projection.astype(np.float64), meta)
+
+
+def apply(
+    whitening: Whitening, store: DescriptorStore, output: str | Path, overwrite: bool = False
+) -> None:
+    """Write the whitened descriptors of a store, block by block, as another store.
+
+    Raises:
+        UserError: The whitening was fitted for other descriptors, or `output` already exists.
+    """
+    whitening.check_fits(store.meta, store.dim, store.path)
+    with DescriptorStore.writing(
+        output,
+        store.ids,
+        whitening.dim,
+        store.dtype,
+        store.landmark_ids,
+        overwrite,
+        skipped=store.skipped,
+        **{**store.settings, "whitening": whitening.digest},
+    ) as vectors:
+        for block in row_blocks(len(store)):
+            vectors[block] = whitening(store.vectors[block])

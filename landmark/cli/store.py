@@ -1,0 +1,123 @@
+"""Show, join, concatenate and whiten descriptor stores.
+
+landmark store info STORE
+landmark store join OUTPUT STORE STORE …
+landmark store ensemble OUTPUT STORE STORE … --weights 0.5 1
+landmark store apply FITTED STORE OUTPUT
+
+An existing OUTPUT is kept unless --overwrite is given.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from landmark.cli._errors import exit_if_user_error
+from landmark.error import UserError
+
+
+def main() -> None:
+    """Run `landmark store …`: exit status 0 done, 2 the user's mistake, 1 anything else."""
+    try:
+        print(run(sys.argv[2:]))
+    except Exception as error:
+        exit_if_user_error(error)
+        raise
+
+
+def run(arguments: Sequence[str]) -> str:
+    """Run one of the file tools; return what to print."""
+    options = _parser().parse_args(arguments)
+    tool: Callable[[argparse.Namespace], str] = options.tool
+    if "output" in options:
+        from landmark.artifact.descriptors import META
+        from landmark.disk.atomic import check_can_write
+
+        # Before minutes of work, and in the words of this command line.
+        check_can_write(options.output, options.overwrite, marker=META, option="--overwrite")
+    return tool(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See {self.prog} --help.")
+
+
+def _parser() -> _Parser:
+    usage, _, examples = (__doc__ or "").partition("\n\n")
+    parser = _Parser(
+        "landmark store",
+        description=usage,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tools = parser.add_subparsers(required=True, metavar="info|join|ensemble|apply")
+
+    info = tools.add_parser("info", help="show what a store contains and how it was made")
+    info.add_argument("store", metavar="STORE")
+    info.set_defaults(tool=_info)
+
+    join = tools.add_parser("join", help="join stores of different photos into one")
+    ensemble = tools.add_parser("ensemble", help="concatenate descriptors of the same photos")
+    for one in (join, ensemble):
+        one.add_argument("output", metavar="OUTPUT", help="store to write")
+        one.add_argument("stores", metavar="STORE", nargs="+")
+    join.set_defaults(tool=_join)
+    ensemble.add_argument("--weights", metavar="W", type=float, nargs="+", help="one per store")
+    ensemble.set_defaults(tool=_ensemble)
+
+    apply = tools.add_parser("apply", help="whiten a store")
+    apply.add_argument("fitted", metavar="FITTED", help="folder that landmark fit wrote")
+    apply.add_argument("store", metavar="STORE")
+    apply.add_argument("output", metavar="OUTPUT", help="store to write")
+    apply.set_defaults(tool=_apply)
+
+    for one in (join, ensemble, apply):
+        one.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    return parser
+
+
+def _info(options: argparse.Namespace) -> str:
+    from landmark.artifact.descriptors import DescriptorStore
+
+    store = DescriptorStore.open(options.store)
+
+    def lines() -> Iterator[tuple[str, str]]:
+        yield "photos", f"{len(store):,}"
+        yield "dimension", f"{store.dim:,}"
+        if store.landmark_ids is not None:
+            known = store.landmark_ids[store.landmark_ids != ""]
+            yield "landmarks", f"{len(set(known)):,} of {len(known):,} photos"
+        if len(store.skipped):
+            yield "skipped", f"{len(store.skipped):,} photos that could not be read"
+        for key, value in store.meta.items():
+            yield key, value if isinstance(value, str) else json.dumps(value)
+
+    return "\n".join(f"{key:<11} {value}" for key, value in lines())
+
+
+def _join(options: argparse.Namespace) -> str:
+    from landmark.artifact.join import join
+
+    count = join(options.output, options.stores, options.overwrite)
+    return f"wrote {options.output}: {count:,} photos of {len(options.stores)} stores"
+
+
+def _ensemble(options: argparse.Namespace) -> str:
+    from landmark.artifact.ensemble import ensemble
+
+    dim = ensemble(options.output, options.stores, options.weights, options.overwrite)
+    return f"wrote {options.output}: {dim:,}-d of {len(options.stores)} stores"
+
+
+def _apply(options: argparse.Namespace) -> str:
+    from landmark.artifact.descriptors import DescriptorStore
+    from landmark.artifact.whitening import Whitening, apply
+
+    store, whitening = DescriptorStore.open(options.store), Whitening.open(options.fitted)
+    apply(whitening, store, options.output, options.overwrite)
+    return f"wrote {options.output}: {len(store):,} photos, {store.dim} → {whitening.dim}-d"

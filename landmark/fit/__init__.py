@@ -1,0 +1,1 @@
+"""What is learned from stores, not from photos."""
