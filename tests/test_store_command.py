@@ -12,7 +12,7 @@ from test_command import without_heavy_imports
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.whitening import Whitening
-from landmark.cli.store import run
+from landmark.cli.store import store as run
 from landmark.error import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,8 +1,7 @@
 """From an exception to the one line that tells the user what to correct."""
 
 import errno
-import os
-import sys
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,20 +9,11 @@ from pathlib import Path
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from landmark.disk.space import DENIED, FULL
 from landmark.error import UserError
 
 # Refused by a disk or its permissions.
-_DISK_ERRORS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-}
+_DISK_ERRORS = FULL | DENIED | {errno.EISDIR, errno.ENAMETOOLONG}
 # Configurations that come with a plugin of Hydra.
 _PLUGINS = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
@@ -33,21 +23,6 @@ _PLUGINS = {
     "hydra/launcher/ray_aws": "hydra-ray-launcher",
     "hydra/sweeper/optuna": "hydra-optuna-sweeper",
 }
-
-
-def exit_if_user_error(error: BaseException, folders: Sequence[Path] = ()) -> None:
-    """Print the line of a user's mistake and exit with status 2; return for any other error.
-
-    LANDMARK_TRACEBACK=1 returns for every error, so that the traceback is shown.
-
-    Args:
-        error: What was raised.
-        folders: The configuration folders, for the names of existing choices.
-    """
-    line = error_line(error, folders)
-    if line is not None and os.environ.get("LANDMARK_TRACEBACK") != "1":
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
 
 
 def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
@@ -76,10 +51,8 @@ def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None
 
 def _raised_in(error: BaseException) -> str:
     """The module whose frame raised `error`."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def _instantiation_line(error: BaseException, folders: Sequence[Path]) -> str | None:
@@ -104,7 +77,7 @@ def _missing_choice_line(error: MissingConfigException, folders: Sequence[Path])
     names = choices(group, folders) if group else []
     if not names:
         return str(error)
-    return f"{group}={choice} does not exist.{_nearest(choice, names)} Choose {', '.join(names)}."
+    return f"{group}={choice} does not exist.{nearest(choice, names)} Choose {', '.join(names)}."
 
 
 def _composition_line(error: BaseException, folders: Sequence[Path]) -> str:
@@ -117,11 +90,11 @@ def _composition_line(error: BaseException, folders: Sequence[Path]) -> str:
         last = key.rpartition(".")[2]
         if last != str(cause.key):
             return f"{key}: {cause.key} is not chosen. Pass {cause.key}=… first."
-        return f"{key} does not exist.{_nearest(last, names)} Valid keys: {', '.join(names)}."
+        return f"{key} does not exist.{nearest(last, names)} Valid keys: {', '.join(names)}."
     if "No match in the defaults list" in text:
         key = key.partition("@")[0]
         names = groups(folders)
-        return f"{key} does not exist.{_nearest(key, names)} Valid groups: {', '.join(names)}."
+        return f"{key} does not exist.{nearest(key, names)} Valid groups: {', '.join(names)}."
     return text
 
 
@@ -136,6 +109,7 @@ def choices(group: str, folders: Sequence[Path]) -> list[str]:
     return sorted({file.stem for file in files if not file.stem.startswith("_")})
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The hint that follows an unknown name, empty where no name is like it."""
     near = get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]}?" if near else ""

@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 _folders: dict[str, Path] = {}
@@ -32,25 +32,24 @@ OmegaConf.register_new_resolver(
 )
 
 
-def run_as_single_job(
-    verb: str, overrides: Sequence[str], flags: Sequence[str], folder: Path
-) -> None:
-    """Run one job of a sweep as a command of its own.
+def run_as_single_job(verb: str, folder: Path) -> None:
+    """Run this job of a sweep as a command of its own, with the same overrides and `--config-dir`.
 
     Lightning starts rank 1 with the command line of rank 0. In a sweep that is the whole sweep's:
     it would start the sweep again.
 
     Args:
         verb: The command.
-        overrides: The job's, Hydra's `overrides.task`.
-        flags: Command-line flags to keep, such as `--config-dir DIR`.
         folder: The job's.
 
     Raises:
         SystemExit: The job failed; with its status.
     """
+    hydra = HydraConfig.get()
+    sources = hydra.runtime.config_sources
+    flags = [f"--config-dir={one.path}" for one in sources if one.provider == "command-line"]
     location = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    command = [sys.executable, "-m", "landmark", verb, *flags, *overrides, *location]
+    command = [sys.executable, "-m", "landmark", verb, *flags, *hydra.overrides.task, *location]
     ended = subprocess.run(command, check=False)
     if ended.returncode != 0:
         sys.exit(ended.returncode)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from landmark.cli._exit import exit_status
 from landmark.error import UserError
 
 
@@ -17,12 +18,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser_of(verb: str, usage: str | None) -> Parser:
-    """Make the parser of a command.
-
-    Args:
-        verb: The command.
-        usage: Docstring of its module.
-    """
+    """Make the parser of a command; `usage` is the docstring of its module."""
     return Parser(
         f"landmark {verb}",
         description=usage,
@@ -32,17 +28,6 @@ def parser_of(verb: str, usage: str | None) -> Parser:
 
 
 def run(command: Callable[[Sequence[str]], str]) -> None:
-    """Print what `command` returns for the arguments after the verb.
-
-    Exit status: 0 done, 2 the user's mistake (one line on standard error), 1 anything else.
-    """
-    try:
+    """Print what `command` returns for the arguments after the verb."""
+    with exit_status():
         print(command(sys.argv[2:]))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        from landmark.cli._errors import exit_if_user_error
-
-        exit_if_user_error(error)
-        raise

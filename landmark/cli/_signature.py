@@ -1,13 +1,13 @@
 """Signatures read from source code, so that settings are checked before torch is imported.
 
 A target such as `landmark.loss.ArcFace` or `torch.optim.SGD` is followed through the imports of its
-packages to its definition. Nothing is executed but the annotations, in which every name that is
-not a builtin type, of typing, or of pydantic stands for anything.
+packages to its definition. Only annotations are executed; in them a name that is not a builtin type
+or from typing, collections.abc, pathlib or pydantic means any class or any value.
 """
 
 import ast
 import builtins
-import collections.abc
+import importlib
 import importlib.util
 import math
 import typing
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import pydantic
 
 UNKNOWN = object()  # a default that is no literal
 
@@ -39,16 +37,15 @@ class Signature:
 
 
 def read_signature(target: str) -> Signature | None:
-    """The signature of the class or function `target`; None where its source is not found.
+    """The signature of the class or function `target`; None where its source is not Python.
 
     Keywords that a constructor passes on, `**options: Unpack[Options]`, are those of the typed
     dictionary; their defaults are those of the base class.
     """
-    found = _find(target)
-    if found is None:
-        return None
-    module, node = found
-    return _signature(module, node)
+    module_name, _, name = target.rpartition(".")
+    module = _module(module_name) if module_name else None
+    definition = None if module is None else _definition(module, name)
+    return None if definition is None else _signature(*definition)
 
 
 @dataclass(frozen=True)
@@ -121,12 +118,6 @@ def _source_file(name: str) -> Path | None:
     return file
 
 
-def _find(target: str) -> tuple[_Module, ast.stmt] | None:
-    module_name, _, name = target.rpartition(".")
-    module = _module(module_name) if module_name else None
-    return None if module is None else _definition(module, name)
-
-
 def _definition(module: _Module, name: str) -> tuple[_Module, ast.stmt] | None:
     """Where `name`, as seen in `module`, is defined."""
     for _ in range(20):  # a chain of re-exports
@@ -152,19 +143,19 @@ def _signature(module: _Module, node: ast.stmt) -> Signature | None:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _of_function(module, statement, node.bases)
     for base in node.bases:
-        inherited = _signature_of(module, base)
+        inherited = _signature_of_base(module, base)
         if inherited is not None:
             return inherited
     return Signature({})
 
 
-def _signature_of(module: _Module, expression: ast.expr) -> Signature | None:
-    found = _resolve(module, expression)
-    return None if found is None else _signature(*found)
+def _signature_of_base(module: _Module, base: ast.expr) -> Signature | None:
+    definition = _resolve(module, base)
+    return None if definition is None else _signature(*definition)
 
 
 def _resolve(module: _Module, expression: ast.expr) -> tuple[_Module, ast.stmt] | None:
-    """The definition of a name; a generic's brackets are passed over."""
+    """The definition of a name; brackets of a generic are ignored."""
     if isinstance(expression, ast.Subscript):
         expression = expression.value
     return _definition(module, expression.id) if isinstance(expression, ast.Name) else None
@@ -191,7 +182,7 @@ def _of_function(module: _Module, node: ast.FunctionDef, bases: list[ast.expr]) 
         return Signature(parameters, is_open=True)
     inherited: dict[str, Parameter] = {}
     for base in bases:
-        signature = _signature_of(module, base)
+        signature = _signature_of_base(module, base)
         inherited |= {} if signature is None else signature.parameters
     for name, parameter in passed_on.items():
         default = inherited.get(name, Parameter()).default
@@ -201,25 +192,21 @@ def _of_function(module: _Module, node: ast.FunctionDef, bases: list[ast.expr]) 
 
 def _passed_on(module: _Module, annotation: ast.expr | None) -> dict[str, Parameter] | None:
     """The keys of `Unpack[Options]`; None for anything else."""
-    is_unpacked = (
-        isinstance(annotation, ast.Subscript)
-        and isinstance(annotation.value, ast.Name)
-        and annotation.value.id == "Unpack"
-    )
-    found = _resolve(module, annotation.slice) if is_unpacked else None  # type: ignore[union-attr]
-    if found is None or not isinstance(found[1], ast.ClassDef):
-        return None
-    return _fields(*found)
+    match annotation:
+        case ast.Subscript(value=ast.Name("Unpack"), slice=options):
+            definition = _resolve(module, options)
+            return None if definition is None else _fields(*definition)
+    return None
 
 
 def _fields(module: _Module, node: ast.stmt) -> dict[str, Parameter]:
     """Annotated names of a class body, those of its bases first."""
-    assert isinstance(node, ast.ClassDef)
     fields: dict[str, Parameter] = {}
+    if not isinstance(node, ast.ClassDef):
+        return fields
     for base in node.bases:
-        found = _resolve(module, base)
-        if found is not None and isinstance(found[1], ast.ClassDef):
-            fields |= _fields(*found)
+        if (definition := _resolve(module, base)) is not None:
+            fields |= _fields(*definition)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             annotation = _annotation(module, statement.annotation)
@@ -235,19 +222,20 @@ def _literal(node: ast.expr | None) -> Any:  # noqa: ANN401
         return UNKNOWN
 
 
+class _Class:
+    """Any class of the project or of a library."""
+
+
+class _Library:
+    """A module that is not imported: `torch.Tensor` is a class, `torch.float32` anything."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return _Class if name[0].isupper() else self
+
+
+# Modules whose names an annotation is made of; importing them costs nothing.
 _KNOWN_MODULES = ("typing", "collections.abc", "typing_extensions", "pydantic", "pathlib")
-_NAMES: dict[str, Any] = {
-    **vars(collections.abc),
-    **{name: getattr(typing, name) for name in typing.__all__},
-    **{name: value for name, value in vars(builtins).items() if isinstance(value, type)},
-    **{
-        name: getattr(pydantic, name)
-        for name in ("Field", "PositiveInt", "NonNegativeInt", "PositiveFloat", "NonNegativeFloat")
-    },
-    "Path": Path,
-    "math": math,
-    "None": None,
-}
+_GLOBALS = {"__builtins__": {}, "math": math, "typing": typing}
 
 
 def _annotation(module: _Module, node: ast.expr | None) -> Any:  # noqa: ANN401
@@ -256,40 +244,25 @@ def _annotation(module: _Module, node: ast.expr | None) -> Any:  # noqa: ANN401
         return Any
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         node = ast.parse(node.value, mode="eval").body
-    names = {
-        name.id: _value(module, name.id) for name in ast.walk(node) if isinstance(name, ast.Name)
-    }
-    expression = ast.fix_missing_locations(ast.Expression(_Dots().visit(node)))
-    names |= {"Any": Any, "_Class": _Class}
+    names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    values = {name: _value(module, name) for name in names if name not in _GLOBALS}
     try:
-        return eval(compile(expression, module.name, "eval"), {"__builtins__": {}}, names)
+        return eval(compile(ast.Expression(node), module.name, "eval"), _GLOBALS, values)
     except Exception:  # an annotation of another project, of any form
         return Any
 
 
 def _value(module: _Module, name: str) -> Any:  # noqa: ANN401
-    """A name of an annotation: of the standard library, an alias, a class, or anything."""
+    """A name of an annotation: of a known module, an alias, a class, or anything."""
     statement = module.definition(name)
     if isinstance(statement, ast.ImportFrom) and statement.module in _KNOWN_MODULES:
-        return _NAMES.get(name, Any)
-    found = _definition(module, name)
-    if found is not None and isinstance(found[1], ast.Assign):
-        value = found[1].value  # text is a value here, as in `Field(description=DEVICES)`
-        return value.value if isinstance(value, ast.Constant) else _annotation(found[0], value)
-    if found is not None and isinstance(found[1], ast.ClassDef):
-        return _Class
-    return _NAMES.get(name, Any)
-
-
-class _Class:
-    """Stands for any class of the project or of a library."""
-
-
-class _Dots(ast.NodeTransformer):
-    """Names of other modules: `torch.Tensor` is a class, `math.pi` a number."""
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        if isinstance(node.value, ast.Name) and node.value.id in ("math", "typing"):
-            return node
-        name = "_Class" if node.attr[0].isupper() else "Any"
-        return ast.copy_location(ast.Name(name, ast.Load()), node)
+        return getattr(importlib.import_module(statement.module), name, Any)
+    match _definition(module, name):
+        case _, ast.Assign(value=ast.Constant(value=text)):
+            return text  # as in `Field(description=DEVICES)`
+        case other, ast.Assign(value=alias):
+            return _annotation(other, alias)
+        case _, ast.ClassDef():
+            return _Class
+    builtin = getattr(builtins, name, None)
+    return builtin if isinstance(builtin, type) else _Library()

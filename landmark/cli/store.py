@@ -10,24 +10,17 @@ An existing OUTPUT is kept unless --overwrite is given.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
 
-from landmark.cli._errors import exit_if_user_error
-from landmark.error import UserError
+from landmark.cli._parser import Parser, parser_of, run
 
 
 def main() -> None:
-    """Run `landmark store …`: exit status 0 done, 2 the user's mistake, 1 anything else."""
-    try:
-        print(run(sys.argv[2:]))
-    except Exception as error:
-        exit_if_user_error(error)
-        raise
+    """Run `landmark store`."""
+    run(store)
 
 
-def run(arguments: Sequence[str]) -> str:
+def store(arguments: Sequence[str]) -> str:
     """Run one of the file tools; return what to print."""
     options = _parser().parse_args(arguments)
     tool: Callable[[argparse.Namespace], str] = options.tool
@@ -40,21 +33,8 @@ def run(arguments: Sequence[str]) -> str:
     return tool(options)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line too."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See {self.prog} --help.")
-
-
-def _parser() -> _Parser:
-    usage, _, examples = (__doc__ or "").partition("\n\n")
-    parser = _Parser(
-        "landmark store",
-        description=usage,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = parser_of("store", __doc__)
     tools = parser.add_subparsers(required=True, metavar="info|join|ensemble|apply")
 
     info = tools.add_parser("info", help="show what a store contains and how it was made")

@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
-from landmark.cli._command import command, flags
+from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
 from landmark.device import Device
 from landmark.error import UserError
@@ -75,7 +75,7 @@ def main(settings: Train, config: DictConfig) -> float | None:
     if hydra.mode == RunMode.MULTIRUN and has_several_processes(config):
         from landmark.task.run_folder import read_result
 
-        run_as_single_job("train", hydra.overrides.task, flags(), folder)
+        run_as_single_job("train", folder)
         return read_result(folder)
     return train(settings, config, folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from landmark.error import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG}
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG}
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _CHUNK_BYTES = 1 << 22
 
@@ -34,7 +34,7 @@ def disk_errors(path: str | Path, within: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL | _DENIED or not _is_within(error, within):
+        if error.errno not in FULL | DENIED or not _is_within(error, within):
             raise
         reason = os.strerror(error.errno)
         if error.errno in FULL:
