@@ -17,6 +17,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from landmark.error import UserError
@@ -99,31 +100,25 @@ def _srun(environment: Mapping[str, str]) -> Launch:
     )
 
 
-def _is_initialized() -> bool:
-    """Whether a process group exists; without importing torch where nobody has."""
+def _initialized() -> ModuleType | None:
+    """`torch.distributed` where a process group exists, without importing torch to find out."""
     if "torch" not in sys.modules:
-        return False
+        return None
     from torch import distributed
 
-    return distributed.is_available() and distributed.is_initialized()
+    return distributed if distributed.is_available() and distributed.is_initialized() else None
 
 
 def rank() -> int:
     """Rank of this process; 0 where it is alone."""
-    if _is_initialized():
-        from torch import distributed
-
-        return distributed.get_rank()
-    return launch().rank
+    distributed = _initialized()
+    return distributed.get_rank() if distributed else launch().rank
 
 
 def world_size() -> int:
     """Number of processes; 1 where this one is alone."""
-    if _is_initialized():
-        from torch import distributed
-
-        return distributed.get_world_size()
-    return launch().world_size
+    distributed = _initialized()
+    return distributed.get_world_size() if distributed else launch().world_size
 
 
 def is_alone() -> bool:
@@ -137,17 +132,14 @@ def rank_and_size() -> tuple[int, int]:
     Collectives inside a training step go by these: a launcher's variables alone (`rank`,
     `world_size`) do not mean that the processes train together.
     """
-    if not _is_initialized():
-        return 0, 1
-    from torch import distributed
-
-    return distributed.get_rank(), distributed.get_world_size()
+    distributed = _initialized()
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed else (0, 1)
 
 
 def initialize() -> None:
     """Initialise a gloo process group of the launcher's processes, once. Alone: do nothing."""
     started = launch()
-    if started.world_size == 1 or _is_initialized():
+    if started.world_size == 1 or _initialized():
         return
     from torch import distributed
 
@@ -195,10 +187,10 @@ def gather(rows: "Tensor", group: "ProcessGroup | None" = None, uneven: bool = F
     Returns:
         (Σ B, …); alone: `rows` itself.
     """
-    if not _is_initialized():
+    distributed = _initialized()
+    if distributed is None:
         return rows
     import torch
-    from torch import distributed
 
     if uneven:
         from torchmetrics.utilities.distributed import gather_all_tensors
@@ -215,13 +207,13 @@ def gather_on_rank_zero(rows: "Tensor", counts: Sequence[int]) -> "Tensor":
     Unlike `gather` it costs the other ranks no memory.
 
     Args:
-        rows: this rank's.
+        rows: This rank's.
         counts: R of every rank.
     """
-    if not _is_initialized():
+    distributed = _initialized()
+    if distributed is None:
         return rows
     import torch
-    from torch import distributed
 
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
@@ -247,10 +239,9 @@ def gather_objects(value: Value) -> list[Value]:
 
 def total(values: "Tensor") -> "Tensor":
     """The sum over the ranks of tensors of one shape, on every rank."""
-    if not _is_initialized():
+    distributed = _initialized()
+    if distributed is None:
         return values
-    from torch import distributed
-
     values = values.contiguous()
     distributed.all_reduce(values)
     return values

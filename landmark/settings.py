@@ -17,7 +17,7 @@ from landmark.error import UserError
 
 
 class _OBJECT:
-    """Stands for any class that no YAML can hold: no scalar fits."""
+    """Any class that no YAML can hold: no scalar fits."""
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -36,16 +36,16 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multi
 def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN401
     """Check one value as YAML or Python gives it.
 
-    Numbers are not converted: `true` and `"3"` are no whole numbers. What the annotation does not
-    say in builtin types, choices and ranges passes.
+    Numbers are not converted: `true` and `"3"` are not whole numbers. Only builtin types,
+    choices and ranges are checked: any other part of an annotation accepts everything.
 
     Args:
-        key: the setting as the user writes it.
-        value: what was given.
-        annotation: a type hint.
+        key: The setting as the user writes it.
+        value: Its value.
+        annotation: A type hint.
 
     Raises:
-        UserError: names the key, the value and what to pass.
+        UserError: Names the key, the value and what to pass.
 
     Example:
         >>> from pydantic import Field
@@ -62,7 +62,7 @@ def checked(function: Function) -> Function:
     """Decorate a constructor or function: its arguments are checked before it runs.
 
     Raises:
-        UserError: on a call, for the first argument that does not fit its annotation.
+        UserError: On a call, for the first argument that does not fit its annotation.
     """
     signature = inspect.signature(function)
     is_constructor = function.__name__ == "__init__"
@@ -70,13 +70,13 @@ def checked(function: Function) -> Function:
     @wraps(function)
     def wrapper(*args: Any, **keywords: Any) -> Any:  # noqa: ANN401
         hints = _hints(function)
-        # A base class's constructor speaks for the class that is constructed.
+        # Name the class that is constructed, also in the constructor of its base.
         owner = type(args[0]).__name__ if is_constructor else function.__name__
         try:
-            given = signature.bind(*args, **keywords).arguments
+            arguments = signature.bind(*args, **keywords).arguments
         except TypeError:
             return function(*args, **keywords)  # its own message
-        for name, value in given.items():
+        for name, value in arguments.items():
             if name in hints and value is not signature.parameters[name].default:
                 check_value(f"{owner}: {name}", value, hints[name])
         return function(*args, **keywords)
@@ -152,10 +152,10 @@ def _fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
         return True
     if _OBJECT in options and not isinstance(value, _SCALARS):
         return True
-    try:
-        text = json.dumps(_plain(value))
-    except (TypeError, ValueError):
+    plain = _plain(value)
+    if not isinstance(plain, (*_SCALARS, list, dict)):
         return False
+    text = json.dumps(plain, default=lambda _: {})  # objects in a list or mapping
     for option in options:
         try:
             if option is not _OBJECT:

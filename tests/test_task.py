@@ -235,7 +235,7 @@ def test_imprinted_centres_are_the_mean_directions_of_a_loop():
     for label in range(4):
         mean = sum(unit for unit, own in zip(units, labels, strict=True) if own == label)
         torch.testing.assert_close(task.loss.weight[label], mean / mean.norm(), atol=1e-5, rtol=0)
-    with pytest.raises(UserError, match="no photo"):
+    with pytest.raises(UserError, match="no usable photo"):
         imprint(task.embedder, task.loss, [(images[:3], labels[:3], rows[:3])])
 
 
@@ -253,7 +253,7 @@ def test_resuming_needs_the_settings_of_the_beginning(tmp_path):
     assert is_finished(tmp_path, present)
     with pytest.raises(UserError, match=r"loss\.margin \(0.3, now 0.5\), seed \(0, now 1\)"):
         is_finished(tmp_path, other)
-    assert read_result(tmp_path) == 0.5
+    assert read_result(tmp_path)["best"] == 0.5
     clear(tmp_path)
     assert not any(tmp_path.iterdir())
 

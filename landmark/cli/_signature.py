@@ -195,7 +195,8 @@ def _passed_on(module: _Module, annotation: ast.expr | None) -> dict[str, Parame
     match annotation:
         case ast.Subscript(value=ast.Name("Unpack"), slice=options):
             definition = _resolve(module, options)
-            return None if definition is None else _fields(*definition)
+            if definition is not None and isinstance(definition[1], ast.ClassDef):
+                return _fields(*definition)
     return None
 
 

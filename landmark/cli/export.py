@@ -26,17 +26,7 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 @dataclass(frozen=True)
 class Export:
-    """Settings of an export.
-
-    Attributes:
-        embedder: A run's embedder folder (RUN/embedder) or one of its checkpoints.
-        output: The ONNX file to write.
-        overwrite: Replace an existing file.
-        normalise: The file takes images from 0 to 1 and normalises them, else normalised ones.
-        unit_length: The file's embeddings are of unit length.
-        size: "any" (the run's size where the network is limited to it), or images of one size only.
-        opset: Version of ONNX's operators.
-    """
+    """Own settings of an export; conf/export.yaml describes them."""
 
     embedder: str
     output: str

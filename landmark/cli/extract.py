@@ -32,23 +32,7 @@ _OF_TRAINING_VIEWS = ("augmentation", "flip")  # settings of image= that extract
 
 @dataclass(frozen=True)
 class Extract:
-    """Settings of an extraction besides those of its groups.
-
-    Attributes:
-        embedder: A run's embedder folder (RUN/embedder) or one of its checkpoints.
-        split: Which photos; null: all.
-        output: Descriptor store to write; null: a new folder under runs/extract.
-        overwrite: Start over and replace an existing store.
-        add: Add the photos that an existing store lacks.
-        whitening: Folder of a whitening applied to every descriptor last.
-        batch_size: Photos per batch.
-        workers: Processes that decode, for each that describes; null: one per CPU, at most 8.
-        device: Where the embedder runs.
-        devices: Processes that share the photos, each with its own GPU where there are any.
-        save_every: Seconds between two saves; what was saved survives a kill.
-        precision: Precision of the forward passes.
-        dtype: Dtype of the stored vectors.
-    """
+    """Own settings of an extraction; conf/extract.yaml describes them."""
 
     embedder: str
     split: Literal["train", "query", "gallery"] | None

@@ -15,13 +15,7 @@ from landmark.cli._command import command
 
 @dataclass(frozen=True)
 class Fit:
-    """Settings of a fit besides those of its method.
-
-    Attributes:
-        train: Descriptor store to learn from.
-        output: Folder to write.
-        overwrite: Replace an existing fit.
-    """
+    """Own settings of a fit; conf/fit.yaml describes them."""
 
     train: str
     output: str

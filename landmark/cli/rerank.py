@@ -37,18 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rerank:
-    """Settings of a re-ranking besides those of its groups.
-
-    Attributes:
-        query: Descriptor store of the queries.
-        gallery: Descriptor store to search; several are searched as one.
-        train: Descriptor store of photos with known landmarks; null: none.
-        output: Folder to write; null: a new folder under runs/rerank.
-        overwrite: Replace an existing ranking.
-        k: Results of a query; null: 100, or all of a smaller gallery.
-        report: Worst queries shown in report.html; 0: no report.html.
-        allow_mixed: Accept stores from different embedders.
-    """
+    """Own settings of a re-ranking; conf/rerank.yaml describes them."""
 
     query: str
     gallery: str | list[str]

@@ -24,15 +24,7 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Score:
-    """What to score, and against what.
-
-    Attributes:
-        task: Which metrics.
-        solution: retrieval and recognition: the official solution, CSV.
-        submission: retrieval and recognition: the submission, CSV.
-        ground_truth: revisited: gnd_roxford5k.pkl or gnd_rparis6k.pkl.
-        rankings: revisited: a folder that rerank wrote.
-    """
+    """Own settings of a scoring; conf/score.yaml describes them."""
 
     task: Literal["retrieval", "recognition", "revisited"]
     solution: str | None = None

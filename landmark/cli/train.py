@@ -38,20 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Settings of a training run besides those of its groups.
-
-    Attributes:
-        weights: Null (random), timm (its hub), a local .safetensors or .pth, or package:NAME.
-        init: An earlier run's embedder folder or checkpoint to start from, with a new head.
-        keep_head: Start from that run's class centres too.
-        keep: Which checkpoint becomes RUN/embedder.
-        batch_size: Photos per step on each rank.
-        workers: Data loading processes of each rank. null means one per CPU, at most 8.
-        device: Auto, cpu, mps, cuda or cuda:N. null means the trainer's accelerator.
-        seed: Seed of every random draw.
-        save_every_steps: Steps between two checkpoints within an epoch. null means epochs only.
-        overwrite: Start over in a run folder that already contains checkpoints.
-    """
+    """Own settings of a training run; conf/train.yaml describes them."""
 
     weights: str | None
     init: str | None
@@ -76,7 +63,7 @@ def main(settings: Train, config: DictConfig) -> float | None:
         from landmark.task.run_folder import read_result
 
         run_as_single_job("train", folder)
-        return read_result(folder)
+        return read_result(folder)["best"]
     return train(settings, config, folder)
 
 
@@ -100,7 +87,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     recorded = plain(config)
     if not settings.overwrite and run_folder.is_finished(folder, recorded):
         print(f"{folder} is up to date (same settings); nothing to do.\nwrote {folder}")
-        return run_folder.read_result(folder)
+        return run_folder.read_result(folder)["best"]
     resume_from, steps_done = None, 0
     if not settings.overwrite:
         resume_from, steps_done = run_folder.checkpoint_to_resume(folder, recorded)
@@ -173,7 +160,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
             *checkpoint_callbacks(folder, task.k, settings.save_every_steps),
             NanGuard(folder / "checkpoints" / "last.ckpt"),
             RecordRun(recorded, embedder_yaml, data.classes),
-            *callbacks(config),
+            *(instantiate(callback) for callback in (config.get("callback") or {}).values()),
         ],
         plugins=AtomicCheckpointIO(),
     )
@@ -302,11 +289,6 @@ def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:
         return [table]
     options = {"id": run_name(folder), "resume": "allow"} if choice == "wandb" else {}
     return [table, instantiate(config.logger)(save_dir=folder, **options)]
-
-
-def callbacks(config: DictConfig) -> list:
-    """The chosen callbacks, in the order given."""
-    return [instantiate(callback) for callback in (config.get("callback") or {}).values()]
 
 
 def log_pictures(

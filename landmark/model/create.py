@@ -67,13 +67,13 @@ def _check_name(name: str) -> None:
 
 
 def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:  # noqa: ANN401
-    if not pretrained:
-        return timm.create_model(name, **options)
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        return timm.create_model(name, pretrained=pretrained, **options)
     except TypeError:
         raise
     except Exception as error:
+        if not pretrained:
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"weights=timm: the weights of {name} cannot be downloaded ({reason[:200]}). "

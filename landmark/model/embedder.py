@@ -85,25 +85,16 @@ class Embedder(nn.Module):
         """(B, 3, h, w) → (B, embedding_dim)."""
         return self.embed(self.features(images))
 
-    def freeze_batchnorm(self, affine: bool = False) -> None:
-        """Keep the statistics of the backbone's BatchNorm from now on, also in training.
-
-        Args:
-            affine: Freeze their weights and biases too.
-        """
+    def freeze_batchnorm(self) -> None:
+        """Keep the statistics of the backbone's BatchNorm from now on, also in training."""
         self._batchnorm_frozen = True
-        for module in self._batchnorms():
-            module.eval()
-            if affine:
-                module.requires_grad_(False)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Embedder":
         """Set training or evaluation mode; frozen BatchNorm stays in evaluation mode."""
         super().train(mode)
         if self._batchnorm_frozen:
-            for module in self._batchnorms():
-                module.eval()
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
-
-    def _batchnorms(self) -> list[nn.Module]:
-        return [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]

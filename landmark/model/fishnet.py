@@ -90,7 +90,7 @@ def _halve_channels(inputs: int) -> nn.Sequential:
     )
 
 
-def _convolution_batchnorm_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -148,18 +148,14 @@ def _make_stages(block_counts: tuple[int, ...], transfer_counts: tuple[int, ...]
     stages.append(_Bridge(channels[-1], next(counts)))
     channels.append(channels[-1])
 
-    transfers = iter(zip(TRANSFERRED, transfer_counts, strict=True))
-    for level, outputs in enumerate(BODY_CHANNELS):
-        source, transfer_count = next(transfers)
-        trunk = _blocks(channels[-1], outputs, next(counts), squeeze=True, dilation=2**level)
+    refined = zip(BODY_CHANNELS + HEAD_CHANNELS, TRANSFERRED, transfer_counts, strict=True)
+    for level, (outputs, source, transfer_count) in enumerate(refined):
+        in_body = level < len(BODY_CHANNELS)
+        dilation = 2**level if in_body else 1
+        trunk = _blocks(channels[-1], outputs, next(counts), squeeze=in_body, dilation=dilation)
         transfer = _blocks(channels[source], channels[source], transfer_count)
-        stages.append(_Refinement(trunk, transfer, nn.Upsample(scale_factor=2)))
-        channels.append(outputs + channels[source])
-    for outputs in HEAD_CHANNELS:
-        source, transfer_count = next(transfers)
-        trunk = _blocks(channels[-1], outputs, next(counts))
-        transfer = _blocks(channels[source], channels[source], transfer_count)
-        stages.append(_Refinement(trunk, transfer, nn.MaxPool2d(2)))
+        resample = nn.Upsample(scale_factor=2) if in_body else nn.MaxPool2d(2)
+        stages.append(_Refinement(trunk, transfer, resample))
         channels.append(outputs + channels[source])
     stages[-1].append(_halve_channels(channels[-1]))  # type: ignore[operator]
     return nn.ModuleList(stages)
@@ -202,9 +198,9 @@ class FishNet(nn.Module):
             {"num_chs": FEATURE_CHANNELS, "reduction": 32, "module": "fish.fish.9.3"},
         ]
         half = STEM_CHANNELS // 2
-        self.conv1 = _convolution_batchnorm_relu(in_chans, half, stride=2)
-        self.conv2 = _convolution_batchnorm_relu(half, half)
-        self.conv3 = _convolution_batchnorm_relu(half, STEM_CHANNELS)
+        self.conv1 = _conv_bn_relu(in_chans, half, stride=2)
+        self.conv2 = _conv_bn_relu(half, half)
+        self.conv3 = _conv_bn_relu(half, STEM_CHANNELS)
         self.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
         self.fish = _Fish(_make_stages(block_counts, transfer_counts))
         self._last_stage.append(nn.Sequential())
@@ -330,40 +326,36 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(
-    name: str,
-    block_counts: tuple[int, ...],
-    transfer_counts: tuple[int, ...],
-    pretrained: bool,
-    options: dict[str, Any],
-) -> FishNet:
-    return build_model_with_cfg(
-        FishNet,
-        name,
-        pretrained,
-        block_counts=block_counts,
-        transfer_counts=transfer_counts,
-        feature_cfg={"feature_cls": "getter", "out_indices": (0, 1, 2, 3)},
-        **options,
-    )
+def _create(name: str, pretrained: bool, **options: Any) -> FishNet:  # noqa: ANN401 - timm's
+    features = {"feature_cls": "getter", "out_indices": (0, 1, 2, 3)}
+    return build_model_with_cfg(FishNet, name, pretrained, feature_cfg=features, **options)
 
 
 @register_model
 def fishnet99(pretrained: bool = False, **options: Any) -> FishNet:  # noqa: ANN401 - timm's
     """FishNet-99, 16.6 million parameters."""
-    blocks = (2, 2, 6, 2, 1, 1, 1, 1, 2, 2)
-    return _create("fishnet99", blocks, (1, 1, 1, 1, 1, 4), pretrained, options)
+    options |= {
+        "block_counts": (2, 2, 6, 2, 1, 1, 1, 1, 2, 2),
+        "transfer_counts": (1, 1, 1, 1, 1, 4),
+    }
+    return _create("fishnet99", pretrained, **options)
 
 
 @register_model
 def fishnet150(pretrained: bool = False, **options: Any) -> FishNet:  # noqa: ANN401 - timm's
     """FishNet-150, 25.0 million parameters."""
-    blocks = (2, 4, 8, 4, 2, 2, 2, 2, 2, 4)
-    return _create("fishnet150", blocks, (2, 2, 2, 2, 2, 4), pretrained, options)
+    options |= {
+        "block_counts": (2, 4, 8, 4, 2, 2, 2, 2, 2, 4),
+        "transfer_counts": (2, 2, 2, 2, 2, 4),
+    }
+    return _create("fishnet150", pretrained, **options)
 
 
 @register_model
 def fishnet201(pretrained: bool = False, **options: Any) -> FishNet:  # noqa: ANN401 - timm's
     """FishNet-201, 44.6 million parameters."""
-    blocks = (3, 4, 12, 4, 2, 2, 2, 2, 3, 10)
-    return _create("fishnet201", blocks, (2, 2, 2, 2, 2, 9), pretrained, options)
+    options |= {
+        "block_counts": (3, 4, 12, 4, 2, 2, 2, 2, 3, 10),
+        "transfer_counts": (2, 2, 2, 2, 2, 9),
+    }
+    return _create("fishnet201", pretrained, **options)

@@ -20,7 +20,7 @@ from landmark.disk.digest import digest_of_files
 from landmark.disk.space import disk_errors
 from landmark.error import UserError
 from landmark.model.embedder import Embedder
-from landmark.model.weights import read_checkpoint, read_state_dict
+from landmark.model.weights import part_of_checkpoint, read_checkpoint, read_state_dict
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "embedder.yaml"
@@ -124,13 +124,7 @@ def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
             f"{path} is not a checkpoint of train.py: it does not describe its embedder. "
             "Pass RUN/embedder or RUN/checkpoints/best.ckpt."
         )
-    names = {key: key.replace("_orig_mod.", "") for key in checkpoint["state_dict"]}
-    state = {
-        name.removeprefix("embedder."): checkpoint["state_dict"][key]
-        for key, name in names.items()
-        if name.startswith("embedder.")
-    }
-    return text, state
+    return text, part_of_checkpoint(checkpoint, "embedder")
 
 
 def _construct(settings: dict[str, Any], **more: Any) -> Any:  # noqa: ANN401

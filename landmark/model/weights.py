@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -108,6 +109,13 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path} {_NO_STATE_DICT}")
     return content
+
+
+def part_of_checkpoint(checkpoint: Mapping[str, Any], part: str) -> dict[str, Tensor]:
+    """The tensors of one part of a training checkpoint, "embedder" or "loss", by its own names."""
+    prefix = f"{part}."
+    state = {key.replace("_orig_mod.", ""): t for key, t in checkpoint["state_dict"].items()}
+    return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
 
 
 def _as_timm_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

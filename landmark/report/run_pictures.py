@@ -24,8 +24,8 @@ def draw_pictures(folder: Path, task: "RetrievalTask", data: "LandmarkData") -> 
         Name → file of each picture drawn; one without data is not drawn.
     """
     drawn = {"curves": draw_curves(folder / "metrics.csv", folder / "curves.png")}
-    if task.found is not None:
-        queries, rows = task.found
+    if task.ranking is not None:
+        queries, rows = task.ranking
         validation = Validation(
             rows,
             data.query_labels[queries],

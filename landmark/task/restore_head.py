@@ -1,7 +1,6 @@
 """The class centres of an earlier run on the same landmarks."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +8,8 @@ from torch import nn
 
 from landmark.error import UserError
 from landmark.model.persist import CLASSES
-from landmark.model.weights import read_checkpoint
-from landmark.task.run_folder import RESULT
-
-_PREFIX = "loss."
+from landmark.model.weights import part_of_checkpoint, read_checkpoint
+from landmark.task.run_folder import RESULT, read_result
 
 
 def restore_head(loss: nn.Module, init: str | Path, classes: Sequence[str]) -> None:
@@ -34,13 +31,8 @@ def restore_head(loss: nn.Module, init: str | Path, classes: Sequence[str]) -> N
             f"init={init} was trained on other landmarks. keep_head=true needs the same data; pass "
             "keep_head=false."
         )
-    state = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in read_checkpoint(checkpoint)["state_dict"].items()
-        if name.startswith(_PREFIX)
-    }
     try:
-        loss.load_state_dict(state)
+        loss.load_state_dict(part_of_checkpoint(read_checkpoint(checkpoint), "loss"))
     except RuntimeError as error:
         raise UserError(
             f"init={init} has the head of another loss ({' '.join(str(error).split())}). Choose "
@@ -59,8 +51,7 @@ def find_checkpoint(init: Path) -> Path:
         run = init.parent
         if not (run / RESULT).is_file():
             raise UserError(f"keep_head=true needs a finished run, and {run} has not finished.")
-        keep = json.loads((run / RESULT).read_text())["settings"]["keep"]
-        checkpoint = run / "checkpoints" / f"{keep}.ckpt"
+        checkpoint = run / "checkpoints" / f"{read_result(run)['settings']['keep']}.ckpt"
     if not checkpoint.is_file():
         raise UserError(
             f"init={init}: {checkpoint} is missing. Pass keep_head=false to start with a new head."

@@ -39,7 +39,7 @@ class RetrievalTask(PartTraining):
         parts: Learning rates and freezing, see `PartOptions`.
 
     Attributes:
-        found: Rows of the queries (Q,) in their table and of the gallery photos found for each
+        ranking: Rows of the queries (Q,) in their table and of the nearest gallery photos of each
             (Q, k), best first, in the last validation. None before it.
     """
 
@@ -67,7 +67,7 @@ class RetrievalTask(PartTraining):
         self.imprint = imprint
         self.trained_share = trained_share
         self.k = k
-        self.found: tuple[np.ndarray, np.ndarray] | None = None
+        self.ranking: tuple[np.ndarray, np.ndarray] | None = None
         self._collectors: list[EmbeddingCollector] = []
         if compile:
             embedder.backbone.compile()
@@ -145,7 +145,7 @@ class RetrievalTask(PartTraining):
         metrics = retrieval_metrics(
             rows, data.query_labels[queries], data.gallery_labels[photos], k=self.k
         )
-        self.found = queries, photos[rows]
+        self.ranking = queries, photos[rows]
         # All ranks compute the same numbers from the same gathered embeddings.
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, prog_bar=True)
 

@@ -43,9 +43,9 @@ def write_result(
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def read_result(folder: Path) -> float | None:
-    """Return the best validation metric of a finished run."""
-    return json.loads((folder / RESULT).read_text())["best"]
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return the arguments of `write_result` of a finished run."""
+    return json.loads((folder / RESULT).read_text())
 
 
 def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
@@ -56,7 +56,7 @@ def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
     """
     if not (folder / RESULT).is_file():
         return False
-    _check_same_run(folder, json.loads((folder / RESULT).read_text())["settings"], settings)
+    _check_same_run(folder, read_result(folder)["settings"], settings)
     return True
 
 

@@ -18,6 +18,7 @@ from landmark.data import LandmarkData
 from landmark.error import UserError
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
+from landmark.model.weights import part_of_checkpoint, read_checkpoint
 from landmark.task import heads
 from landmark.task.logging import end_summary
 from landmark.task.retrieval import RetrievalTask
@@ -125,7 +126,8 @@ def fit(
             raise SystemExit(143) from None
         if trainer.interrupted:
             raise KeyboardInterrupt
-        _load_weights(task.embedder, run.folder / "checkpoints" / f"{run.keep}.ckpt")
+        checkpoint = read_checkpoint(run.folder / "checkpoints" / f"{run.keep}.ckpt")
+        task.embedder.load_state_dict(part_of_checkpoint(checkpoint, "embedder"))
         if start is not None:
             interpolate(task.embedder.backbone, start, task.trained_share)
         best = _best_score(trainer.checkpoint_callbacks)
@@ -138,16 +140,6 @@ def fit(
         write_result(run.folder, best, run.settings, seconds, resumed=run.resume_from is not None)
     _print(end_summary(best, task.k, time.perf_counter() - began, run.folder))
     return best
-
-
-def _load_weights(embedder: Embedder, path: Path) -> None:
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    weights = {
-        name.removeprefix("embedder."): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith("embedder.")
-    }
-    embedder.load_state_dict(weights)
 
 
 def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
