@@ -28,7 +28,8 @@ class Loss(nn.Module):
         """Compute the loss of a batch: embeddings (B, D), labels (B,) → scalar."""
         check_labels(labels, self.num_classes)
         with torch.autocast(embeddings.device.type, enabled=False):
-            return self.compute(*full_precision(embeddings), labels)
+            (embeddings,) = full_precision(embeddings)
+            return self.compute(embeddings, labels)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss: embeddings (B, D) in float32 or wider, checked labels (B,) → scalar."""

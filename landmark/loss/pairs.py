@@ -37,7 +37,6 @@ class PairLoss(Loss):
 
     def __init__(self, embedding_dim: int, num_classes: int) -> None:
         super().__init__()
-        self.embedding_dim = embedding_dim
         self.num_classes = num_classes
 
     def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
