@@ -55,7 +55,8 @@ class ClassShard:
         """Reduce the classes to a random share, in training steps; see `sample_classes`."""
         if ratio == 1 or not (self.loss.training and torch.is_grad_enabled()):
             return self
-        columns = self.columns(self.gather(labels))
+        # Alone, a label beyond the classes must fail in the indexing, see `check_labels`.
+        columns = self.columns(self.gather(labels)) if self.is_parallel else labels
         return replace(self, sampled=sample_classes(columns, self.count, ratio))
 
     def smoothing(self) -> float | Tensor:
