@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_heads import MAKERS, Centres, Hard, drawn, naive_losses
 from omegaconf import OmegaConf
-from test_configs import CONF, choice_alone, choices
+from test_configs import choice_alone, choices
 from torch import nn
 
 from landmark.error import UserError
 from landmark.head import ClassParallel, Full, Fused, Sampled
-from landmark.head.blockwise import ClassShard
-from landmark.head.head import margin_losses
+from landmark.head.class_shard import ClassShard
+from landmark.head.head import choice, margin_losses
 from landmark.loss import AdaCos, ArcFace, CosFace, Softmax
 from landmark.loss.build import build_loss
 from landmark.loss.margin import MarginLoss
@@ -188,7 +188,7 @@ def test_a_label_that_is_no_class_is_refused_by_every_head():
 @pytest.mark.parametrize("head", [Fused(), Sampled(), ClassParallel()])
 def test_losses_that_need_all_cosines_are_refused_in_one_line(head):
     for loss, word in ((AdaCos(4, 5), "adacos"), (Softmax(4, 5), "softmax")):
-        with pytest.raises(UserError, match=f"^head={head.choice}: loss={word} .*Choose head="):
+        with pytest.raises(UserError, match=f"^head={choice(head)}: loss={word} .*Choose head="):
             head.attach(loss)
     Full().attach(Softmax(4, 5))
 
@@ -311,5 +311,5 @@ def test_the_default_block_gives_the_bits_of_4096_classes():
 
 
 def test_heads_are_the_choices_of_the_configuration():
-    for file in (CONF / "head").glob("*.yaml"):
-        assert instantiate(OmegaConf.load(file)).choice == file.stem
+    for name in choices("head"):
+        assert choice(instantiate(choice_alone("head", name))) == name

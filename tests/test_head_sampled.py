@@ -10,7 +10,7 @@ from naive_heads import MAKERS, Centres, drawn, naive_losses
 
 from landmark.error import UserError
 from landmark.head import Sampled
-from landmark.head.sampled import sample_classes
+from landmark.head.class_shard import sample_classes
 from landmark.loss import ArcFace
 
 OPTIMIZERS = {

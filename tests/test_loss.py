@@ -20,7 +20,7 @@ from naive_loss import (
 
 from landmark.error import UserError
 from landmark.loss import AdaCos, ArcFace, CosFace, Softmax
-from landmark.loss.cross_entropy import LabelError
+from landmark.loss.base import LabelError
 
 
 def naive_margin_loss(loss, embeddings, labels, on_target) -> float:

@@ -32,7 +32,7 @@ from landmark.loss import (
     SphereFace,
     SubCenterArcFace,
 )
-from landmark.loss.cross_entropy import LabelError
+from landmark.loss.base import LabelError
 
 COUNTS = [1, 16, 5, 81, 5, 2]
 

@@ -24,8 +24,8 @@ from landmark.loss import (
     SupCon,
     Triplet,
 )
+from landmark.loss.base import LabelError
 from landmark.loss.build import build_loss
-from landmark.loss.cross_entropy import LabelError
 
 EVERY = [Circle, Contrastive, FastAP, MultiSimilarity, RecallAtK, SmoothAP, SupCon, Triplet]
 

@@ -3,7 +3,6 @@
 import inspect
 import math
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +11,12 @@ import torch
 from hydra.utils import get_class, instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from test_configs import choice_alone, choices
 
 from landmark.error import UserError
 from landmark.pooling import MAC, RMAC, ClassToken, ClassTokenAndGeM, GeM, SPoC, Stages
 from landmark.pooling.gem import gem
 
-CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "pooling").glob("*.yaml"))
 few = settings(max_examples=20, deadline=None)
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 13), st.integers(1, 13))
 seeds = st.integers(0, 2**32 - 1)
@@ -160,16 +158,16 @@ def test_class_token_of_a_network_without_one(pooling):
         pooling(SimpleNamespace(maps=[torch.rand(1, 5, 2, 2)], class_token=None))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_yaml_holds_the_constructor_and_its_defaults(path):
-    config = OmegaConf.load(path)
+@pytest.mark.parametrize("choice", choices("pooling"))
+def test_yaml_holds_the_constructor_and_its_defaults(choice):
+    config = choice_alone("pooling", choice)
     target = get_class(config["_target_"])
     defaults = {
         name: list(p.default) if isinstance(p.default, tuple) else p.default
         for name, p in inspect.signature(target).parameters.items()
         if target.__init__ is not torch.nn.Module.__init__
     }
-    if path.stem == "gem_learned":
+    if choice == "gem_learned":
         defaults["learned"] = True
     assert {k: v for k, v in config.items() if k != "_target_"} == defaults
     assert isinstance(instantiate(config), target)

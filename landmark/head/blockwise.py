@@ -1,6 +1,5 @@
 """A margin loss over some or all classes, and its gradients, without the (B, C) cosines."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,85 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from landmark import processes
-from landmark.head.negatives import NegativeLogits
-from landmark.loss.margin import MarginLoss
-
-# Blocks should fit the caches of a CPU; on other devices many small kernels are slow.
-_CPU_BLOCK, _DEVICE_BLOCK = 4096, 65_536
-
-
-@dataclass(frozen=True)
-class ClassShard:
-    """The classes of the softmax that this process computes.
-
-    Attributes:
-        loss: Holds this process's centres as `weight`.
-        block: Classes computed at a time. None means 4,096 on the CPU and 65,536 elsewhere.
-        first: Class of the first row of `weight`.
-        sampled: Classes in this step, counted from `first`, ascending, (n,). None means all.
-        is_parallel: Whether the other processes have the other classes, for the photos of all.
-    """
-
-    loss: MarginLoss
-    block: int | None = None
-    first: int = 0
-    sampled: Tensor | None = None
-    is_parallel: bool = False
-
-    @property
-    def block_size(self) -> int:
-        """Classes computed at a time."""
-        default = _CPU_BLOCK if self.loss.weight.device.type == "cpu" else _DEVICE_BLOCK
-        return self.block or default
-
-    @property
-    def ranks(self) -> int:
-        """Number of processes that share the classes."""
-        return processes.rank_and_size()[1] if self.is_parallel else 1
-
-    def smoothing(self) -> float | Tensor:
-        """Return the share of the target that label smoothing gives each class of the softmax.
-
-        A tensor where only the ranks together know the number of classes: reading it would stall a
-        GPU.
-        """
-        if self.sampled is None:
-            return self.loss.label_smoothing / self.loss.num_classes
-        if self.ranks == 1:
-            return self.loss.label_smoothing / len(self.sampled)
-        count = self.loss.weight.new_tensor(len(self.sampled), dtype=torch.float64)
-        return count.new_tensor(self.loss.label_smoothing) / self.total(count)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows (B, …) of all ranks, (ranks · B, …)."""
-        return processes.gather(rows) if self.is_parallel else rows
-
-    def total(self, values: Tensor) -> Tensor:
-        """Return the sum over the ranks of values of one shape."""
-        return processes.total(values) if self.is_parallel else values
-
-    def own(self, rows: Tensor) -> Tensor:
-        """Return this rank's rows (B, …) of gathered ones (ranks · B, …)."""
-        if not self.is_parallel:
-            return rows
-        rank, world_size = processes.rank_and_size()
-        return rows.chunk(world_size)[rank]
-
-    def columns(self, labels: Tensor) -> Tensor:
-        """Return the index of each label among this process's classes, -1 where it has none."""
-        rows = labels - self.first
-        is_here = (rows >= 0) & (rows < len(self.loss.weight) // self.loss.sub_centres)
-        if self.sampled is not None:  # which includes the class of every label
-            rows = torch.searchsorted(self.sampled, rows)
-        return torch.where(is_here, rows, -1)
-
-    def rows(self) -> Tensor | None:
-        """Return the rows of `weight` in this step, (n · K,). None means all."""
-        if self.sampled is None or self.loss.sub_centres == 1:
-            return self.sampled
-        within = torch.arange(self.loss.sub_centres, device=self.sampled.device)
-        return (self.sampled[:, None] * self.loss.sub_centres + within).flatten()
+from landmark.head.class_shard import ClassShard
+from landmark.head.negatives import MIN_NORM, NegativeLogits
 
 
 def photo_losses(shard: ClassShard, embeddings: Tensor, norms: Tensor, labels: Tensor) -> Tensor:
@@ -159,36 +81,36 @@ class _Blockwise(torch.autograd.Function):
         columns, targets, centre_norms, logit, log_sum = ctx.state
         with torch.autocast(units.device.type, enabled=False):
             negatives = NegativeLogits(loss, units, centres, columns, targets, shard.block_size)
-            of_centres = torch.empty_like(centres)
-            of_units, of_targets = negatives.backward(
+            centres_grad = torch.empty_like(centres)
+            units_grad, targets_grad = negatives.backward(
                 centre_norms,
                 shard.gather(log_sum),
                 shard.gather(gradient),
                 smoothing,
-                of_centres,
+                centres_grad,
             )
-            of_logit = (logit - log_sum).exp() - (1 - loss.label_smoothing) - smoothing
-            of_target = gradient * loss.scale * of_logit
+            logit_grad = (logit - log_sum).exp() - (1 - loss.label_smoothing) - smoothing
+            target_grad = gradient * loss.scale * logit_grad
             if loss.changes_negatives:
-                of_target = of_target + shard.own(shard.total(of_targets))
+                target_grad = target_grad + shard.own(shard.total(targets_grad))
             cosine, norms, target = ctx.margin
-            of_cosine, of_norms = torch.autograd.grad(
+            cosine_grad, norms_grad = torch.autograd.grad(
                 target,
                 (cosine, norms),
-                of_target,
+                target_grad,
                 retain_graph=True,
                 allow_unused=True,
                 materialize_grads=True,
             )
-            own.backward(shard.gather(of_cosine), of_units, of_centres)
-            of_unit = shard.own(shard.total(of_units))
+            own.backward(shard.gather(cosine_grad), units_grad, centres_grad)
+            unit_grad = shard.own(shard.total(units_grad))
             if shard.ranks > 1:
-                of_centres /= shard.ranks
+                centres_grad /= shard.ranks
         if rows is not None:
-            of_centres = torch.sparse_coo_tensor(
-                rows[None], of_centres, weight.shape, check_invariants=False, is_coalesced=True
+            centres_grad = torch.sparse_coo_tensor(
+                rows[None], centres_grad, weight.shape, check_invariants=False, is_coalesced=True
             )
-        return None, of_unit, of_norms, of_centres, None
+        return None, unit_grad, norms_grad, centres_grad, None
 
 
 class TargetLogit:
@@ -206,18 +128,19 @@ class TargetLogit:
         # A process without classes has no row to read.
         own = centres[self._rows] if len(centres) else unit.new_zeros(*self._rows.shape, 1)
         own = own.to(unit.dtype)
-        self._norms = own.norm(dim=2).clamp(min=1e-12)
+        self._norms = own.norm(dim=2).clamp(min=MIN_NORM)
         self._directions = own / self._norms[..., None]  # (B, K, D)
         self._cosines = (self._directions * unit[:, None]).sum(2)
         self.cosine = torch.where(self._is_here, self._cosines.amax(1), 0)
 
-    def backward(self, gradient: Tensor, of_unit: Tensor, of_centres: Tensor) -> None:
+    def backward(self, gradient: Tensor, unit_grad: Tensor, centres_grad: Tensor) -> None:
         """Add the effect of `gradient` (B,) to the gradients of unit embeddings and centres."""
-        if not len(of_centres):
+        if not len(centres_grad):
             return
         nearest = (self._cosines == self._cosines.amax(1, keepdim=True)).to(gradient.dtype)
         slopes = nearest * (torch.where(self._is_here, gradient, 0) / nearest.sum(1))[:, None]
-        of_unit += (slopes[..., None] * self._directions).sum(1)
+        unit_grad += (slopes[..., None] * self._directions).sum(1)
         tangent = self._unit[:, None] - self._cosines[..., None] * self._directions
         tangent *= (slopes / self._norms)[..., None]
-        of_centres.index_add_(0, self._rows.flatten(), tangent.flatten(0, 1).to(of_centres.dtype))
+        tangent = tangent.flatten(0, 1).to(centres_grad.dtype)
+        centres_grad.index_add_(0, self._rows.flatten(), tangent)

@@ -1,17 +1,13 @@
 """Each process holds its shard of the classes."""
 
-from typing import ClassVar
-
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from landmark import processes
-from landmark.head.blockwise import ClassShard, photo_losses
-from landmark.head.head import Head, Ratio
+from landmark.head.class_shard import ClassShard, Ratio
+from landmark.head.head import Head
 from landmark.head.row_step import RowStep
-from landmark.head.sampled import sample_classes
 from landmark.loss.margin import MarginLoss
 from landmark.settings import checked
 
@@ -31,8 +27,6 @@ class ClassParallel(Head):
     Source:
         An et al., Partial FC, 2020, arXiv 2010.05222, sections 3.1 and 3.3.
     """
-
-    choice: ClassVar[str] = "class_parallel"
 
     @checked
     def __init__(self, ratio: Ratio = 1.0, block: PositiveInt | None = None) -> None:
@@ -62,20 +56,13 @@ class ClassParallel(Head):
         counts = [(shard.stop - shard.start) * loss.sub_centres for shard in shards]
         return processes.gather_on_rank_zero(rows.to(loss.weight.device), counts)
 
-    def photo_losses(
-        self, loss: MarginLoss, embeddings: Tensor, norms: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Compute the cross entropy of each of this rank's photos over all classes."""
+    def class_shard(self, loss: MarginLoss, labels: Tensor) -> ClassShard:
+        """Return this rank's classes, for the photos of all ranks."""
         classes = _classes(loss, *processes.rank_and_size())
-        count = classes.stop - classes.start
-        if len(loss.weight) != count * loss.sub_centres:
+        if len(loss.weight) != (classes.stop - classes.start) * loss.sub_centres:
             raise RuntimeError("the centres are not sharded: call `shard_weights` on every rank")
         shard = ClassShard(loss, self.block, classes.start, is_parallel=True)
-        if self.ratio < 1 and loss.training and torch.is_grad_enabled():
-            columns = shard.columns(shard.gather(labels))
-            sampled = sample_classes(columns, count, self.ratio)
-            shard = ClassShard(loss, self.block, classes.start, sampled, is_parallel=True)
-        return photo_losses(shard, embeddings, norms, labels)
+        return shard.sample(labels, self.ratio)
 
     def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:
         """Have the optimizer step only the sampled rows of `loss.weight`."""

@@ -1,7 +1,5 @@
 """All cosines at once."""
 
-from typing import ClassVar
-
 from torch import nn
 
 from landmark.head.head import Head
@@ -9,8 +7,6 @@ from landmark.head.head import Head
 
 class Full(Head):
     """The loss's own computation: all (B, C) cosines and autograd. Supports every loss."""
-
-    choice: ClassVar[str] = "full"
 
     def attach(self, loss: nn.Module) -> None:
         """Leave the loss as it is."""

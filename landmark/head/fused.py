@@ -1,11 +1,9 @@
 """All classes, block by block."""
 
-from typing import ClassVar
-
 from pydantic import PositiveInt
 from torch import Tensor
 
-from landmark.head.blockwise import ClassShard, photo_losses
+from landmark.head.class_shard import ClassShard
 from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
 from landmark.settings import checked
@@ -23,14 +21,10 @@ class Fused(Head):
             caches, and 65,536 on other devices, where many small kernels are slow.
     """
 
-    choice: ClassVar[str] = "fused"
-
     @checked
     def __init__(self, block: PositiveInt | None = None) -> None:
         self.block = block
 
-    def photo_losses(
-        self, loss: MarginLoss, embeddings: Tensor, norms: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Compute the cross entropy of each photo, as `MarginLoss.photo_losses`."""
-        return photo_losses(ClassShard(loss, self.block), embeddings, norms, labels)
+    def class_shard(self, loss: MarginLoss, labels: Tensor) -> ClassShard:  # noqa: ARG002
+        """Return all classes."""
+        return ClassShard(loss, self.block)

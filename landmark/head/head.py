@@ -1,16 +1,12 @@
 """Base of the heads."""
 
-from typing import Annotated, ClassVar
-
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from landmark.error import UserError
+from landmark.head.blockwise import photo_losses
+from landmark.head.class_shard import ClassShard
 from landmark.loss.margin import MarginLoss
-
-# Share of the classes in a training step.
-Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class Head:
@@ -19,8 +15,6 @@ class Head:
     A run calls `attach` when the loss is constructed, `shard_weights` once its process group is
     initialised, and `register_optimizer` when the optimizer is constructed.
     """
-
-    choice: ClassVar[str]
 
     def attach(self, loss: nn.Module) -> None:
         """Compute the photos' losses of the margin losses that `loss` is or contains.
@@ -31,14 +25,14 @@ class Head:
         margins = margin_losses(loss)
         if not margins:
             raise UserError(
-                f"head={self.choice}: {_choice(loss)} is not a softmax over cosines to class "
+                f"head={choice(self)}: loss={choice(loss)} is not a softmax over cosines to class "
                 "centres. Choose head=full."
             )
         for margin in margins:
             if margin.needs_all_cosines:
                 raise UserError(
-                    f"head={self.choice}: {_choice(margin)} needs all cosines of a batch at once. "
-                    "Choose head=full."
+                    f"head={choice(self)}: loss={choice(margin)} needs all cosines of a batch at "
+                    "once. Choose head=full."
                 )
             margin.head = self
 
@@ -46,6 +40,10 @@ class Head:
         self, loss: MarginLoss, embeddings: Tensor, norms: Tensor, labels: Tensor
     ) -> Tensor:
         """Compute the cross entropy of each photo, as `MarginLoss.photo_losses`."""
+        return photo_losses(self.class_shard(loss, labels), embeddings, norms, labels)
+
+    def class_shard(self, loss: MarginLoss, labels: Tensor) -> ClassShard:
+        """Return the classes that this process computes for photos with these labels, (B,)."""
         raise NotImplementedError
 
     def check_world_size(self, world_size: int) -> None:
@@ -60,12 +58,10 @@ class Head:
 
     def shard(self, loss: MarginLoss, rows: Tensor) -> Tensor:
         """Return this rank's shard of `rows`, which has one row for each centre of all ranks."""
-        del loss
         return rows
 
     def gather(self, loss: MarginLoss, rows: Tensor) -> Tensor:
         """Gather the shards of all ranks on rank 0: the inverse of `shard`. Every rank calls it."""
-        del loss
         return rows
 
     def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:
@@ -77,6 +73,6 @@ def margin_losses(loss: nn.Module) -> list[MarginLoss]:
     return [module for module in loss.modules() if isinstance(module, MarginLoss)]
 
 
-def _choice(loss: nn.Module) -> str:
-    """The override that chose the loss; its module has the same name."""
-    return f"loss={type(loss).__module__.rpartition('.')[2]}"
+def choice(part: object) -> str:
+    """Return the override that chooses a loss or head: the name of its module and YAML."""
+    return type(part).__module__.rpartition(".")[2]

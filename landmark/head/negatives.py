@@ -18,7 +18,7 @@ from torch import Tensor
 from landmark.loss.margin import MarginLoss
 
 # As torch.nn.functional.normalize for vectors of norm 0.
-_MIN_NORM = 1e-12
+MIN_NORM = 1e-12
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NegativeLogits:
         total, logits_sum = torch.zeros_like(highest), torch.zeros_like(highest)
         for first, centres, buffers in self._blocks(1):
             block_norms = norms[first : first + len(centres)]
-            torch.linalg.vector_norm(centres, dim=1, out=block_norms).clamp_(min=_MIN_NORM)
+            torch.linalg.vector_norm(centres, dim=1, out=block_norms).clamp_(min=MIN_NORM)
             logits = self._nearest(self._cosines(centres, block_norms, buffers[0]))
             if self.loss.changes_negatives:
                 logits = self.loss.adjust_negatives(logits, self.target[:, None])
@@ -91,8 +91,8 @@ class NegativeLogits:
         Returns:
             Gradients of the unit embeddings, (B, D), and of `target`, (B,).
         """
-        of_unit = torch.zeros_like(self.unit)
-        of_target = torch.zeros_like(self.target)
+        unit_grad = torch.zeros_like(self.unit)
+        target_grad = torch.zeros_like(self.target)
         factor = (gradient * self.loss.scale)[:, None]
         for first, centres, buffers in self._blocks(2):
             block_norms = norms[first : first + len(centres)]
@@ -108,20 +108,20 @@ class NegativeLogits:
             slopes.mul_(factor)
             self._fill_own(slopes, first, 0)
             if adjusted is not None:
-                slopes, of_block = _through(adjusted, slopes)
-                of_target += of_block
+                slopes, block_grad = _through(adjusted, slopes)
+                target_grad += block_grad
             if self.loss.sub_centres > 1:
                 slopes = _to_nearest(slopes, cosines, nearest)
             radial = torch.mul(cosines, slopes, out=cosines).sum(0).div_(block_norms.square())
             slopes = slopes.div_(block_norms)
-            of_unit.addmm_(slopes, centres)
+            unit_grad.addmm_(slopes, centres)
             part = out[first : first + len(centres)]
             written = part if part.dtype == centres.dtype else torch.empty_like(centres)
             torch.mm(slopes.T, self.unit, out=written)
             written.addcmul_(centres, radial[:, None], value=-1)
             if written is not part:
                 part.copy_(written)
-        return of_unit, of_target
+        return unit_grad, target_grad
 
     def _blocks(self, buffers: int) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
         """Yield first row, centres (m · K, D) and flat buffers of each block."""
@@ -161,10 +161,10 @@ class NegativeLogits:
 def _through(adjusted: tuple[Tensor, Tensor, Tensor], slopes: Tensor) -> tuple[Tensor, Tensor]:
     """Backpropagate `slopes` of adjusted cosines to the cosines (B, m) and the target (B,)."""
     cosines, target, result = adjusted
-    of_cosines, of_target = torch.autograd.grad(
+    cosines_grad, target_grad = torch.autograd.grad(
         result, (cosines, target), slopes, allow_unused=True, materialize_grads=True
     )
-    return of_cosines.contiguous(), of_target[:, 0]
+    return cosines_grad.contiguous(), target_grad[:, 0]
 
 
 def _to_nearest(slopes: Tensor, cosines: Tensor, nearest: Tensor) -> Tensor:

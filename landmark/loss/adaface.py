@@ -68,7 +68,6 @@ class AdaFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Apply both margins; while training, update the running statistics first."""
-        del labels
         quality = self._quality(norms.detach())
         angle = angle_of(cosine) - self.margin * quality
         shifted = angle.clamp(_EPSILON, math.pi - _EPSILON).cos()

@@ -50,7 +50,6 @@ class ArcFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return cos(theta + margin), continued so that it never rises."""
-        del labels, norms
         if self.easy_margin:
             return torch.where(cosine > 0, shift_angle(cosine, self.margin), cosine)
         return shift_angle_monotonic(cosine, self.margin)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, Unpack
+from typing import Unpack
 
 import numpy as np
 from torch import nn
@@ -11,13 +11,7 @@ from torch import nn
 from landmark.error import UserError
 from landmark.loss.auxiliary import AuxiliaryLosses
 from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions
-
-
-class AnyHead(Protocol):
-    """A head of landmark.head."""
-
-    def attach(self, loss: nn.Module) -> None:
-        """Compute the photos' losses of the margin loss that `loss` is or contains."""
+from landmark.loss.margin import AnyHead
 
 
 def build_loss(

@@ -5,12 +5,16 @@ from typing import Annotated, TypedDict
 import torch
 from numpy.typing import ArrayLike
 from pydantic import Field, NonNegativeFloat, PositiveInt
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
+from landmark.loss.base import Loss
 from landmark.loss.weighting import ClassWeights, PhotoWeighting
 from landmark.settings import checked
 
 LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
+# F.cross_entropy skips targets equal to `ignore_index`, -100 by default. No label has this value.
+_NO_LABEL = torch.iinfo(torch.int64).min
 
 
 class SoftmaxOptions(TypedDict, total=False):
@@ -32,17 +36,14 @@ class SoftmaxOptions(TypedDict, total=False):
     class_counts: ArrayLike | None
 
 
-class ClassifierLoss(nn.Module):
+class ClassifierLoss(Loss):
     """Base of the losses that compare an embedding with the weights of every class.
 
     Args:
         embedding_dim: Embedding length D.
         num_classes: Number of classes C.
         vectors_per_class: Weight vectors K of each class.
-        label_smoothing: See `SoftmaxOptions`, as all that follow.
-        class_weights: See there.
-        focal: See there.
-        class_counts: See there.
+        label_smoothing, class_weights, focal, class_counts: See `SoftmaxOptions`.
 
     Attributes:
         weight: (C · K, D), the vectors of a class adjacent.
@@ -70,3 +71,30 @@ class ClassifierLoss(nn.Module):
         self.weighting = PhotoWeighting(num_classes, class_weights, focal, class_counts)
         self.weight = nn.Parameter(torch.empty(num_classes * vectors_per_class, embedding_dim))
         nn.init.xavier_uniform_(self.weight)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Compute the cross entropy of each photo; no label is ignored.
+
+    Args:
+        logits: (B, C), float32 or wider.
+        labels: (B,) int64.
+        label_smoothing: Share of the target spread evenly over all classes (Szegedy et al. 2016,
+            arXiv 1512.00567, section 7).
+
+    Returns:
+        (B,).
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+        >>> [round(loss, 4) for loss in cross_entropy(logits, torch.tensor([0, 1])).tolist()]
+        [0.1269, 0.6931]
+    """
+    return functional.cross_entropy(
+        logits,
+        labels,
+        ignore_index=_NO_LABEL,
+        label_smoothing=label_smoothing,
+        reduction="none",
+    )

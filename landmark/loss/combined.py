@@ -47,5 +47,4 @@ class CombinedMargin(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return cos(m1 * theta + m2) - m3."""
-        del labels, norms
         return monotonic_cosine(self.m1 * angle_of(cosine) + self.m2) - self.m3

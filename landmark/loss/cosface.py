@@ -41,5 +41,4 @@ class CosFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return cos(theta) - margin."""
-        del labels, norms
         return cosine - self.margin

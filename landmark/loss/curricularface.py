@@ -55,7 +55,6 @@ class CurricularFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return cos(theta + margin), continued as in ArcFace; while training, update t first."""
-        del labels, norms
         if self.training:
             self.t.lerp_(gather(cosine.detach()).mean().to(self.t), self.momentum)
         return shift_angle_monotonic(cosine, self.margin)

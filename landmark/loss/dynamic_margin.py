@@ -69,5 +69,4 @@ class DynamicMargin(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return cos(theta + margin of the class), continued as in ArcFace."""
-        del norms
         return shift_angle_monotonic(cosine, self.margins.to(cosine.dtype)[labels])

@@ -55,7 +55,6 @@ class ElasticFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Apply a margin that is sampled for each photo while training."""
-        del labels, norms
         margins = self._margins(cosine.detach())
         if self.margin_on == "angle":
             return shift_angle_monotonic(cosine, margins)

@@ -59,7 +59,6 @@ class MagFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return cos(theta + m(norm)), continued as in ArcFace."""
-        del labels
         position = (self._clipped(norms) - self.shortest) / (self.longest - self.shortest)
         margin = self.smallest_margin + (self.largest_margin - self.smallest_margin) * position
         return shift_angle_monotonic(cosine, margin)

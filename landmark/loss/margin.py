@@ -1,20 +1,27 @@
 """Base of the cosine losses: class centres, cosines, and a margin on the target alone."""
 
-from functools import partial
 from typing import ClassVar, Protocol, Unpack
 
-import torch
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions
-from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
+from landmark.loss.base import full_precision
+from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions, cross_entropy
 from landmark.settings import checked
 
+# Attribute → the methods whose override makes it true.
+_IMPLIED_BY = {
+    "needs_all_cosines": {"forward", "compute", "photo_losses", "logit_scale"},
+    "changes_negatives": {"adjust_negatives"},
+}
 
-class PhotoLosses(Protocol):
+
+class AnyHead(Protocol):
     """Another way to compute the cross entropies of a batch: a head of landmark.head."""
+
+    def attach(self, loss: nn.Module) -> None:
+        """Compute the photos' losses of the margin losses that `loss` is or contains."""
 
     def photo_losses(
         self, loss: "MarginLoss", embeddings: Tensor, norms: Tensor, labels: Tensor
@@ -30,9 +37,9 @@ class MarginLoss(ClassifierLoss):
     `penalty`. Each takes `embedding_dim`, `num_classes` and the keywords of `SoftmaxOptions`
     besides its own options.
 
-    The margin changes one column a row, by gather and scatter; there is no (B, C) one-hot. Cosines,
-    margin and log-softmax are computed in float32 or wider with autocast disabled: at scale 30 the
-    rounding of a half-precision cosine exceeds the loss of a well-classified photo.
+    The margin changes one column a row, by gather and scatter; there is no (B, C) one-hot. At scale
+    30 the rounding of a half-precision cosine exceeds the loss of a well-classified photo, hence
+    float32 or wider throughout.
 
     Args:
         embedding_dim: Embedding length D.
@@ -43,7 +50,7 @@ class MarginLoss(ClassifierLoss):
 
     Attributes:
         needs_all_cosines: Whether the loss needs all cosines of a batch at once, which no head
-            but `Full` provides. A subclass that overrides `forward`, `photo_losses` or
+            but `Full` provides. A subclass that overrides `forward`, `compute`, `photo_losses` or
             `logit_scale` needs them unless it says otherwise.
         changes_negatives: Whether `adjust_negatives` changes anything. A subclass that overrides
             it does unless it says otherwise.
@@ -60,15 +67,15 @@ class MarginLoss(ClassifierLoss):
 
     needs_all_cosines: bool = False
     changes_negatives: ClassVar[bool] = False
-    head: PhotoLosses | None
+    head: AnyHead | None
 
     def __init_subclass__(cls) -> None:
-        """Set the two attributes of a subclass that overrides these methods and leaves them out."""
+        """Set the attributes that a subclass leaves out but implies by what it overrides."""
         super().__init_subclass__()
-        if _overrides(cls, ("forward", "photo_losses", "logit_scale"), "needs_all_cosines"):
-            cls.needs_all_cosines = True
-        if _overrides(cls, ("adjust_negatives",), "changes_negatives"):
-            cls.changes_negatives = True
+        for attribute, methods in _IMPLIED_BY.items():
+            nearest = next(vars(o) for o in cls.__mro__ if {attribute, *methods} & vars(o).keys())
+            if attribute not in nearest:
+                setattr(cls, attribute, True)
 
     @checked
     def __init__(
@@ -96,7 +103,6 @@ class MarginLoss(ClassifierLoss):
         Returns:
             (B,).
         """
-        del labels, norms
         return cosine
 
     def adjust_negatives(self, cosines: Tensor, target: Tensor) -> Tensor:
@@ -112,17 +118,14 @@ class MarginLoss(ClassifierLoss):
         Returns:
             (B, n).
         """
-        del target
         return cosines
 
     def penalty(self, norms: Tensor) -> Tensor | None:
         """Return what is added to each photo's loss for the norm of its embedding, (B,)."""
-        del norms
         return None
 
     def logit_scale(self, cosines: Tensor, labels: Tensor) -> float | Tensor:
         """Return the factor on the cosines (B, C) of photos with labels (B,); here `scale`."""
-        del cosines, labels
         return self.scale
 
     def photo_losses(self, embeddings: Tensor, norms: Tensor, labels: Tensor) -> Tensor:
@@ -146,25 +149,13 @@ class MarginLoss(ClassifierLoss):
         logits = self.adjust_negatives(cosines, target).scatter(1, column, target)
         return cross_entropy(scale * logits, labels, self.label_smoothing)
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Compute the mean loss of a batch: embeddings (B, D), labels (B,) → scalar."""
-        check_labels(labels, self.num_classes)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            (embeddings,) = full_precision(embeddings)
-            norms = embeddings.norm(dim=1)
-            compute = self.photo_losses
-            if self.head is not None:
-                compute = partial(self.head.photo_losses, self)
-            loss = self.weighting(compute(embeddings, norms, labels), labels)
-            penalty = self.penalty(norms)
-            return loss if penalty is None else loss + penalty.mean()
-
-
-def _overrides(cls: type, methods: tuple[str, ...], attribute: str) -> bool:
-    """Whether one of the methods is defined nearer to `cls` than `attribute` is."""
-    for owner in cls.__mro__:
-        if attribute in vars(owner):
-            return False
-        if any(method in vars(owner) for method in methods):
-            return True
-    return False
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean loss of a batch, by the head where there is one."""
+        norms = embeddings.norm(dim=1)
+        if self.head is None:
+            losses = self.photo_losses(embeddings, norms, labels)
+        else:
+            losses = self.head.photo_losses(self, embeddings, norms, labels)
+        loss = self.weighting(losses, labels)
+        penalty = self.penalty(norms)
+        return loss if penalty is None else loss + penalty.mean()

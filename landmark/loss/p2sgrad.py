@@ -1,12 +1,11 @@
 """P2SGrad: cosines regressed to 1 and 0, without scale or margin (Zhang et al. 2019)."""
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
+from landmark.loss.base import full_precision
 from landmark.loss.classifier import ClassifierLoss
-from landmark.loss.cross_entropy import check_labels, full_precision
 from landmark.loss.weighting import ClassWeights
 
 
@@ -18,12 +17,10 @@ class P2SGrad(ClassifierLoss):
 
         1/2 * sum over the classes j of (cos(theta_j) - (j is the target))^2.
 
-    There is no softmax, hence no scale, margin, label smoothing or focal modulation. Computed in
-    float32 or wider with autocast disabled.
+    There is no softmax, hence no scale, margin, label smoothing or focal modulation.
 
     Args:
-        class_weights: See `SoftmaxOptions`.
-        class_counts: See `SoftmaxOptions`.
+        class_weights, class_counts: See `SoftmaxOptions`.
 
     Shape:
         embeddings (B, D), of any norm; labels (B,) int64; output a scalar. `weight` is (C, D).
@@ -51,12 +48,10 @@ class P2SGrad(ClassifierLoss):
             embedding_dim, num_classes, class_weights=class_weights, class_counts=class_counts
         )
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Compute the mean loss of a batch: embeddings (B, D), labels (B,) → scalar."""
-        check_labels(labels, self.num_classes)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings, weight = full_precision(embeddings, self.weight)
-            cosines = functional.normalize(embeddings) @ functional.normalize(weight).T  # (B, C)
-            target = cosines.gather(1, labels[:, None])[:, 0]
-            # (c - 1)^2 = c^2 - 2 c + 1: no (B, C) one-hot.
-            return self.weighting(cosines.square().sum(1) / 2 - target + 0.5, labels)
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean loss of a batch."""
+        embeddings, weight = full_precision(embeddings, self.weight)
+        cosines = functional.normalize(embeddings) @ functional.normalize(weight).T  # (B, C)
+        target = cosines.gather(1, labels[:, None])[:, 0]
+        # (c - 1)^2 = c^2 - 2 c + 1: no (B, C) one-hot.
+        return self.weighting(cosines.square().sum(1) / 2 - target + 0.5, labels)

@@ -4,20 +4,19 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landmark import processes
 from landmark.error import UserError
-from landmark.loss.cross_entropy import check_labels, full_precision
+from landmark.loss.base import Loss
 
 
-class PairLoss(nn.Module):
+class PairLoss(Loss):
     """A loss that compares the photos of a batch with each other; it has no class centres.
 
     A new loss of this family is one file: subclass, and write `batch_loss`. Each takes
     `embedding_dim` and `num_classes` besides its own options. Each rank computes the loss of the
-    joint batch, with the gradients of one process with that batch, see `join_batch`. Computed in
-    float32 or wider with autocast disabled.
+    joint batch, with the gradients of one process with that batch, see `join_batch`.
 
     Args:
         embedding_dim: Embedding length D.
@@ -38,30 +37,21 @@ class PairLoss(nn.Module):
 
     def __init__(self, embedding_dim: int, num_classes: int) -> None:
         super().__init__()
-        self.embedding_dim = embedding_dim
         self.num_classes = num_classes
 
     def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of the joint batch: embeddings (N, D), labels (N,) → scalar."""
         raise NotImplementedError
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of a batch: embeddings (B, D), labels (B,) → scalar."""
-        check_labels(labels, self.num_classes)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            (embeddings,) = full_precision(embeddings)
-            embeddings, labels = join_batch(embeddings, labels)
-            if self.needs_pairs:
-                self._check_pairs(labels)
-            return self.batch_loss(embeddings, labels)
-
-    def _check_pairs(self, labels: Tensor) -> None:
-        ordered = labels.sort().values
-        if not bool((ordered[1:] == ordered[:-1]).any()):
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of the joint batch of all ranks."""
+        embeddings, labels = join_batch(embeddings, labels)
+        if self.needs_pairs and len(labels.unique()) == len(labels):
             raise UserError(
                 f"{type(self).__name__} compares photos of one landmark, but the batch of "
                 f"{len(labels)} has no two. Choose sampler=per_class."
             )
+        return self.batch_loss(embeddings, labels)
 
 
 class LibraryPairLoss(PairLoss):

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from landmark.loss.pairs import PairLoss
-from landmark.loss.smooth_rank import smooth_ranks, sum_by_query
+from landmark.loss.smooth_rank import smooth_ranks
 from landmark.settings import checked
 
 
@@ -50,12 +50,10 @@ class RecallAtK(PairLoss):
 
     def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Compute 1 minus the mean smoothed recall of the batch's photos."""
-        query, rank, _ = smooth_ranks(embeddings, labels, self.temperature)
-        positives = torch.bincount(query, minlength=len(labels))
-        has_positives = positives > 0
-        recalls = []
-        for k in self.k:
-            is_hit = torch.sigmoid((k - rank) / self.place_temperature)
-            hits = sum_by_query(is_hit, query, len(labels))[has_positives]
-            recalls.append((hits / positives[has_positives].clamp(max=k)).mean())
-        return 1 - torch.stack(recalls).mean()
+        rank, _, positives = smooth_ranks(embeddings, labels, self.temperature)
+        queries = (1 / positives).sum()
+        recalls = [
+            (torch.sigmoid((k - rank) / self.place_temperature) / positives.clamp(max=k)).sum()
+            for k in self.k
+        ]
+        return 1 - torch.stack(recalls).mean() / queries

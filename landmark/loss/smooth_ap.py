@@ -1,11 +1,10 @@
 """Smooth-AP: differentiable average precision (Brown et al. 2020, arXiv 2007.12163)."""
 
-import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
 from landmark.loss.pairs import PairLoss
-from landmark.loss.smooth_rank import smooth_ranks, sum_by_query
+from landmark.loss.smooth_rank import smooth_ranks
 from landmark.settings import checked
 
 
@@ -37,8 +36,6 @@ class SmoothAP(PairLoss):
 
     def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Compute 1 minus the mean smoothed average precision of the batch's photos."""
-        query, among_all, among_positives = smooth_ranks(embeddings, labels, self.temperature)
-        positives = torch.bincount(query, minlength=len(labels))
-        precision = sum_by_query(among_positives / among_all, query, len(labels))
-        has_positives = positives > 0
-        return 1 - (precision[has_positives] / positives[has_positives]).mean()
+        among_all, among_positives, positives = smooth_ranks(embeddings, labels, self.temperature)
+        queries = (1 / positives).sum()
+        return 1 - (among_positives / among_all / positives).sum() / queries

@@ -21,34 +21,23 @@ def smooth_ranks(
             gradients.
 
     Returns:
-        For each of the M pairs of a query and one of its positives: the query's row (M,), the rank
-        among all photos (M,), the rank among the query's positives (M,).
+        For each of the M pairs of a query and one of its positives: the rank among all photos (M,),
+        the rank among the query's positives (M,), the number of the query's positives (M,).
 
     Example:
         >>> import torch
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-        >>> query, rank, _ = smooth_ranks(embeddings, torch.tensor([0, 0, 1]), temperature=0.01)
-        >>> query.tolist(), rank.tolist()  # photo 2 is nearer to both
-        ([0, 1], [2.0, 2.0])
+        >>> rank, _, positives = smooth_ranks(embeddings, torch.tensor([0, 0, 1]), temperature=0.01)
+        >>> rank.tolist(), positives.tolist()  # photo 2 is nearer to both
+        ([2.0, 2.0], [1.0, 1.0])
     """
     unit = functional.normalize(embeddings)
     cosines = unit @ unit.T  # (N, N)
     rows = torch.arange(len(labels), device=labels.device)
     same = (labels[:, None] == labels) & (rows[:, None] != rows)
     query, positive = same.nonzero(as_tuple=True)
-    of_query = cosines[query]  # (M, N)
-    above = torch.sigmoid((of_query - of_query.gather(1, positive[:, None])) / temperature)
+    others = cosines[query]  # (M, N)
+    above = torch.sigmoid((others - others.gather(1, positive[:, None])) / temperature)
     # Neither the query nor the positive itself is ranked above the positive.
     above = above.scatter(1, query[:, None], 0.0).scatter(1, positive[:, None], 0.0)
-    return query, 1 + above.sum(1), 1 + (above * same[query]).sum(1)
-
-
-def sum_by_query(values: Tensor, query: Tensor, size: int) -> Tensor:
-    """Sum the values (M,) of pairs by their query (M,): (size,).
-
-    Example:
-        >>> import torch
-        >>> sum_by_query(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), size=3).tolist()
-        [1.0, 0.0, 6.0]
-    """
-    return values.new_zeros(size).index_add(0, query, values)
+    return 1 + above.sum(1), 1 + (above * same[query]).sum(1), same.to(cosines).sum(1)[query]

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions
-from landmark.loss.cross_entropy import check_labels, cross_entropy, full_precision
+from landmark.loss.base import full_precision
+from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions, cross_entropy
 
 
 class Softmax(ClassifierLoss):
     """Softmax cross entropy over a linear layer with bias; embeddings keep their norm.
-
-    Computed in float32 or wider with autocast disabled.
 
     Args:
         embedding_dim: Embedding length D.
@@ -41,10 +39,7 @@ class Softmax(ClassifierLoss):
         super().__init__(embedding_dim, num_classes, **softmax)
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Compute the mean loss of a batch: embeddings (B, D), labels (B,) → scalar."""
-        check_labels(labels, self.num_classes)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            logits = functional.linear(*full_precision(embeddings, self.weight, self.bias))
-            losses = cross_entropy(logits, labels, self.label_smoothing)
-            return self.weighting(losses, labels)
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean loss of a batch."""
+        logits = functional.linear(*full_precision(embeddings, self.weight, self.bias))
+        return self.weighting(cross_entropy(logits, labels, self.label_smoothing), labels)

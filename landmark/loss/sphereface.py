@@ -46,5 +46,4 @@ class SphereFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return psi(theta)."""
-        del labels, norms
         return monotonic_cosine(self.margin * angle_of(cosine))

@@ -46,5 +46,4 @@ class SubCenterArcFace(MarginLoss):
 
     def target_margin(self, cosine: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
         """Return cos(theta + margin) for the nearest target centre, continued as in ArcFace."""
-        del labels, norms
         return shift_angle_monotonic(cosine, self.margin)

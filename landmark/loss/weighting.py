@@ -1,5 +1,6 @@
 """Reduction of per-photo losses to one: class weights, focal modulation, mean."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,6 +13,11 @@ from landmark.settings import checked
 
 ClassWeights = Literal["inverse", "inverse_sqrt", "effective"]
 _EFFECTIVE_BETA = 0.999
+_WEIGHT_OF: dict[str, Callable[[Tensor], Tensor]] = {
+    "inverse": torch.reciprocal,
+    "inverse_sqrt": torch.rsqrt,
+    "effective": lambda counts: (1 - _EFFECTIVE_BETA) / (1 - _EFFECTIVE_BETA**counts),
+}
 
 
 class PhotoWeighting(nn.Module):
@@ -65,7 +71,8 @@ class PhotoWeighting(nn.Module):
         weights = None
         if class_weights is not None:
             counts = validated_counts(class_counts, num_classes, "loss.class_weights")
-            weights = _weights(class_weights, counts).float()
+            weights = _WEIGHT_OF[class_weights](counts)
+            weights = (weights * counts.sum() / (weights * counts).sum()).float()
         # Recomputed from the counts in each run, so not part of a checkpoint.
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -105,13 +112,3 @@ def validated_counts(class_counts: ArrayLike | None, num_classes: int, key: str)
             "Remove the class or add a photo."
         )
     return counts
-
-
-def _weights(kind: ClassWeights, counts: Tensor) -> Tensor:
-    if kind == "inverse":
-        weights = 1 / counts
-    elif kind == "inverse_sqrt":
-        weights = counts.rsqrt()
-    else:
-        weights = (1 - _EFFECTIVE_BETA) / (1 - _EFFECTIVE_BETA**counts)
-    return weights * counts.sum() / (weights * counts).sum()

@@ -5,13 +5,7 @@ from typing import Unpack
 import numpy as np
 
 from landmark.error import UserError
-from landmark.sampler.epoch import (
-    Epoch,
-    EpochSampler,
-    SamplerOptions,
-    shuffle_steps,
-    shuffle_within_cells,
-)
+from landmark.sampler.epoch import EpochSampler, SamplerOptions, shuffle_within_cells
 from landmark.settings import checked
 
 
@@ -59,24 +53,20 @@ class Aspect(EpochSampler):
         """Batches that each process takes in an epoch, the same in every epoch."""
         return int(self._steps_of_group.sum())
 
-    def draw(self, random: np.random.Generator) -> Epoch:
-        """Shuffle each group, cut it into steps, shuffle the steps."""
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Shuffle each group and cut it into steps."""
         order = shuffle_within_cells(self._group_of, random)
-        parts, starts, sizes, taken = [], [], [], 0
-        for rows, steps in zip(
+        rows, sizes = [], []
+        for photos, steps in zip(
             np.split(order, np.cumsum(self._counts)[:-1]), self._steps_of_group, strict=True
         ):
             size = np.full(steps, self.batch_size)
             if not self.drop_last:
-                size[-1] = self._last_size(len(rows))
-            total = int(size.sum()) * self.num_replicas
-            parts.append(np.resize(rows, total))  # cut to the steps, or wrapped to fill them
-            starts.append(taken + np.arange(steps) * self.step_size)
+                size[-1] = self._last_size(len(photos))
+            # Cut to the steps, or wrapped to fill them.
+            rows.append(np.resize(photos, size.sum() * self.num_replicas))
             sizes.append(size)
-            taken += total
-        return shuffle_steps(
-            np.concatenate(parts), np.concatenate(starts), np.concatenate(sizes), random
-        )
+        return np.concatenate(rows), np.concatenate(sizes)
 
     def _last_size(self, photos: int) -> int:
         remaining = photos % self.step_size or self.step_size

@@ -4,14 +4,7 @@ from typing import Unpack
 
 import numpy as np
 
-from landmark.sampler.epoch import (
-    Epoch,
-    EpochSampler,
-    SamplerOptions,
-    apportion,
-    shuffle_steps,
-    shuffle_within_cells,
-)
+from landmark.sampler.epoch import EpochSampler, SamplerOptions, apportion, shuffle_within_cells
 
 
 class Balanced(EpochSampler):
@@ -46,7 +39,7 @@ class Balanced(EpochSampler):
         self._bounds = np.concatenate([[0], np.cumsum(counts)])
         self._shares = np.bincount(group_of, weights=self._chance)
 
-    def draw(self, random: np.random.Generator) -> Epoch:
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Apportion the steps to the groups and fill them evenly over the landmarks."""
         order = shuffle_within_cells(self._cell_of, random)
         parts = []
@@ -57,6 +50,4 @@ class Balanced(EpochSampler):
             points = (np.arange(photos) + random.random()) / max(1, photos)
             drawn = np.searchsorted(cumulative, points * cumulative[-1], side="right")
             parts.append(random.permutation(rows[np.minimum(drawn, len(rows) - 1)]))
-        starts = np.arange(self.steps) * self.step_size
-        sizes = np.full(self.steps, self.batch_size)
-        return shuffle_steps(np.concatenate(parts), starts, sizes, random)
+        return np.concatenate(parts), np.full(self.steps, self.batch_size)

@@ -1,8 +1,7 @@
-"""What the batch samplers share: an epoch planned for all processes, and the batches of each."""
+"""Base of the batch samplers: an epoch planned for all processes, and the batches of each."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Required, TypedDict
 
 import numpy as np
@@ -11,31 +10,6 @@ from torch.utils.data import Sampler
 
 from landmark.error import UserError
 from landmark.settings import checked
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The steps of one epoch over all processes.
-
-    Step i takes `rows[starts[i] : starts[i] + num_replicas * sizes[i]]`, `sizes[i]` consecutive
-    ones for each process: at any step all processes have batches of one size and one aspect group,
-    so none waits for another and the mean of their gradients is the mean over the photos.
-
-    Attributes:
-        rows: Photos in the order in which they are taken; a repeated photo appears twice.
-        starts: First position of each step in `rows`, (S,).
-        sizes: Photos per process at each step, (S,).
-    """
-
-    rows: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
-
-    def batch(self, step: int, rank: int) -> list[int]:
-        """Return the photos of one process at one step."""
-        size = int(self.sizes[step])
-        start = int(self.starts[step]) + rank * size
-        return self.rows[start : start + size].tolist()
 
 
 class SamplerOptions(TypedDict, total=False):
@@ -62,8 +36,9 @@ class EpochSampler(Sampler[list[int]], ABC):
     """Base of the batch samplers; a sampler is one file that overrides `draw`.
 
     The order depends on `seed` and the epoch alone, so each process plans the same epoch and takes
-    its own batches: ranks need no communication. Call `set_epoch` before each epoch; without it
-    every epoch has the same order.
+    its own batches: ranks need no communication. At any step all processes have batches of one size
+    and one aspect group, so none waits for another and the mean of their gradients is the mean over
+    the photos. Call `set_epoch` before each epoch; without it every epoch has the same order.
 
     Args:
         groups, labels, batch_size, seed, num_replicas, rank: See `SamplerOptions`.
@@ -98,8 +73,14 @@ class EpochSampler(Sampler[list[int]], ABC):
         self.start_batch = 0
 
     @abstractmethod
-    def draw(self, random: np.random.Generator) -> Epoch:
-        """Plan one epoch; its number of steps is `steps`, whatever `random` draws."""
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Plan the steps of one epoch over all processes; `__iter__` shuffles them.
+
+        Returns:
+            The photos, step by step, a repeated photo twice; and the photos per process at each
+            step, (`steps`,): step i takes the next `sizes[i] * num_replicas` photos, `sizes[i]`
+            consecutive ones for each process.
+        """
 
     @property
     def step_size(self) -> int:
@@ -126,18 +107,13 @@ class EpochSampler(Sampler[list[int]], ABC):
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield batches of photo numbers, each of one aspect group."""
-        epoch = self.draw(np.random.default_rng((self.seed, self.epoch)))
-        for step in range(self.start_batch, len(epoch.starts)):
-            yield epoch.batch(step, self.rank)
-
-
-def shuffle_steps(
-    rows: np.ndarray, starts: np.ndarray, sizes: np.ndarray, random: np.random.Generator
-) -> Epoch:
-    """Return the epoch of these steps in random order, so that the groups mix over time."""
-    order = random.permutation(len(starts))
-    return Epoch(rows, starts[order], sizes[order])
+        """Yield batches of photo numbers, each of one aspect group; the groups mix over time."""
+        random = np.random.default_rng((self.seed, self.epoch))
+        rows, sizes = self.draw(random)
+        ends = np.cumsum(sizes) * self.num_replicas
+        for step in random.permutation(len(sizes))[self.start_batch :]:
+            start = ends[step] - (self.num_replicas - self.rank) * sizes[step]
+            yield rows[start : start + sizes[step]].tolist()
 
 
 def shuffle_within_cells(cell_of: np.ndarray, random: np.random.Generator) -> np.ndarray:

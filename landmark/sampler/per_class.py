@@ -6,14 +6,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from landmark.error import UserError
-from landmark.sampler.epoch import (
-    Epoch,
-    EpochSampler,
-    SamplerOptions,
-    apportion,
-    shuffle_steps,
-    shuffle_within_cells,
-)
+from landmark.sampler.epoch import EpochSampler, SamplerOptions, apportion, shuffle_within_cells
 from landmark.settings import checked
 
 
@@ -69,7 +62,7 @@ class PerClass(EpochSampler):
         self._cells_of_group = np.bincount(cells // len(landmarks))
         self._shares = photos / len(self.labels)
 
-    def draw(self, random: np.random.Generator) -> Epoch:
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Apportion the steps to the groups, choose each batch's landmarks, then their photos."""
         steps_of_group = apportion(self.steps, self._shares, random)
         per_batch = np.minimum(self.classes_per_batch, self._cells_of_group)
@@ -80,9 +73,7 @@ class PerClass(EpochSampler):
             chosen.append(first_cell + _rounds(cells, count, steps * self.num_replicas, random))
             first_cell += cells
         rows = self._photos_of(np.concatenate(chosen), random)
-        sizes = np.repeat(per_batch * self.photos_per_class, steps_of_group)
-        taken = sizes * self.num_replicas
-        return shuffle_steps(rows, np.cumsum(taken) - taken, sizes, random)
+        return rows, np.repeat(per_batch * self.photos_per_class, steps_of_group)
 
     def _photos_of(self, cells: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return the next K photos of each cell in turn: cells (M,), result (M * K,)."""

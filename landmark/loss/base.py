@@ -1,17 +1,39 @@
-"""Cross entropy of each photo, and the checks and precision that all losses share."""
+"""Base of all losses: checked labels, full precision."""
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from landmark.error import UserError
-
-# F.cross_entropy skips targets equal to `ignore_index`, -100 by default. No label has this value.
-_NO_LABEL = torch.iinfo(torch.int64).min
 
 
 class LabelError(UserError, ValueError):
     """A label outside the classes of a loss."""
+
+
+class Loss(nn.Module):
+    """A loss over the embeddings and labels of a batch; a subclass overrides `compute`.
+
+    Computed in float32 or wider with autocast disabled.
+
+    Attributes:
+        num_classes: Number of classes C.
+
+    Raises:
+        LabelError: A label on the CPU is not a class (see `check_labels` for other devices).
+    """
+
+    num_classes: int
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of a batch: embeddings (B, D), labels (B,) → scalar."""
+        check_labels(labels, self.num_classes)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            (embeddings,) = full_precision(embeddings)
+            return self.compute(embeddings, labels)
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss: embeddings (B, D) in float32 or wider, checked labels (B,) → scalar."""
+        raise NotImplementedError
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
@@ -31,7 +53,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         >>> import torch
         >>> check_labels(torch.tensor([0, 5]), num_classes=5)
         Traceback (most recent call last):
-        landmark.loss.cross_entropy.LabelError: labels run from 0 to 5, but the loss has the ...
+        landmark.loss.base.LabelError: labels run from 0 to 5, but the loss has the ...
     """
     if labels.device.type != "cpu" or torch.compiler.is_compiling() or labels.numel() == 0:
         return
@@ -41,33 +63,6 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
             f"labels run from {low} to {high}, but the loss has the {num_classes} classes 0 to "
             f"{num_classes - 1}. Create the loss with the number of classes of the data."
         )
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Compute the cross entropy of each photo; no label is ignored.
-
-    Args:
-        logits: (B, C), float32 or wider.
-        labels: (B,) int64.
-        label_smoothing: Share of the target spread evenly over all classes (Szegedy et al. 2016,
-            arXiv 1512.00567, section 7).
-
-    Returns:
-        (B,).
-
-    Example:
-        >>> import torch
-        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
-        >>> [round(loss, 4) for loss in cross_entropy(logits, torch.tensor([0, 1])).tolist()]
-        [0.1269, 0.6931]
-    """
-    return functional.cross_entropy(
-        logits,
-        labels,
-        ignore_index=_NO_LABEL,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
 
 
 def full_precision(*tensors: Tensor) -> list[Tensor]:
