@@ -13,6 +13,7 @@ import landmark.disk.temporary as scratch_module
 import landmark.rerank.all_pairs as all_pairs_module
 import landmark.rerank.neighbours as neighbours_module
 import landmark.rerank.ranking as ranking_module
+from landmark.artifact.stacked import StackedVectors
 from landmark.disk.temporary import temporary_array
 from landmark.error import UserError
 from landmark.rerank.all_pairs import nearest_and_lowest
@@ -34,13 +35,13 @@ def test_neighbours_among_sets_are_those_of_all_together(seed, queries, gallery,
         for module in (neighbours_module, all_pairs_module):
             patch.setattr(module, "_BLOCK_ROWS", 7)
         rows, scores = all_neighbours([Flat().build(photos) for photos in sets], k)
-        exact, lowest = nearest_and_lowest(sets, k, "cpu")
+        exact, lowest = nearest_and_lowest(StackedVectors(sets), k, "cpu")
     np.testing.assert_array_equal(rows, nearest(cosines, k, own=True))
     np.testing.assert_array_equal(scores, np.take_along_axis(cosines, rows, 1))
     np.testing.assert_array_equal(exact, rows)
     np.testing.assert_array_equal(lowest, cosines.min(axis=1))
     left, right = np.indices(cosines.shape).reshape(2, -1)
-    np.testing.assert_array_equal(pair_cosines(sets, left, right), cosines.ravel())
+    np.testing.assert_array_equal(pair_cosines(StackedVectors(sets), left, right), cosines.ravel())
 
 
 def test_a_photo_that_the_search_missed_heads_its_neighbours():

@@ -1,5 +1,6 @@
 """Several descriptor stores, or their vectors, read as one without a copy."""
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +26,7 @@ class StackedVectors:
         ((6, 3), [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 
     Args:
-        parts: The arrays.
+        parts: The arrays, stacked or not.
         dtype: Dtype of what indexing returns. Defaults to the narrowest that holds all values.
 
     Raises:
@@ -34,11 +35,15 @@ class StackedVectors:
 
     ndim = 2
 
-    def __init__(self, parts: Sequence[np.ndarray], dtype: DTypeLike | None = None) -> None:
-        if not parts or len({part.shape[1:] for part in parts}) != 1 or parts[0].ndim != 2:
-            raise ValueError(f"cannot stack arrays of shapes {[part.shape for part in parts]}")
-        self.parts = list(parts)
-        self.dtype = np.dtype(dtype or np.result_type(*(part.dtype for part in parts)))
+    def __init__(
+        self, parts: Sequence["np.ndarray | StackedVectors"], dtype: DTypeLike | None = None
+    ) -> None:
+        shapes = [part.shape for part in parts]
+        if not parts or len({shape[1:] for shape in shapes}) != 1 or len(shapes[0]) != 2:
+            raise ValueError(f"cannot stack arrays of shapes {shapes}")
+        nested = [p.parts if isinstance(p, StackedVectors) else [p] for p in parts]
+        self.parts: list[np.ndarray] = list(itertools.chain(*nested))
+        self.dtype: np.dtype = np.dtype(dtype or np.result_type(*(part.dtype for part in parts)))
         self._ends = np.cumsum([len(part) for part in parts])
 
     @property

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
 from landmark.disk.space import disk_errors, reserve
 from landmark.error import UserError
+
+if TYPE_CHECKING:  # searches read vectors without pandas
+    import pandas as pd
 
 BLOCK_ROWS = 8192
 _LENGTH_TOLERANCE = {"float16": 1e-2, "float32": 1e-3}
@@ -27,14 +29,15 @@ def dtype_name(dtype: DTypeLike, path: str | Path) -> str:
     return name
 
 
-def row_blocks(rows: int, block_rows: int = BLOCK_ROWS) -> Iterator[slice]:
-    """Yield slices of `block_rows` rows each that cover 0 … rows in order.
+def row_blocks(rows: int, block_rows: int = BLOCK_ROWS, first: int = 0) -> Iterator[slice]:
+    """Yield slices of `block_rows` rows each, at least 1, that cover first … rows - 1 in order.
 
     Example:
         >>> list(row_blocks(5, block_rows=3))
         [slice(0, 3, None), slice(3, 5, None)]
     """
-    for start in range(0, rows, block_rows):
+    block_rows = max(1, block_rows)
+    for start in range(first, rows, block_rows):
         yield slice(start, min(start + block_rows, rows))
 
 
@@ -90,7 +93,7 @@ def open_vectors(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
     return vectors
 
 
-def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: pd.Series) -> None:
+def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: "pd.Series") -> None:
     """Read every vector once, in blocks.
 
     Raises:

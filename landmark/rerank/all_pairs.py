@@ -1,12 +1,15 @@
 """Nearest and farthest of every photo, from the cosines of all pairs, each computed once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from landmark.artifact.vectors import row_blocks
 from landmark.processes import is_alone, shard
 from landmark.rerank.ranking import Best, Triplets
+from landmark.search.blocks import Vectors
 from landmark.search.index import local_torch_device
 from landmark.search.sharded import gather_stacked
 
@@ -17,16 +20,8 @@ _BLOCK_ROWS = 4096
 _MERGED_RESULTS = 2**22
 
 
-class _Block(NamedTuple):
-    """Some photos of a set: the number of the first one, the set, and their place in it."""
-
-    first: int
-    number: int
-    part: slice
-
-
 def nearest_and_lowest(
-    sets: Sequence[np.ndarray], k: int, device: str = "auto"
+    photos: Vectors, k: int, device: str = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of every photo among all, and its lowest cosine with any.
 
@@ -35,31 +30,29 @@ def nearest_and_lowest(
     computes a share of the tiles.
 
     Args:
-        sets: Descriptors, each (N_i, D), N in all; may be memory-mapped. None is copied.
+        photos: Descriptors, (N, D); may be memory-mapped or stacked. They are not copied.
         k: Neighbours of a photo, itself among them, at most N.
         device: Where to compute (see `landmark.device`).
 
     Returns:
-        Photos (N, k) int32, numbered across the sets, each photo itself first, the others by
-        descending cosine, ties by row; and the lowest cosines (N,) float32.
+        Photos (N, k) int32, each photo itself first, the others by descending cosine, ties by row;
+        and the lowest cosines (N,) float32.
 
     Example:
         >>> photos = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
-        >>> nearest, lowest = nearest_and_lowest([photos], k=2, device="cpu")
+        >>> nearest, lowest = nearest_and_lowest(photos, k=2, device="cpu")
         >>> nearest.tolist(), lowest.round(1).astype(str).tolist()
         ([[0, 1], [1, 2], [2, 1]], ['0.0', '0.6', '0.0'])
     """
-    total = sum(map(len, sets))
-    best = Best(total, k, above=-np.inf)
-    lowest = np.full(total, np.inf, np.float32)
-    for rows, columns, cosines in _tiles(sets, device):
-        sides = [_Side(rows.first, columns.first, 0), _Side(columns.first, rows.first, 1)]
+    best = Best(len(photos), k, above=-np.inf)
+    lowest = np.full(len(photos), np.inf, np.float32)
+    for rows, columns, cosines in _tiles(photos, device):
+        sides = [_Side(rows, columns.start, 0), _Side(columns, rows.start, 1)]
         if rows == columns:
             sides.pop()
         for side in sides:
             least = cosines.amin(1 - side.axis).cpu().numpy()
-            part = slice(side.first, side.first + len(least))
-            lowest[part] = np.minimum(lowest[part], least)
+            lowest[side.photos] = np.minimum(lowest[side.photos], least)
         if rows == columns:
             cosines.fill_diagonal_(float("inf"))  # the photo itself comes first
         for side in sides:
@@ -68,35 +61,22 @@ def nearest_and_lowest(
     return _merged(*best.result(), lowest)
 
 
-def _tiles(sets: Sequence[np.ndarray], device: str) -> Iterator[tuple[_Block, _Block, "Tensor"]]:
+def _tiles(photos: Vectors, device: str) -> Iterator[tuple[slice, slice, "Tensor"]]:
     """This rank's tiles, each once with its cosines (B, C): rows, columns from the rows' on."""
     import torch
 
     torch_device = local_torch_device(device)
 
-    def upload(block: _Block) -> "Tensor":
-        return torch.from_numpy(np.array(sets[block.number][block.part], np.float32)).to(
-            torch_device
-        )
+    def upload(block: slice) -> "Tensor":
+        return torch.tensor(np.asarray(photos[block], np.float32), device=torch_device)
 
-    blocks = _blocks(sets)
-    tiles = [(i, j) for i in range(len(blocks)) for j in range(i, len(blocks))]
-    row, left = -1, torch.empty(0)
-    for i, j in tiles[shard(len(tiles))]:
-        if i != row:
-            row, left = i, upload(blocks[i])
-        right = left if i == j else upload(blocks[j])
-        yield blocks[i], blocks[j], left @ right.T
-
-
-def _blocks(sets: Sequence[np.ndarray]) -> list[_Block]:
-    blocks, shift = [], 0
-    for number, photos in enumerate(sets):
-        for first in range(0, len(photos), _BLOCK_ROWS):
-            end = min(first + _BLOCK_ROWS, len(photos))
-            blocks.append(_Block(shift + first, number, slice(first, end)))
-        shift += len(photos)
-    return blocks
+    tiles = list(combinations_with_replacement(row_blocks(len(photos), _BLOCK_ROWS), 2))
+    uploaded, left = None, torch.empty(0)
+    for rows, columns in tiles[shard(len(tiles))]:
+        if rows != uploaded:
+            uploaded, left = rows, upload(rows)
+        right = left if rows == columns else upload(columns)
+        yield rows, columns, left @ right.T
 
 
 def _merged(
@@ -105,9 +85,7 @@ def _merged(
     """Nearest (N, k) and lowest cosines (N,) by the tiles of all ranks."""
     if is_alone():
         return rows, lowest
-    block_size = max(1, _MERGED_RESULTS // rows.shape[1])
-    for first in range(0, len(rows), block_size):
-        part = slice(first, first + block_size)
+    for part in row_blocks(len(rows), _MERGED_RESULTS // rows.shape[1]):
         lowest[part] = gather_stacked(lowest[part]).min(axis=0)
         near, cosines = (
             np.concatenate(list(gather_stacked(values[part])), axis=1) for values in (rows, scores)
@@ -121,13 +99,13 @@ class _Side(NamedTuple):
     """Whose neighbours a tile is searched for: its rows' (axis 0) or its columns'.
 
     Attributes:
-        first: Number of the first photo whose neighbours these are.
-        other: Number of the first photo that may be a neighbour.
+        photos: The photos whose neighbours these are.
+        first_other: Number of the first photo that may be a neighbour.
         axis: Axis of the photos whose neighbours these are.
     """
 
-    first: int
-    other: int
+    photos: slice
+    first_other: int
     axis: int
 
 
@@ -136,7 +114,7 @@ def _candidates(best: Best, cosines: "Tensor", side: _Side) -> Triplets:
     import torch
 
     photos, others = cosines.shape[side.axis], cosines.shape[1 - side.axis]
-    least = torch.from_numpy(best.lowest(slice(side.first, side.first + photos)))
+    least = torch.from_numpy(best.lowest(side.photos))
     good = cosines > least.to(cosines.device).unsqueeze(1 - side.axis)
     wanted = min(best.k, others)
     if _count(good) > 2 * wanted * photos:  # only the best of this tile, with what ties
@@ -145,7 +123,9 @@ def _candidates(best: Best, cosines: "Tensor", side: _Side) -> Triplets:
     places = _places(good)
     pairs = divmod(places, cosines.shape[1])
     values = cosines.ravel()[torch.from_numpy(places).to(cosines.device)].cpu().numpy()
-    return Triplets(pairs[side.axis] + side.first, pairs[1 - side.axis] + side.other, values)
+    return Triplets(
+        pairs[side.axis] + side.photos.start, pairs[1 - side.axis] + side.first_other, values
+    )
 
 
 def _count(good: "Tensor") -> int:

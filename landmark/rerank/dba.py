@@ -3,8 +3,9 @@
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveInt
 
+from landmark.artifact.vectors import row_blocks
 from landmark.disk.temporary import temporary_array
-from landmark.rerank.expansion import alpha_weights, expand
+from landmark.rerank.expansion import alpha_weights, expand, expansion_block
 from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
 from landmark.settings import checked
@@ -48,20 +49,19 @@ class DBA:
         """Augment the gallery and search it; gallery, index, rows and scores are new."""
         gallery = retrieval.gallery
         augmented = temporary_array(gallery.shape, gallery.dtype)
-        for first in range(0, len(gallery), _SEARCHED_ROWS):
-            rows, _ = retrieval.index.search(gallery[first : first + _SEARCHED_ROWS], self.n)
-            for start in range(0, len(rows), _EXPANDED_ROWS):
-                some = rows[start : start + _EXPANDED_ROWS]
-                place = slice(first + start, first + start + len(some))
-                augmented[place] = self._augmented(gallery, place.start, some)
+        for searched in row_blocks(len(gallery), _SEARCHED_ROWS):
+            rows, _ = retrieval.index.search(gallery[searched], self.n)
+            for block in row_blocks(searched.stop, _EXPANDED_ROWS, searched.start):
+                near = rows[block.start - searched.start : block.stop - searched.start]
+                augmented[block] = self._augmented(gallery[block], gallery, near)
         return retrieval.searched(gallery=augmented)
 
-    def _augmented(self, gallery: np.ndarray, first: int, rows: np.ndarray) -> np.ndarray:
-        """New descriptors (B, D) of the photos from `first` on, with the neighbours (B, n)."""
-        photos, weights = gallery[first : first + len(rows)], alpha_weights(self.alpha)
+    def _augmented(self, photos: np.ndarray, gallery: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """New descriptors (B, D) of photos with the neighbours (B, n)."""
 
         def expanded(part: slice) -> tuple[np.ndarray]:
-            summed = expand(photos[part], gallery, rows[part], weights, include=False)
+            weights = alpha_weights(self.alpha)
+            summed = expand(photos[part], gallery, near[part], weights, include=False)
             return (summed.astype(gallery.dtype, copy=False),)
 
-        return across_ranks(len(rows), expanded)[0]
+        return across_ranks(len(near), expanded, expansion_block(gallery, self.n))[0]

@@ -1,14 +1,15 @@
 """Offline diffusion: photos compared by what they reach in the graph of mutual neighbours."""
 
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from scipy import sparse
 
+from landmark.artifact.vectors import row_blocks
 from landmark.processes import gather_objects, shard
-from landmark.rerank.graph import Graph, transition_graph
+from landmark.rerank.graph import Graph, conjugate_gradients, sparse_rows, transition_graph
 from landmark.rerank.neighbours import all_neighbours
 from landmark.rerank.parallel import in_parallel
 from landmark.rerank.ranking import Best, Triplets, filled_up
@@ -81,13 +82,12 @@ class Diffusion:
         best = Best(queries, kept)
         gallery = shard(len(retrieval.gallery))
 
-        def compared(first: int) -> Triplets:
-            end = min(first + _BLOCK_ROWS, gallery.stop)
-            solution = self._solution(graph, neighbours[queries + first : queries + end])
+        def compared(part: slice) -> Triplets:
+            solution = self._solution(graph, neighbours[queries + part.start : queries + part.stop])
             pairs = (normalised(solution) @ reaching).tocoo()
-            return best.better(pairs.col, pairs.row + first, pairs.data)
+            return best.better(pairs.col, pairs.row + part.start, pairs.data)
 
-        for better in in_parallel(compared, range(gallery.start, gallery.stop, _BLOCK_ROWS)):
+        for better in in_parallel(compared, row_blocks(gallery.stop, _BLOCK_ROWS, gallery.start)):
             best.add(better)
         rows, scores = merge_ranks(*best.result())
         return retrieval.with_ranking(*filled_up(rows, scores, retrieval.rows, retrieval.scores))
@@ -118,11 +118,8 @@ class Diffusion:
             graph: The graph of all N photos.
             neighbours: Neighbourhoods of those photos, (P, n_trunc), the photo first.
         """
-        parts = (
-            neighbours[first : first + _BLOCK_ROWS]
-            for first in range(0, len(neighbours), _BLOCK_ROWS)
-        )
-        return in_parallel(lambda part: self._solution(graph, part), parts)
+        blocks = row_blocks(len(neighbours), _BLOCK_ROWS)
+        return in_parallel(lambda block: self._solution(graph, neighbours[block]), blocks)
 
     def _neighbours(self, retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
         indexes = (retrieval.index.settings.build(retrieval.query), retrieval.index)
@@ -132,10 +129,7 @@ class Diffusion:
     def _solution(self, graph: Graph, neighbours: np.ndarray) -> sparse.csr_matrix:
         """The solutions of some photos with their neighbours (B, n), (B, Q + N) float32."""
         values = truncated_diffusion(graph, neighbours, self.iterations, self.rtol)
-        reached = values != 0
-        starts = np.concatenate([[0], np.cumsum(reached.sum(axis=1))])
-        shape = (len(neighbours), len(graph.columns))
-        return sparse.csr_matrix((values[reached], neighbours[reached], starts), shape=shape)
+        return sparse_rows(neighbours, values, values != 0, len(graph.columns))
 
 
 def normalised(rows: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -177,31 +171,15 @@ def truncated_diffusion(
     block_size = max(1, min(_SYSTEMS, len(neighbourhoods), _PLACES // columns))
     place = np.zeros((block_size, columns), np.int32)
     inside = np.zeros((block_size, columns), bool)
-    for first in range(0, len(neighbourhoods), block_size):
-        some = neighbourhoods[first : first + block_size]
-        systems = _systems(graph, some, place, inside)
-        values = conjugate_gradients(systems.matrix, systems.starts, iterations, rtol)
-        scores[first : first + len(some)].ravel()[systems.unknowns] = values
+    for part in row_blocks(len(neighbourhoods), block_size):
+        matrix, unknowns, starts = _systems(graph, neighbourhoods[part], place, inside)
+        scores[part].ravel()[unknowns] = _solve_blocks(matrix, starts, iterations, rtol)
     return scores
-
-
-class _Systems(NamedTuple):
-    """The systems of some photos side by side.
-
-    Attributes:
-        matrix: (R, R) float64, block-diagonal.
-        unknowns: (R,) their places in the flattened (B, n) neighbourhoods, ascending.
-        starts: (B,) where each photo's unknowns begin.
-    """
-
-    matrix: sparse.csr_matrix
-    unknowns: np.ndarray
-    starts: np.ndarray
 
 
 def _systems(
     graph: Graph, neighbourhoods: np.ndarray, place: np.ndarray, inside: np.ndarray
-) -> _Systems:
+) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
     """Look up every edge of the photos of each neighbourhood, keep those that stay within it.
 
     Photos of another component than the first are left out: the diffusion never reaches them.
@@ -212,6 +190,11 @@ def _systems(
         place: (at least B, N + 1), for the numbers of the photos of each neighbourhood.
         inside: (at least B, N + 1) of False, restored at the end: what is in a neighbourhood. It
             is small, so that most look-ups need not go to `place`.
+
+    Returns:
+        The systems of all photos as one block-diagonal matrix (R, R) float64; the places (R,) of
+        their unknowns in the flattened neighbourhoods, ascending; and where those of each photo
+        begin, (B,).
     """
     component = graph.components.take(neighbourhoods)
     near = (component == component[:, :1]) & (neighbourhoods >= 0)
@@ -230,49 +213,21 @@ def _systems(
     ends = np.searchsorted(edges, np.arange(len(photos) + 1) * to.shape[1]).astype(np.int32)
     matrix = sparse.csr_matrix((weights, targets, ends), shape=(len(photos), len(photos)))
     starts = np.searchsorted(unknowns, np.arange(len(near)) * near.shape[1])
-    return _Systems(matrix, unknowns, starts)
+    return matrix, unknowns, starts
 
 
-def conjugate_gradients(
+def _solve_blocks(
     matrix: sparse.csr_matrix, starts: np.ndarray, iterations: int, rtol: float
 ) -> np.ndarray:
-    """Solve (I - matrix) f = b for blocks side by side, b the first unit vector of each.
-
-    Args:
-        matrix: (R, R), block-diagonal and symmetric.
-        starts: (B,) row at which each block begins.
-        iterations: Most steps.
-        rtol: A block is done when its residual is below this.
-
-    Returns:
-        f, (R,) float64.
-
-    Example:
-        >>> matrix = sparse.csr_matrix([[0, 0.5], [0.5, 0]])
-        >>> conjugate_gradients(matrix, np.array([0]), 20, 1e-6).round(2).tolist()
-        [1.33, 0.67]
-    """
-    size = matrix.shape[0]
-    block = np.repeat(np.arange(len(starts)), np.diff(starts, append=size))
-    solution, residual, buffer = np.zeros(size), np.zeros(size), np.empty(size)
-    residual[starts] = 1
-    direction = residual.copy()
-    square = np.ones(len(starts))
+    """Solve (I - matrix) f = b, (R,), for diagonal blocks, b the first unit vector of each."""
+    first = np.zeros(matrix.shape[0])
+    first[starts] = 1
+    block = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(first)))
+    buffer = np.empty_like(first)
 
     def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.multiply(left, right, out=buffer), starts)
 
-    for _ in range(iterations):
-        unsolved = square >= rtol**2
-        if not unsolved.any():
-            break
-        product = matrix @ direction
-        np.subtract(direction, product, out=product)
-        curvature = dot(direction, product)
-        step = np.where(unsolved, square / np.where(unsolved, curvature, 1), 0).take(block)
-        solution += np.multiply(step, direction, out=buffer)
-        residual -= np.multiply(step, product, out=buffer)
-        before, square = square, dot(residual, residual)
-        direction *= np.where(unsolved, square / np.where(unsolved, before, 1), 0).take(block)
-        direction += residual
-    return solution
+    return conjugate_gradients(
+        matrix, first, iterations, rtol, dot=dot, spread=lambda values: values.take(block)
+    )

@@ -37,7 +37,7 @@ def expand(
         descriptors: (B, D), unit rows.
         gallery: (N, D), unit rows; may be memory-mapped.
         rows: Neighbours of each descriptor in the gallery, (B, n), nearest first; -1 is none.
-        weights: Maps the cosines (b, n) of neighbours to their weights (b, n).
+        weights: Maps the cosines (B, n) of neighbours to their weights (B, n).
         include: Add the descriptor itself, with weight 1.
 
     Returns:
@@ -48,20 +48,20 @@ def expand(
         >>> expand(gallery, gallery, np.array([[0], [0]]), alpha_weights(0), True)[1].round(2)
         array([0.89, 0.45], dtype=float32)
     """
-    out = np.empty(descriptors.shape, np.float32)
-    block_size = max(1, _NEIGHBOUR_VALUES // max(1, rows.shape[1] * gallery.shape[1]))
-    for first in range(0, len(descriptors), block_size):
-        part = slice(first, first + block_size)
-        own = np.asarray(descriptors[part], np.float32)
-        neighbours = descriptors_of(gallery, rows[part])  # (b, n, D)
-        cosines = (neighbours @ own[:, :, None])[:, :, 0]
-        shares = np.where(rows[part] >= 0, weights(cosines), 0)
-        summed = (shares[:, None, :] @ neighbours)[:, 0]  # (b, D)
-        if include:
-            summed += own
-        length = np.linalg.norm(summed, axis=1, keepdims=True)
-        out[part] = np.where(length > 0, summed / np.where(length > 0, length, 1), own)
-    return out
+    own = np.asarray(descriptors, np.float32)
+    neighbours = descriptors_of(gallery, rows)  # (B, n, D)
+    cosines = (neighbours @ own[:, :, None])[:, :, 0]
+    shares = np.where(rows >= 0, weights(cosines), 0)
+    summed = (shares[:, None, :] @ neighbours)[:, 0]  # (B, D)
+    if include:
+        summed += own
+    length = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.where(length > 0, summed / np.where(length > 0, length, 1), own)
+
+
+def expansion_block(gallery: np.ndarray, n: int) -> int:
+    """How many descriptors to expand together by n neighbours each."""
+    return _NEIGHBOUR_VALUES // (n * gallery.shape[1])
 
 
 def descriptors_of(gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -90,9 +90,9 @@ def expanded_search(retrieval: Retrieval, name: str, n: int, weights: Weights) -
         )
 
     def expanded(queries: slice) -> tuple[np.ndarray]:
-        nearest = retrieval.rows[queries, :n]
-        own = retrieval.query[queries]
+        own, nearest = retrieval.query[queries], retrieval.rows[queries, :n]
         return (expand(own, retrieval.gallery, nearest, weights, include=True),)
 
-    (query,) = across_ranks(len(retrieval.query), expanded)
+    block_size = expansion_block(retrieval.gallery, n)
+    (query,) = across_ranks(len(retrieval.query), expanded, block_size)
     return retrieval.searched(query=query)

@@ -1,11 +1,14 @@
-"""The graph of mutual neighbours that diffusion runs on."""
+"""The graph of mutual neighbours that diffusion runs on, and its linear systems."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+
+from landmark.artifact.vectors import row_blocks
 
 _BLOCK_COMPARISONS = 2**22
 
@@ -30,9 +33,22 @@ class Graph:
     def csr(self) -> sparse.csr_matrix:
         """The matrix in the form that multiplies."""
         present = self.columns < len(self.columns)
-        starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
-        size = (len(self.columns), len(self.columns))
-        return sparse.csr_matrix((self.weights[present], self.columns[present], starts), shape=size)
+        return sparse_rows(self.columns, self.weights, present, len(self.columns))
+
+
+def sparse_rows(
+    columns: np.ndarray, values: np.ndarray, present: np.ndarray, width: int
+) -> sparse.csr_matrix:
+    """The present entries, all (B, k), as a matrix (B, width).
+
+    Example:
+        >>> columns, values = np.array([[1, 0], [0, 9]]), np.array([[5, 6], [7, 8]])
+        >>> sparse_rows(columns, values, columns < 2, width=2).toarray().tolist()
+        [[6, 5], [7, 0]]
+    """
+    starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
+    shape = (len(columns), width)
+    return sparse.csr_matrix((values[present], columns[present], starts), shape=shape)
 
 
 def transition_graph(rows: np.ndarray, cosines: np.ndarray, gamma: float, alpha: float) -> Graph:
@@ -57,22 +73,21 @@ def transition_graph(rows: np.ndarray, cosines: np.ndarray, gamma: float, alpha:
     weights = np.empty(rows.shape, np.float32)
     root = np.empty(len(rows), np.float32)
     all_mutual = mutual_neighbours(rows)
-    for part in _parts(rows):
+    for part in _blocks(rows):
         mutual = all_mutual[part]
         columns[part] = np.where(mutual, rows[part], len(rows))
         affinity = np.maximum(cosines[part], np.float32(0)) ** np.float32(gamma)
         weights[part] = np.where(mutual, affinity, 0)
         root[part] = (weights[part].sum(axis=1, dtype=np.float64) + 1e-12) ** -0.5
     root_of = np.append(root, np.float32(0))
-    for part in _parts(rows):
+    for part in _blocks(rows):
         weights[part] = root[part, None] * weights[part] * root_of[columns[part]]
         weights[part] *= np.float32(alpha)
     return Graph(columns, weights)
 
 
-def _parts(rows: np.ndarray) -> list[slice]:
-    block_size = max(1, _BLOCK_COMPARISONS // max(1, rows.shape[1] ** 2))
-    return [slice(first, first + block_size) for first in range(0, len(rows), block_size)]
+def _blocks(rows: np.ndarray) -> Iterator[slice]:
+    return row_blocks(len(rows), _BLOCK_COMPARISONS // max(1, rows.shape[1] ** 2))
 
 
 def mutual_neighbours(rows: np.ndarray) -> np.ndarray:
@@ -86,9 +101,56 @@ def mutual_neighbours(rows: np.ndarray) -> np.ndarray:
         [[False, True], [False, True], [False, False]]
     """
     mutual = np.empty(rows.shape, bool)
-    for part in _parts(rows):
+    for part in _blocks(rows):
         near = rows[part]
-        own = np.arange(part.start, part.start + len(near))[:, None]
+        own = np.arange(part.start, part.stop)[:, None]
         theirs = rows[np.maximum(near, 0)]  # (B, k, k)
         mutual[part] = (theirs == own[:, :, None]).any(axis=2) & (near >= 0) & (near != own)
     return mutual
+
+
+def conjugate_gradients(
+    matrix: sparse.csr_matrix,
+    right: np.ndarray,
+    iterations: int,
+    rtol: float,
+    dot: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    spread: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+) -> np.ndarray:
+    """Solve (I - matrix) f = y for several systems side by side, from f = 0.
+
+    Args:
+        matrix: (R, R), symmetric.
+        right: y of all systems, (R,) or (R, B).
+        iterations: Most steps.
+        rtol: A system is solved when its residual, relative to y, is no larger.
+        dot: Inner product of each system in such arrays, (B,).
+        spread: Brings a value of each system, (B,), to all its places. Defaults to one column each.
+
+    Returns:
+        f, of the shape of `right`, float64.
+
+    Example:
+        >>> matrix, right = sparse.csr_matrix([[0, 0.5], [0.5, 0]]), np.array([[1.0], [0.0]])
+        >>> dot = lambda a, b: np.einsum("rb,rb->b", a, b)
+        >>> conjugate_gradients(matrix, right, 20, 1e-6, dot).round(2).tolist()
+        [[1.33], [0.67]]
+    """
+    solution, residual, direction = np.zeros_like(right), right.copy(), right.copy()
+    buffer = np.empty_like(right)
+    square = dot(residual, residual)
+    enough = rtol**2 * square
+    for _ in range(iterations):
+        unsolved = square > enough
+        if not unsolved.any():
+            break
+        product = matrix @ direction
+        np.subtract(direction, product, out=product)
+        curvature = dot(direction, product)
+        step = spread(np.where(unsolved, square / np.where(unsolved, curvature, 1), 0))
+        solution += np.multiply(step, direction, out=buffer)
+        residual -= np.multiply(step, product, out=buffer)
+        before, square = square, dot(residual, residual)
+        direction *= spread(np.where(unsolved, square / np.where(unsolved, before, 1), 0))
+        direction += residual
+    return solution

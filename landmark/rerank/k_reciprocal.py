@@ -1,20 +1,23 @@
 """Re-ranking by k-reciprocal encoding: photos compared by the neighbours they share."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field, PositiveInt
 from scipy import sparse
 
+from landmark.artifact.stacked import StackedVectors
+from landmark.artifact.vectors import row_blocks
 from landmark.processes import gather_objects, shard
 from landmark.rerank.all_pairs import nearest_and_lowest
-from landmark.rerank.graph import mutual_neighbours
+from landmark.rerank.graph import mutual_neighbours, sparse_rows
 from landmark.rerank.neighbours import pair_cosines
 from landmark.rerank.parallel import in_parallel
 from landmark.rerank.ranking import Best, Triplets, listed_in
 from landmark.rerank.retrieval import Retrieval
+from landmark.search.blocks import Vectors
 from landmark.search.sharded import merge_ranks
+from landmark.search.top_k import best_in_order
 from landmark.settings import checked
 
 _ENCODED_ROWS, _COMPARED_ROWS = 512, 256  # photos of a block
@@ -66,30 +69,30 @@ class KReciprocal:
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
         """Encode every photo and compare; rows and scores are new."""
-        sets = (retrieval.query, retrieval.gallery)
-        queries, photos = len(retrieval.query), sum(map(len, sets))
-        wide = min(max(self.k1 + 1, self.k2), photos)
-        near, lowest = nearest_and_lowest(sets, wide, retrieval.index.device)
+        photos = StackedVectors([retrieval.query, retrieval.gallery], np.float32)
+        queries, wide = len(retrieval.query), min(max(self.k1 + 1, self.k2), len(photos))
+        near, lowest = nearest_and_lowest(photos, wide, retrieval.index.device)
         farthest = np.maximum(2 - 2 * lowest, _LEAST_DISTANCE)
-        encoding = Encoding(sets, near, farthest, self.k1, self.k2)
-        of_queries = encoding.averaged(0, queries).T.tocsr()  # (Q + N, Q)
+        encoding = Encoding(photos, near, farthest, self.k1, self.k2)
+        of_queries = encoding.averaged(slice(0, queries)).T.tocsr()  # (Q + N, Q)
         best = Best(*retrieval.rows.shape)
         gallery = shard(len(retrieval.gallery))
 
-        def compared(first: int) -> Triplets:
-            end = min(first + _COMPARED_ROWS, gallery.stop)
-            shared = overlaps(encoding.averaged(queries + first, queries + end), of_queries).tocoo()
+        def compared(part: slice) -> Triplets:
+            encoded = encoding.averaged(slice(queries + part.start, queries + part.stop))
+            shared = overlaps(encoded, of_queries).tocoo()
             jaccard = 1 - shared.data / (2 - shared.data)
             likely = best.better(
-                shared.col, shared.row + first, 1 - (1 - self.lambda_value) * jaccard
+                shared.col, shared.row + part.start, 1 - (1 - self.lambda_value) * jaccard
             )
-            cosines = pair_cosines(sets, likely.query, likely.rows + queries)
+            cosines = pair_cosines(photos, likely.query, likely.rows + queries)
             distances = self._distances(cosines, farthest[likely.query])
             return best.better(
                 likely.query, likely.rows, likely.scores - self.lambda_value * distances
             )
 
-        for better in in_parallel(compared, range(gallery.start, gallery.stop, _COMPARED_ROWS)):
+        blocks = row_blocks(gallery.stop, _COMPARED_ROWS, gallery.start)
+        for better in in_parallel(compared, blocks):
             best.add(better)
         rows, scores = merge_ranks(*best.result())
         return retrieval.with_ranking(*self._with_nearest(rows, scores, retrieval, farthest))
@@ -107,17 +110,14 @@ class KReciprocal:
         distances = self._distances(np.where(near < 0, 0, cosines), farthest[: len(near), None])
         absent = (near >= 0) & ~listed_in(near, rows)
         alone = np.where(absent, self.lambda_value * (1 - distances), -np.inf).astype(np.float32)
-        both = np.concatenate([rows, np.where(absent, near, -1)], axis=1)
-        values = np.concatenate([scores, alone], axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")[:, :kept]
-        return np.take_along_axis(both, order, 1), np.take_along_axis(values, order, 1)
+        return best_in_order([(rows, scores), (np.where(absent, near, -1), alone)], kept)
 
 
 class Encoding:
     """The k-reciprocal encodings of all photos (Zhong et al. 2017, arXiv 1701.08398).
 
     Args:
-        sets: Descriptors, each (N_i, D), N in all.
+        photos: Descriptors, (N, D).
         near: Nearest of each photo, itself first, (N, at least k1 + 1 and k2, or N); -1 is none.
         farthest: Largest squared distance of each photo, (N,).
         k1: Neighbours that can be reciprocal.
@@ -125,41 +125,34 @@ class Encoding:
     """
 
     def __init__(
-        self,
-        sets: Sequence[np.ndarray],
-        near: np.ndarray,
-        farthest: np.ndarray,
-        k1: int,
-        k2: int,
+        self, photos: Vectors, near: np.ndarray, farthest: np.ndarray, k1: int, k2: int
     ) -> None:
-        self._sets, self._near, self._farthest, self._k2 = sets, near, farthest, k2
+        self._photos, self._near, self._farthest, self._k2 = photos, near, farthest, k2
         reciprocal = _reciprocal(near[:, : k1 + 1])
         # numpy rounds halves to even, as the released code does.
         half = _reciprocal(near[:, : int(np.around(k1 / 2)) + 1])
         sizes = np.diff(half.indptr)
-        photos = shard(len(near))
+        shared = shard(len(near))
 
-        def encoded(first: int) -> sparse.csr_matrix:
-            part = reciprocal[first : min(first + _ENCODED_ROWS, photos.stop)]
-            return self._weighted(first, _expanded(part, half, sizes))
+        def encoded(part: slice) -> sparse.csr_matrix:
+            return self._weighted(part.start, _expanded(reciprocal[part], half, sizes))
 
-        own = list(in_parallel(encoded, range(photos.start, photos.stop, _ENCODED_ROWS)))
+        own = list(in_parallel(encoded, row_blocks(shared.stop, _ENCODED_ROWS, shared.start)))
         parts = [part for parts in gather_objects(own) for part in parts]
         self._encoded = sparse.vstack(parts, format="csr")
 
-    def averaged(self, first: int, end: int) -> sparse.csr_matrix:
+    def averaged(self, photos: slice) -> sparse.csr_matrix:
         """Encodings of some photos, each the mean over its k2 nearest, (B, N) float32."""
-        near = self._near[first:end, : self._k2]
+        near = self._near[photos, : self._k2]
         present = near >= 0
-        starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
-        share = np.repeat(1 / np.diff(starts), np.diff(starts)).astype(np.float32)
-        shape = (end - first, len(self._near))
-        return sparse.csr_matrix((share, near[present], starts), shape=shape) @ self._encoded
+        share = np.broadcast_to(1 / present.sum(axis=1, keepdims=True), near.shape)
+        share = share.astype(np.float32)
+        return sparse_rows(near, share, present, len(self._near)) @ self._encoded
 
     def _weighted(self, first: int, members: sparse.csr_matrix) -> sparse.csr_matrix:
         """Weights exp(-distance) of the members of each photo's set, of sum 1, (B, N) float32."""
         photos = first + np.repeat(np.arange(members.shape[0]), np.diff(members.indptr))
-        cosines = pair_cosines(self._sets, photos, members.indices)
+        cosines = pair_cosines(self._photos, photos, members.indices)
         # A photo's distance to itself is 0, also where half precision has rounded its length.
         distances = np.where(photos == members.indices, 0, np.maximum(2 - 2 * cosines, 0))
         weights = np.exp(-distances / self._farthest[photos]).astype(np.float32)
@@ -195,12 +188,10 @@ def overlaps(encoded: sparse.csr_matrix, of_queries: sparse.csr_matrix) -> spars
 
 def _reciprocal(near: np.ndarray) -> sparse.csr_matrix:
     """Which photos have one another among their nearest, or are the same, (N, N) of ones."""
-    photos = len(near)
     mutual = mutual_neighbours(near)
     mutual[:, 0] = True  # the photo itself
-    starts = np.concatenate([[0], np.cumsum(mutual.sum(axis=1))])
-    ones = np.ones(starts[-1], np.float32)
-    return sparse.csr_matrix((ones, near[mutual], starts), shape=(photos, photos))
+    ones = np.broadcast_to(np.float32(1), near.shape)
+    return sparse_rows(near, ones, mutual, len(near))
 
 
 def _expanded(

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from landmark.artifact.stacked import StackedVectors
+from landmark.artifact.vectors import row_blocks
 from landmark.disk.temporary import temporary_array
 from landmark.processes import gather_objects
 from landmark.search.blocks import Vectors
 from landmark.search.index import Index
+from landmark.search.top_k import best_in_order
 
 _BLOCK_ROWS = 65536
 _BLOCK_RESULTS = 2**23
@@ -34,69 +37,44 @@ def all_neighbours(
         >>> all_neighbours([Flat().build(photos[:1]), Flat().build(photos[1:])], k=2)[0].tolist()
         [[0, 1], [1, 2], [2, 1]]
     """
-    sets: list[Vectors] = [index.gallery for index in indexes]
-    total, scored = sum(map(len, sets)), k if scored is None else min(scored, k)
-    rows = temporary_array((total, k), np.int32)
-    scores = temporary_array((total, scored), np.float32)
-    for first, photos in _blocks(sets, k):
-        block = slice(first, first + len(photos))
-        near, cosines, shift = [], [], 0
-        for index in indexes:
-            hits, hit_scores = index.search(photos, min(k, len(index.gallery)))
-            near.append(np.where(hits < 0, -1, hits + shift))
-            cosines.append(hit_scores)
-            shift += len(index.gallery)
-        all_cosines = np.concatenate(cosines, axis=1)
-        order = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
-        best = np.take_along_axis(np.concatenate(near, axis=1), order, 1)
-        best_cosines = np.take_along_axis(all_cosines, order, 1)
-        own_first(best, best_cosines, np.arange(first, first + len(photos)))
-        rows[block], scores[block] = best, best_cosines[:, :scored]
+    photos = StackedVectors([index.gallery for index in indexes])
+    firsts = np.cumsum([0, *(len(index.gallery) for index in indexes)]).tolist()
+    rows = temporary_array((len(photos), k), np.int32)
+    scores = temporary_array((len(photos), k if scored is None else min(scored, k)), np.float32)
+    for block in _blocks(len(photos), k):
+        rankings = []
+        for index, first in zip(indexes, firsts, strict=False):
+            hits, cosines = index.search(photos[block], min(k, len(index.gallery)))
+            rankings.append((np.where(hits < 0, -1, hits + first), cosines))
+        best, best_cosines = best_in_order(rankings, k)
+        own_first(best, best_cosines, np.arange(block.start, block.stop))
+        rows[block], scores[block] = best, best_cosines[:, : scores.shape[1]]
     return rows, scores
 
 
-def pair_cosines(sets: Sequence[np.ndarray], photos: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _blocks(photos: int, k: int) -> Iterator[slice]:
+    """Photos whose k nearest are searched together."""
+    return row_blocks(photos, min(_BLOCK_ROWS, _BLOCK_RESULTS // k))
+
+
+def pair_cosines(descriptors: Vectors, photos: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Cosines of pairs of photos, (P,) float32.
 
     Args:
-        sets: Descriptors, each (N_i, D), N in all; may be memory-mapped.
-        photos: One photo of each pair, (P,), numbered across the sets.
+        descriptors: (N, D) float32.
+        photos: One photo of each pair, (P,).
         others: The other, (P,).
 
     Example:
-        >>> sets = np.eye(2, dtype=np.float32), np.array([[0.6, 0.8]], np.float32)
-        >>> pair_cosines(sets, np.array([0, 1]), np.array([2, 2])).round(1)
+        >>> descriptors = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+        >>> pair_cosines(descriptors, np.array([0, 1]), np.array([2, 2])).round(1)
         array([0.6, 0.8], dtype=float32)
     """
     cosines = np.empty(len(photos), np.float32)
-    block_size = max(1, _BLOCK_VALUES // max(1, sets[0].shape[1]))
-    for first in range(0, len(photos), block_size):
-        part = slice(first, first + block_size)
-        left, right = (_descriptors(sets, some[part]) for some in (photos, others))
+    for part in row_blocks(len(photos), _BLOCK_VALUES // descriptors.shape[1]):
+        left, right = descriptors[photos[part]], descriptors[others[part]]
         cosines[part] = np.einsum("pd,pd->p", left, right)
     return cosines
-
-
-def _descriptors(sets: Sequence[np.ndarray], photos: np.ndarray) -> np.ndarray:
-    """Descriptors (P, D) float32 of photos (P,), numbered across the sets."""
-    taken = np.empty((len(photos), sets[0].shape[1]), np.float32)
-    shift = 0
-    for among in sets:
-        here = np.flatnonzero((photos >= shift) & (photos < shift + len(among)))
-        if len(here):
-            taken[here] = among[photos[here] - shift]
-        shift += len(among)
-    return taken
-
-
-def _blocks(sets: Sequence[Vectors], k: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Blocks of the sets one after another: number of the first photo, descriptors."""
-    block_size = max(1, min(_BLOCK_ROWS, _BLOCK_RESULTS // k))
-    shift = 0
-    for among in sets:
-        for first in range(0, len(among), block_size):
-            yield shift + first, among[first : first + block_size]
-        shift += len(among)
 
 
 def own_first(rows: np.ndarray, scores: np.ndarray, own: np.ndarray) -> None:
@@ -174,9 +152,8 @@ class GalleryNeighbours:
         return all(is_last for _, is_last in of_ranks)
 
     def _search(self, photos: np.ndarray) -> None:
-        block_size = max(1, min(_BLOCK_ROWS, _BLOCK_RESULTS // self._k))
-        for first in range(0, len(photos), block_size):
-            part = photos[first : first + block_size]
+        for some in _blocks(len(photos), self._k):
+            part = photos[some]
             block = slice(self._count, self._count + len(part))
             hits = self._index.search(self._index.gallery[part], self._k)
             self._rows[block], self._scores[block] = hits

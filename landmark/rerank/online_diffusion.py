@@ -6,9 +6,9 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from scipy import sparse
 
-from landmark.rerank.graph import transition_graph
+from landmark.rerank.graph import conjugate_gradients, transition_graph
 from landmark.rerank.neighbours import all_neighbours
-from landmark.rerank.parallel import across_ranks, in_parallel
+from landmark.rerank.parallel import across_ranks
 from landmark.rerank.ranking import filled_up
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.top_k import pads
@@ -74,24 +74,18 @@ class OnlineDiffusion:
         graph = transition_graph(near, cosines, self.gamma, self.alpha).csr().astype(np.float64)
         start, cosines = retrieval.index.search(retrieval.query, min(self.kq, photos))
         weights = np.where(start >= 0, np.maximum(cosines, 0).astype(np.float64) ** self.gamma, 0)
-        block_size = max(1, min(_MOST_QUERIES, _BLOCK_VALUES // photos))
 
-        def diffused(queries: slice) -> tuple[np.ndarray, np.ndarray]:
-            starts, own_weights = start[queries], weights[queries]
-            rows, scores = pads(len(starts), retrieval.rows.shape[1])
+        def diffused(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            former_rows, former_scores = retrieval.rows[part], retrieval.scores[part]
+            rows, scores = pads(*former_rows.shape)
+            solution = self._solution(graph, start[part], weights[part])
+            for query, values in enumerate(solution.T.astype(np.float32)):
+                best = _largest(values, rows.shape[1])
+                rows[query, : len(best)], scores[query, : len(best)] = best, values[best]
+            return filled_up(rows, scores, former_rows, former_scores)
 
-            def diffuse(first: int) -> None:
-                part = slice(first, first + block_size)
-                solution = self._solution(graph, starts[part], own_weights[part])
-                for query, values in enumerate(solution.T.astype(np.float32), start=first):
-                    best = _largest(values, rows.shape[1])
-                    rows[query, : len(best)], scores[query, : len(best)] = best, values[best]
-
-            for _ in in_parallel(diffuse, range(0, len(rows), block_size)):
-                pass
-            return filled_up(rows, scores, retrieval.rows[queries], retrieval.scores[queries])
-
-        rows, scores = across_ranks(len(retrieval.query), diffused)
+        block_size = min(_MOST_QUERIES, _BLOCK_VALUES // photos)
+        rows, scores = across_ranks(len(start), diffused, block_size, in_threads=True)
         return retrieval.with_ranking(rows, scores)
 
     def _solution(
@@ -104,25 +98,15 @@ class OnlineDiffusion:
             start: Photos that a query starts from, (B, kq); -1 is none.
             weights: Their weights, (B, kq); 0 at -1.
         """
-        solution = np.zeros((graph.shape[0], len(start)))
-        residual = np.zeros_like(solution)
-        np.add.at(residual, (np.maximum(start, 0), np.arange(len(start))[:, None]), weights)
-        direction = residual.copy()
-        square = np.einsum("nb,nb->b", residual, residual)
-        enough = self.rtol**2 * square
-        for _ in range(self.iterations):
-            unsolved = square > enough
-            if not unsolved.any():
-                break
-            product = direction - graph @ direction
-            curvature = np.einsum("nb,nb->b", direction, product)
-            step = np.where(unsolved, square / np.where(unsolved, curvature, 1), 0)
-            solution += step * direction
-            residual -= step * product
-            before, square = square, np.einsum("nb,nb->b", residual, residual)
-            direction *= np.where(unsolved, square / np.where(unsolved, before, 1), 0)
-            direction += residual
-        return solution
+        right = np.zeros((graph.shape[0], len(start)))
+        np.add.at(right, (np.maximum(start, 0), np.arange(len(start))[:, None]), weights)
+        return conjugate_gradients(
+            graph,
+            right,
+            self.iterations,
+            self.rtol,
+            dot=lambda left, right: np.einsum("nb,nb->b", left, right),
+        )
 
 
 def _largest(values: np.ndarray, k: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from landmark.artifact.vectors import row_blocks
 from landmark.device import usable_cpus
 from landmark.processes import is_alone, shard, world_size
 from landmark.search.sharded import gather_stacked
@@ -39,31 +40,45 @@ def in_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Ite
 
 
 def across_ranks(
-    count: int, work: Callable[[slice], tuple[np.ndarray, ...]]
+    count: int,
+    work: Callable[[slice], tuple[np.ndarray, ...]],
+    block_size: int | None = None,
+    in_threads: bool = False,
 ) -> tuple[np.ndarray, ...]:
-    """Compute the rows of `count` items, each rank its contiguous share; every rank gets all.
+    """Compute the rows of `count` items in blocks, each rank its contiguous share; all get all.
 
     Args:
         count: Number of items.
         work: Computes arrays whose first axis is some of the items.
+        block_size: Items computed together, at least 1. Defaults to the share of a rank.
+        in_threads: Compute several blocks in parallel.
 
     Returns:
         The arrays of all items.
 
     Example:
-        >>> across_ranks(3, lambda items: (np.arange(3)[items] * 2,))[0].tolist()
+        >>> across_ranks(3, lambda items: (np.arange(3)[items] * 2,), block_size=2)[0].tolist()
         [0, 2, 4]
     """
-    if is_alone():
-        return work(slice(0, count))
-    sizes = [
-        shard(count, number).stop - shard(count, number).start for number in range(world_size())
-    ]
+    own = shard(count)
+    blocks = list(row_blocks(own.stop, count if block_size is None else block_size, own.start))
+    blocks = blocks or [own]
+    computed: tuple[np.ndarray, ...] = ()
+    results = in_parallel(work, blocks) if in_threads else map(work, blocks)
+    for block, parts in zip(blocks, results, strict=True):
+        if not computed:
+            rows = own.stop - own.start
+            computed = tuple(np.empty((rows, *part.shape[1:]), part.dtype) for part in parts)
+        for array, part in zip(computed, parts, strict=True):
+            array[block.start - own.start : block.stop - own.start] = part
+    return computed if is_alone() else tuple(_gathered(array, count) for array in computed)
 
-    def gathered(own: np.ndarray) -> np.ndarray:
-        padded = np.zeros((max(sizes), *own.shape[1:]), own.dtype)  # all ranks send as many rows
-        padded[: len(own)] = own
-        parts = zip(gather_stacked(padded), sizes, strict=True)
-        return np.concatenate([part[:size] for part, size in parts])
 
-    return tuple(map(gathered, work(shard(count))))
+def _gathered(own: np.ndarray, count: int) -> np.ndarray:
+    """The rows of all ranks, which hold as many as `shard` says of `count`."""
+    shares = [shard(count, number) for number in range(world_size())]
+    sizes = [share.stop - share.start for share in shares]
+    padded = np.zeros((max(sizes), *own.shape[1:]), own.dtype)  # all ranks send as many rows
+    padded[: len(own)] = own
+    parts = zip(gather_stacked(padded), sizes, strict=True)
+    return np.concatenate([part[:size] for part, size in parts])

@@ -91,18 +91,12 @@ class RankFusion:
             )
         rankings.append(Ranking(retrieval.rows, retrieval.scores))
         kept = retrieval.rows.shape[1]
-        block_size = max(1, _BLOCK_RESULTS // sum(ranking.rows.shape[1] for ranking in rankings))
-
-        def fused(queries: slice) -> tuple[np.ndarray, np.ndarray]:
-            some = [ranking.of(queries) for ranking in rankings]
-            rows = np.empty((len(some[-1].rows), kept), np.int32)
-            scores = np.empty((len(rows), kept), np.float32)
-            for first in range(0, len(rows), block_size):
-                part = slice(first, first + block_size)
-                rows[part], scores[part] = self._fused([r.of(part) for r in some], kept)
-            return rows, scores
-
-        rows, scores = across_ranks(len(retrieval.rows), fused)
+        block_size = _BLOCK_RESULTS // sum(ranking.rows.shape[1] for ranking in rankings)
+        rows, scores = across_ranks(
+            len(retrieval.rows),
+            lambda part: self._fused([ranking.of(part) for ranking in rankings], kept),
+            block_size,
+        )
         return retrieval.with_ranking(rows, scores)
 
     def _names(self, retrieval: Retrieval) -> list[str]:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from landmark.artifact.vectors import row_blocks
+
 _WAITING_RESULTS = 2**22
 _BLOCK_RESULTS = 2**20
 
@@ -107,9 +109,8 @@ def filled_up(
     """
     rows, scores = rows.astype(np.int32), scores.astype(np.float32)
     short = np.flatnonzero((rows < 0).any(axis=1))
-    block_size = max(1, _BLOCK_RESULTS // max(1, rows.shape[1]))
-    for first in range(0, len(short), block_size):
-        part = short[first : first + block_size]
+    for block in row_blocks(len(short), _BLOCK_RESULTS // max(1, rows.shape[1])):
+        part = short[block]
         rows[part], scores[part] = _filled_up(
             rows[part], scores[part], former_rows[part], former_scores[part]
         )

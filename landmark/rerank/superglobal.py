@@ -7,6 +7,7 @@ from landmark.error import UserError
 from landmark.rerank.expansion import descriptors_of
 from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
+from landmark.search.top_k import best_in_order
 from landmark.settings import checked
 
 _BLOCK_VALUES = 2**23  # of descriptors, or of cosines of one another: 32 MB
@@ -59,22 +60,18 @@ class SuperGlobal:
                 f"query. Pass k={self.m} or more, or rerank.superglobal.m={kept}."
             )
         m = min(self.m, kept)
-        block_size = max(1, _BLOCK_VALUES // (m * max(retrieval.gallery.shape[1], m)))
 
-        def sorted_again(queries: slice) -> tuple[np.ndarray, np.ndarray]:
-            query, former = retrieval.query[queries], retrieval.scores[queries]
-            rows, scores = retrieval.rows[queries].astype(np.int32), former.astype(np.float32)
-            for first in range(0, len(rows), block_size):
-                part = slice(first, first + block_size)
-                new = self._scores(query[part], retrieval.gallery, rows[part, :m])
-                order = np.argsort(-new, axis=1, kind="stable")
-                rows[part, :m] = np.take_along_axis(rows[part, :m], order, 1)
-                new = np.take_along_axis(new, order, 1)
-                scores[part, :m] = new
-                scores[part, m:] += _below(new, former[part, m : m + 1])
+        def sorted_again(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            rows, former = retrieval.rows[part].astype(np.int32), retrieval.scores[part]
+            new = self._scores(retrieval.query[part], retrieval.gallery, rows[:, :m])
+            first = best_in_order([(rows[:, :m], new)], m)
+            rows[:, :m], scores = first[0], former.astype(np.float32)
+            scores[:, :m] = first[1]
+            scores[:, m:] += _below(first[1], former[:, m : m + 1])
             return rows, scores
 
-        rows, scores = across_ranks(len(retrieval.query), sorted_again)
+        block_size = _BLOCK_VALUES // (m * max(retrieval.gallery.shape[1], m))
+        rows, scores = across_ranks(len(retrieval.query), sorted_again, block_size)
         return retrieval.with_ranking(rows, scores)
 
     def _scores(self, query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:

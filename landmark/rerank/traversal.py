@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from landmark.artifact.vectors import row_blocks
+
 Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _UNSEEN, _RANKED = -1, -2
 _TABLE = 2**26  # entries of the table of candidates: 256 MB
@@ -44,8 +46,7 @@ def traverse(
     scores = np.empty((len(near), length), np.float32)
     block_size = max(1, min(_MOST_QUERIES, len(near), _TABLE // photos))
     traversal = Traversal(photos, length, near.shape[1], threshold, block_size)
-    for first in range(0, len(near), block_size):
-        part = slice(first, first + block_size)
+    for part in row_blocks(len(near), block_size):
         rows[part], scores[part] = traversal(near[part], cosines[part], neighbours)
     return rows, scores
 
@@ -123,9 +124,8 @@ class Traversal:
             lists = np.flatnonzero((place >= first) & (place < end))
             if first and len(lists):
                 self._bound(unfinished)
-            block_size = max(1, _BLOCK_EDGES // edges)
-            for start in range(0, len(lists), block_size):
-                yield lists[start : start + block_size]
+            for part in row_blocks(len(lists), _BLOCK_EDGES // edges):
+                yield lists[part]
 
     def _explore(
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray

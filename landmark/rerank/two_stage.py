@@ -101,20 +101,14 @@ class TwoStage:
             Rows (Q, K) int32 and scores (Q, K) float32.
         """
         by_landmark = ByLandmark(gallery)
-        block_size = max(1, _BLOCK_RESULTS // max(1, rows.shape[1]))
 
-        def reranked(queries: slice) -> tuple[np.ndarray, np.ndarray]:
-            old_rows, old_scores, votes = rows[queries], scores[queries], query.of(queries)
-            new_rows = np.empty(old_rows.shape, np.int32)
-            new_scores = np.empty(old_rows.shape, np.float32)
-            for first in range(0, len(old_rows), block_size):
-                part = slice(first, first + block_size)
-                new_rows[part], new_scores[part] = self._rerank(
-                    old_rows[part], old_scores[part], votes.of(part), gallery, by_landmark
-                )
-            return new_rows, new_scores
+        def reranked(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            votes = Votes(query.landmarks[part], query.scores[part])
+            new = self._rerank(rows[part], scores[part], votes, gallery, by_landmark)
+            return new[0].astype(np.int32), new[1].astype(np.float32)
 
-        new_rows, new_scores = across_ranks(len(rows), reranked)
+        block_size = _BLOCK_RESULTS // max(1, rows.shape[1])
+        new_rows, new_scores = across_ranks(len(rows), reranked, block_size)
         return new_rows, new_scores
 
     def _rerank(

@@ -21,10 +21,6 @@ class Votes:
     landmarks: np.ndarray
     scores: np.ndarray
 
-    def of(self, photos: slice) -> "Votes":
-        """The votes of some of the photos."""
-        return Votes(self.landmarks[photos], self.scores[photos])
-
 
 def soft_vote(
     photos: np.ndarray,

@@ -69,15 +69,16 @@ def ties_by_row(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 def best_in_order(
     rankings: Sequence[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each line of rankings of consecutive parts of a gallery, ties by row.
+    """The k best of each line of several rankings; of equal scores the first comes first.
+
+    So rankings of consecutive parts of a gallery, each with ties by row, give one with ties by row.
 
     Args:
-        rankings: Rows and scores (Q, K) of each part, in the order of the parts, each by descending
-            score with ties by row; -1 and -inf pad.
+        rankings: Rows and scores (Q, K) of each; -1 and -inf pad.
         k: Results of a line.
 
     Returns:
-        Rows and scores (Q, k), in the same order.
+        Rows and scores (Q, k) by descending score.
 
     Example:
         >>> first = np.array([[1, 0]]), np.array([[0.9, 0.3]])
