@@ -31,7 +31,7 @@ GLDv2Clean = GLDv2
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import LandmarkData when first used: reading tables does not need Lightning."""
+    """Import LandmarkData when first used: reading tables needs neither torch nor Lightning."""
     if name == "LandmarkData":
         from landmark.data.module import LandmarkData
 

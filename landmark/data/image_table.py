@@ -15,7 +15,7 @@ from landmark.data.bad_images import BadImage, reason_of
 from landmark.disk.digest import digest_of_blocks
 from landmark.error import UserError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # tables are read without torch
     from landmark.image.format import ImageFormat
 
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")

@@ -106,7 +106,7 @@ class MissingPhotos:
         return cls(store, np.flatnonzero(places < 0), len(store) - present)
 
     def prepend_existing(self, added: pd.DataFrame, root: str) -> pd.DataFrame:
-        """Return the rows of ids.parquet: the store's (with paths if below `root`), then `added`."""
+        """Return the rows of ids.parquet: the store's (with paths below `root`), then `added`."""
         rows = pd.DataFrame({"id": pd.Series(self.store.ids, dtype="str")})
         landmarks = self.store.landmark_ids
         if landmarks is not None or "landmark_id" in added:
