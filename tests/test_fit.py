@@ -155,7 +155,7 @@ def test_queries_and_gallery_must_have_the_same_whitening(tmp_path):
     for name, whitening in (("one", one), ("same", one), ("other", other)):
         apply(whitening, store, tmp_path / name)
     Stores.open(tmp_path / "one", tmp_path / "same")
-    with pytest.raises(UserError, match="whitening is"):
+    with pytest.raises(UserError, match="one has whitening"):
         Stores.open(tmp_path / "one", tmp_path / "other")
 
 

@@ -97,7 +97,7 @@ def test_recognition_counted_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("function", "solution", "submission", "words"),
     [
-        (score_retrieval, None, "id,images", r"solution\.csv: no such file"),
+        (score_retrieval, None, "id,images", r"solution\.csv does not exist"),
         (
             score_retrieval,
             "id,images\nq,a",
@@ -108,13 +108,13 @@ def test_recognition_counted_by_hand(tmp_path):
             score_retrieval,
             "id,images,Usage\nq,a,x",
             "id,images",
-            r"solution\.csv: Usage 'x' in row 1",
+            r"solution\.csv: unknown Usage 'x' in row 1",
         ),
         (
             score_recognition,
             "id,images\nq,1",
             "id,landmarks",
-            r"solution\.csv: has no column landm",
+            r"solution\.csv has no column landm",
         ),
         (
             score_recognition,
@@ -160,7 +160,7 @@ def test_the_command_prints_the_same_as_json(tmp_path):
     [
         ("detection", "id,landmarks", ["task=detection", "revisited"]),
         ("revisited", "id,landmarks", ["ground_truth", "needs ground_truth"]),
-        ("recognition", None, ["submission.csv", "no such file"]),
+        ("recognition", None, ["submission.csv does not exist"]),
         ("recognition", "id,images", ["submission.csv", "no column landmarks"]),
         ("recognition", "id,landmarks\nq,1 x", ["submission.csv", "row 1", "'x'"]),
     ],

@@ -239,7 +239,9 @@ def losses(
 def with_sizes(options: dict[str, Any], source: "Source") -> dict[str, Any]:
     """A copy of the settings of an image format; without sizes of its own it has the data's."""
     if options.get("sizes", ()) is None:
-        return options | {"sizes": [list(size) for size in source.image_sizes]}
+        from landmark.image.format import XS
+
+        return options | {"sizes": [list(size) for size in source.image_sizes or XS]}
     return dict(options)
 
 

@@ -1,9 +1,9 @@
-"""Photos that cannot be used: an error to correct, or left out and listed, by `data.bad_image`.
+"""Photos that cannot be used: an error, or left out and listed, by `data.bad_image`.
 
 Skipped photos never shift others. One whose header cannot be read is removed from the table before
 its rows are numbered. One that turns out broken when it is decoded keeps its row: in training the
-next good photo of its aspect group replaces it in the batch; elsewhere a grey image replaces it and
-its row is encoded by `skipped_row`, for the receiver to leave out.
+next good photo of its aspect group replaces it; elsewhere a grey image does, and its row is encoded
+by `skipped_row`, for the receiver to leave out.
 """
 
 import csv
@@ -24,7 +24,7 @@ def skipped_row(row: int) -> int:
 
 
 def reason_of(message: str, photo: str) -> str:
-    """Return what an error of `landmark.image` says about a photo, without its path and advice."""
+    """Strip an error of `landmark.image` of the photo's path and the advice."""
     from landmark.image.decode import ADVICE
 
     return message.removeprefix(f"{photo} ").removesuffix(f". {ADVICE}")

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 EpochRow = tuple[int, int]
 
 
-def default_workers(most: int = 8) -> int:
-    """Return one decoding process for each usable CPU, at most `most`."""
-    return min(most, usable_cpus())
+def default_workers(processes: int = 1) -> int:
+    """Return the number of decoding workers of each process: one per CPU in all, at most 8."""
+    return min(8, max(1, usable_cpus() // processes))
 
 
 def grouped_batches(
@@ -63,7 +63,7 @@ class EpochBatches(Sampler[list[EpochRow]]):
 
     @property
     def sampler(self) -> "EpochBatches":
-        """Where Lightning looks for `set_epoch`."""
+        """This object: where Lightning looks for `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
@@ -86,10 +86,9 @@ class EpochBatches(Sampler[list[EpochRow]]):
 
 
 def training_position(trainer: "pl.Trainer", total: int) -> tuple[int, int]:
-    """Return the epoch that the trainer trains next and how many of its `total` batches are done.
+    """Return the next epoch and how many of its `total` batches are done (resumed in mid-epoch).
 
-    Valid while the loaders are created. 0 batches are done in a new epoch; in a run resumed in
-    mid-epoch, those before its checkpoint.
+    Valid while the loaders are created.
     """
     loop = trainer.fit_loop
     epoch: Any = loop.epoch_progress.current

@@ -1,6 +1,6 @@
 """Tables of photos as torch datasets, without a Python object per photo."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -47,7 +47,7 @@ class _Photos(Dataset[Item]):
         return left, top, right, bottom
 
     def _note_bad(self, row: int, error: UserError) -> None:
-        """Note a photo that turned out broken; raise the error if none may be skipped."""
+        """List a broken photo, or raise its error if photos may not be skipped."""
         if not self._skips_bad:
             raise error
         if self._bad_images is not None:
@@ -93,33 +93,31 @@ class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
 
     def __getitem__(self, index: int | EpochRow) -> tuple[torch.Tensor, int, int]:
         epoch, row = index if isinstance(index, tuple) else (0, int(index))
-        try:
-            return self._image(row, epoch), int(self.labels[row]), row
-        except UserError as error:
-            self._note_bad(row, error)
+        for candidate in self._candidates(row):
+            try:
+                return self._image(candidate, epoch), int(self.labels[candidate]), candidate
+            except UserError as error:
+                self._note_bad(candidate, error)
         if self._train:
-            return self._next_good(row, epoch)
+            raise UserError(
+                f"{self._path(row)} and all other photos of its aspect group cannot be decoded. "
+                "Check data.root."
+            )
         size = self._format.size(int(self.groups[row]))
         return _grey_image(size), int(self.labels[row]), skipped_row(row)
+
+    def _candidates(self, row: int) -> Iterator[int]:
+        """Yield the row and, in training, the rest of its aspect group, cyclically."""
+        yield row
+        if self._train:
+            group = np.flatnonzero(self.groups == self.groups[row])
+            yield from np.roll(group, -int(np.searchsorted(group, row)))[1:].tolist()
 
     def _image(self, row: int, epoch: int) -> torch.Tensor:
         path, box, group = self._path(row), self._box(row), int(self.groups[row])
         if self._train:
             return self._format.train_image(path, group, (self._seed, epoch, row), box)
         return self._format.image(path, self._format.size(group), box)
-
-    def _next_good(self, row: int, epoch: int) -> tuple[torch.Tensor, int, int]:
-        """Return the next photo of the row's aspect group that can be decoded, cyclically."""
-        group = np.flatnonzero(self.groups == self.groups[row])
-        for other in np.roll(group, -int(np.searchsorted(group, row)))[1:].tolist():
-            try:
-                return self._image(other, epoch), int(self.labels[other]), other
-            except UserError as error:
-                self._note_bad(other, error)
-        raise UserError(
-            f"{self._path(row)} and all other photos of its aspect group cannot be decoded. "
-            "Check data.root."
-        )
 
 
 class ScaledPhotoDataset(_Photos[tuple[list[torch.Tensor], int]]):

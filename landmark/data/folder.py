@@ -11,7 +11,7 @@ from landmark.artifact.table import SPLITS, read_frame
 from landmark.data.source import ListedSource
 from landmark.error import UserError
 
-EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 class Folder(ListedSource):
@@ -41,15 +41,11 @@ def folder_rows(root: Path) -> pd.DataFrame:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder. Set data.root to the folder of your photos.")
     paths, landmarks = [], []
-    for landmark in _visible_names(root):
-        if (root / landmark).is_dir():
-            photos = [
-                name
-                for name in _visible_names(root / landmark)
-                if os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
-            ]
-            paths += [f"{landmark}/{name}" for name in photos]
-            landmarks += [landmark] * len(photos)
+    for landmark in filter(lambda name: (root / name).is_dir(), _visible_names(root)):
+        for name in _visible_names(root / landmark):
+            if os.path.splitext(name)[1].lower() in _EXTENSIONS:  # noqa: PTH122
+                paths.append(f"{landmark}/{name}")
+                landmarks.append(landmark)
     if not paths:
         raise UserError(
             f"{root} contains no photos. Put them at {root}/<landmark>/<photo>.jpg (or png, webp, "

@@ -15,7 +15,7 @@ from landmark.data.threads import map_in_threads
 from landmark.error import UserError
 from landmark.settings import checked
 
-PUBLISHED_NAMES = {"train": "train", "query": "test", "gallery": "index"}
+_PUBLISHED_NAMES = {"train": "train", "query": "test", "gallery": "index"}
 _CHARACTERS = {"a": 0, "b": 1, "c": 2}
 
 
@@ -70,21 +70,20 @@ class GLDv2(LandmarkSource):
         self._skip_missing = skip_missing
 
     def _rows(self, split: str) -> pd.DataFrame:
-        name = PUBLISHED_NAMES[split]
-        file = self.root / (self._clean if self._clean and split == "train" else f"{name}.csv")
-        rows = self._listed_train(file) if split == "train" else read_columns(file, ["id"])
+        name = _PUBLISHED_NAMES[split]
+        if split == "train" and self._clean:
+            file = self.root / self._clean
+            rows = _read_clean(file)
+        else:
+            file = self.root / f"{name}.csv"
+            rows = _read_columns(file, ["id", "landmark_id"] if split == "train" else ["id"])
+            if split == "train":
+                rows = rows[rows["landmark_id"] != "None"].reset_index(drop=True)
         if not len(rows):
             raise UserError(f"{file} lists no photos. Download it again.")
         check_ids(rows["id"], file)
         rows = rows.assign(path=_photo_paths(self._photos, name, rows["id"]))
         return self._existing(rows, file)
-
-    def _listed_train(self, file: Path) -> pd.DataFrame:
-        """Return id and landmark_id of every train photo; "None" is no landmark."""
-        if self._clean:
-            return _read_clean(file)
-        rows = read_columns(file, ["id", "landmark_id"])
-        return rows[rows["landmark_id"] != "None"].reset_index(drop=True)
 
     def _existing(self, rows: pd.DataFrame, file: Path) -> pd.DataFrame:
         """Return the rows whose photos exist; without `skip_missing` look up only the first."""
@@ -104,30 +103,23 @@ class GLDv2(LandmarkSource):
         return rows[exists].reset_index(drop=True)
 
 
-def read_columns(file: Path, columns: list[str]) -> pd.DataFrame:
-    """Return columns of a CSV as text, without parsing the others.
-
-    Raises:
-        UserError: The file is missing or malformed, or lacks a column.
-    """
+def _read_columns(file: Path, columns: list[str]) -> pd.DataFrame:
+    """Return columns of a CSV as text, without parsing the others."""
+    options = pyarrow.csv.ConvertOptions(
+        include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+    )
     try:
-        table = pyarrow.csv.read_csv(
-            file,
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
-            ),
-        )
+        return pyarrow.csv.read_csv(file, convert_options=options).to_pandas()
     except FileNotFoundError:
         raise UserError(f"{file} is missing. Download it with the published set.") from None
     except KeyError:
         raise UserError(f"{file} lacks a column. It must have {', '.join(columns)}.") from None
     except pa.ArrowInvalid as error:
         raise UserError(f"{file} is not a CSV ({error}). Download it again.") from None
-    return table.to_pandas()
 
 
 def _read_clean(file: Path) -> pd.DataFrame:
-    lists = read_columns(file, ["landmark_id", "images"])
+    lists = _read_columns(file, ["landmark_id", "images"])
     empty = lists.loc[lists["images"].str.strip() == "", "landmark_id"]
     if len(empty):
         raise UserError(f"{file}: landmark {empty.iloc[0]} has no images. Remove the line.")

@@ -21,10 +21,6 @@ if TYPE_CHECKING:  # tables are read without torch
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
 
 
-def _nothing_skipped() -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series(dtype=str) for name in ("id", "path", "reason")})
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageTable:
     """An immutable table of photos.
@@ -44,7 +40,9 @@ class ImageTable:
     rows: pd.DataFrame
     ground_truth: Sequence[Mapping[str, Any]] | None = None
     bad_image: BadImage = "error"
-    skipped: pd.DataFrame = dataclasses.field(default_factory=_nothing_skipped)
+    skipped: pd.DataFrame = dataclasses.field(
+        default_factory=lambda: pd.DataFrame(columns=["id", "path", "reason"], dtype=str)
+    )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,9 +50,7 @@ class ImageTable:
     @cached_property
     def landmarks(self) -> list[str]:
         """The distinct landmark ids, sorted as by `sorted_landmarks`."""
-        if "landmark_id" not in self.rows:
-            return []
-        return sorted_landmarks(self.rows["landmark_id"])
+        return sorted_landmarks(self.rows["landmark_id"]) if "landmark_id" in self.rows else []
 
     @property
     def landmark_ids(self) -> NDArray[np.object_] | None:
@@ -106,7 +102,7 @@ class ImageTable:
         return sized._without({int(unknown[position]): errors[position] for position in errors})
 
     def _without(self, errors: Mapping[int, str]) -> "ImageTable":
-        """Return the table without the rows of `errors`, which move to `skipped`."""
+        """Move the rows of `errors` to `skipped`."""
         if not errors:
             return self
         bad = sorted(errors)

@@ -154,7 +154,7 @@ class LandmarkData(pl.LightningDataModule):
         )
 
     def steps_per_epoch(self, num_replicas: int = 1) -> int:
-        """Return the batches of one epoch on each process."""
+        """Return the number of batches of one epoch on each process."""
         return len(self.batches(num_replicas))
 
     def train_dataloader(self) -> DataLoader:
@@ -169,10 +169,7 @@ class LandmarkData(pl.LightningDataModule):
         return self._loader(self._train, batches)
 
     def plain_train_dataloader(self) -> DataLoader:
-        """Return this process's share of the train photos, each once and without augmentation.
-
-        The batches have the form of those of `train_dataloader`.
-        """
+        """Return this process's share of the train photos, each once, without augmentation."""
         return self._plain_loader(
             self.train_table, self.image_format, self._train.labels, persistent=False
         )

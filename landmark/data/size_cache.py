@@ -30,7 +30,8 @@ def photo_sizes(
     Returns:
         Sizes (N, 2), 0 where a size cannot be read; and the error message of each such position.
     """
-    file = _cache_folder(cache) / f"sizes-{digest_of(str(root.resolve()))}.parquet"
+    folder = Path(cache or os.environ.get("LANDMARK_CACHE") or Path.home() / ".cache" / "landmark")
+    file = folder / f"sizes-{digest_of(str(root.resolve()))}.parquet"
     photos = pd.DataFrame({"path": paths.to_numpy()})
     files = [f"{root}/{path}" for path in photos["path"]]
     photos[["bytes", "changed"]], errors = _read_pairs(_stamp, files, "look up photos")
@@ -43,13 +44,11 @@ def photo_sizes(
         photos.loc[unknown, ["width", "height"]] = sizes
         errors |= {int(unknown[position]): error for position, error in unreadable.items()}
         others = cached[~cached["path"].isin(set(photos["path"]))]
-        _write_cache(file, pd.concat([others, photos[photos["width"] > 0]], ignore_index=True))
+        known = pd.concat([others, photos[photos["width"] > 0]], ignore_index=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as temporary:
+            known.drop_duplicates("path").to_parquet(temporary, index=False)
     return photos[["width", "height"]].to_numpy(np.int64), errors
-
-
-def _cache_folder(cache: str | Path | None) -> Path:
-    chosen = cache or os.environ.get("LANDMARK_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "landmark"
 
 
 def _read_cache(file: Path) -> pd.DataFrame:
@@ -60,12 +59,6 @@ def _read_cache(file: Path) -> pd.DataFrame:
         return pd.read_parquet(file, columns=_COLUMNS)
     except (OSError, ValueError, KeyError):
         raise UserError(f"{file} is not a table of photo sizes. Delete it.") from None
-
-
-def _write_cache(file: Path, frame: pd.DataFrame) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(file) as temporary:
-        frame.drop_duplicates("path").to_parquet(temporary, index=False)
 
 
 def _stamp(path: str) -> tuple[int, int]:

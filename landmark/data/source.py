@@ -15,8 +15,6 @@ from landmark.data.bad_images import BadImage
 from landmark.data.image_table import ImageTable
 from landmark.data.splits import Fraction, draw_splits, filter_photos
 from landmark.error import UserError
-from landmark.image.decode import Size
-from landmark.image.format import XS
 from landmark.settings import checked
 
 Validation = Literal["splits", "train", "none"]
@@ -26,8 +24,8 @@ class Source(ABC):
     """A set of photos on disk. Constructing one reads nothing."""
 
     root: Path
-    # Sizes of the training images for image=auto.
-    image_sizes: Sequence[Size] = XS
+    # [width, height] of the training images for image=auto. None: the format's default.
+    image_sizes: Sequence[Sequence[int]] | None = None
 
     @abstractmethod
     def read(self, split: str | None = None) -> ImageTable:

@@ -28,7 +28,7 @@ class Toy(ListedSource):
         **options: See `SplitOptions`; `seed` also draws the world.
     """
 
-    image_sizes = ((96, 96),)  # a network learns from random weights on a CPU in minutes
+    image_sizes = ([96, 96],)  # a network learns from random weights on a CPU in minutes
 
     @checked
     def __init__(

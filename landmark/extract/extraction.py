@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from landmark.artifact.partial_store import PartialStore
 from landmark.artifact.whitening import Whitening
-from landmark.data.batches import grouped_batches
+from landmark.data.batches import default_workers, grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.data.image_table import ImageTable
-from landmark.device import Device, Precision, torch_device, usable_cpus
+from landmark.device import Device, Precision, torch_device
 from landmark.error import UserError
 from landmark.extract.describe import describe
 from landmark.extract.multiscale import MultiScale
@@ -24,7 +24,6 @@ from landmark.model.persist import load_embedder
 Batches = Sequence[NDArray[np.int64]]
 
 _LENGTH_TOLERANCE = 1e-3
-_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Extraction:
         method: Scales and flip.
         whitening: Applied to every descriptor last. None means no whitening.
         batch_size: Photos per batch.
-        workers: Processes that decode, for each that describes. None means one per CPU, at most 8.
+        workers: Decoding processes of each describing one. None means one per CPU, at most 8.
         device: Where the embedder runs: auto, cpu, mps, cuda or cuda:N.
         precision: Precision of the forward passes.
         save_every: Seconds between two saves; what was saved survives a kill.
@@ -56,12 +55,12 @@ class Extraction:
     save_every: float = 10.0
 
     def subset(self, rows: NDArray[np.int64]) -> "Extraction":
-        """The same extraction of some rows of the table."""
+        """Return the same extraction of some rows of the table."""
         chosen = self.table.rows.iloc[rows].reset_index(drop=True)
         return replace(self, table=replace(self.table, rows=chosen))
 
     def batches(self) -> list[NDArray[np.int64]]:
-        """Batches of all photos; they do not depend on the number of processes."""
+        """Return the batches of all photos; they do not depend on the number of processes."""
         return grouped_batches(self.table.groups(self.image_format), self.batch_size)
 
     def run(
@@ -77,19 +76,17 @@ class Extraction:
         """Describe batches into `work` and mark them done.
 
         Args:
-            work: Store that takes the vectors.
+            work: Takes the vectors.
             batches: Batches of this process.
             report: Called with the number of photos after each batch.
             local_rank: Rank of this process on this machine.
             local_world_size: Processes on this machine.
-            embedder: The embedder. Defaults to loading it.
+            embedder: Defaults to loading it.
 
         Raises:
             UserError: A photo cannot be read, or its descriptor is not of unit length.
         """
-        workers = self.workers
-        if workers is None:
-            workers = min(_MOST_WORKERS, max(1, usable_cpus() // local_world_size))
+        workers = default_workers(local_world_size) if self.workers is None else self.workers
         described = describe(
             embedder or load_embedder(self.embedder)[0],
             ScaledPhotoDataset(self.table, self.image_format, self.method.scales),
@@ -113,8 +110,7 @@ class Extraction:
 
     def _check_lengths(self, rows: NDArray[np.int64], descriptors: NDArray[np.float32]) -> None:
         lengths = np.linalg.norm(descriptors, axis=1)
-        # NaN compares false, so it is wrong too.
-        wrong = ~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE) & (rows >= 0)
+        wrong = ~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE) & (rows >= 0)  # NaN is wrong too
         if wrong.any():
             first = int(wrong.argmax())
             path = self.table.rows["path"].iloc[int(rows[first])]

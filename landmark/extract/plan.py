@@ -59,7 +59,7 @@ class Plan:
         return as_recorded({**self.settings, "dtype": self.dtype})
 
     def check_devices(self) -> None:
-        """Refuse at the start what would fail when photos are described.
+        """Check the devices before any photo is described.
 
         Raises:
             UserError: There are more processes than GPUs, or not as many as the launcher started.
@@ -75,7 +75,7 @@ class Plan:
         gpus = torch.cuda.device_count()
         if device.type == "cuda" and self.devices > gpus:
             raise UserError(
-                f"devices={self.devices} is more than the GPUs here. Pass devices={gpus}."
+                f"devices={self.devices} is more than the {gpus} GPUs. Pass devices={gpus}."
             )
 
 
@@ -106,10 +106,7 @@ class MissingPhotos:
         return cls(store, np.flatnonzero(places < 0), len(store) - present)
 
     def prepend_existing(self, added: pd.DataFrame, root: str) -> pd.DataFrame:
-        """Return the rows of ids.parquet: those of the store, then `added` with paths below `root`.
-
-        The store's photos keep their paths where these are relative to the same root.
-        """
+        """Return the rows of ids.parquet: the store's (with paths below `root`), then `added`."""
         rows = pd.DataFrame({"id": pd.Series(self.store.ids, dtype="str")})
         landmarks = self.store.landmark_ids
         if landmarks is not None or "landmark_id" in added:
@@ -120,7 +117,7 @@ class MissingPhotos:
         return pd.concat([rows, added], ignore_index=True)
 
     def skipped(self, skipped: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-        """Photos that could not be read, earlier or now, and are not among `rows`."""
+        """Return the photos that could not be read, earlier or now, and are not among `rows`."""
         both = pd.concat([self.store.skipped, skipped], ignore_index=True)
         return both[~both["id"].isin(rows["id"])].drop_duplicates("id", keep="last")
 
@@ -181,10 +178,10 @@ def look_at_output(plan: Plan) -> Fresh | Extend | Resume | Complete:
             else is in the place of the store.
     """
     missing: MissingPhotos | None = None
-    store = existing_store(plan)
-    if store is not None and not plan.add:
-        return Complete(f"{plan.output} is up to date (same settings); nothing to do.")
+    store = _existing_store(plan)
     if store is not None:
+        if not plan.add:
+            return Complete(f"{plan.output} is up to date (same settings); nothing to do.")
         missing = MissingPhotos.diff(plan.extraction.table, store)
         if not len(missing.rows):
             return Complete(f"{plan.output} is up to date (all photos present); nothing to do.")
@@ -202,12 +199,8 @@ def look_at_output(plan: Plan) -> Fresh | Extend | Resume | Complete:
     return Resume(PartialStore(staging), missing)
 
 
-def existing_store(plan: Plan) -> DescriptorStore | None:
-    """Open the finished store at the output, unless it is to be replaced.
-
-    Raises:
-        UserError: Something else is there, or the store was made with other settings.
-    """
+def _existing_store(plan: Plan) -> DescriptorStore | None:
+    """Open the finished store at the output, unless it is to be replaced."""
     if plan.overwrite or not (plan.output / META).is_file():
         check_can_write(plan.output, plan.overwrite, marker=META)
         return None
@@ -224,7 +217,7 @@ def existing_store(plan: Plan) -> DescriptorStore | None:
 
 
 def work_settings(plan: Plan, missing: MissingPhotos | None) -> dict[str, Any]:
-    """The settings that a stopped extraction records: also those that only its work depends on."""
+    """Return the settings that a stopped extraction records, with those of its work alone."""
     return plan.signature | {
         "batch_size": plan.extraction.batch_size,
         "adds_to": None if missing is None else digest_of_files(missing.store.path / IDS),

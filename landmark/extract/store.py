@@ -46,23 +46,13 @@ def write_store(plan: Plan) -> str:
     plan.check_devices()
     if rank() > 0:
         return _follow(plan)
-    # A finished store is only looked at, without a lock: it may be on a read-only disk.
-    if not staging_folder(plan.output).exists():
-        state = look_at_output(plan)
+    with _claimed(plan) as state:
         if isinstance(state, Complete):
-            broadcast(None)
-            return state.message
-    with locked(plan.output) as staging:
-        if plan.overwrite:
-            clear(staging)
-        state = look_at_output(plan)  # under the lock nobody else changes it any more
-        if isinstance(state, Complete):
-            clear(staging)
             broadcast(None)
             return state.message
         missing = state.missing
         extraction = plan.extraction if missing is None else plan.extraction.subset(missing.rows)
-        work = _begin(plan, extraction, state, staging)
+        work = _begin(plan, extraction, state)
         with _kept_if_stopped(work, len(extraction.table)):
             broadcast((plan.signature, None if missing is None else missing.rows))
             _describe(plan, extraction, work)
@@ -71,8 +61,26 @@ def write_store(plan: Plan) -> str:
     return f"wrote {plan.output}"
 
 
+@contextmanager
+def _claimed(plan: Plan) -> Iterator[Fresh | Extend | Resume | Complete]:
+    """Lock the output for the block and look at it; a complete store needs no lock."""
+    # Without a lock first: a complete store may be on a read-only disk.
+    if not staging_folder(plan.output).exists():
+        state = look_at_output(plan)
+        if isinstance(state, Complete):
+            yield state
+            return
+    with locked(plan.output) as staging:
+        if plan.overwrite:
+            clear(staging)
+        state = look_at_output(plan)  # another process may have changed it before the lock
+        if isinstance(state, Complete):
+            clear(staging)
+        yield state
+
+
 def _follow(plan: Plan) -> str:
-    """The other ranks: describe a share of what rank 0 began."""
+    """Describe a share of what rank 0 began, on another rank."""
     begun: Any = broadcast(None)
     if begun is not None:
         signature, rows = begun
@@ -85,9 +93,8 @@ def _follow(plan: Plan) -> str:
     return ""
 
 
-def _begin(
-    plan: Plan, extraction: Extraction, state: Fresh | Extend | Resume, staging: Path
-) -> PartialStore:
+def _begin(plan: Plan, extraction: Extraction, state: Fresh | Extend | Resume) -> PartialStore:
+    """Open what is to be resumed, or create the partial store; say so."""
     missing = state.missing
     if missing is not None:
         count = len(missing.store)
@@ -99,7 +106,7 @@ def _begin(
         print(f"Resuming: {photos} already extracted.", flush=True)
         return state.work
     return PartialStore.create(
-        staging,
+        staging_folder(plan.output),
         plan.output,
         len(extraction.table),
         plan.dim,
@@ -111,7 +118,7 @@ def _begin(
 
 @contextmanager
 def _kept_if_stopped(work: PartialStore, photos: int) -> Iterator[None]:
-    """On failure say what remains to resume from; remove it where no photo was described."""
+    """On failure say what a resumed run starts from; remove it where no photo was described."""
     try:
         yield
     except BaseException:
@@ -178,7 +185,7 @@ def _describe_share(
 def _finish(
     plan: Plan, extraction: Extraction, work: PartialStore, missing: MissingPhotos | None
 ) -> None:
-    """Write what is beside the vectors, and move the store into place."""
+    """Write ids, metadata and skipped photos, and move the store into place."""
     table, output, settings = extraction.table, plan.output, plan.settings
     if work.done < len(table) and world_size() > launch().local_world_size:
         raise UserError(

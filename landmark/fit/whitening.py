@@ -102,7 +102,7 @@ def _whitening(
 def _mean_and_covariance(
     store: DescriptorStore,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (D,) and covariance (D, D) of all descriptors."""
+    """Return the mean (D,) and the covariance (D, D) of all descriptors."""
     vectors, count = store.vectors, len(store)
     shift = _shift(vectors)
     total, squares = np.zeros(store.dim), np.zeros((store.dim, store.dim))
@@ -117,7 +117,7 @@ def _mean_and_covariance(
 def _covariances_by_landmark(
     store: DescriptorStore,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (D,), covariance of the photos (D, D), and of the differences within landmarks.
+    """Return the mean (D,), the covariance of photos (D, D) and that of differences in landmarks.
 
     Over the pairs of a landmark of n photos with sum s, Σ (x_i − x_j)(x_i − x_j)ᵀ is
     n Σ x xᵀ − s sᵀ: one pass in landmark order suffices, without a sum per landmark in memory.
@@ -147,11 +147,7 @@ def _covariances_by_landmark(
 
 
 def _landmarks_in_order(store: DescriptorStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A number for each photo's landmark, -1 where unknown, and the known rows by landmark.
-
-    Raises:
-        UserError: The store has no landmarks.
-    """
+    """Number each photo's landmark, -1 where unknown, and list the known rows by landmark."""
     landmark_ids = store.landmark_ids
     if landmark_ids is None or not (landmark_ids != "").any():
         raise UserError(f"{store.path} has no landmark_id to learn from. Pass fit=pca.")
@@ -161,9 +157,8 @@ def _landmarks_in_order(store: DescriptorStore) -> tuple[NDArray[np.int64], NDAr
 
 
 def _shift(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """A point near the mean: sums of squares about it lose no digits."""
-    first = next(row_blocks(len(vectors)))
-    return vectors[first].astype(np.float64).mean(axis=0)
+    """Return a point near the mean: sums of squares about it lose no digits."""
+    return vectors[next(row_blocks(len(vectors)))].astype(np.float64).mean(axis=0)
 
 
 def _validated_dim(dim: int | None, store: DescriptorStore) -> int:
@@ -182,7 +177,7 @@ def _validated_dim(dim: int | None, store: DescriptorStore) -> int:
 def _check_span(
     values: NDArray[np.floating], store: DescriptorStore, dim: int, subject: str
 ) -> None:
-    """Refuse axes along which there is only rounding: whitening would amplify it."""
+    """Check that the axes carry more than rounding, which whitening would amplify."""
     rounding = float(np.finfo(store.dtype).eps) ** 2
     spanned = int((values > values.max() * max(rounding, len(values) * 2.3e-16)).sum())
     if spanned < dim:
@@ -193,6 +188,6 @@ def _check_span(
 
 
 def _with_fixed_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns whose largest entry by size is positive: a sign that does not depend on LAPACK."""
+    """Make the largest entry by size of each column positive: LAPACK leaves the sign open."""
     largest = np.abs(vectors).argmax(axis=0)
     return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)

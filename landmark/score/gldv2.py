@@ -1,6 +1,6 @@
 """The official scores of GLDv2's retrieval and recognition files."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ from landmark.error import UserError
 from landmark.metric import gldv2
 from landmark.metric.relevance import hits_by_list
 
-PRECISION_AT = (1, 5, 10, 100)
-PARTS = ("Public", "Private")
-
 
 def score_retrieval(solution: str | Path, submission: str | Path) -> dict[str, dict[str, Any]]:
     """Compute the official retrieval metrics of each part of the solution.
@@ -39,17 +36,14 @@ def score_retrieval(solution: str | Path, submission: str | Path) -> dict[str, d
     Raises:
         UserError: A file is missing or malformed, or the submission contains an unknown query.
     """
-    truth, usage = read_retrieval(solution), read_usage(solution)
-    predicted = read_retrieval(submission)
-    _check_known(predicted.keys(), truth.keys(), submission, solution)
-    result = {}
-    for part in PARTS:
-        queries = [query for query in truth if usage[query] == part]
-        if queries:
-            relevant = [truth[query] for query in queries]
-            images = [predicted.get(query, []) for query in queries]
-            result[part.lower()] = _retrieval_metrics(relevant, images)
-    return result
+    truth, predicted = read_retrieval(solution), read_retrieval(submission)
+    _check_known(predicted, truth, submission, solution)
+    return {
+        part: _retrieval_metrics(
+            list(relevant.values()), [predicted.get(query, []) for query in relevant]
+        )
+        for part, relevant in _parts(truth, solution)
+    }
 
 
 def _retrieval_metrics(relevant: list[list[str]], predicted: list[list[str]]) -> dict[str, Any]:
@@ -66,7 +60,7 @@ def _retrieval_metrics(relevant: list[list[str]], predicted: list[list[str]]) ->
         "mean_average_precision_at_100": gldv2.map_at_k(hits, counts, 100),
         "mean_average_precision_at_10": gldv2.map_at_k(hits, counts, 10),
         "mean_precision_at_1_5_10_100": [
-            float(gldv2.precision_at_k(hits, k).mean()) for k in PRECISION_AT
+            float(gldv2.precision_at_k(hits, k).mean()) for k in (1, 5, 10, 100)
         ],
         "mean_position": float(positions.mean()),
         "median_position": float(np.median(positions)),
@@ -87,15 +81,12 @@ def score_recognition(solution: str | Path, submission: str | Path) -> dict[str,
     Raises:
         UserError: A file is missing or malformed, or the submission contains an unknown image.
     """
-    truth, usage = read_recognition_solution(solution), read_usage(solution)
+    truth = read_recognition_solution(solution)
     predicted = read_recognition_submission(submission)
-    _check_known(predicted.ids, truth.keys(), submission, solution)
-    result = {}
-    for part in PARTS:
-        images = {image: truth[image] for image in truth if usage[image] == part}
-        if images:
-            result[part.lower()] = _recognition_metrics(images, predicted)
-    return result
+    _check_known(predicted.ids, truth, submission, solution)
+    return {
+        part: _recognition_metrics(images, predicted) for part, images in _parts(truth, solution)
+    }
 
 
 def _recognition_metrics(
@@ -118,6 +109,17 @@ def _recognition_metrics(
         ),
         "top1_accuracy": gldv2.top_1(correct, positives),
     }
+
+
+def _parts(
+    truth: dict[str, list[str]], solution: str | Path
+) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Yield `public` and `private` with their part of the truth, where there is any."""
+    usage = read_usage(solution)
+    for name in ("Public", "Private"):
+        part = {key: names for key, names in truth.items() if usage[key] == name}
+        if part:
+            yield name.lower(), part
 
 
 def _check_known(

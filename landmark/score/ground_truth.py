@@ -13,7 +13,7 @@ from landmark.error import UserError
 from landmark.metric import gldv2, revisited
 from landmark.metric.relevance import hits_by_label
 
-if TYPE_CHECKING:  # data tables are read only where data= is given
+if TYPE_CHECKING:  # imported only where data= is given
     from landmark.data.image_table import ImageTable
 
 BLOCK_SIZE = 1 << 22  # results per block
@@ -38,7 +38,7 @@ class GroundTruth(ABC):
     Attributes:
         labels: The mean average precisions to show, name → label.
         headline: Name of the most important one.
-        distractors: Number of gallery photos that nothing is known of: they answer no query.
+        distractors: Number of gallery photos without any known answer.
     """
 
     labels: Mapping[str, str]
@@ -238,12 +238,12 @@ def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
 
 
 def positions_in(listed: Sequence[str], ids: np.ndarray) -> np.ndarray:
-    """Position of each id (N,) in a list of distinct names; -1 for an id that is not in it."""
+    """Return the position of each id (N,) in a list of distinct names, -1 if not listed."""
     return pd.Index(listed).get_indexer(pd.Index(ids))
 
 
 def _landmarks(table: "ImageTable", positions: np.ndarray) -> np.ndarray:
-    """Landmark at each row of a table, (N,); None at -1."""
+    """Return the landmark at each row of a table, (N,); None at -1."""
     if "landmark_id" not in table.rows:
         raise UserError(
             f"{table.root} has neither landmarks nor a ground truth of these photos. Pass other "
