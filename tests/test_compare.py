@@ -15,7 +15,8 @@ def ranking(folder, *steps):
     found = Rankings(
         rows, rows.astype("f4"), np.array(["q"]), np.array(["g"]), metrics={"steps": metrics}
     )
-    found.write(folder)
+    folder.mkdir()
+    found.write_into(folder)
     return folder
 
 

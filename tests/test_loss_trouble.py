@@ -86,7 +86,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 
 def test_a_run_that_diverges_ends_in_one_line(scripts, tmp_path):
-    options = [*TINY, "trainer.max_epochs=2", "optimizer.lr=1e38", "hydra.run.dir=run"]
+    options = [*TINY, "trainer.max_epochs=2", "optimizer.lr=1e30", "hydra.run.dir=run"]
     result = scripts.run("train.py", *options, cwd=tmp_path, status=2)
     (line,) = result.stderr.strip().splitlines()
     assert " NaN or infinite at step " in line
