@@ -150,7 +150,7 @@ def test_queries_and_gallery_must_be_the_same_ensemble(tmp_path):
         ensemble(tmp_path / f"{name}-turned", paths[::-1], [0.5, 1.0])
     Stores.open(tmp_path / "query", tmp_path / "gallery")
     for name in ("query-equal", "query-turned"):
-        with pytest.raises(UserError, match="embedder is"):
+        with pytest.raises(UserError, match="has embedder"):
             Stores.open(tmp_path / name, tmp_path / "gallery")
     write(tmp_path / "unknown", ["a", "b"], embedder=None)
     ensemble(tmp_path / "unknown-too", [tmp_path / "unknown", tmp_path / "query1"])
