@@ -93,5 +93,5 @@ def test_stacked_stores_read_as_a_store(tmp_path):
 
 def test_an_id_in_two_stores_is_refused(tmp_path):
     one, other = store(tmp_path / "one", ["a", "b"]), store(tmp_path / "other", ["c", "b", "d"])
-    with pytest.raises(UserError, match="other: id 'b' is in the gallery more than once"):
+    with pytest.raises(UserError, match=r"other: photo 'b' is also in .*one"):
         StackedStores([one, other])

@@ -119,7 +119,7 @@ def test_a_bad_photo_is_named(scripts, place, kind, workers):
 def test_a_bad_photo_is_skipped_counted_and_listed(scripts, place, kind):
     SPOIL[kind](place / "photos" / "b" / "2.jpg")
     result = scripts.run("train.py", *FOLDER, "data.bad_image=skip", cwd=place)
-    assert "left out 1 photo" in result.stdout
+    assert "Skipped 1 photos" in result.stdout
     listed = pd.read_csv(place / "run" / "bad_images.csv")
     assert listed["path"].tolist() == ["b/2.jpg"]
     assert listed["reason"].str.len().between(5, 120).all()
@@ -132,7 +132,7 @@ def test_extraction_leaves_bad_photos_out_and_shifts_no_row(scripts, place, trai
     SPOIL["empty"](place / "photos" / "b" / "3.jpg")
     refused(scripts, "extract.py", *extract, "output=store", cwd=place, words=["b/3.jpg"])
     result = scripts.run("extract.py", *extract, "output=store", "data.bad_image=skip", cwd=place)
-    assert "skipped 2 photos" in result.stdout
+    assert "Skipped 2 photos" in result.stdout
     whole, got = (DescriptorStore.open(place / name) for name in ("whole", "store"))
     kept = [photo for photo in whole.ids if photo not in ("a/1.jpg", "b/3.jpg")]
     assert got.ids.tolist() == kept

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from landmark import __version__
+from landmark.artifact.folder import check_files, check_schema, damage, read_json
 from landmark.artifact.table import check_ids, read_frame
 from landmark.artifact.vectors import (
     check_vectors,
@@ -28,6 +29,7 @@ Texts = Sequence[str] | NDArray[Any]
 
 SCHEMA = 1
 VECTORS, IDS, META, SKIPPED = "vectors.npy", "ids.parquet", "meta.json", "skipped.csv"
+_RECORDED = {"schema", "version", "dtype"}  # in meta.json, by every store itself
 
 
 class DescriptorStore:
@@ -69,22 +71,10 @@ class DescriptorStore:
             UserError: `path` is not a store, or a damaged one, or one of a later version.
         """
         path = Path(path)
-        for name in (VECTORS, IDS, META):
-            if not (path / name).is_file():
-                raise UserError(
-                    f"{path} is not a descriptor store: {name} is missing. Pass a folder that "
-                    "extract.py wrote."
-                )
-        try:
-            meta = json.loads((path / META).read_text())
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path} is damaged ({error}). Write it again.") from error
-        if not isinstance(meta, dict):
-            raise UserError(f"{path}/{META} is damaged (not a mapping). Write the store again.")
-        if meta.get("schema", 0) > SCHEMA:
-            raise UserError(
-                f"{path} was written by a later version ({meta.get('version')}). Update landmark."
-            )
+        check_files(path, (VECTORS, IDS, META), "a descriptor store", "extract.py")
+        with damage(path):
+            meta = read_json(path / META)
+        check_schema(path, meta, SCHEMA)
         return cls(path, open_vectors(path / VECTORS), meta)
 
     @classmethod
@@ -176,12 +166,8 @@ class DescriptorStore:
         Raises:
             UserError: The file is damaged, or has no ids.
         """
-        try:
+        with damage(self.path / IDS, "Write the store again."):
             rows = pd.read_parquet(self.path / IDS)
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f"{self.path}/{IDS} is damaged ({error}). Write the store again."
-            ) from error
         if "id" not in rows.columns:
             raise UserError(f"{self.path}/{IDS} has no column id. Write the store again.")
         return rows
@@ -222,8 +208,7 @@ class DescriptorStore:
     @property
     def settings(self) -> dict[str, Any]:
         """What the writer recorded, without what every store records itself."""
-        own = json.loads(meta_text(self.dtype, {}))
-        return {key: value for key, value in self.meta.items() if key not in own}
+        return {key: value for key, value in self.meta.items() if key not in _RECORDED}
 
     @property
     def table_digests(self) -> list[str]:
@@ -278,9 +263,9 @@ def meta_text(dtype: str, meta: Mapping[str, Any]) -> str:
         TypeError: JSON cannot hold a value of `meta`.
         ValueError: A name in `meta` is one that the store records itself.
     """
-    own = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
-    if taken := own.keys() & meta.keys():
+    if taken := _RECORDED & meta.keys():
         raise ValueError(f"{min(taken)} is recorded by the store itself")
+    own = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
     return json.dumps({**own, **meta}, indent=1) + "\n"
 
 

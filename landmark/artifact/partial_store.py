@@ -1,6 +1,5 @@
 """A descriptor store being written: what a stopped extraction leaves, and resumes from."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import META, VECTORS, DescriptorStore, write_description
+from landmark.artifact.folder import damage, read_json, write_json
 from landmark.artifact.vectors import (
     check_vectors,
     create_vectors,
@@ -96,7 +96,7 @@ class PartialStore:
                 np.save(folder / _MARKS, marks)
                 record = {"settings": as_recorded(settings), "kept": existing}
                 with atomic_file(folder / _SETTINGS) as temporary:
-                    temporary.write_text(json.dumps(record, indent=1) + "\n")
+                    write_json(temporary, record)
         except BaseException:
             clear(folder)
             raise
@@ -214,8 +214,6 @@ def clear(folder: Path) -> None:
 def _read_record(folder: Path) -> dict[str, Any] | None:
     if not (folder / _SETTINGS).is_file():
         return None
-    try:
-        record = json.loads((folder / _SETTINGS).read_text())
+    with damage(folder / _SETTINGS, f"Remove {folder}."):
+        record = read_json(folder / _SETTINGS)
         return {"settings": dict(record["settings"]), "kept": int(record["kept"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder / _SETTINGS} is damaged. Remove {folder}.") from error

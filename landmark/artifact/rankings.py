@@ -1,6 +1,5 @@
 """Rankings on disk: the rows of the gallery for each query, best first."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark import __version__
-from landmark.error import UserError
+from landmark.artifact.folder import check_files, check_schema, damage, read_json, write_json
 
 SCHEMA = 1
 ROWS, SCORES = "rows.npy", "scores.npy"
@@ -57,9 +56,8 @@ class Rankings:
         np.save(folder / SCORES, np.ascontiguousarray(self.scores, np.float32))
         for name, ids in ((QUERY_IDS, self.query_ids), (GALLERY_IDS, self.gallery_ids)):
             pd.DataFrame({"id": pd.Series(ids, dtype="str")}).to_parquet(folder / name, index=False)
-        recorded = {"schema": SCHEMA, "version": __version__, **self.meta}
-        (folder / META).write_text(json.dumps(recorded, indent=1) + "\n")
-        (folder / METRICS).write_text(json.dumps(self.metrics, indent=1) + "\n")
+        write_json(folder / META, {"schema": SCHEMA, "version": __version__, **self.meta})
+        write_json(folder / METRICS, self.metrics)
 
     @classmethod
     def open(cls, path: str | Path) -> "Rankings":
@@ -69,28 +67,15 @@ class Rankings:
             UserError: The folder has no rankings, or they are damaged or of a later version.
         """
         path = Path(path)
-        for name in (ROWS, SCORES, QUERY_IDS, GALLERY_IDS, META, METRICS):
-            if not (path / name).is_file():
-                raise UserError(
-                    f"{path} is not a folder of rankings: {name} is missing. Pass a folder that "
-                    "rerank.py wrote."
-                )
-        try:
+        names = (ROWS, SCORES, QUERY_IDS, GALLERY_IDS, META, METRICS)
+        check_files(path, names, "a folder of rankings", "rerank.py")
+        with damage(path):
             rows, scores = (np.load(path / name, allow_pickle=False) for name in (ROWS, SCORES))
             query_ids, gallery_ids = (
                 pd.read_parquet(path / name)["id"].to_numpy(dtype=str)
                 for name in (QUERY_IDS, GALLERY_IDS)
             )
-            meta, metrics = (json.loads((path / name).read_text()) for name in (META, METRICS))
+            meta, metrics = (read_json(path / name) for name in (META, METRICS))
             rankings = cls(rows, scores, query_ids, gallery_ids, meta, metrics)
-        except (ValueError, OSError, EOFError, KeyError) as error:
-            raise UserError(f"{path} is damaged ({error}). Write it again.") from error
-        if not isinstance(meta, dict) or not isinstance(metrics, dict):
-            raise UserError(
-                f"{path} is damaged ({META} or {METRICS} is not a mapping). Write it again."
-            )
-        if meta.get("schema", 0) > SCHEMA:
-            raise UserError(
-                f"{path} was written by a later version ({meta.get('version')}). Update landmark."
-            )
+        check_schema(path, meta, SCHEMA)
         return rankings

@@ -120,11 +120,13 @@ class StackedStores:
         repeated = pd.Index(self.ids).duplicated()
         if repeated.any():
             row = int(repeated.argmax())
+            same = np.array([row, (self.ids == self.ids[row]).argmax()])
             ends = np.cumsum([len(store) for store in self.stores])
-            store = self.stores[int(np.searchsorted(ends, row, side="right"))]
+            store, other = (self.stores[i] for i in np.searchsorted(ends, same, side="right"))
             raise UserError(
-                f"{store.path}: id {str(self.ids[row])!r} is in the gallery more than once. List "
-                "each store once, and stores of different photos."
+                f"{store.path}: photo {str(self.ids[row])!r} is also in {other.path} "
+                f"({int(repeated.sum()):,} such photos in all). Pass stores of different photos, "
+                "each once."
             )
 
     @property
@@ -145,12 +147,13 @@ class StackedStores:
     @cached_property
     def landmark_ids(self) -> NDArray[np.str_] | None:
         """Landmark of each row, (N,) strings, "" where unknown; None if no store has any."""
-        landmarks = [store.landmark_ids for store in self.stores]
-        if all(known is None for known in landmarks):
+        if all(store.landmark_ids is None for store in self.stores):
             return None
-        unknown = [np.zeros(len(store), dtype="U1") for store in self.stores]
         return np.concatenate(
-            [u if known is None else known for known, u in zip(landmarks, unknown, strict=True)]
+            [
+                np.zeros(len(store), "U1") if store.landmark_ids is None else store.landmark_ids
+                for store in self.stores
+            ]
         )
 
     @property

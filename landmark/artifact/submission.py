@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.artifact.rankings import Rankings
-from landmark.artifact.table import check_ids, read_frame
+from landmark.artifact.table import check_columns, check_ids, check_values, read_frame
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
 
@@ -110,12 +110,7 @@ def read_usage(path: str | Path) -> dict[str, str]:
     frame = _read(path, ("id",))
     if "Usage" not in frame.columns:
         return dict.fromkeys(frame["id"], "Public")
-    unknown = frame["Usage"][~frame["Usage"].isin(USAGES)]
-    if len(unknown):
-        raise UserError(
-            f"{path}: unknown Usage {unknown.iloc[0]!r} in row {unknown.index[0] + 1}. "
-            f"Use {', '.join(USAGES)}."
-        )
+    check_values(frame["Usage"], USAGES, path)
     return dict(zip(frame["id"], frame["Usage"], strict=True))
 
 
@@ -161,9 +156,6 @@ def read_recognition_submission(path: str | Path) -> RecognitionPrediction:
 
 def _read(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     frame = read_frame(path, text_columns=("id", "images", "landmarks", "Usage"))
-    for name in columns:
-        if name not in frame.columns:
-            names = ", ".join(map(str, frame.columns))
-            raise UserError(f"{path} has no column {name} (columns: {names}). Rename or add it.")
+    check_columns(frame, columns, path)
     check_ids(frame["id"], path)
     return frame

@@ -1,5 +1,6 @@
 """Image tables on disk: .csv or .parquet with id, path and optional columns."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -21,19 +22,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     frame = read_frame(path)
-    if "id" not in frame.columns:
-        names = ", ".join(map(str, frame.columns)) or "none"
-        raise UserError(f"{path} has no column id (columns: {names}). Rename or add it.")
+    check_columns(frame, ("id",), path)
     check_ids(frame["id"], path)
     if "path" in frame.columns:
         check_paths(frame["path"], path)
     if "split" in frame.columns:
-        unknown = frame["split"][frame["split"].notna() & ~frame["split"].isin(SPLITS)]
-        if len(unknown):
-            raise UserError(
-                f"{path}: unknown split {unknown.iloc[0]!r} in row {unknown.index[0] + 1}. "
-                f"Use {', '.join(SPLITS)}."
-            )
+        check_values(frame["split"].dropna(), SPLITS, path)
     for name in {"width", "height"} & set(frame.columns):
         frame[name] = _pixels(frame[name], path)
     return frame
@@ -91,6 +85,32 @@ def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
             "Leave unknown sizes empty."
         )
     return numbers
+
+
+def check_columns(frame: pd.DataFrame, names: Iterable[str], where: str | Path) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        UserError: Names the first.
+    """
+    for name in names:
+        if name not in frame.columns:
+            columns = ", ".join(map(str, frame.columns)) or "none"
+            raise UserError(f"{where} has no column {name} (columns: {columns}). Rename or add it.")
+
+
+def check_values(column: pd.Series, allowed: Sequence[str], where: str | Path) -> None:
+    """Refuse values other than those allowed.
+
+    Raises:
+        UserError: Names the first, and its row.
+    """
+    unknown = column[~column.isin(allowed)]
+    if len(unknown):
+        raise UserError(
+            f"{where}: unknown {column.name} {unknown.iloc[0]!r} in row {unknown.index[0] + 1}. "
+            f"Use {', '.join(allowed)}."
+        )
 
 
 def check_ids(ids: pd.Series, where: str | Path) -> None:

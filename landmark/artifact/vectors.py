@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from landmark.artifact.folder import damage
 from landmark.disk.space import disk_errors, reserve
 from landmark.error import UserError
 
@@ -70,12 +71,10 @@ def open_array(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
     Raises:
         UserError: The file is damaged.
     """
-    try:
+    with damage(file):
         # Read-only first: in mode r+ numpy would extend a file that is too short.
         array = np.load(file, mmap_mode="r", allow_pickle=False)
         return array if mode == "r" else np.load(file, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file} is damaged ({error}). Write it again.") from error
 
 
 def open_vectors(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.folder import check_files, damage, read_json, write_json
 from landmark.artifact.vectors import row_blocks
 from landmark.disk.atomic import atomic_folder
 from landmark.disk.differences import as_recorded, check_same_settings
@@ -94,7 +95,7 @@ class Whitening:
         with atomic_folder(path, overwrite, marker=META) as folder, disk_errors(path):
             np.save(folder / MEAN, self.mean)
             np.save(folder / PROJECTION, self.projection)
-            (folder / META).write_text(json.dumps(self.meta, indent=1) + "\n")
+            write_json(folder / META, self.meta)
 
     @classmethod
     def open(cls, path: str | Path) -> "Whitening":
@@ -104,25 +105,15 @@ class Whitening:
             UserError: `path` is not a whitening, or a damaged one.
         """
         path = Path(path)
-        for name in (MEAN, PROJECTION, META):
-            if not (path / name).is_file():
-                raise UserError(
-                    f"{path} is not a whitening: {name} is missing. Pass a folder that fit.py "
-                    "wrote."
-                )
-        try:
+        check_files(path, (MEAN, PROJECTION, META), "a whitening", "fit.py")
+        with damage(path, "Fit it again."):
             mean, projection = (
                 np.load(path / name, allow_pickle=False) for name in (MEAN, PROJECTION)
             )
-            meta = dict(json.loads((path / META).read_text()))
-        except (ValueError, TypeError, OSError, EOFError) as error:
-            raise UserError(f"{path} is damaged ({error}). Fit it again.") from error
-        fits = (projection.ndim, mean.shape) == (2, projection.shape[:1])
-        if not (fits and np.isfinite(mean).all() and np.isfinite(projection).all()):
-            raise UserError(
-                f"{path} is damaged (mean or projection is not finite or does not fit). Fit it "
-                "again."
-            )
+            meta = read_json(path / META)
+            fits = (projection.ndim, mean.shape) == (2, projection.shape[:1])
+            if not (fits and np.isfinite(mean).all() and np.isfinite(projection).all()):
+                raise ValueError("mean or projection is not finite or does not fit")
         return cls(mean.astype(np.float64), projection.astype(np.float64), meta)
 
 

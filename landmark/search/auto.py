@@ -174,11 +174,11 @@ class AutoIndex(Index):
             IVFPQ(**shared),
         ]
         memory = 0.8 * free_memory(s.device) if s.memory is None else s.memory * _GIB
-        needed = [_bytes(one, *self.gallery.shape) for one in candidates]
-        for one, size in zip(candidates, needed, strict=True):
-            if size <= memory:
-                return one
-        print(f"  no index fits {memory / _GIB:.2f} GiB, ivfpq needs {needed[-1] / _GIB:.2f} GiB")
+        for candidate in candidates:
+            needed = _bytes(candidate, *self.gallery.shape)
+            if needed <= memory:
+                return candidate
+        print(f"  no index fits {memory / _GIB:.2f} GiB, ivfpq needs {needed / _GIB:.2f} GiB")
         return None
 
 
@@ -219,12 +219,8 @@ def _widened(
 def _bytes(search: InvertedLists, rows: int, dim: int) -> int:
     """Memory of an index: what it stores, row numbers, centres, and the rows it trains on."""
     lists = search.lists(rows)
-    if isinstance(search, IVFPQ):
-        stored = search.bytes_of(dim)
-    else:
-        assert isinstance(search, IVF)
-        stored = {"float32": 4, "float16": 2, "sq8": 1}[search.storage] * dim
-    return (stored + 8) * rows + 4 * dim * (lists + min(rows, ROWS_OF_A_LIST * lists))
+    centres = 4 * dim * (lists + min(rows, ROWS_OF_A_LIST * lists))
+    return (search.bytes_of(dim) + 8) * rows + centres
 
 
 def _build_work(search: InvertedLists, rows: int) -> int:

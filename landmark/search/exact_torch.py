@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import PositiveInt
 
+from landmark.artifact.vectors import row_blocks
 from landmark.device import Device
 from landmark.search.blocks import Vectors, float32_blocks
 from landmark.search.index import ExactIndex, local_torch_device
@@ -73,8 +74,7 @@ class ExactTorchIndex(ExactIndex):
         scores = np.empty((len(query), k), np.float32)
         size = max(self.settings.block_queries, _VALUES_ON_DEVICE // (query.shape[1] + 3 * k))
         with torch.inference_mode():
-            for first in range(0, len(query), size):
-                part = slice(first, first + size)
+            for part in row_blocks(len(query), size):
                 part_rows, part_scores = self._nearest_to(self._upload(query[part]), k)
                 rows[part], scores[part] = part_rows.cpu().numpy(), part_scores.cpu().numpy()
         return rows, scores
@@ -87,8 +87,7 @@ class ExactTorchIndex(ExactIndex):
         scores = torch.full((len(query), k), -torch.inf, device=query.device)
         for first, block in float32_blocks(self.gallery, self.settings.block_rows):
             gallery = self._upload(block).T
-            for start in range(0, len(query), self.settings.block_queries):
-                part = slice(start, start + self.settings.block_queries)
+            for part in row_blocks(len(query), self.settings.block_queries):
                 best, at = torch.topk(query[part] @ gallery, min(k, len(block)))
                 scores[part], which = torch.topk(torch.cat([scores[part], best], dim=1), k)
                 rows[part] = torch.cat([rows[part], at + first], dim=1).gather(1, which)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
+from landmark.artifact.vectors import row_blocks
 from landmark.device import torch_device
 from landmark.processes import launch
 from landmark.search.blocks import Vectors
@@ -104,8 +105,7 @@ class BlockwiseIndex(Index):
         reached = min(k, len(self.gallery))
         is_float32 = query.dtype == np.float32
         block_size = self.query_block or (len(query) if is_float32 else _CONVERTED_QUERIES)
-        for first in range(0, len(query) if reached else 0, max(1, block_size)):
-            part = slice(first, first + block_size)
+        for part in row_blocks(len(query) if reached else 0, block_size):
             block = np.ascontiguousarray(query[part], np.float32)
             rows[part, :reached], scores[part, :reached] = self._nearest(block, reached)
         return rows, scores
@@ -132,9 +132,8 @@ class ExactIndex(BlockwiseIndex):
         while len(open_ties):
             wide = min(4 * wide, photos)
             still_open = []
-            block_size = max(1, _TIED_RESULTS // wide)
-            for first in range(0, len(open_ties), block_size):
-                some = open_ties[first : first + block_size]
+            for block in row_blocks(len(open_ties), _TIED_RESULTS // wide):
+                some = open_ties[block]
                 wide_rows, wide_scores = ties_by_row(*self._any_nearest(query[some], wide))
                 rows[some], scores[some] = wide_rows[:, :k], wide_scores[:, :k]
                 tied = wide_scores[:, k - 1] == wide_scores[:, -1]

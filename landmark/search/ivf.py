@@ -1,6 +1,7 @@
 """Inverted lists: only the lists of the nearest cluster centres are searched."""
 
 import math
+from abc import abstractmethod
 from typing import Literal, Self, Unpack
 
 from pydantic import NonNegativeInt, PositiveInt
@@ -40,6 +41,10 @@ class InvertedLists(FaissSearch):
         if self.n_lists is not None:
             return min(self.n_lists, rows)
         return max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_OF_A_LIST))
+
+    @abstractmethod
+    def bytes_of(self, dim: int) -> int:
+        """Return the bytes that the index stores of a photo."""
 
     def parameters(self) -> str:
         """Return the parameters of a search, in faiss's form."""
@@ -95,3 +100,7 @@ class IVF(InvertedLists):
         """Return faiss's description of an index of (rows, dim)."""
         del dim
         return f"IVF{self.lists(rows)},{STORAGE[self.storage]}"
+
+    def bytes_of(self, dim: int) -> int:
+        """Return the bytes that the index stores of a photo."""
+        return {"float32": 4, "float16": 2, "sq8": 1}[self.storage] * dim

@@ -59,7 +59,7 @@ class IVFPQ(InvertedLists):
         return f"IVF{self.lists(rows)},PQ{self.bytes_of(dim)}np"
 
     def bytes_of(self, dim: int) -> int:
-        """Return the bytes of a photo's code.
+        """Return the bytes of a photo.
 
         Raises:
             UserError: `code_bytes` does not divide the dimension.

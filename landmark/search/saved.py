@@ -1,12 +1,13 @@
 """Indexes on disk: a folder that records what the index was built with and for."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from landmark import __version__
+from landmark.artifact.folder import check_schema, damage, read_json, write_json
+from landmark.artifact.vectors import row_blocks
 from landmark.disk.atomic import atomic_folder
 from landmark.disk.differences import check_same_settings
 from landmark.disk.digest import digest_of_blocks
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 INDEX, META = "index.faiss", "index.json"
 _BLOCK_ROWS = 65536
+_ADVICE = "Remove the folder to build it again."
 
 
 def write(folder: Path, index: "Index", settings: dict[str, Any], gallery: Vectors) -> None:
@@ -44,7 +46,7 @@ def write(folder: Path, index: "Index", settings: dict[str, Any], gallery: Vecto
     }
     try:
         faiss.write_index(index, str(folder / INDEX))
-        (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
+        write_json(folder / META, meta)
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"search.index: {folder.parent} cannot hold the index ({error}). Free some space or "
@@ -85,19 +87,13 @@ def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index
     """
     import faiss
 
-    try:
-        meta = json.loads((path / META).read_text())
+    with damage(f"search.index={path}: {META}", _ADVICE):
+        meta = read_json(path / META)
         kind = {f"gallery {key}": meta["gallery"][key] for key in _kind(gallery)}
         recorded = {**meta["settings"], **kind}
-        rows, schema = int(meta["gallery"]["rows"]), int(meta["schema"])
-        recorded_digest = meta["gallery"]["digest"]
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise _damaged(path, f"{META} is damaged ({error})") from error
-    if schema > SCHEMA:
-        raise UserError(
-            f"search.index={path} was written by a later version ({meta['version']}). "
-            "Update landmark, or choose another location."
-        )
+        rows, recorded_digest = int(meta["gallery"]["rows"]), meta["gallery"]["digest"]
+        schema = {"schema": int(meta["schema"]), "version": meta["version"]}
+    check_schema(f"search.index={path}", schema, SCHEMA)
     requested = {**settings, **{f"gallery {key}": value for key, value in _kind(gallery).items()}}
     check_same_settings(
         recorded,
@@ -113,23 +109,16 @@ def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index
     try:
         index = faiss.read_index(str(path / INDEX))
     except RuntimeError as error:
-        raise _damaged(path, f"{INDEX} is damaged") from error
+        raise UserError(f"search.index={path}: {INDEX} is damaged. {_ADVICE}") from error
     if (index.ntotal, index.d) != (rows, gallery.shape[1]):
-        raise _damaged(path, f"{INDEX} does not belong to {META}")
+        raise UserError(f"search.index={path}: {INDEX} does not belong to {META}. {_ADVICE}")
     return index
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"search.index={path}: {reason}. Remove the folder to build it again.")
 
 
 def digest(gallery: Vectors, rows: int | None = None) -> str:
     """Digest of the values of the first rows. Defaults to all rows."""
-    rows = len(gallery) if rows is None else rows
-    return digest_of_blocks(
-        np.ascontiguousarray(gallery[first : min(first + _BLOCK_ROWS, rows)]).data
-        for first in range(0, rows, _BLOCK_ROWS)
-    )
+    blocks = row_blocks(len(gallery) if rows is None else rows, _BLOCK_ROWS)
+    return digest_of_blocks(np.ascontiguousarray(gallery[block]).data for block in blocks)
 
 
 def _kind(gallery: Vectors) -> dict[str, Any]:

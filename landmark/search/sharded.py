@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from landmark.artifact.vectors import row_blocks
 from landmark.processes import gather, initialize, is_alone, rank, shard, world_size
 from landmark.search.blocks import Vectors, rows_of
 from landmark.search.index import Index, Search
@@ -107,9 +108,7 @@ def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
         return rows, scores
     queries, k = rows.shape
     best_rows, best_scores = pads(queries, k)
-    block_size = max(1, _GATHERED_RESULTS // max(1, k * world_size()))
-    for start in range(0, queries, block_size):
-        part = slice(start, start + block_size)
+    for part in row_blocks(queries, _GATHERED_RESULTS // max(1, k * world_size())):
         rankings = zip(gather_stacked(rows[part]), gather_stacked(scores[part]), strict=True)
         best_rows[part], best_scores[part] = best_in_order(list(rankings), k)
     return best_rows, best_scores

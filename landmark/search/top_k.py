@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from landmark.artifact.vectors import row_blocks
 from landmark.search.blocks import Vectors, to_float32
 
 _CANDIDATE_VALUES = 2**24  # of the candidates rescored together: 64 MB
@@ -113,18 +114,15 @@ def rescore(
     """
     rows = np.empty((len(query), k), candidates.dtype)
     scores = np.empty((len(query), k), np.float32)
-    block_size = max(1, _CANDIDATE_VALUES // max(1, candidates.shape[1] * gallery.shape[1]))
-    for first in range(0, len(query), block_size):
-        part = slice(first, first + block_size)
+    block_size = _CANDIDATE_VALUES // max(1, candidates.shape[1] * gallery.shape[1])
+    for part in row_blocks(len(query), block_size):
         # Ordered by row, so that a stable sort by score leaves equal scores by row.
         ordered = np.sort(candidates[part], axis=1)
         vectors = _float32(gallery[np.maximum(ordered, 0)])  # (q, C, D)
         # Not as a matrix product: the threads of BLAS cost more than they save on such slices.
         products = np.einsum("qcd,qd->qc", vectors, query[part])
         products[ordered < 0] = -np.inf
-        best = np.argsort(-products, axis=1, kind="stable")[:, :k]
-        rows[part] = np.take_along_axis(ordered, best, axis=1)
-        scores[part] = np.take_along_axis(products, best, axis=1)
+        rows[part], scores[part] = best_in_order([(ordered, products)], k)
     return ties_by_row(rows, scores)
 
 
