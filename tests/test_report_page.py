@@ -26,7 +26,6 @@ from landmark.report.page import Figure
 from landmark.report.photos import Entry, Photo
 from landmark.report.ranking import choose, write_report
 from landmark.rerank.chain import Step
-from landmark.rerank.retrieval import Retrieval
 from landmark.score.ground_truth import Evaluation, LandmarkGroundTruth, RevisitedGroundTruth
 
 QUERIES, GALLERY, K = 12, 40, 15
@@ -121,8 +120,7 @@ def world(tmp_path):
 
 def step_of(name, rows, scores, evaluation, seconds=0.5):
     """A step of a chain that ranked these rows."""
-    nothing = np.zeros((len(rows), 1), np.float32)
-    return Step(name, Retrieval(nothing, nothing, rows, scores), seconds, 0, *evaluation)
+    return Step(name, rows, scores, seconds, 0, *evaluation)
 
 
 def steps_of(found, truth=None):
