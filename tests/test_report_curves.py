@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from landmark.artifact.picture import write_png
 from landmark.error import UserError
-from landmark.report.curves import curves_figure, draw_curves
-from landmark.report.hardest import Validation, draw_hardest, hardest_figure
+from landmark.report.curves import curves_figure
+from landmark.report.hardest import Validation, hardest_figure
 from landmark.report.photos import Entry, Photo
 
 
@@ -83,19 +84,19 @@ def test_a_long_loss_is_drawn_pale_with_its_mean(tmp_path):
 def test_nothing_logged_draws_nothing(tmp_path, content):
     if content is not None:
         (tmp_path / "metrics.csv").write_text(content)
-    assert draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png") is None
-    assert not (tmp_path / "curves.png").exists()
+    assert curves_figure(tmp_path / "metrics.csv") is None
 
 
 def test_another_table_is_a_mistake(tmp_path):
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"m\.csv is not a table of metrics: the column step"):
-        draw_curves(tmp_path / "m.csv", tmp_path / "curves.png")
+        curves_figure(tmp_path / "m.csv")
 
 
 def test_the_picture_is_written_without_pyplots_global_state(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
-    path = draw_curves(written(tmp_path / "m.csv", *RUN), tmp_path / "curves.png")
+    figure = curves_figure(written(tmp_path / "m.csv", *RUN))
+    path = write_png(figure, tmp_path / "curves.png", dpi=150)
     assert path == tmp_path / "curves.png"
     with Image.open(path) as image:
         assert image.format == "PNG"
@@ -180,11 +181,10 @@ def test_few_results_and_few_queries_fit(validation):
 
 
 def test_the_grid_is_written(validation, tmp_path, recwarn):
-    path = draw_hardest(tmp_path / "hardest.png", validation, count=2, results=3)
+    figure = hardest_figure(validation, count=2, results=3)
+    path = write_png(figure, tmp_path / "hardest.png", dpi=100)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width == 640
     # Names in scripts that the font lacks are no reason to fill a run's output.
     assert not [one for one in recwarn if "Glyph" in str(one.message)]
-    assert draw_hardest(tmp_path / "none.png", none_answered(validation)) is None
-    assert not (tmp_path / "none.png").exists()

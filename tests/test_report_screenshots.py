@@ -10,7 +10,6 @@ from PIL import Image
 from landmark.report.photos import Entry, Photo
 from landmark.report.ranking import write_report
 from landmark.rerank.chain import Step
-from landmark.rerank.retrieval import Retrieval
 from landmark.score.ground_truth import LandmarkGroundTruth
 
 SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "screenshots.py"
@@ -49,12 +48,11 @@ def report(tmp_path_factory):
     random = np.random.default_rng(0)
     query, gallery = random.integers(0, 3, 8).astype(str), random.integers(0, 3, 25).astype(str)
     truth = LandmarkGroundTruth(query, gallery)
-    nothing, steps = np.zeros((8, 1), np.float32), []
+    steps = []
     for step in ("search", "alpha_qe"):
         rows = np.stack([random.permutation(25)[:12] for _ in query])
         scores = np.tile(np.linspace(1, 0, 12), (8, 1))
-        retrieval = Retrieval(nothing, nothing, rows, scores)
-        steps.append(Step(step, retrieval, 1234.5, 0, *truth.evaluate(rows)))
+        steps.append(Step(step, rows, scores, 1234.5, 0, *truth.evaluate(rows)))
     meta = {
         "k": 12,
         "steps": [{"step": "search", "a_setting": LONG}, {"step": "alpha_qe", "n": 3}],

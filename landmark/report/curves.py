@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from landmark.artifact.picture import write_png
 from landmark.error import UserError
 
 if TYPE_CHECKING:
@@ -16,29 +15,17 @@ if TYPE_CHECKING:
 _COLOURS = ("#2f5d8c", "#c2412d", "#1b7f5a", "#8a6a00", "#6b4c9a")
 _QUIET = "#5c636b"
 _SMOOTHED_FROM = 60
-_NAMES = {"val/top_1": "top-1"}
 
 
-def draw_curves(metrics: str | Path, output: str | Path) -> Path | None:
-    """Draw `curves.png` of a run.
+def curves_figure(metrics: str | Path) -> "Figure | None":
+    """Make the matplotlib figure of a run, without a window or pyplot's global state.
 
     Args:
         metrics: The run's `metrics.csv`: `step`, `train/loss`, and if logged `val/map_at_<k>`,
             `val/top_1`, `lr-…`.
-        output: The PNG.
 
     Returns:
-        The PNG; None if the run has logged none of these, or has no metrics.csv.
-
-    Raises:
-        UserError: The file is not a table of metrics, or the PNG cannot be written.
-    """
-    figure = curves_figure(metrics)
-    return None if figure is None else write_png(figure, output, dpi=150)
-
-
-def curves_figure(metrics: str | Path) -> "Figure | None":
-    """Make the matplotlib figure, without a window or pyplot's global state.
+        None if the run has logged none of these, or has no metrics.csv.
 
     Raises:
         UserError: The file is not a table of metrics.
@@ -77,7 +64,7 @@ def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
     filled = [str(name) for name in table.columns if table[name].notna().any()]
     panels = {
         "loss": [name for name in filled if name == "train/loss"],
-        "validation": [name for name in filled if name in _NAMES or name.startswith("val/map_at_")],
+        "validation": [name for name in filled if name.startswith(("val/map_at_", "val/top_1"))],
         "learning rate": [name for name in filled if name.startswith("lr-")],
     }
     return {title: columns for title, columns in panels.items() if columns}
@@ -129,7 +116,7 @@ def _name(column: str) -> str:
         return f"mAP@{column.removeprefix('val/map_at_')}"
     if column.startswith("lr-"):
         return column.partition("/")[2] or column.removeprefix("lr-")
-    return _NAMES.get(column, column)
+    return "top-1" if column == "val/top_1" else column
 
 
 def _mark_epochs(axis: "Axes", table: pd.DataFrame) -> None:

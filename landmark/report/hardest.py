@@ -1,18 +1,15 @@
 """The hardest queries of a validation as a picture, each with the first photos ranked for it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from landmark.artifact.picture import write_png
 from landmark.error import UserError
 from landmark.metric.gldv2 import average_precision_at_k
 from landmark.metric.relevance import hits_by_label
-from landmark.report.photos import Entry, Photo, Photos
+from landmark.report.photos import Entry, Photos
 from landmark.report.thumbnail import thumbnail
 
 if TYPE_CHECKING:
@@ -44,32 +41,20 @@ class Validation:
     gallery_photos: Photos
 
 
-def draw_hardest(
-    output: str | Path, validation: Validation, count: int = 8, results: int = 5, k: int = 100
-) -> Path | None:
-    """Draw `hardest.png` of a validation: a line per query, lowest average precision first.
+def hardest_figure(
+    validation: Validation, count: int = 8, results: int = 5, k: int = 100
+) -> "Figure | None":
+    """Make a matplotlib figure: a line per query, lowest average precision first.
 
     Args:
-        output: The PNG.
         validation: The rankings.
         count: Number of queries shown.
         results: Number of photos shown for each.
         k: Number of results that count for the average precision.
 
     Returns:
-        The PNG; None if no query has an answer in the gallery.
-
-    Raises:
-        UserError: The PNG cannot be written.
+        None if no query has an answer in the gallery.
     """
-    figure = hardest_figure(validation, count, results, k)
-    return None if figure is None else write_png(figure, output, dpi=100)
-
-
-def hardest_figure(
-    validation: Validation, count: int = 8, results: int = 5, k: int = 100
-) -> "Figure | None":
-    """Make the matplotlib figure, without a window or pyplot's global state."""
     from matplotlib.figure import Figure
 
     rows, query_labels = validation.rows, validation.query_labels
@@ -108,7 +93,10 @@ def _show(axis: "Axes", entry: Entry, caption: str, frame: str | None) -> None:
     axis.set_xlabel(caption, fontsize=8, color=frame or _INK, parse_math=False)
     for spine in axis.spines.values():
         spine.set(visible=frame is not None, color=frame or _MAT, linewidth=2.5)
-    image = None if entry.photo is None else _thumbnail(entry.photo)
+    try:
+        image = None if entry.photo is None else thumbnail(entry.photo, _SIDE)
+    except UserError:
+        image = None
     if image is None:
         middle = _SIDE / 2
         axis.text(middle, middle, "no photo", ha="center", va="center", fontsize=8, color=_QUIET)
@@ -117,13 +105,6 @@ def _show(axis: "Axes", entry: Entry, caption: str, frame: str | None) -> None:
     extent = (left, left + image.width, top + image.height, top)
     axis.imshow(np.asarray(image), extent=extent)
     axis.set(xlim=(0, _SIDE), ylim=(_SIDE, 0))
-
-
-def _thumbnail(photo: Photo) -> Image.Image | None:
-    try:
-        return thumbnail(photo, _SIDE)
-    except UserError:
-        return None
 
 
 def _shortened(name: str) -> str:

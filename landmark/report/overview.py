@@ -1,4 +1,4 @@
-"""The upper half of a ranking's page: its headline, table of steps, histogram and stores."""
+"""The upper half of a ranking's page: headline, table of steps, histogram, stores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _EQUAL_WITHIN = 1e-9
 
 
 def column_name(metric: str) -> str:
-    """A metric's name as displayed."""
+    """Return a metric's name as displayed."""
     return _COLUMNS.get(metric, metric.replace("_", " "))
 
 
@@ -63,14 +63,12 @@ def step_rows(
         metric: As in `headline`.
     """
     rows: list[StepRow] = []
-    before = None
-    for step, chosen in zip(steps, settings, strict=True):
-        earlier: Mapping[str, float] = {} if before is None else before.metrics
+    for before, step, chosen in zip([None, *steps[:-1]], steps, settings, strict=True):
+        earlier = {} if before is None else before.metrics
         figures = [Figure(value, earlier.get(key)) for key, value in step.metrics.items()]
         shown = flat_settings({key: value for key, value in chosen.items() if key != "step"})
         better, worse = changed_queries(before, step, metric)
         rows.append(StepRow(step.name, shown, figures, better, worse, step.seconds))
-        before = step
     return rows
 
 

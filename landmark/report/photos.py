@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import IDS, DescriptorStore
 from landmark.artifact.stacked import StackedStores
+from landmark.data.image_table import BOX_COLUMNS, ImageTable
 from landmark.image.decode import Box
-
-if TYPE_CHECKING:
-    from landmark.data.image_table import ImageTable
-
-_BOX = ("box_left", "box_top", "box_right", "box_bottom")
+from landmark.score.ground_truth import positions_in
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class StorePhotos:
     """
 
     def __init__(
-        self, store: DescriptorStore | StackedStores, table: "ImageTable | None" = None
+        self, store: DescriptorStore | StackedStores, table: ImageTable | None = None
     ) -> None:
         self._stores = store.stores if isinstance(store, StackedStores) else [store]
         self._table = table
@@ -92,7 +89,7 @@ class TablePhotos:
         rows: (n,) the rows of the table that these photos are. Defaults to all.
     """
 
-    def __init__(self, table: "ImageTable", rows: NDArray[np.integer] | None = None) -> None:
+    def __init__(self, table: ImageTable, rows: NDArray[np.integer] | None = None) -> None:
         self._root = table.root
         self._rows = table.rows if rows is None else table.rows.iloc[rows]
 
@@ -113,7 +110,7 @@ class TablePhotos:
 
 
 def _store_entries(
-    store: DescriptorStore, rows: NDArray[np.integer], table: "ImageTable | None"
+    store: DescriptorStore, rows: NDArray[np.integer], table: ImageTable | None
 ) -> list[Entry]:
     ids = store.ids[rows]
     candidates = [_photos(store.meta.get("root"), _store_columns(store, rows))]
@@ -130,34 +127,34 @@ def _store_entries(
 
 
 def _store_columns(store: DescriptorStore, rows: NDArray[np.integer]) -> pd.DataFrame:
-    """`path` and box of the rows, where the store has them."""
+    """Read `path` and box of the rows, where the store has them."""
     file = store.path / IDS
-    columns = [name for name in ("path", *_BOX) if name in pq.read_schema(file).names]
+    columns = [name for name in ("path", *BOX_COLUMNS) if name in pq.read_schema(file).names]
     if not columns:
         return pd.DataFrame(index=range(len(rows)))
     return pq.read_table(file, columns=columns).take(rows).to_pandas()
 
 
-def _table_rows(table: "ImageTable", ids: NDArray[np.str_]) -> pd.DataFrame:
-    """The table's row of each id; missing values for an id that it does not have."""
-    places = pd.Index(table.rows["id"]).get_indexer(pd.Index(ids))
+def _table_rows(table: ImageTable, ids: NDArray[np.str_]) -> pd.DataFrame:
+    """Return the table's row of each id, missing values for an id that it does not have."""
+    places = positions_in(table.rows["id"], ids)
     known = places >= 0
     rows = table.rows.iloc[places[known]].set_axis(np.flatnonzero(known))
     return rows.reindex(range(len(ids)))
 
 
 def _photos(root: Any, columns: pd.DataFrame) -> list[Photo | None]:  # noqa: ANN401
-    """The photo of each row, as its columns say."""
+    """Return the photo of each row, from its columns `path` and the box's."""
     if root is None or "path" not in columns:
         return [None] * len(columns)
-    paths = columns["path"].tolist()
-    boxes: list[Box | None] = [None] * len(paths)
-    if set(_BOX) <= set(columns):
-        corners = columns[list(_BOX)].to_numpy(np.float64, na_value=np.nan)
+    root = Path(str(root))
+    corners = ImageTable(root, columns).boxes
+    boxes: list[Box | None] = [None] * len(columns)
+    if corners is not None:
         boxes = [None if np.isnan(box).any() else tuple(box.tolist()) for box in corners]
     return [
-        Photo(Path(str(root), path), box) if _is_below_root(path) else None
-        for path, box in zip(paths, boxes, strict=True)
+        Photo(root / path, box) if _is_below_root(path) else None
+        for path, box in zip(columns["path"], boxes, strict=True)
     ]
 
 
@@ -170,6 +167,6 @@ def _is_below_root(path: Any) -> bool:  # noqa: ANN401
 
 
 def _first_existing(photos: list[Photo | None]) -> Photo | None:
-    """The first photo whose file exists, else the first."""
+    """Return the first photo whose file exists, else the first."""
     known = [photo for photo in photos if photo is not None]
     return next((photo for photo in known if photo.path.is_file()), known[0] if known else None)

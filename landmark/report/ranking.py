@@ -115,14 +115,7 @@ def choose(
 
 
 class _Shown:
-    """The entries and thumbnails of the photos on the page, by row.
-
-    Args:
-        photos: The queries or the gallery.
-        rows: Rows shown, in any shape; -1 pads.
-        letter: First letter of the thumbnails' names.
-        pixels: Longer side of the thumbnails.
-    """
+    """Entries and thumbnails (named letter + row) of the rows on the page; -1 pads."""
 
     def __init__(self, photos: Photos, rows: NDArray[np.integer], letter: str, pixels: int) -> None:
         distinct = np.unique(rows[rows >= 0])
@@ -142,7 +135,7 @@ class _Shown:
 def _labels(
     queries: NDArray[np.integer], rows: NDArray[np.integer], ground_truth: GroundTruth | None
 ) -> NDArray[np.str_]:
-    """What each result is to its query, (S, q, R)."""
+    """Return what each result is to its query, (S, q, R)."""
     if ground_truth is None:
         return np.full(rows.shape, "unknown")
     return np.stack([ground_truth.relevance_labels(queries, ranked) for ranked in rows])
@@ -156,24 +149,25 @@ def _results(
     gallery: _Shown,
     metric: str | None,
 ) -> list[StepResults]:
-    """What each step ranked first for one query, by rows (S, R) and their labels (S, R)."""
+    """Return what each step ranked first for one query, by rows (S, R) and labels (S, R)."""
     made: list[StepResults] = []
-    for number, step in enumerate(steps):
-        before = steps[number - 1] if number else None
-        places = _places(rows[number - 1]) if number else None
+    before: Step | None = None
+    places: dict[int, int] = {}  # of each row after the step before, the first if repeated
+    for step, ranked, names in zip(steps, rows.tolist(), labels.tolist(), strict=True):
         results = [
             Result(
                 place=place + 1,
                 entry=gallery.entries[row],
-                label=str(labels[number, place]),
+                label=label,
                 score=f"{step.scores[query, place]:.3f}",
-                moved=0 if places is None else _moved(places.get(row), place),
+                moved=0 if before is None else (places[row] - place if row in places else None),
                 picture=gallery.names.get(row),
             )
-            for place, row in enumerate(rows[number].tolist())
+            for place, (row, label) in enumerate(zip(ranked, names, strict=True))
             if row >= 0
         ]
         made.append(StepResults(step.name, _precision(query, step, before, metric), results))
+        before, places = step, {row: place for place, row in reversed(list(enumerate(ranked)))}
     return made
 
 
@@ -182,15 +176,6 @@ def _precision(query: int, step: Step, before: Step | None, metric: str | None) 
         return None
     earlier = None if before is None else float(before.precisions[metric][query])
     return Figure(float(step.precisions[metric][query]), earlier, digits=3)
-
-
-def _places(rows: NDArray[np.integer]) -> dict[int, int]:
-    """Place of each row in a ranking, from 0; the first if a row is repeated."""
-    return {row: place for place, row in reversed(list(enumerate(rows.tolist()))) if row >= 0}
-
-
-def _moved(before: int | None, place: int) -> int | None:
-    return None if before is None else before - place
 
 
 def _notes(queries: _Shown, results: _Shown) -> list[str]:

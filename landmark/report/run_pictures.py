@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landmark.report.curves import draw_curves
-from landmark.report.hardest import Validation, draw_hardest
+from landmark.artifact.picture import write_png
+from landmark.report.curves import curves_figure
+from landmark.report.hardest import Validation, hardest_figure
 from landmark.report.photos import TablePhotos
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ def draw_pictures(folder: Path, task: "RetrievalTask", data: "LandmarkData") -> 
     Returns:
         Name → file of each picture drawn; one without data is not drawn.
     """
-    drawn = {"curves": draw_curves(folder / "metrics.csv", folder / "curves.png")}
+    drawn = {}
+    if curves := curves_figure(folder / "metrics.csv"):
+        drawn["curves"] = write_png(curves, folder / "curves.png", dpi=150)
     if task.ranking is not None:
         queries, rows = task.ranking
         validation = Validation(
@@ -33,5 +36,6 @@ def draw_pictures(folder: Path, task: "RetrievalTask", data: "LandmarkData") -> 
             TablePhotos(data.query_table, queries),
             TablePhotos(data.gallery_table),
         )
-        drawn["hardest"] = draw_hardest(folder / "hardest.png", validation, k=task.k)
-    return {name: file for name, file in drawn.items() if file is not None}
+        if hardest := hardest_figure(validation, k=task.k):
+            drawn["hardest"] = write_png(hardest, folder / "hardest.png", dpi=100)
+    return drawn

@@ -30,28 +30,19 @@ def thumbnail(photo: Photo, side: int) -> Image.Image:
     return resize(decode(photo.path, size, photo.box), size, "bicubic")
 
 
-def data_uri(photo: Photo, side: int) -> str:
-    """Encode the thumbnail as a JPEG in a `data:` address.
-
-    Raises:
-        UserError: As `thumbnail`.
-    """
-    file = io.BytesIO()
-    # Without the comment, which pillow would carry over.
-    thumbnail(photo, side).save(file, "JPEG", quality=_QUALITY, optimize=True, comment=b"")
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
 def data_uris(photos: Sequence[Photo | None], side: int) -> list[str | UserError]:
-    """Encode the thumbnail of each photo; where that fails, return the reason."""
+    """Encode the thumbnail of each photo as a JPEG in a `data:` address, or return the error."""
 
     def encoded(photo: Photo | None) -> str | UserError:
         if photo is None:
             return UserError("the store does not record where its photos are")
+        file = io.BytesIO()
         try:
-            return data_uri(photo, side)
+            # Without the comment, which pillow would carry over.
+            thumbnail(photo, side).save(file, "JPEG", quality=_QUALITY, optimize=True, comment=b"")
         except UserError as error:
             return error
+        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(encoded, photos))

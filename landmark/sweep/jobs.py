@@ -12,7 +12,6 @@ import yaml
 from landmark.error import UserError
 
 _OVERRIDES = Path(".hydra") / "overrides.yaml"
-_VALIDATION = "val/"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def read_jobs(folder: Path) -> list[Job]:
 
 
 def _natural_order(job: Job) -> list[tuple[int, str]]:
-    """Sort key that compares numbers within names as numbers."""
+    """Return a sort key that compares numbers within names as numbers."""
     pieces = re.split(r"(\d+)", job.name)
     return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]
 
@@ -82,30 +81,21 @@ def _read_job(file: Path, folder: Path) -> Job:
         metrics = _kept_metrics(run / "metrics.csv", result["settings"])
     except (ValueError, KeyError) as error:
         raise UserError(f"{result_file} is damaged ({error}).") from error
-    return Job(
-        name,
-        overrides,
-        metrics,
-        result.get("seconds"),
-        resumed=bool(result.get("resumed")),
-        done=True,
-    )
+    resumed = bool(result.get("resumed"))
+    return Job(name, overrides, metrics, result.get("seconds"), resumed, done=True)
 
 
 def _kept_metrics(file: Path, settings: dict[str, Any]) -> dict[str, float]:
-    """The validation of the weights that were kept: the best by mAP, or the last."""
+    """Return the validation of the weights that were kept: the best by mAP, or the last."""
     if not file.is_file():
         return {}
+    rows = []
     with file.open(newline="") as stream:
-        rows = [
-            {
-                name.removeprefix(_VALIDATION): float(value)
-                for name, value in row.items()
-                if name.startswith(_VALIDATION) and value
-            }
-            for row in csv.DictReader(stream)
-        ]
-    rows = [row for row in rows if row]
+        for line in csv.DictReader(stream):
+            values = {name: value for name, value in line.items() if name.startswith("val/")}
+            row = {name[4:]: float(value) for name, value in values.items() if value}
+            if row:
+                rows.append(row)
     if not rows:
         return {}
     if settings["keep"] == "last":

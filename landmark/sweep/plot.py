@@ -39,7 +39,9 @@ def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str |
             )
             text += f" ± {deviation:.4f}"
         axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", size=9)
-    axis.set_yticks(range(len(names)), [_shortened(name) for name in names])
+    longest = _LONGEST_NAME
+    shown = [name if len(name) <= longest else f"…{name[1 - longest :]}" for name in names]
+    axis.set_yticks(range(len(names)), shown)
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_xlabel(f"mAP@{metric.removeprefix('map_at_')}" if "map_at_" in metric else metric)
     axis.grid(axis="x", color="#e2ded8", linewidth=0.7)
@@ -47,7 +49,3 @@ def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str |
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(colors=_QUIET, labelsize=9, left=False)
     return write_png(figure, output, dpi=150)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"

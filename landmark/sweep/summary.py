@@ -1,6 +1,7 @@
 """One table of all jobs of a sweep and a plot of it: sweep.csv, sweep.md, sweep.png."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -95,10 +96,8 @@ def mean_table(jobs: Sequence[Job]) -> pd.DataFrame:
     rows = []
     for setting, members in groups.items():
         values = pd.DataFrame([job.metrics for job in members], columns=metrics, dtype=float)
-        row: dict[str, object] = dict(zip(keys, setting, strict=True)) | {"seeds": len(members)}
-        for metric in metrics:
-            row |= {metric: values[metric].mean(), f"{metric} deviation": values[metric].std()}
-        rows.append(row)
+        statistics = zip(values.mean(), values.std(), strict=True)
+        rows.append([*setting, len(members), *chain.from_iterable(statistics)])
     columns = [*keys, "seeds"]
     columns += [name for metric in metrics for name in (metric, f"{metric} deviation")]
     table = pd.DataFrame(rows, columns=columns)
@@ -106,7 +105,7 @@ def mean_table(jobs: Sequence[Job]) -> pd.DataFrame:
 
 
 def _points(jobs: Sequence[Job], metric: str) -> dict[str, list[float]]:
-    """Setting as text → the metric of its finished jobs."""
+    """Return setting as text → the metric of its finished jobs."""
     keys = [key for key in varied_keys(jobs) if key != SEED]
     points: dict[str, list[float]] = {}
     for job in jobs:
@@ -117,7 +116,7 @@ def _points(jobs: Sequence[Job], metric: str) -> dict[str, list[float]]:
 
 
 def _rounded(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """The job table for a reader; the means have a table of their own."""
+    """Return the job table as text, without the means, which have a table of their own."""
     shown = table.drop(columns=["mean", "deviation"], errors="ignore").astype(object)
     for metric in metrics:
         shown[metric] = [_number(value, 4) for value in table[metric]]
@@ -144,7 +143,7 @@ def as_markdown(table: pd.DataFrame) -> str:
     """Format a table of texts in markdown, its columns aligned."""
     rows = [[str(name) for name in table.columns]]
     rows += [[str(value).replace("|", r"\|") for value in row] for row in table.to_numpy()]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
         for row in rows

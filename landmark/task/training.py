@@ -155,7 +155,10 @@ def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
 
 def _print_skipped(data: LandmarkData) -> None:
     if data.bad_images is not None and (count := data.bad_images.tidy()):
-        print(f"Skipped {count:,} photos that cannot be used, listed in {data.bad_images.file}.", flush=True)
+        print(
+            f"Skipped {count:,} photos that cannot be used, listed in {data.bad_images.file}.",
+            flush=True,
+        )
 
 
 @rank_zero_only
