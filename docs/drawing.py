@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DRAWING = ROOT / "docs" / "architecture.svg"
 # Imported by everybody: one bar at the bottom, without arrows.
 GROUND = ("error", "disk", "processes", "device", "settings")
-WIDTH, ROW, BOX_WIDTH, BOX_HEIGHT, GAP = 1000, 92, 120, 36, 24
+WIDTH, ROW, BOX_WIDTH, BOX_HEIGHT, GAP = 1200, 92, 120, 36, 24
 COLUMN = BOX_WIDTH + GAP
 STYLE = """
 text { font: 15px sans-serif; text-anchor: middle; fill: #222 }
