@@ -12,11 +12,11 @@ def ranking(folder, *steps):
     """A ranking whose steps have these names, mAP and top-1."""
     metrics = [{"step": name, "map_at_100": value, "top_1": top_1} for name, value, top_1 in steps]
     rows = np.zeros((1, 1), np.int32)
-    found = Rankings(
+    rankings = Rankings(
         rows, rows.astype("f4"), np.array(["q"]), np.array(["g"]), metrics={"steps": metrics}
     )
     folder.mkdir()
-    found.write_into(folder)
+    rankings.write_into(folder)
     return folder
 
 

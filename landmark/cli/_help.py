@@ -19,7 +19,7 @@ _INDENT = "  "
 def print_help(
     verb: str, usage: str, overrides: Sequence[str], folders: Sequence[Path], settings: type
 ) -> None:
-    """Print what a command can be told, with the choices of `overrides` in effect.
+    """Print a command's settings, with the choices of `overrides` in effect.
 
     Args:
         verb: The command.
