@@ -95,3 +95,11 @@ def test_an_id_in_two_stores_is_refused(tmp_path):
     one, other = store(tmp_path / "one", ["a", "b"]), store(tmp_path / "other", ["c", "b", "d"])
     with pytest.raises(UserError, match=r"other: photo 'b' is also in .*one"):
         StackedStores([one, other])
+
+
+def test_stacks_stack_without_a_copy():
+    inner = StackedVectors([np.zeros((2, 3)), np.ones((4, 3))])
+    outer = StackedVectors([np.full((1, 3), 2.0), inner], np.float32)
+    assert [id(part) for part in outer.parts[1:]] == [id(part) for part in inner.parts]
+    assert outer[:].dtype == np.float32
+    np.testing.assert_array_equal(outer[:], [[2.0] * 3, *([0.0] * 3,) * 2, *([1.0] * 3,) * 4])

@@ -130,8 +130,8 @@ def test_the_report_looks_each_row_up_in_its_store(world):
     [
         (["gallery"], ["k=61"], ["k=61", "60 photos"]),
         (["gallery", "distractors"], ["k=211"], ["k=211", "210 photos"]),
-        (["gallery", "gallery"], [], ["gallery", "twice"]),
-        (["first", "gallery"], [], ["'gallery0'", "twice"]),
+        (["gallery", "gallery"], [], ["gallery", "also in"]),
+        (["first", "gallery"], [], ["'gallery0'", "also in"]),
         (["gallery", "other"], [], ["embedder", "xyz", "allow_mixed=true"]),
         (["gallery", "narrow"], ["allow_mixed=true"], ["narrow", "3 dimensions"]),
         (["gallery", "empty"], [], ["empty", "no descriptors"]),

@@ -116,8 +116,7 @@ def _landmark_ids(
         if store.landmark_ids is None:
             continue
         own = store.landmark_ids[rows]
-        if landmarks is None:
-            landmarks = own
+        landmarks = own if landmarks is None else landmarks
         differs = own != landmarks
         if differs.any():
             row = int(differs.argmax())

@@ -44,7 +44,7 @@ class StackedVectors:
         nested = [p.parts if isinstance(p, StackedVectors) else [p] for p in parts]
         self.parts: list[np.ndarray] = list(itertools.chain(*nested))
         self.dtype: np.dtype = np.dtype(dtype or np.result_type(*(part.dtype for part in parts)))
-        self._ends = np.cumsum([len(part) for part in parts])
+        self._ends = np.cumsum([len(part) for part in self.parts])
 
     @property
     def shape(self) -> tuple[int, int]:

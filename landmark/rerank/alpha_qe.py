@@ -17,9 +17,6 @@ class AlphaQE:
         n: Gallery photos added.
         alpha: Exponent of the weights; 3 as in the paper.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> import numpy as np
         >>> from landmark.search import Flat

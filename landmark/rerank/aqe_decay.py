@@ -18,9 +18,6 @@ class AQEDecay:
     Args:
         n: Places of the decay: the last one's weight is 0.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> angles = np.radians([0, 20, -25, 40])

@@ -28,9 +28,6 @@ class DBA:
         n: Descriptors in a sum, the photo itself among them.
         alpha: Exponent of the weights.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])

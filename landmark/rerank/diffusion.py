@@ -43,9 +43,6 @@ class Diffusion:
         iterations: Most steps of conjugate gradients.
         rtol: Residual at which they end.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])  # a chain, and photos beside it
@@ -187,7 +184,7 @@ def _systems(
     Args:
         graph: The graph of N photos.
         neighbourhoods: (B, n); -1 is none.
-        place: (at least B, N + 1), for the numbers of the photos of each neighbourhood.
+        place: (at least B, N + 1), for the number of a photo in its neighbourhood.
         inside: (at least B, N + 1) of False, restored at the end: what is in a neighbourhood. It
             is small, so that most look-ups need not go to `place`.
 

@@ -32,9 +32,6 @@ class EGT:
         threshold: Cosine above which candidates are ranked together; 0.42 as released for ROxford.
         k: Edges of a photo, for a gallery photo itself among them; 250 as released for ROxford.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])  # a chain, and photos beside it

@@ -44,9 +44,6 @@ class KReciprocal:
         k2: Nearest photos averaged, itself among them; 1: none.
         lambda_value: Share of the original distance.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])
@@ -197,16 +194,7 @@ def _reciprocal(near: np.ndarray) -> sparse.csr_matrix:
 def _expanded(
     reciprocal: sparse.csr_matrix, half: sparse.csr_matrix, sizes: np.ndarray
 ) -> sparse.csr_matrix:
-    """Reciprocal sets, with the half sets of those members that share more than two thirds.
-
-    Args:
-        reciprocal: Reciprocal sets of some photos, (B, N).
-        half: Reciprocal sets of half as many neighbours, (N, N).
-        sizes: Their sizes, (N,).
-
-    Returns:
-        (B, N), an entry for each member.
-    """
+    """Reciprocal sets (B, N), with those half sets (N, N), of which they hold over two thirds."""
     # A half set is symmetric: this counts the members that a set shares with each half set.
     shared = (reciprocal @ half).multiply(reciprocal).tocsr()
     enough = shared.data > 2 / 3 * sizes[shared.indices]

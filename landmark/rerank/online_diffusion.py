@@ -38,9 +38,6 @@ class OnlineDiffusion:
         iterations: Most steps of conjugate gradients.
         rtol: Residual, relative to y, at which they end.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> angles = np.radians([0, 22, 42, 60, -35, -40, -45])  # a chain, and photos beside it
@@ -91,13 +88,7 @@ class OnlineDiffusion:
     def _solution(
         self, graph: sparse.csr_matrix, start: np.ndarray, weights: np.ndarray
     ) -> np.ndarray:
-        """Solve (I - graph) f = y for some queries, (N, B).
-
-        Args:
-            graph: alpha S, (N, N).
-            start: Photos that a query starts from, (B, kq); -1 is none.
-            weights: Their weights, (B, kq); 0 at -1.
-        """
+        """Solve (I - alpha S) f = y, (N, B), for queries that start from photos (B, kq)."""
         right = np.zeros((graph.shape[0], len(start)))
         np.add.at(right, (np.maximum(start, 0), np.arange(len(start))[:, None]), weights)
         return conjugate_gradients(

@@ -47,9 +47,6 @@ class RankFusion:
         method: `reciprocal_rank` or `score_sum`.
         constant: Constant of `reciprocal_rank`; 60 as in the paper.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> photos = np.eye(3, dtype=np.float32)
         >>> earlier = {"a": (np.array([[2, 0, 1]]), np.array([[0.9, 0.8, 0.1]]))}

@@ -96,17 +96,8 @@ class Retrieval:
         """
         index = search.build(gallery)
         rows, scores = index.search(query, k)
-        return cls(
-            query,
-            gallery,
-            rows,
-            scores,
-            index,
-            train,
-            train_landmark_ids,
-            query_ids=query_ids,
-            gallery_ids=gallery_ids,
-        )
+        retrieval = cls(query, gallery, rows, scores, index, train, train_landmark_ids)
+        return replace(retrieval, query_ids=query_ids, gallery_ids=gallery_ids)
 
     def searched(
         self, query: np.ndarray | None = None, gallery: np.ndarray | None = None

@@ -27,9 +27,6 @@ class SuperGlobal:
         k: Neighbours of a result, without the result itself.
         beta: Weight of the neighbours.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> angles = np.radians([0, 20, -25, 40])

@@ -77,16 +77,7 @@ class Traversal:
     def __call__(
         self, near: np.ndarray, cosines: np.ndarray, neighbours: Neighbours
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Traverse from B queries.
-
-        Args:
-            near: Their nearest gallery photos, (B, k); -1 is none.
-            cosines: Theirs, (B, k); -inf at -1.
-            neighbours: Maps photos (P,) to their nearest (P, k) and the cosines (P, k).
-
-        Returns:
-            Photos (B, length) int32 in the order ranked, -1 pads, and scores (B, length) float32.
-        """
+        """Traverse from B queries; arguments and results as of `traverse`."""
         queries = len(near)
         self._rows = np.full((queries, self._length), -1, np.int32)
         self._scores = np.full((queries, self._length), -np.inf, np.float32)
@@ -130,16 +121,10 @@ class Traversal:
     def _explore(
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Make photos candidates, or raise their cosines.
-
-        Args:
-            query: Query of each list, (L,) ascending.
-            near: (L, k) photos; -1 is none.
-            cosines: (L, k); -inf at -1.
+        """Make photos of the lists (L, k) of queries (L,) candidates, or raise their cosines.
 
         Returns:
-            The candidates that are new or were met again, possibly several times: query (C,) and
-            number (C,).
+            The candidates met, possibly several times: query (C,) and number (C,).
         """
         query, near, cosines = self._worth(query, near, cosines)
         at = query * self._photos + near  # in the table
@@ -183,12 +168,7 @@ class Traversal:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank the candidates above the threshold; where a query has none, its best one.
 
-        Only candidates just met can be above: the others were ranked before.
-
-        Args:
-            unfinished: Queries whose ranking is not full, ascending.
-            query: Query of each candidate met, (C,).
-            number: Its number, (C,).
+        Only candidates just met, (C,), can be above: the others were ranked before.
 
         Returns:
             What was ranked for queries whose ranking is still not full: query (P,) ascending, and
@@ -216,10 +196,8 @@ class Traversal:
     def _descending(self, query: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Candidates above the threshold, each once, by query, descending cosine, and number.
 
-        Sorted as one integer each: query, the bits of the cosine inverted, number.
-
-        Returns:
-            Queries (P,) and the places of the candidates' cosines (P,).
+        Sorted as one integer each: query, the bits of the cosine inverted, number. Returns queries
+        (P,) and the places of the candidates' cosines (P,).
         """
         cosines = self._cosine.take(query * self._capacity + number)
         above = np.flatnonzero(cosines > self._threshold)

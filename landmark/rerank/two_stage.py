@@ -33,9 +33,6 @@ class TwoStage:
         insert: Insert positives that are not in the ranking.
         temperature: Temperature of the votes' weights (see `vote`). Defaults to the cosines.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> from landmark.search import Flat
         >>> query, gallery = np.array([[0.8, 0.6]], np.float32), np.eye(2)
@@ -158,9 +155,7 @@ def _in_order(
 
 
 class ByLandmark:
-    """Each landmark's gallery photos by descending vote, ties by row.
-
-    One sort of the gallery, 16 bytes a photo; landmarks without photos cost nothing.
+    """Each landmark's gallery photos by descending vote, ties by row: 16 bytes a photo.
 
     Args:
         votes: Votes of the N gallery photos.

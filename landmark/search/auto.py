@@ -38,8 +38,8 @@ class Auto:
     queries is measured against exact search, and it looks wider until that reaches `recall`; where
     exact search is as fast, exact search it is.
 
-    An index decides at its first search, and again when it is searched with more than twice as many
-    queries or for more results.
+    An index decides at its first search, and again at one with more than twice as many queries or
+    more results.
 
     Args:
         recall: Share of the true k nearest to find; 1 is exact.
@@ -50,9 +50,6 @@ class Auto:
         seed: Seed of the samples and of the training.
         device: As of `Flat`.
         block_rows: Gallery rows read together.
-
-    Raises:
-        UserError: A setting is out of its range.
 
     Example:
         >>> index = Auto().build(np.eye(3, dtype=np.float32))
@@ -210,6 +207,7 @@ def _widened(
     while True:
         rows, seconds = _timed(index, query, k)
         recall = recall_at_k(rows, true_rows)
+        assert isinstance(index.settings, InvertedLists)
         wider = index.settings.wider(len(index.gallery), k)
         if recall >= least_recall or seconds >= most_seconds or wider is None:
             return recall, seconds

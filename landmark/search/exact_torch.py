@@ -29,9 +29,6 @@ class ExactTorch:
         block_rows: Gallery rows multiplied together.
         block_queries: Queries multiplied together.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> index = ExactTorch("cpu").build(np.eye(3, dtype=np.float32))
         >>> index.search(np.array([[0.0, 0.6, 0.8]]), k=2)[0].tolist()

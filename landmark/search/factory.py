@@ -20,9 +20,6 @@ class Factory(FaissSearch):
         refine: See `FaissSearch`.
         **options: See `IndexOptions`.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> import numpy as np
         >>> search = Factory(["IVF2", "Flat"], parameters={"nprobe": 2})

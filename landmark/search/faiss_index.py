@@ -60,9 +60,6 @@ class FaissSearch(ABC):
         index: Folder of the saved index.
         device: Where it is searched.
         block_rows: Gallery rows added together.
-
-    Raises:
-        UserError: A setting is out of its range.
     """
 
     name: ClassVar[str]  # on the command line
@@ -92,17 +89,6 @@ class FaissSearch(ABC):
     def parameters(self) -> str:
         """Return the parameters of a search, in faiss's form: `nprobe=32`."""
         return ""
-
-    def wider(self, rows: int, k: int) -> Self | None:
-        """Return settings that look at twice as many candidates; None where all are looked at.
-
-        Args:
-            rows: N of the gallery.
-            k: Results of a query.
-        """
-        if not 0 < self.refine * k < rows:
-            return None
-        return self.replaced(refine=2 * self.refine)
 
     def replaced(self, **settings: Any) -> Self:  # noqa: ANN401
         """Return a copy with other settings."""
@@ -159,7 +145,8 @@ class FaissSearch(ABC):
         index = saved.open_index(path, settings, gallery)
         if index.ntotal < len(gallery):
             add(index, gallery, index.ntotal, self.block_rows)
-            saved.replace(path, index, settings, gallery)
+            with atomic_folder(path, overwrite=True, marker=saved.META) as folder:
+                saved.write(folder, index, settings, gallery)
         return index
 
 

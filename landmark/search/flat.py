@@ -27,9 +27,6 @@ class Flat:
             returns up to 2,047 neighbours; more come from the CPU.
         block_rows: Gallery rows converted together.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> index = Flat().build(np.eye(3, dtype=np.float32))
         >>> rows, scores = index.search(np.array([[0.0, 0.6, 0.8]]), k=2)

@@ -1,6 +1,6 @@
 """A graph of neighbours, walked towards the query."""
 
-from typing import TYPE_CHECKING, Annotated, Self, Unpack
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -26,9 +26,6 @@ class HNSW(FaissSearch):
         storage: How the index holds a descriptor: `float32`, `float16`, or `sq8`, 8 bits a value.
         refine: See `FaissSearch`; 2 suits `sq8`.
         **options: See `IndexOptions`. `train_rows` give `sq8` the range of the values.
-
-    Raises:
-        UserError: A setting is out of its range.
 
     Example:
         >>> import numpy as np
@@ -64,13 +61,6 @@ class HNSW(FaissSearch):
     def parameters(self) -> str:
         """Return the parameters of a search, in faiss's form."""
         return f"efSearch={self.ef_search}"
-
-    def wider(self, rows: int, k: int) -> Self | None:
-        """Return settings that look at twice as many candidates; None where all are looked at."""
-        wider = super().wider(rows, k)
-        if self.ef_search >= rows:
-            return wider
-        return (wider or self).replaced(ef_search=2 * self.ef_search)
 
     def prepare(self, index: "Index") -> None:
         """Set how many candidates are looked at while photos are linked."""

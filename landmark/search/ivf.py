@@ -51,11 +51,13 @@ class InvertedLists(FaissSearch):
         return f"nprobe={self.n_probe}"
 
     def wider(self, rows: int, k: int) -> Self | None:
-        """Return settings that search twice as many lists; None where all are searched."""
-        wider = super().wider(rows, k)
-        if self.n_probe >= self.lists(rows):
-            return wider
-        return (wider or self).replaced(n_probe=2 * self.n_probe)
+        """Return settings that look at twice as much of N rows; None where all is looked at."""
+        wider = {}
+        if 0 < self.refine * k < rows:
+            wider["refine"] = 2 * self.refine
+        if self.n_probe < self.lists(rows):
+            wider["n_probe"] = 2 * self.n_probe
+        return self.replaced(**wider) if wider else None
 
 
 class IVF(InvertedLists):
@@ -70,9 +72,6 @@ class IVF(InvertedLists):
         storage: How the index holds a descriptor: `float32`, `float16`, or `sq8`, 8 bits a value.
         refine: See `FaissSearch`; 2 suits `sq8`.
         **options: See `IndexOptions`.
-
-    Raises:
-        UserError: A setting is out of its range.
 
     Example:
         >>> import numpy as np

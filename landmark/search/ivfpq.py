@@ -24,9 +24,6 @@ class IVFPQ(InvertedLists):
         refine: Candidates scored exactly for each result; 0 keeps the scores of the codes.
         **options: See `IndexOptions`.
 
-    Raises:
-        UserError: A setting is out of its range.
-
     Example:
         >>> import numpy as np
         >>> index = IVFPQ(code_bytes=2).build(np.eye(4, dtype=np.float32))

@@ -8,7 +8,6 @@ import numpy as np
 from landmark import __version__
 from landmark.artifact.folder import check_schema, damage, read_json, write_json
 from landmark.artifact.vectors import row_blocks
-from landmark.disk.atomic import atomic_folder
 from landmark.disk.differences import check_same_settings
 from landmark.disk.digest import digest_of_blocks
 from landmark.error import UserError
@@ -52,12 +51,6 @@ def write(folder: Path, index: "Index", settings: dict[str, Any], gallery: Vecto
             f"search.index: {folder.parent} cannot hold the index ({error}). Free some space or "
             "choose another location."
         ) from error
-
-
-def replace(path: Path, index: "Index", settings: dict[str, Any], gallery: Vectors) -> None:
-    """Replace a saved index atomically; arguments as of `write`."""
-    with atomic_folder(path, overwrite=True, marker=META) as folder:
-        write(folder, index, settings, gallery)
 
 
 def exists(path: Path) -> bool:
