@@ -94,7 +94,7 @@ def test_no_photos_and_no_folder(scripts, tmp_path):
     ("table", "words"),
     [
         ("path,landmark_id\na/0.jpg,a\n", ["table.csv", "no column id"]),
-        ("id,path,landmark_id\nx,a/0.jpg,a\nx,a/1.jpg,a\n", ["table.csv", "'x'", "more than once"]),
+        ("id,path,landmark_id\nx,a/0.jpg,a\nx,a/1.jpg,a\n", ["table.csv", "'x'", "duplicate"]),
         ("id,path,landmark_id\nx,../a/0.jpg,a\n", ["table.csv", "../a/0.jpg", "leaves"]),
         ("id,path,landmark_id\nx,/etc/passwd,a\n", ["table.csv", "/etc/passwd", "leaves"]),
         ("", ["table.csv"]),

@@ -168,7 +168,7 @@ def test_an_error_in_a_worker_ends_all_with_its_line(world, tmp_path):
     )
     _, errors = script.ended(2)
     assert len(errors.splitlines()) == 1, errors
-    assert errors.startswith(f"error: {broken}: ")
+    assert errors.startswith(f"error: {broken} cannot be decoded")
     assert not (tmp_path / "s").exists()
 
 
@@ -215,7 +215,7 @@ def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
         for rank in range(2)
     ]
     _, errors = scripts[1].ended(2)
-    assert errors.startswith(f"error: {broken}: ")
+    assert errors.startswith(f"error: {broken} cannot be decoded")
     _, errors = scripts[0].ended(1)
     assert "another process ended early" in errors
     assert "Traceback" not in errors

@@ -53,7 +53,8 @@ def run(tmp_path):
     rankings = Rankings(
         rows, np.zeros((2, 2), np.float32), np.array(["q0", "q1"]), np.array(["a", "b", "c", "d"])
     )
-    rankings.write(folder / "ranking")
+    (folder / "ranking").mkdir()
+    rankings.write_into(folder / "ranking")
     write_retrieval(folder / "ranking" / "submission.csv", rankings)
     return folder.parent
 
@@ -184,7 +185,7 @@ def test_make_submit_sends_nothing_that_fails_the_check(run, client):
     (run / "submission" / "ranking" / "submission.csv").write_text("id,images\nq0,a z\nq1,d\n")
     done = make_submit(run, "SUBMIT=1")
     assert done.returncode == 2
-    assert "query q0 names z, not in the gallery" in done.stderr
+    assert "query q0 names z, which is not in the gallery" in done.stderr
     assert not client.exists()
 
 

@@ -132,4 +132,4 @@ def test_a_missing_plugin_is_named_with_what_to_install(choice, plugin, package,
     )
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1
-    assert result.stderr.endswith(f"pip install {package}\n")
+    assert result.stderr.endswith(f"pip install {package}.\n")

@@ -24,6 +24,8 @@ EXTRACT = ["data=folder", "data.root=photos", "workers=0", "extract.scales=[1,1.
 def place(tmp_path):
     """A copy of what was written."""
     shutil.copytree(WRITTEN, tmp_path, dirs_exist_ok=True)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # the run has one epoch
     return tmp_path
 
 
@@ -39,6 +41,13 @@ def test_its_checkpoint_is_resumed(scripts, place):
     result = scripts.run("train.py", *TRAIN, cwd=place)
     assert "resumes     run/checkpoints/last.ckpt" in result.stdout
     assert json.loads((place / "run" / "result.json").read_text())["resumed"] is True
+
+
+def test_a_run_without_its_best_checkpoint_is_one_line(scripts, place):
+    for name in ("result.json", "checkpoints/best.ckpt"):
+        (place / "run" / name).unlink()
+    result = scripts.run("train.py", *TRAIN, cwd=place, status=2)
+    assert result.stderr.splitlines()[-1].startswith("error: run/checkpoints/best.ckpt is missing")
 
 
 @pytest.mark.parametrize("embedder", ["run/embedder", "run/checkpoints/last.ckpt"])

@@ -95,12 +95,14 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict:
         mmap: Leave the tensors on disk until they are used.
 
     Raises:
-        UserError: The file is damaged, or contains anything else, which is never executed.
+        UserError: The file is missing or damaged, or contains anything else, which is never executed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing. Restore it, or start over in a new folder.") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read: it is damaged or contains more than plain tensors. "
