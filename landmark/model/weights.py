@@ -95,7 +95,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict:
         mmap: Leave the tensors on disk until they are used.
 
     Raises:
-        UserError: The file is missing or damaged, or contains anything else, which is never executed.
+        UserError: The file is missing, damaged, or contains anything else, which is never run.
     """
     try:
         with warnings.catch_warnings():
