@@ -254,7 +254,8 @@ def extraction(source, model: str, batch_size: int, workers: int, photos: int) -
     dataset = ScaledPhotoDataset(table, image_format, method.scales)
     groups = grouped_batches(dataset.groups, batch_size)
     for precision, dtype in (("32", None), ("16", torch.float16), ("bf16", torch.bfloat16)):
-        loader = DataLoader(dataset, batch_sampler=groups[:6], num_workers=workers)
+        sample = groups[:: max(1, len(groups) // 8)]  # the sizes in their proportions
+        loader = DataLoader(dataset, batch_sampler=sample, num_workers=workers)
         tensors = [[images.to(DEVICE) for images in scaled] for scaled, _ in loader]
         count = sum(len(scaled[0]) for scaled in tensors)
         rates = []

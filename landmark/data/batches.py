@@ -1,5 +1,6 @@
 """Batches: of a table in a fixed order, and of a training run, whose rows carry the epoch."""
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 EpochRow = tuple[int, int]
+# How a loader starts its workers: Linux's default until Python 3.14, but not in a process that was
+# spawned. Spawned workers would start late, receive pickled copies, and outlive a killed parent.
+START_METHOD = "fork" if sys.platform == "linux" else None
 
 
 def default_workers(processes: int = 1) -> int:

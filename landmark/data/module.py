@@ -1,6 +1,5 @@
 """The data of a training run: train batches, and validation as queries and gallery."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from landmark.data.bad_images import BadImageList
 from landmark.data.batches import (
+    START_METHOD,
     EpochBatches,
     default_workers,
     grouped_batches,
@@ -24,10 +24,6 @@ from landmark.data.source import Source
 from landmark.error import UserError
 from landmark.image.format import ImageFormat
 from landmark.settings import checked
-
-# Linux's default until Python 3.14, but not within a job that joblib started: there workers would
-# be sent pickled copies, which not every object allows.
-_START_METHOD = "fork" if sys.platform == "linux" else None
 
 
 class LandmarkData(pl.LightningDataModule):
@@ -207,7 +203,7 @@ class LandmarkData(pl.LightningDataModule):
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=self.workers,
             persistent_workers=persistent and self.workers > 0,
-            multiprocessing_context=_START_METHOD if self.workers > 0 else None,
+            multiprocessing_context=START_METHOD if self.workers > 0 else None,
             pin_memory=on_gpu,
         )
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from landmark.data.batches import START_METHOD
 from landmark.device import Precision
 from landmark.extract.multiscale import MultiScale
 from landmark.model.embedder import Embedder
@@ -51,6 +52,7 @@ def describe(
         photos,
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
+        multiprocessing_context=START_METHOD if workers > 0 else None,
         pin_memory=device.type == "cuda",
     )
     embedder = embedder.to(device).eval()
