@@ -217,7 +217,7 @@ def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
     _, errors = scripts[1].ended(2)
     assert errors.startswith(f"error: {broken} cannot be decoded")
     _, errors = scripts[0].ended(1)
-    assert "another process ended early" in errors
+    assert "another process exited early" in errors
     assert "Traceback" not in errors
 
 
