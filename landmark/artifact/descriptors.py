@@ -1,4 +1,4 @@
-"""The descriptor store: unit vectors, their ids, and the settings they were made with."""
+"""The descriptor store: unit vectors, their ids, and the settings of their extraction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -100,7 +100,8 @@ def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: "pd.Seri
     """
     tolerance = _LENGTH_TOLERANCE[vectors.dtype.name]
     for block in row_blocks(len(vectors)):
-        lengths = _lengths(vectors[block])
+        exact = np.asarray(vectors[block], np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", exact, exact))
         wrong = ~(np.abs(lengths - 1) <= tolerance)  # also true for NaN
         if wrong.any():
             row = int(wrong.argmax())
@@ -108,8 +109,3 @@ def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: "pd.Seri
                 f"{path}: the vector of {ids.iloc[block.start + row]!r} has length "
                 f"{lengths[row]:.4g}. Descriptors must be finite and of unit length."
             )
-
-
-def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    block = np.asarray(vectors, np.float32)
-    return np.sqrt(np.einsum("nd,nd->n", block, block))

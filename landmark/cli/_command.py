@@ -108,8 +108,8 @@ def _prepare_environment() -> None:
     """Set what Hydra and PyTorch read when they start."""
     # Hydra prints and swallows exceptions unless this is set.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # Huge pages for PyTorch: without them page faults take up to three quarters of the time of a
-    # simple CPU step, such as converting bytes to normalised floats.
+    # Let PyTorch allocate huge pages: otherwise page faults take up to three quarters of the time
+    # of simple CPU work, such as converting bytes to normalised floats.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # So that a `_target_` can name a user's package in the working folder.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
@@ -140,7 +140,7 @@ def check_lists(overrides: Sequence[str], lists: Set[str], folders: Sequence[Pat
         names = [name.strip() for name in value.strip("[]").split(",")]
         if group not in lists:
             raise UserError(
-                f"{override}: {group} takes one choice. Choose one, or sweep with -m {group}=a,b."
+                f"{override}: {group} accepts one choice. Choose one, or sweep with -m {group}=a,b."
             )
         if len(set(names)) < len(names):
             raise UserError(f"{override}: duplicate choice. Pass each choice once.")

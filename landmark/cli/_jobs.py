@@ -1,4 +1,4 @@
-"""Output folders of jobs, and one job of a sweep as a command of its own."""
+"""Output folders of jobs, and one job of a sweep as a separate command."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ OmegaConf.register_new_resolver(
 
 
 def run_as_single_job(verb: str, folder: Path) -> None:
-    """Run this job of a sweep as a command of its own, with the same overrides and `--config-dir`.
+    """Run this job of a sweep as a separate command, with the same overrides and `--config-dir`.
 
     Lightning starts the other ranks with the command line of rank 0, which in a sweep would start
     the sweep again.

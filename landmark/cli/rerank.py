@@ -82,7 +82,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     k = stores.resolve_k(settings.k)
     print(stores, flush=True)
 
-    # --- ground truth: each table of the data is read once ---
+    # --- ground truth: each table of data= is read once ---
     source = instantiate(config.get("data"))
     query_table, gallery_table = (
         None if source is None else source.read(split) for split in ("query", "gallery")

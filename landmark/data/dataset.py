@@ -60,7 +60,7 @@ class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
 
     An index is a row or a pair (epoch, row). In training a photo's view depends only
     on (seed, epoch, row), not on the worker or on earlier draws.
-    `landmark.data.bad_images` says what replaces a skipped photo.
+    See `landmark.data.bad_images` for what replaces a skipped photo.
 
     Args:
         table: Table of N photos.
@@ -123,7 +123,7 @@ class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
 class ScaledPhotoDataset(_Photos[tuple[list[torch.Tensor], int]]):
     """Items (one uint8 image (3, h, w) per scale, row), each photo decoded once.
 
-    `landmark.data.bad_images` says what replaces a skipped photo.
+    See `landmark.data.bad_images` for what replaces a skipped photo.
 
     Args:
         table: Table of N photos.

@@ -122,7 +122,7 @@ class ImageTable:
         return dataclasses.replace(self, rows=rows, skipped=skipped)
 
     def groups(self, image_format: "ImageFormat") -> NDArray[np.int64]:
-        """Return each photo's aspect group (N,); sizes are read only where groups differ.
+        """Return each photo's aspect group (N,); sizes are read only if groups differ.
 
         Raises:
             ValueError: A photo must be skipped; call `with_sizes` first.

@@ -25,7 +25,7 @@ class Features(NamedTuple):
     Attributes:
         maps: Maps of the requested stages, each (B, C_i, h_i, w_i), in that order; without stages
             only the last map.
-        class_token: (B, C), or None where the model has none.
+        class_token: (B, C); None if the model has no class token.
     """
 
     maps: list[Tensor]
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
             ) from error
 
     def _pad(self, x: Tensor) -> Tensor:
-        """Pad to whole patches; 0 is the mean colour of a normalised image."""
+        """Pad to complete patches; 0 is the mean colour of a normalised image."""
         below, right = -x.shape[-2] % self.reduction, -x.shape[-1] % self.reduction
         return functional.pad(x, (0, right, 0, below)) if below or right else x
 

@@ -88,7 +88,7 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
         UserError: The path is not an embedder, or its weights do not fit its description.
     """
     path = Path(path)
-    text, state = _read_checkpoint(path) if path.is_file() else _read_folder(path)
+    text, state = _read_embedder_checkpoint(path) if path.is_file() else _read_embedder_folder(path)
     try:
         description = yaml.safe_load(text)
         pooling = _construct(description["pooling"])
@@ -103,7 +103,7 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
     return embedder.eval(), description
 
 
-def _read_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
+def _read_embedder_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
     _check_folder(folder)
     return (folder / DESCRIPTION).read_text(), read_state_dict(folder / WEIGHTS)
 
@@ -116,7 +116,7 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
+def _read_embedder_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     checkpoint = read_checkpoint(path)
     text = checkpoint.get("embedder_yaml")
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Output shapes and unused parameters of a network, without running it."""
+"""Output shapes and unused parameters of a network, without computing values."""
 
 import copy
 

@@ -16,7 +16,8 @@ from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
 from landmark.processes import total
 
-# Keys of a checkpoint; the second holds the trained weights where the first holds averaged ones.
+# Keys of a checkpoint; with weight averaging the first has the averaged, the second the trained
+# weights.
 _WEIGHTS = ("state_dict", "current_model_state")
 
 

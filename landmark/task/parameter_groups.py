@@ -34,10 +34,10 @@ def parameter_groups(
         layer_decay: Ratio of the learning rate of a backbone layer to that of the layer above it.
             Each layer, as timm defines them for the model, then has groups of its own, with their
             factor on the learning rate as `lr_scale`, see `scale_rates`. Defaults to one rate for
-            the whole backbone.
+            the entire backbone.
 
     Returns:
-        Groups with `name`, `params` and, where set, `lr` and `weight_decay`. Parts without a
+        Groups with `name`, `params` and, if set, `lr` and `weight_decay`. Parts without a
         trainable parameter are omitted.
 
     Raises:

@@ -31,7 +31,7 @@ class PartOptions(TypedDict, total=False):
         head_lr: Learning rate of the class centres. Defaults to the optimizer's.
         decay_norms: Apply weight decay to biases and normalisation weights too.
         layer_decay: Ratio of the learning rate of a backbone layer to that of the layer above it.
-            None means one rate for the whole backbone.
+            None means one rate for the entire backbone.
         freeze_batchnorm: Keep the statistics of the backbone's BatchNorm.
         freeze_backbone_epochs: Number of epochs in which only pooling, neck and head learn.
         freeze_stages: Number of layer groups (stem, stage 1, …) that never learn. They need no
@@ -56,7 +56,7 @@ class PartTraining(pl.LightningModule):
         optimizer: Parameter groups → optimizer.
         schedule: (optimizer, total_steps) → scheduler that steps once per optimizer step.
 
-    The other arguments are those of `PartOptions`.
+    See `PartOptions` for the other arguments.
     """
 
     @checked

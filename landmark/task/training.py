@@ -66,7 +66,7 @@ def interpolate(backbone: nn.Module, start: Mapping[str, Tensor], share: float) 
     """Replace each weight by `share` · trained + (1 - share) · start, in place.
 
     Fine-tuning on a few hundred photos then forgets less of what the pretrained network
-    distinguishes. Running statistics of BatchNorm are averaged too, which is exact where training
+    distinguishes. Running statistics of BatchNorm are averaged too, which is exact if training
     froze them (`task.freeze_batchnorm=true`).
 
     Args:

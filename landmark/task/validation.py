@@ -57,7 +57,7 @@ def nearest(
     Args:
         query: (Q, D).
         gallery: (N, D).
-        k: Results per query; fewer where the gallery is smaller.
+        k: Results per query; fewer if the gallery is smaller.
         query_block: Queries in one matrix product.
         gallery_block: Gallery rows in one matrix product. Memory is query_block × gallery_block.
 
