@@ -54,8 +54,8 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
         landmark.error.UserError: loss.margin=-1 is not valid. Pass a number >= 0.
     """
     if not _fits(value, annotation):
-        shown = json.dumps(value) if value is None or isinstance(value, bool) else value
-        raise UserError(f"{key}={shown} is not valid. Pass {in_words(annotation)}.")
+        text = json.dumps(value) if value is None or isinstance(value, bool) else value
+        raise UserError(f"{key}={text} is not valid. Pass {in_words(annotation)}.")
 
 
 def checked(function: Function) -> Function:

@@ -265,8 +265,8 @@ def meta_text(dtype: str, meta: Mapping[str, Any]) -> str:
     """
     if taken := _RESERVED & meta.keys():
         raise ValueError(f"{min(taken)} is recorded by the store itself")
-    own = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
-    return json.dumps({**own, **meta}, indent=1) + "\n"
+    reserved = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
+    return json.dumps({**reserved, **meta}, indent=1) + "\n"
 
 
 def write_description(

@@ -115,13 +115,13 @@ def _landmark_ids(
     for store, rows in zip(stores, rows_of, strict=True):
         if store.landmark_ids is None:
             continue
-        own = store.landmark_ids[rows]
-        landmarks = own if landmarks is None else landmarks
-        differs = own != landmarks
+        ids = store.landmark_ids[rows]
+        landmarks = ids if landmarks is None else landmarks
+        differs = ids != landmarks
         if differs.any():
             row = int(differs.argmax())
             raise UserError(
-                f"{store.path}: photo {str(stores[0].ids[row])!r} has landmark {own[row]}, and "
+                f"{store.path}: photo {str(stores[0].ids[row])!r} has landmark {ids[row]}, and "
                 f"{landmarks[row]} in another store. Pass stores of the same table."
             )
     return landmarks

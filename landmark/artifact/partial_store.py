@@ -109,15 +109,15 @@ class PartialStore:
         descriptor ignored.
         """
         is_skipped = rows < 0
-        places = self.existing + np.where(is_skipped, -rows - 1, rows)
-        self.vectors[places[~is_skipped]] = descriptors[~is_skipped]
-        self._unmarked.append((places, np.where(is_skipped, _SKIPPED, _DONE)))
+        stored_rows = self.existing + np.where(is_skipped, -rows - 1, rows)
+        self.vectors[stored_rows[~is_skipped]] = descriptors[~is_skipped]
+        self._unmarked.append((stored_rows, np.where(is_skipped, _SKIPPED, _DONE)))
 
     def save(self) -> None:
         """Flush the added vectors, and only then mark their rows."""
         self.vectors.flush()
-        for places, marks in self._unmarked:
-            self._marks[places] = marks
+        for stored_rows, marks in self._unmarked:
+            self._marks[stored_rows] = marks
         self._marks.flush()
         self._unmarked = []
 

@@ -65,7 +65,7 @@ def _read_csv(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
         na_values=missing,
         keep_default_na=False,
     )
-    # pandas then uses the first column as the index and shifts the names by one.
+    # With extra fields pandas uses the first column as the index and shifts the names by one.
     if not isinstance(frame.index, pd.RangeIndex):
         raise UserError(
             f"{path} has rows with more fields than the header. Quote fields that contain commas."

@@ -43,10 +43,11 @@ def print_help(
 
 def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
     """Compose the configuration of a command without running it."""
-    own, *others = folders
-    paths = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in others)}]"]
-    with initialize_config_dir(str(own), version_base="1.3"):
-        return compose(verb, [*overrides, *(paths if others else [])])
+    project_folder, *user_folders = folders
+    paths = ",".join(f"file://{path}" for path in user_folders)
+    search_path = [f"hydra.searchpath=[{paths}]"] if user_folders else []
+    with initialize_config_dir(str(project_folder), version_base="1.3"):
+        return compose(verb, [*overrides, *search_path])
 
 
 def groups_of(verb: str, folders: Sequence[Path]) -> list[str]:

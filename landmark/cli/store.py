@@ -70,8 +70,8 @@ def _info(options: argparse.Namespace) -> str:
         yield "photos", f"{len(store):,}"
         yield "dimension", f"{store.dim:,}"
         if store.landmark_ids is not None:
-            known = store.landmark_ids[store.landmark_ids != ""]
-            yield "landmarks", f"{len(set(known)):,} of {len(known):,} photos"
+            labelled = store.landmark_ids[store.landmark_ids != ""]
+            yield "landmarks", f"{len(set(labelled)):,} of {len(labelled):,} photos"
         if len(store.skipped):
             yield "skipped", f"{len(store.skipped):,} photos that could not be read"
         for key, value in store.meta.items():

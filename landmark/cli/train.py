@@ -258,8 +258,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def chosen(config: DictConfig) -> dict[str, str]:
     """Return the names of the choices, for the summary."""
     choices = HydraConfig.get().runtime.choices
-    shown = ("data", "model", "pooling", "loss", "head", "optimizer", "sampler", "image", "trainer")
-    names = {name: str(choices[name]) for name in shown}
+    groups = (
+        "data",
+        "model",
+        "pooling",
+        "loss",
+        "head",
+        "optimizer",
+        "sampler",
+        "image",
+        "trainer",
+    )
+    names = {name: str(choices[name]) for name in groups}
     for name, options in plain(config).get("auxiliary", {}).items():
         names["loss"] += f" + {options['weight']} {name}"
     return names | {"weights": config.init or config.weights or "random"}

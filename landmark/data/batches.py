@@ -39,10 +39,10 @@ def grouped_batches(
         >>> [rows.tolist() for rows in grouped_batches(np.array([0, 1, 0, 0]), batch_size=2)]
         [[0, 2], [1], [3]]
     """
-    own = np.argsort(groups, kind="stable")[rank::num_replicas]
+    shard = np.argsort(groups, kind="stable")[rank::num_replicas]
     batches = []
-    for group in np.unique(groups[own]):
-        rows = own[groups[own] == group]
+    for group in np.unique(groups[shard]):
+        rows = shard[groups[shard] == group]
         batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return sorted(batches, key=lambda rows: int(rows[0]))
 

@@ -43,8 +43,8 @@ def photo_sizes(
         sizes, unreadable = _read_pairs(read_size, [files[row] for row in unknown], "read sizes")
         photos.loc[unknown, ["width", "height"]] = sizes
         errors |= {int(unknown[position]): error for position, error in unreadable.items()}
-        others = cached[~cached["path"].isin(set(photos["path"]))]
-        entries = pd.concat([others, photos[photos["width"] > 0]], ignore_index=True)
+        unaffected = cached[~cached["path"].isin(set(photos["path"]))]
+        entries = pd.concat([unaffected, photos[photos["width"] > 0]], ignore_index=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as temporary:
             entries.drop_duplicates("path").to_parquet(temporary, index=False)

@@ -296,11 +296,11 @@ class FishNet(nn.Module):
 def _check_sides(height: int, width: int) -> None:
     if height % STRIDE == 0 and width % STRIDE == 0:
         return
-    near = [
+    candidates = [
         (max(low, STRIDE), low + STRIDE) if side % STRIDE else (side,)
         for side, low in ((side, side - side % STRIDE) for side in (height, width))
     ]
-    sizes = sorted({f"{h}x{w}" for h in near[0] for w in near[1]})
+    sizes = sorted({f"{h}x{w}" for h in candidates[0] for w in candidates[1]})
     raise UserError(
         f"FishNet needs images whose sides are multiples of {STRIDE}, not {height}x{width} "
         f"(height x width). Pass one of the nearest that work: {', '.join(sizes)}."

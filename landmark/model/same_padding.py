@@ -14,8 +14,8 @@ def has_same_padding(model: nn.Module) -> bool:
 def with_fixed_padding(model: nn.Module) -> nn.Module:
     """Return a copy with fixed padding; its output is the same if strides divide the maps' sides.
 
-    In that case the rule's padding, max((⌈n / s⌉ - 1) s + (k - 1) d + 1 - n, 0) for side n, stride s,
-    kernel k and dilation d, is (k - 1) d + 1 - s for any n; an odd pixel goes right and below.
+    In that case the rule's padding, max((⌈n / s⌉ - 1) s + (k - 1) d + 1 - n, 0) for side n, stride
+    s, kernel k and dilation d, is (k - 1) d + 1 - s for any n; an odd pixel goes right and below.
     The exporter cannot trace the rule through a network in reasonable time.
     """
     model = copy.deepcopy(model)

@@ -88,10 +88,10 @@ def _split_norms(
     name: str, parameters: list[nn.Parameter], decay_norms: bool, options: dict[str, Any]
 ) -> list[dict[str, Any]]:
     norms = [] if decay_norms else [p for p in parameters if p.ndim < 2]
-    others = parameters if decay_norms else [p for p in parameters if p.ndim >= 2]
+    weights = parameters if decay_norms else [p for p in parameters if p.ndim >= 2]
     groups = []
-    if others:
-        groups.append({"name": name, "params": others, **options})
+    if weights:
+        groups.append({"name": name, "params": weights, **options})
     if norms:
         groups.append({"name": f"{name}_norms", "params": norms, "weight_decay": 0.0, **options})
     return groups

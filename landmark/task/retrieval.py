@@ -109,10 +109,10 @@ class RetrievalTask(PartTraining):
         with self.backbone_gradients():
             features = self.embedder.features(images)
         embeddings = self.embedder.embed(features)
-        main, others = self.loss(embeddings, labels), self.auxiliary(embeddings, labels)
-        loss = self.auxiliary.total(main, others)
-        if others:
-            losses = {self.loss_name: main, **others}
+        main, added = self.loss(embeddings, labels), self.auxiliary(embeddings, labels)
+        loss = self.auxiliary.total(main, added)
+        if added:
+            losses = {self.loss_name: main, **added}
             named = {f"train/{name}": value for name, value in losses.items()}
             self.log_dict(named, batch_size=len(images))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))

@@ -120,9 +120,9 @@ def check_same_classes(last: Path | None, classes: Sequence[str]) -> None:
     saved = None if last is None else read_checkpoint(last, mmap=True).get("classes")
     if saved is None or saved == list(classes):
         return
-    new, gone = sorted(set(classes) - set(saved)), sorted(set(saved) - set(classes))
+    new, missing = sorted(set(classes) - set(saved)), sorted(set(saved) - set(classes))
     differences = [f"{len(new)} new, such as {new[0]}"] if new else []
-    differences += [f"{len(gone)} missing, such as {gone[0]}"] if gone else []
+    differences += [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
     raise UserError(
         f"{last} was trained on {len(saved)} landmarks and the data has {len(classes)} "
         f"({'; '.join(differences) or 'in another order'}). Use the same photos to resume, another "
