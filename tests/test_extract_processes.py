@@ -222,7 +222,7 @@ def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
 
 
 def test_devices_must_fit(world, tmp_path, monkeypatch):
-    for device, words in (("cuda", "there is no GPU"), ("gpu", "Pass auto, cpu")):
+    for device, words in (("cuda", "this machine has no GPU"), ("gpu", "Pass auto, cpu")):
         with pytest.raises(UserError, match=words):
             write_store(plan(world, tmp_path / "s", device=device))
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():

@@ -112,7 +112,7 @@ def test_large_scratch_lies_in_a_file_and_says_when_there_is_no_room(monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scratch_module.os, "posix_fallocate", full)
-    with pytest.raises(UserError, match=rf"{tempfile.gettempdir()} has no room .*TMPDIR"):
+    with pytest.raises(UserError, match=rf"{tempfile.gettempdir()} has no space .*TMPDIR"):
         temporary_array((50, 4), np.int32)
 
 
