@@ -115,14 +115,15 @@ def _landmark_ids(
     for store, rows in zip(stores, rows_of, strict=True):
         if store.landmark_ids is None:
             continue
-        ids = store.landmark_ids[rows]
-        landmarks = ids if landmarks is None else landmarks
-        differs = ids != landmarks
+        landmark_ids = store.landmark_ids[rows]
+        landmarks = landmark_ids if landmarks is None else landmarks
+        differs = landmark_ids != landmarks
         if differs.any():
             row = int(differs.argmax())
             raise UserError(
-                f"{store.path}: photo {str(stores[0].ids[row])!r} has landmark {ids[row]}, and "
-                f"{landmarks[row]} in another store. Pass stores of the same table."
+                f"{store.path}: photo {str(stores[0].ids[row])!r} has landmark "
+                f"{landmark_ids[row]}, and {landmarks[row]} in another store. Pass stores of the same "
+                "table."
             )
     return landmarks
 

@@ -45,7 +45,8 @@ def command(
 
         @wraps(work)
         def job(config: DictConfig) -> Any:  # noqa: ANN401
-            folders = _folders_of_job()
+            sources = HydraConfig.get().runtime.config_sources
+            folders = [Path(source.path) for source in sources if source.schema == "file"]
             # Hydra prints other exceptions of a job on standard error; SystemExit passes through.
             with exit_status(folders):
                 check_lists(HydraConfig.get().overrides.task, lists, folders)
@@ -114,11 +115,6 @@ def _prepare_environment() -> None:
     # So that a `_target_` can name a user's package in the working folder.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.append(str(Path.cwd()))
-
-
-def _folders_of_job() -> list[Path]:
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) for source in sources if source.schema == "file"]
 
 
 def check_lists(overrides: Sequence[str], lists: Set[str], folders: Sequence[Path]) -> None:

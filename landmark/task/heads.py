@@ -37,7 +37,7 @@ def check_trainer(task: nn.Module, trainer: pl.Trainer) -> None:
     """Check that the heads support the trainer's processes and strategy.
 
     Raises:
-        UserError: A head supports neither; names it and what to pass.
+        UserError: A head does not support them; names it and what to pass.
     """
     for _, _, head in losses_with_head(task):
         head.check_world_size(trainer.world_size)

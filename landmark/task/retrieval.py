@@ -90,7 +90,7 @@ class RetrievalTask(PartTraining):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_start(self) -> None:
-        """Imprint the class centres of a new run; a resumed run restores them."""
+        """Imprint the class centres if requested; a resumed run restores them."""
         # Lightning does not call it when a run resumes within an epoch.
         self.on_train_epoch_start()
         if self.imprint and self.global_step == 0:
