@@ -122,8 +122,8 @@ def _landmark_ids(
             row = int(differs.argmax())
             raise UserError(
                 f"{store.path}: photo {str(stores[0].ids[row])!r} has landmark "
-                f"{landmark_ids[row]}, and {landmarks[row]} in another store. Pass stores of the same "
-                "table."
+                f"{landmark_ids[row]}, and {landmarks[row]} in another store. Pass stores of the "
+                "same table."
             )
     return landmarks
 

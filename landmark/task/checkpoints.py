@@ -98,7 +98,7 @@ class RecordRun(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the record and flush the loggers, so that a resumed run repeats or misses no metrics."""
+        """Add the record, and flush the loggers: a resumed run neither repeats nor misses a row."""
         del pl_module
         for logger in trainer.loggers:
             logger.save()
