@@ -1,4 +1,4 @@
-"""Devices and precisions by name, in one grammar for every command."""
+"""Names of devices and precisions, the same for every command."""
 
 import os
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,18 +10,18 @@ from landmark.error import UserError
 if TYPE_CHECKING:
     import torch
 
-# auto: the GPUs where there are any, else Apple's (mps), else the CPU.
+# auto: CUDA GPUs if available, else Apple's GPU (mps), else the CPU.
 DEVICES = "auto, cpu, mps, cuda or cuda:N"
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description=DEVICES)]
-# Of forward passes: single, bfloat16 or half.
+# Of forward passes: float32, bfloat16 or float16.
 Precision = Literal["32", "bf16", "16"]
 
 
 def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "torch.device":
-    """The torch device of one process.
+    """Return the torch device of one process.
 
     Args:
-        name: One of auto, cpu, mps, cuda or cuda:N. With auto and cuda a process takes the GPU of
+        name: One of auto, cpu, mps, cuda or cuda:N. With auto or cuda a process uses the GPU of
             its local rank.
         local_rank: Rank of this process on this machine.
         local_world_size: Processes on this machine.
@@ -43,11 +43,11 @@ def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "
     except RuntimeError as error:
         raise UserError(f"device={name} is unknown. Pass {DEVICES}.") from error
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"device={name} is not available here. Pass device=cpu.")
+        raise UserError(f"device={name} is not available on this machine. Pass device=cpu.")
     if device.type != "cuda":
         return device
     if not gpus:
-        raise UserError(f"device={name}: there is no GPU here. Pass device=cpu.")
+        raise UserError(f"device={name}: this machine has no GPU. Pass device=cpu.")
     if device.index is None:
         return torch.device("cuda", local_rank % gpus)
     if local_world_size > 1:
@@ -60,7 +60,7 @@ def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "
 
 
 def usable_cpus() -> int:
-    """Number of CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

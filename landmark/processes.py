@@ -1,7 +1,7 @@
-"""This process among those that torchrun, srun or Lightning started together.
+"""Ranks, collectives and worker processes, under torchrun, srun or Lightning.
 
-Ranks come from the process group where one is initialised, else from the launcher's variables.
-`torch` is imported only where several processes communicate.
+Ranks come from the process group if one is initialised, else from the launcher's environment
+variables. `torch` is imported only when processes communicate.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-# Shards of an extraction end at different times, the last maybe after days: never time out.
+# Ranks may finish their shards of an extraction days apart: never time out.
 _TIMEOUT = timedelta(days=30)
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130
@@ -36,14 +36,14 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Launch:
-    """What the launcher says about this process; the defaults are a process without a launcher.
+    """This process as its launcher describes it. Defaults to a single process.
 
     Attributes:
         rank: Rank, 0 … world_size - 1.
         world_size: Number of processes.
         local_rank: Rank among the processes of this machine.
         local_world_size: Processes on this machine.
-        address: URL at which the processes meet.
+        address: Rendezvous URL of the process group.
     """
 
     rank: int = 0
@@ -88,7 +88,7 @@ def _srun(environment: Mapping[str, str]) -> Launch:
 
     world_size = int(environment["SLURM_STEP_NUM_TASKS"])
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
-    # A port that all ranks derive and other jobs on the machine do not take.
+    # From the job id: the same on all ranks, different from other jobs on the machine.
     port = 15000 + int(environment.get("SLURM_JOB_ID", "0")[-4:])
     address = f"tcp://{SLURMEnvironment.resolve_root_node_address(nodes)}:{port}"
     return Launch(
@@ -101,7 +101,7 @@ def _srun(environment: Mapping[str, str]) -> Launch:
 
 
 def _initialized() -> ModuleType | None:
-    """`torch.distributed` where a process group exists, without importing torch to find out."""
+    """Return `torch.distributed` if a process group exists, without importing torch to check."""
     if "torch" not in sys.modules:
         return None
     from torch import distributed
@@ -110,45 +110,45 @@ def _initialized() -> ModuleType | None:
 
 
 def rank() -> int:
-    """Rank of this process; 0 where it is alone."""
+    """Return the rank of this process; 0 for a single process."""
     distributed = _initialized()
     return distributed.get_rank() if distributed else launch().rank
 
 
 def world_size() -> int:
-    """Number of processes; 1 where this one is alone."""
+    """Return the number of processes."""
     distributed = _initialized()
     return distributed.get_world_size() if distributed else launch().world_size
 
 
 def is_alone() -> bool:
-    """Whether there is no other process."""
+    """Whether this is the only process."""
     return world_size() == 1
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Rank and world size of the initialised process group; (0, 1) where there is none.
+    """Return rank and world size of the initialised process group; (0, 1) without one.
 
-    Collectives inside a training step go by these: a launcher's variables alone (`rank`,
-    `world_size`) do not mean that the processes train together.
+    For collectives inside a training step. `rank` and `world_size` may come from the launcher's
+    variables, which do not imply that the processes train together.
     """
     distributed = _initialized()
     return (distributed.get_rank(), distributed.get_world_size()) if distributed else (0, 1)
 
 
 def initialize() -> None:
-    """Initialise a gloo process group of the launcher's processes, once. Alone: do nothing."""
-    started = launch()
-    if started.world_size == 1 or _initialized():
+    """Initialise a gloo process group, once; a single process needs none."""
+    this = launch()
+    if this.world_size == 1 or _initialized():
         return
     from torch import distributed
 
     with _exit_with_peers():
         distributed.init_process_group(
             "gloo",
-            init_method=started.address,
-            rank=started.rank,
-            world_size=started.world_size,
+            init_method=this.address,
+            rank=this.rank,
+            world_size=this.world_size,
             timeout=_TIMEOUT,
         )
 
@@ -160,14 +160,14 @@ def broadcast(value: Value) -> Value:
     initialize()
     from torch import distributed
 
-    box = [value]
+    values = [value]
     with _exit_with_peers():
-        distributed.broadcast_object_list(box, src=0)
-    return box[0]
+        distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
+    """Wait until every rank has reached this call."""
     if not is_alone():
         initialize()
         from torch import distributed
@@ -181,11 +181,11 @@ def gather(rows: "Tensor", group: "ProcessGroup | None" = None, uneven: bool = F
 
     Args:
         rows: Rows of this rank.
-        group: The process group. Defaults to all processes.
-        uneven: B differs from rank to rank. Costs one more exchange, of the shapes.
+        group: Process group. Defaults to all processes.
+        uneven: Allow B to differ between ranks, at the cost of one more collective.
 
     Returns:
-        (Σ B, …); alone: `rows` itself.
+        (Σ B, …); `rows` itself without a process group.
     """
     distributed = _initialized()
     if distributed is None:
@@ -196,18 +196,18 @@ def gather(rows: "Tensor", group: "ProcessGroup | None" = None, uneven: bool = F
         from torchmetrics.utilities.distributed import gather_all_tensors
 
         return torch.cat(gather_all_tensors(rows.detach().contiguous(), group))
-    shares = [torch.empty_like(rows) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(shares, rows.contiguous(), group=group)
-    return torch.cat(shares)
+    parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(parts, rows.contiguous(), group=group)
+    return torch.cat(parts)
 
 
 def gather_on_rank_zero(rows: "Tensor", counts: Sequence[int]) -> "Tensor":
-    """Concatenate the rows (R, …) of every rank on rank 0; the other ranks get their own back.
+    """Concatenate the rows (R, …) of every rank on rank 0; other ranks get their own rows back.
 
     Unlike `gather` it costs the other ranks no memory.
 
     Args:
-        rows: This rank's.
+        rows: Rows of this rank.
         counts: R of every rank.
     """
     distributed = _initialized()
@@ -225,7 +225,7 @@ def gather_on_rank_zero(rows: "Tensor", counts: Sequence[int]) -> "Tensor":
 
 
 def gather_objects(value: Value) -> list[Value]:
-    """The picklable value of every rank, in rank order, on every rank."""
+    """Return the picklable value of every rank, in rank order, on every rank."""
     if is_alone():
         return [value]
     initialize()
@@ -238,7 +238,7 @@ def gather_objects(value: Value) -> list[Value]:
 
 
 def total(values: "Tensor") -> "Tensor":
-    """The sum over the ranks of tensors of one shape, on every rank."""
+    """Sum tensors of one shape over the ranks, on every rank."""
     distributed = _initialized()
     if distributed is None:
         return values
@@ -248,7 +248,7 @@ def total(values: "Tensor") -> "Tensor":
 
 
 def shard(count: int, of_rank: int | None = None, ranks: int | None = None) -> slice:
-    """The contiguous range of `count` items that a rank owns; sizes differ by at most one.
+    """Return the contiguous slice of `count` items that a rank owns; sizes differ by at most one.
 
     Example:
         >>> [shard(5, of_rank, ranks=2) for of_rank in range(2)]
@@ -261,7 +261,7 @@ def shard(count: int, of_rank: int | None = None, ranks: int | None = None) -> s
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Run the block on rank 0 first, then on the other ranks: for what rank 0 caches."""
+    """Run the block on rank 0 first, which may fill a cache, then on the other ranks."""
     if rank() > 0:
         barrier()
     yield
@@ -281,11 +281,11 @@ def silence_other_ranks() -> Iterator[None]:
 
 @contextmanager
 def _exit_with_peers() -> Iterator[None]:
-    """Exit without a traceback when a peer has gone: it has printed the reason."""
+    """Exit without a traceback when a peer has exited: it has printed the reason."""
     try:
         yield
     except RuntimeError as error:
-        raise SystemExit(f"another process ended early ({error})") from error
+        raise SystemExit(f"another process exited early ({error})") from error
 
 
 def start(
@@ -293,7 +293,7 @@ def start(
 ) -> None:
     """Run `work` in fresh interpreters, one per tuple of arguments; the first failure ends all.
 
-    Workers exit when this process dies, however it does.
+    Workers exit when this process dies, even by SIGKILL.
 
     Args:
         work: Picklable function.
@@ -301,24 +301,26 @@ def start(
         poll: Called several times a second while they run, and once at the end.
 
     Raises:
-        UserError: A worker raised one.
-        RuntimeError: A worker raised anything else, or was killed.
+        UserError: A worker raised a UserError.
+        RuntimeError: A worker raised another exception, or was killed.
     """
-    # A CUDA context does not survive a fork: spawn.
+    # Not fork: a CUDA context does not survive it.
     context = multiprocessing.get_context("spawn")
     workers: dict[Any, BaseProcess] = {}
     try:
-        for own in arguments:
+        for worker_arguments in arguments:
             receiver, sender = context.Pipe(duplex=False)
-            worker: BaseProcess = context.Process(target=_run_worker, args=(sender, work, own))
+            worker: BaseProcess = context.Process(
+                target=_run_worker, args=(sender, work, worker_arguments)
+            )
             worker.start()
-            sender.close()  # the worker's copy remains: the pipe ends when the worker does
+            sender.close()  # only the worker's copy remains open: the pipe closes when it exits
             workers[receiver] = worker
         running = list(workers)
         while running:
-            for ended in wait(running, timeout=_POLL_SECONDS):
-                _raise_failure(ended, workers[ended])
-                running.remove(ended)
+            for ready in wait(running, timeout=_POLL_SECONDS):
+                _raise_failure(ready, workers[ready])
+                running.remove(ready)
             poll()
     finally:
         for worker in workers.values():
@@ -327,10 +329,10 @@ def start(
             worker.join()
 
 
-def _raise_failure(result: Any, worker: BaseProcess) -> None:  # noqa: ANN401 - a connection
-    """Raise the error that a finished worker sent, or one that says that it was killed."""
+def _raise_failure(receiver: Any, worker: BaseProcess) -> None:  # noqa: ANN401 - a connection
+    """Raise the exception that a finished worker sent, or report that it was killed."""
     try:
-        failure = result.recv()
+        failure = receiver.recv()
     except EOFError:
         worker.join()
         killed = " (killed, possibly out of memory)" if worker.exitcode == -signal.SIGKILL else ""
@@ -341,22 +343,22 @@ def _raise_failure(result: Any, worker: BaseProcess) -> None:  # noqa: ANN401 - 
         raise failure
 
 
-def _run_worker(result: Connection, work: Callable[..., None], own: tuple[Any, ...]) -> None:
+def _run_worker(sender: Connection, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     failure: Exception | None = None
     try:
-        work(*own)
+        work(*arguments)
     except UserError as error:
         failure = UserError(str(error))
     except Exception:
         failure = RuntimeError(f"a worker process failed:\n{traceback.format_exc()}")
-    except KeyboardInterrupt:  # of the parent too, which ends the worker without a traceback
+    except KeyboardInterrupt:  # Ctrl-C reaches the parent too, which reports it
         raise SystemExit(_INTERRUPTED) from None
-    result.send(failure)
+    sender.send(failure)
 
 
 def _exit_with_parent() -> None:
-    """Exit when the parent dies: a parent that was killed cannot clean up its children."""
+    """Exit when the parent dies: a SIGKILLed parent cannot clean up its children."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

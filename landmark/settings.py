@@ -1,8 +1,8 @@
-"""Settings checked against the annotations of the signature that takes them, by pydantic.
+"""Check settings against the annotations of a signature, with pydantic.
 
-An annotation says type, choices and range: `Annotated[float, Field(ge=0, lt=1)]`,
-`Literal["best", "last"]`. The commands check a whole configuration before anything heavy is
-imported; `checked` gives the same answer to whoever calls a constructor from Python.
+An annotation gives type, choices and range: `Annotated[float, Field(ge=0, lt=1)]`,
+`Literal["best", "last"]`. The commands check the complete configuration before anything heavy is
+imported; `checked` does the same for a constructor that is called from Python.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from landmark.error import UserError
 
 
 class _OBJECT:
-    """Any class that no YAML can hold: no scalar fits."""
+    """Any class that YAML cannot express: no scalar fits."""
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -34,18 +34,18 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multi
 
 
 def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN401
-    """Check one value as YAML or Python gives it.
+    """Check one value from YAML or Python.
 
     Numbers are not converted: `true` and `"3"` are not whole numbers. Only builtin types,
     choices and ranges are checked: any other part of an annotation accepts everything.
 
     Args:
-        key: The setting as the user writes it.
+        key: Name of the setting, as the user writes it.
         value: Its value.
-        annotation: A type hint.
+        annotation: Its type hint.
 
     Raises:
-        UserError: Names the key, the value and what to pass.
+        UserError: The value does not fit; names the key, the value and what to pass.
 
     Example:
         >>> from pydantic import Field
@@ -54,15 +54,15 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
         landmark.error.UserError: loss.margin=-1 is not valid. Pass a number >= 0.
     """
     if not _fits(value, annotation):
-        shown = json.dumps(value) if value is None or isinstance(value, bool) else value
-        raise UserError(f"{key}={shown} is not valid. Pass {in_words(annotation)}.")
+        text = json.dumps(value) if value is None or isinstance(value, bool) else value
+        raise UserError(f"{key}={text} is not valid. Pass {in_words(annotation)}.")
 
 
 def checked(function: Function) -> Function:
-    """Decorate a constructor or function: its arguments are checked before it runs.
+    """Decorate a constructor or function to check its arguments before it runs.
 
     Raises:
-        UserError: On a call, for the first argument that does not fit its annotation.
+        UserError: On a call, if an argument does not fit its annotation; names the first.
     """
     signature = inspect.signature(function)
     is_constructor = function.__name__ == "__init__"
@@ -70,12 +70,12 @@ def checked(function: Function) -> Function:
     @wraps(function)
     def wrapper(*args: Any, **keywords: Any) -> Any:  # noqa: ANN401
         hints = _hints(function)
-        # Name the class that is constructed, also in the constructor of its base.
+        # The class that is constructed, also when its base class checks the argument.
         owner = type(args[0]).__name__ if is_constructor else function.__name__
         try:
             arguments = signature.bind(*args, **keywords).arguments
         except TypeError:
-            return function(*args, **keywords)  # its own message
+            return function(*args, **keywords)  # raises Python's own message
         for name, value in arguments.items():
             if name in hints and value is not signature.parameters[name].default:
                 check_value(f"{owner}: {name}", value, hints[name])
@@ -88,13 +88,13 @@ def checked(function: Function) -> Function:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         hints = get_type_hints(function, include_extras=True)
-    except NameError:  # a name that only a type checker imports
+    except NameError:  # a name imported under TYPE_CHECKING only
         hints = {k: v for k, v in function.__annotations__.items() if not isinstance(v, str)}
     return {name: hint for name, hint in hints.items() if name != "return"}
 
 
 def in_words(annotation: Any) -> str:  # noqa: ANN401
-    """What to pass for an annotation, in words.
+    """Describe the values that an annotation accepts.
 
     Example:
         >>> in_words(Literal["best", "last"] | None)
@@ -128,10 +128,10 @@ def _option_in_words(option: Any) -> str:  # noqa: ANN401, PLR0911 - a table
 
 
 def _annotated_in_words(annotation: Any, metadata: Sequence[Any]) -> str:  # noqa: ANN401
-    fields = [piece for one in metadata for piece in (getattr(one, "metadata", None) or [one])]
-    for one in metadata:
-        if getattr(one, "description", None):
-            return str(one.description)
+    fields = [piece for item in metadata for piece in (getattr(item, "metadata", None) or [item])]
+    for item in metadata:
+        if getattr(item, "description", None):
+            return str(item.description)
     bounds = [
         f"{sign} {getattr(piece, name):g}"
         for name, sign in _BOUNDS.items()
@@ -173,20 +173,20 @@ def _adapter(annotation: Any) -> Any:  # noqa: ANN401
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Tuples, OmegaConf's lists, paths and numpy's numbers as JSON has them."""
+    """Convert tuples, OmegaConf's lists, paths and numpy's numbers to JSON types."""
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence | Set) and not isinstance(value, str | bytes):
-        return [_plain(one) for one in value]  # OmegaConf's lists too
+        return [_plain(item) for item in value]
     if type(value).__module__ == "numpy":
         return value.tolist()
     return value
 
 
 def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
-    """The annotation without classes that no configuration can hold: those become `_OBJECT`."""
+    """Replace classes that a configuration cannot express by `_OBJECT`."""
     origin, inner = get_origin(annotation) or annotation, get_args(annotation)
     if origin in (Union, types.UnionType):
         options = [_checkable(option) for option in inner]
@@ -222,7 +222,7 @@ def _options(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401
 
 
 def _is_list(origin: type) -> bool:
-    """Whether a list fits; not so for whatever else has a length, as a tensor."""
+    """Whether a list fits; it does not for other sized classes, such as a tensor."""
     return issubclass(origin, Collection) and origin.__module__ in ("builtins", "collections.abc")
 
 

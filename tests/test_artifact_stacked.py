@@ -64,7 +64,7 @@ def test_a_stack_copies_nothing_and_refuses_what_it_cannot_read():
             stacked[key]
     with pytest.raises(ValueError, match="cannot stack"):
         StackedVectors([np.zeros((2, 3)), np.zeros((2, 4))])
-    with pytest.raises(ValueError, match="is a copy"):
+    with pytest.raises(ValueError, match="without a copy"):
         np.asarray(stacked, copy=False)
 
 

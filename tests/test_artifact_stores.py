@@ -188,5 +188,5 @@ def test_rankings_are_read_as_they_were_written(tmp_path):
     ],
 )
 def test_rankings_that_do_not_fit_are_refused(rows, scores, queries):
-    with pytest.raises(ValueError, match=r"do not fit|outside the gallery"):
+    with pytest.raises(ValueError, match=r"do not match|outside the gallery"):
         Rankings(np.array(rows), np.array(scores), np.array(queries), np.array(["a", "b", "c"]))

@@ -115,7 +115,7 @@ def test_a_root_script_is_the_command(verb, tmp_path):
         (["train", "loss=arcfac"], ["loss=arcfac", "Did you mean arcface?", "cosface"]),
         (["train", "losss=arcface"], ["losss", "Did you mean loss?"]),
         (["train", "loss.margn=0.3"], ["loss.margn", "Did you mean margin?", "scale"]),
-        (["train", "data=folder", "loss=[arcface,cosface]"], ["loss=[", "takes one choice"]),
+        (["train", "data=folder", "loss=[arcface,cosface]"], ["loss=[", "accepts one choice"]),
         (["train", "data=folder"], ["missing required setting 'data.root'"]),
         (["train", "keep=worst"], ["keep=worst", "best", "last"]),
         (["train", "+data.landmark=3"], ["data.landmark", "landmarks"]),

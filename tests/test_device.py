@@ -61,11 +61,11 @@ def test_each_process_takes_the_gpu_of_its_local_rank(machine, name):
     ("name", "gpus", "processes", "words"),
     [
         ("gpu", 0, 1, r"device=gpu is unknown\. Pass auto, cpu"),
-        ("cuda", 0, 1, r"device=cuda: there is no GPU here\. Pass device=cpu\."),
-        ("cuda:0", 0, 1, "there is no GPU here"),
+        ("cuda", 0, 1, r"device=cuda: this machine has no GPU\. Pass device=cpu\."),
+        ("cuda:0", 0, 1, "this machine has no GPU"),
         ("cuda:2", 2, 1, r"device=cuda:2 does not exist\. There are 2 GPUs, from cuda:0\."),
         ("cuda:1", 2, 2, r"device=cuda:1 is one GPU for 2 processes\. Pass device=cuda\."),
-        ("mps", 2, 1, r"device=mps is not available here\. Pass device=cpu\."),
+        ("mps", 2, 1, r"device=mps is not available on this machine\. Pass device=cpu\."),
     ],
 )
 def test_a_device_that_is_not_there_is_one_line(machine, name, gpus, processes, words):

@@ -321,12 +321,12 @@ def test_other_errors_and_those_of_other_files_pass():
 def test_a_large_temporary_array_is_a_deleted_file(monkeypatch, tmp_path, disk):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert not isinstance(temporary.temporary_array((4, 2), "f4"), np.memmap)
-    monkeypatch.setattr(temporary, "_MOST_BYTES_IN_MEMORY", 16)
+    monkeypatch.setattr(temporary, "_MAX_BYTES_IN_MEMORY", 16)
     array = temporary.temporary_array((4, 2), "f4")
     assert isinstance(array, np.memmap)
     array[:] = 3
     assert array.sum() == 24
     assert names(tmp_path) == ["disk"]
     monkeypatch.setattr("tempfile.tempdir", str(disk))
-    with pytest.raises(UserError, match=r"disk has no room for .*Set TMPDIR to another folder"):
+    with pytest.raises(UserError, match=r"disk has no space for .*Set TMPDIR to another folder"):
         temporary.temporary_array((200, KIB), "u1")

@@ -102,7 +102,7 @@ def test_normalisation_and_length_outside_and_one_size(convolutional, scripts, t
     assert_equal_at(file, embedder, [(96, 64)] * 3, normalise=False, unit_length=False)
     said = metadata(file)
     assert (said["size"], said["normalise"], said["unit_length"]) == (
-        "96x64 alone",
+        "96x64 only",
         "false",
         "false",
     )
@@ -124,7 +124,7 @@ def test_a_transformer_of_one_size(scripts, tmp_path):
         assert size == "any width and height, multiples of 16"
         sizes += [(96, 224)]
     else:
-        assert size == "160x160 alone"
+        assert size == "160x160 only"
     assert_equal_at(tmp_path / "file.onnx", embedder, sizes)
 
 

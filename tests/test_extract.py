@@ -230,7 +230,7 @@ def test_a_partial_store_with_missing_rows_is_not_finished(tmp_path):
     work.add(np.array([1]), np.eye(4, dtype=np.float32)[:1])
     work.save()
     nothing = pd.DataFrame({"id": [], "path": []})
-    with pytest.raises(RuntimeError, match="1 rows were not described"):
+    with pytest.raises(RuntimeError, match="1 rows have no descriptor"):
         work.finish(tmp_path / "s", id_rows("s", ["a", "b"], None), "{}", nothing)
     assert not (tmp_path / "s").exists()
     with pytest.raises(UserError, match="does not contain a stopped extraction"):

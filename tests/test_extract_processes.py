@@ -217,12 +217,12 @@ def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
     _, errors = scripts[1].ended(2)
     assert errors.startswith(f"error: {broken} cannot be decoded")
     _, errors = scripts[0].ended(1)
-    assert "another process ended early" in errors
+    assert "another process exited early" in errors
     assert "Traceback" not in errors
 
 
 def test_devices_must_fit(world, tmp_path, monkeypatch):
-    for device, words in (("cuda", "there is no GPU"), ("gpu", "Pass auto, cpu")):
+    for device, words in (("cuda", "this machine has no GPU"), ("gpu", "Pass auto, cpu")):
         with pytest.raises(UserError, match=words):
             write_store(plan(world, tmp_path / "s", device=device))
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():

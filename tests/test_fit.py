@@ -243,7 +243,7 @@ def test_a_damaged_whitening_is_refused(tmp_path):
     with pytest.raises(UserError, match="w is damaged"):
         Whitening.open(tmp_path / "w")
     np.save(tmp_path / "w" / "mean.npy", np.full(5, np.nan))
-    with pytest.raises(UserError, match="is not finite or does not fit"):
+    with pytest.raises(UserError, match="is not finite, or their shapes do not match"):
         Whitening.open(tmp_path / "w")
 
 

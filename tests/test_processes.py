@@ -196,7 +196,7 @@ def test_a_peer_that_ended_early_is_no_traceback():
         except SystemExit as ended:
             return str(ended).partition(" (")[0]
 
-    assert in_ranks(work) == ["another process ended early", "ended"]
+    assert in_ranks(work) == ["another process exited early", "ended"]
 
 
 def test_alone_everything_is_the_identity(monkeypatch, capsys):

@@ -101,7 +101,7 @@ def test_short_rankings_go_on_as_before(seed, photos, k):
 
 
 def test_large_scratch_lies_in_a_file_and_says_when_there_is_no_room(monkeypatch):
-    monkeypatch.setattr(scratch_module, "_MOST_BYTES_IN_MEMORY", 100)
+    monkeypatch.setattr(scratch_module, "_MAX_BYTES_IN_MEMORY", 100)
     assert not isinstance(temporary_array((5, 4), np.int32), np.memmap)
     array = temporary_array((50, 4), np.int32)
     assert isinstance(array, np.memmap)
@@ -112,7 +112,7 @@ def test_large_scratch_lies_in_a_file_and_says_when_there_is_no_room(monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scratch_module.os, "posix_fallocate", full)
-    with pytest.raises(UserError, match=rf"{tempfile.gettempdir()} has no room .*TMPDIR"):
+    with pytest.raises(UserError, match=rf"{tempfile.gettempdir()} has no space .*TMPDIR"):
         temporary_array((50, 4), np.int32)
 
 

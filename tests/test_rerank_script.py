@@ -212,7 +212,7 @@ def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
     ("arguments", "words"),
     [
         (["query=nowhere"], ["nowhere"]),
-        (["search=[flat,flat]"], ["search", "takes one choice"]),
+        (["search=[flat,flat]"], ["search", "accepts one choice"]),
         (["rerank=[alpha_qe,alpha_qe]"], ["alpha_qe,alpha_qe", "once"]),
         (["rerank=[alpha_q]"], ["alpha_q"]),
         (["rerank=[alpha_qe]", "rerank.alpha_qe.alfa=2"], ["alfa", "alpha"]),

@@ -115,11 +115,11 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
     [
         ([1, 2], "lists gnd, and gnd is missing"),
         ({"imlist": []}, "lists gnd, and gnd is missing"),
-        ({"gnd": {"easy": []}}, "gnd is no list"),
+        ({"gnd": {"easy": []}}, "gnd is not a list"),
         ({"gnd": [{**EMPTY}, {"easy": []}]}, r"gnd\[1\] must contain easy, hard, junk"),
         ({"gnd": [EMPTY], "qimlist": ["a", "b"]}, "gnd has 1 entries, qimlist 2 names"),
         ({"gnd": [EMPTY], "imlist": ["a", "b", "a"]}, "duplicate name 'a' in imlist"),
-        ({"gnd": [EMPTY], "imlist": "abc"}, "imlist is no list"),
+        ({"gnd": [EMPTY], "imlist": "abc"}, "imlist is not a list"),
     ],
 )
 def test_another_pickle_is_a_mistake(tmp_path, content, words):

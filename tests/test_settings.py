@@ -89,7 +89,10 @@ def test_a_commands_yaml_holds_its_own_settings(verb):
         ("auxiliary.triplet.margin=x", "auxiliary.triplet.margin=x is not valid. Pass a number"),
         ("keep=worst", "keep=worst is not valid. Pass one of best, last"),
         ("batch_size=0", "batch_size=0 is not valid. Pass a whole number > 0"),
-        ("+data.landmark=3", "data.landmark is unknown to landmark.data.Toy. Did you mean landma"),
+        (
+            "+data.landmark=3",
+            "data.landmark is not an argument of landmark.data.Toy. Did you mean landma",
+        ),
         ("data=folder", "missing required setting 'data.root'. Pass data.root=<value>."),
     ],
 )

@@ -65,9 +65,9 @@ def test_a_hundred_are_written_by_default(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["q1," + " ".join(GALLERY[:101]), "q2,"], "query q1 has 101 images. Name at most 100"),
-        (["q1,", f"q2,{GALLERY[3]} {GALLERY[4]} {GALLERY[3]}"], f"q2 names image {GALLERY[3]} mo"),
-        (["q1,", f"q2,{GALLERY[3]} ffff"], "query q2 names ffff, which is not in the gallery"),
+        (["q1," + " ".join(GALLERY[:101]), "q2,"], "query q1 has 101 images. List at most 100"),
+        (["q1,", f"q2,{GALLERY[3]} {GALLERY[4]} {GALLERY[3]}"], f"q2 lists image {GALLERY[3]} mo"),
+        (["q1,", f"q2,{GALLERY[3]} ffff"], "query q2 lists ffff, which is not in the gallery"),
         (["q2,"], r"missing query q1 \(1 in all\)"),
         (["q1,", "q2,", "q3,", "q4,"], r"unknown query q3 \(2 in all\)"),
         (["q1,", "q2,", "q1,"], "duplicate id 'q1'"),

@@ -185,7 +185,7 @@ def test_make_submit_sends_nothing_that_fails_the_check(run, client):
     (run / "submission" / "ranking" / "submission.csv").write_text("id,images\nq0,a z\nq1,d\n")
     done = make_submit(run, "SUBMIT=1")
     assert done.returncode == 2
-    assert "query q0 names z, which is not in the gallery" in done.stderr
+    assert "query q0 lists z, which is not in the gallery" in done.stderr
     assert not client.exists()
 
 

@@ -1,4 +1,4 @@
-"""The descriptor store: unit vectors, their ids, and the settings they were made with."""
+"""The descriptor store: unit vectors, their ids, and the settings of their extraction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +29,13 @@ Texts = Sequence[str] | NDArray[Any]
 
 SCHEMA = 1
 VECTORS, IDS, META, SKIPPED = "vectors.npy", "ids.parquet", "meta.json", "skipped.csv"
-_RECORDED = {"schema", "version", "dtype"}  # in meta.json, by every store itself
+_RESERVED = {"schema", "version", "dtype"}  # keys of meta.json that every store records itself
 
 
 class DescriptorStore:
     """A folder of N descriptors, opened without reading the vectors.
 
-    The first access to `vectors` reads them once and refuses any that is not finite or not of unit
+    The first access to `vectors` reads them once and raises if one is not finite or not of unit
     length.
 
     Example:
@@ -48,8 +48,8 @@ class DescriptorStore:
 
     Attributes:
         path: The folder.
-        meta: Schema version, package version, dtype and what the writer recorded (scales, image
-            sizes, digests of the embedder, the table and the whitening).
+        meta: Schema version, package version, dtype and the writer's settings (scales, image sizes,
+            digests of the embedder, the table and the whitening).
     """
 
     def __init__(self, path: Path, vectors: NDArray[np.floating], meta: dict[str, Any]) -> None:
@@ -68,7 +68,7 @@ class DescriptorStore:
         """Open a store; the vectors stay on disk.
 
         Raises:
-            UserError: `path` is not a store, or a damaged one, or one of a later version.
+            UserError: `path` is not a store, is damaged, or was written by a later version.
         """
         path = Path(path)
         check_files(path, (VECTORS, IDS, META), "a descriptor store", "extract.py")
@@ -93,13 +93,13 @@ class DescriptorStore:
             path: Folder to write.
             ids: N distinct strings.
             vectors: (N, D) float16 or float32, rows of unit length; other dtypes become float32.
-            landmark_ids: Landmark of each row, where known.
+            landmark_ids: Landmark of each row, if known.
             overwrite: Replace an existing store.
-            **meta: Settings to record: values that JSON can hold.
+            **meta: Settings to record; values must be JSON-serialisable.
 
         Raises:
-            UserError: Shapes do not fit, an id is repeated, a vector is not finite or not of unit
-                length, or `path` already exists; names the first.
+            UserError: Shapes do not match, an id is repeated, a vector is not finite or not of unit
+                length (names the first), or `path` already exists.
         """
         array = np.asarray(vectors)
         if array.ndim != 2:
@@ -130,26 +130,26 @@ class DescriptorStore:
     ) -> Iterator[NDArray[np.floating]]:
         """Yield the memory-mapped vectors (N, dim) to fill; check and rename when the block ends.
 
-        The vectors are never in memory as a whole. A block that fails leaves nothing.
+        The complete vectors are never in memory. A block that raises leaves no files.
 
         Args:
             path: Folder to write.
             ids: N distinct strings.
             dim: D.
             dtype: float16 or float32.
-            landmark_ids: Landmark of each row, where known.
+            landmark_ids: Landmark of each row, if known.
             overwrite: Replace an existing store.
             skipped: `id` and `path` of photos that could not be read and have no row.
-            **meta: Settings to record: values that JSON can hold.
+            **meta: Settings to record; values must be JSON-serialisable.
 
         Raises:
             UserError: As `write`, or the disk is full.
-            TypeError: JSON cannot hold a value of `meta`.
-            ValueError: A name in `meta` is one that the store records itself.
+            TypeError: A value of `meta` is not JSON-serialisable.
+            ValueError: A key of `meta` is one that the store records itself.
         """
         name = dtype_name(dtype, path)
         rows = id_rows(path, ids, landmark_ids)
-        # Before the vectors: what JSON refuses must not cost a long extraction.
+        # Before the vectors: a value that JSON rejects must not fail a long extraction at its end.
         text = meta_text(name, meta)
         with atomic_folder(path, overwrite, marker=META) as folder:
             vectors = create_vectors(folder / VECTORS, len(rows), dim, name, Path(path) / VECTORS)
@@ -161,7 +161,7 @@ class DescriptorStore:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The rows of ids.parquet: `id`, and where recorded `landmark_id`, `path` and the box.
+        """The rows of ids.parquet: `id`, and if recorded `landmark_id`, `path` and the box.
 
         Raises:
             UserError: The file is damaged, or has no ids.
@@ -174,12 +174,12 @@ class DescriptorStore:
 
     @cached_property
     def ids(self) -> NDArray[np.str_]:
-        """Id of each row, (N,) strings."""
+        """Ids of the rows, (N,) strings."""
         return self.rows["id"].to_numpy(dtype=str)
 
     @cached_property
     def landmark_ids(self) -> NDArray[np.str_] | None:
-        """Landmark of each row, (N,) strings, "" where unknown; None if the store has none."""
+        """Landmarks of the rows, (N,) strings, "" if unknown; None if the store has none."""
         if "landmark_id" not in self.rows.columns:
             return None
         return self.rows["landmark_id"].fillna("").to_numpy(dtype=str)
@@ -207,12 +207,12 @@ class DescriptorStore:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the writer recorded, without what every store records itself."""
-        return {key: value for key, value in self.meta.items() if key not in _RECORDED}
+        """The writer's settings: `meta` without the keys that every store records itself."""
+        return {key: value for key, value in self.meta.items() if key not in _RESERVED}
 
     @property
     def table_digests(self) -> list[str]:
-        """Digests of the image tables that the photos come from, in the order they were joined."""
+        """Digests of the image tables of the photos, in the order in which stores were joined."""
         table = self.meta.get("table")
         if table is None:
             return []
@@ -242,7 +242,7 @@ def id_rows(path: str | Path, ids: Texts, landmark_ids: Texts | None) -> pd.Data
     """Return the rows of ids.parquet.
 
     Raises:
-        UserError: An id is missing or repeated, or the numbers differ; names `path`.
+        UserError: An id is missing or repeated, or the lengths differ; names `path`.
     """
     rows = pd.DataFrame({"id": pd.Series(np.asarray(ids, dtype=object), dtype="str")})
     check_ids(rows["id"], path)
@@ -260,19 +260,19 @@ def meta_text(dtype: str, meta: Mapping[str, Any]) -> str:
     """Return the text of meta.json.
 
     Raises:
-        TypeError: JSON cannot hold a value of `meta`.
-        ValueError: A name in `meta` is one that the store records itself.
+        TypeError: A value of `meta` is not JSON-serialisable.
+        ValueError: A key of `meta` is one that the store records itself.
     """
-    if taken := _RECORDED & meta.keys():
+    if taken := _RESERVED & meta.keys():
         raise ValueError(f"{min(taken)} is recorded by the store itself")
-    own = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
-    return json.dumps({**own, **meta}, indent=1) + "\n"
+    reserved = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
+    return json.dumps({**reserved, **meta}, indent=1) + "\n"
 
 
 def write_description(
     folder: Path, rows: pd.DataFrame, meta: str, skipped: pd.DataFrame | None = None
 ) -> None:
-    """Write ids.parquet, meta.json, and skipped.csv where photos were skipped."""
+    """Write ids.parquet, meta.json, and skipped.csv if photos were skipped."""
     rows.to_parquet(folder / IDS, index=False)
     (folder / META).write_text(meta)
     if skipped is not None and len(skipped):

@@ -21,19 +21,19 @@ def ensemble(
     weights: Sequence[float] | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Write each photo's descriptors side by side: unit length × weight, unit length again.
+    """Concatenate each photo's descriptors: normalise, multiply by a weight, normalise again.
 
     Args:
-        output: Store to write, of dimension D₁ + D₂ + …, in the row order of the first store.
+        output: Store to write, of dimension D₁ + D₂ + … and in the row order of the first store.
         paths: Stores of the same photos, in any row order.
         weights: One per store. Defaults to 1 each.
         overwrite: Replace an existing store.
 
     Returns:
-        The dimension.
+        The dimension of the written store.
 
     Raises:
-        UserError: The photos or their landmarks differ, or the weights do not fit.
+        UserError: The photos or their landmarks differ, or the weights are not valid.
 
     Source:
         The six-model ensemble of the first place in the Google Landmark Retrieval Challenge 2019
@@ -66,7 +66,7 @@ def ensemble(
 
 
 def ensemble_digest(stores: Sequence[DescriptorStore], weights: Sequence[float]) -> str | None:
-    """Digest of the members' embedders, whitenings and weights; None where one is unknown."""
+    """Return a digest of the embedders, whitenings and weights; None if one is unknown."""
     members = [
         [store.meta.get("embedder"), store.meta.get("whitening"), weight]
         for store, weight in zip(stores, weights, strict=True)
@@ -89,7 +89,7 @@ def _validated_weights(
 
 
 def _rows_in(store: DescriptorStore, first: DescriptorStore) -> NDArray[np.int64]:
-    """Row in `store` of each photo of `first`."""
+    """Return the row in `store` of each photo of `first`."""
     rows = pd.Index(store.ids).get_indexer(pd.Index(first.ids))
     for incomplete, other, missing in (
         (store, first, first.ids[rows < 0]),
@@ -106,7 +106,7 @@ def _rows_in(store: DescriptorStore, first: DescriptorStore) -> NDArray[np.int64
 def _landmark_ids(
     stores: Sequence[DescriptorStore], rows_of: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.str_] | None:
-    """Landmarks in the row order of the first store, where any store has them.
+    """Return landmarks in the row order of the first store; None if no store has any.
 
     Raises:
         UserError: Two stores have different landmarks for a photo.
@@ -115,14 +115,15 @@ def _landmark_ids(
     for store, rows in zip(stores, rows_of, strict=True):
         if store.landmark_ids is None:
             continue
-        own = store.landmark_ids[rows]
-        landmarks = own if landmarks is None else landmarks
-        differs = own != landmarks
+        landmark_ids = store.landmark_ids[rows]
+        landmarks = landmark_ids if landmarks is None else landmarks
+        differs = landmark_ids != landmarks
         if differs.any():
             row = int(differs.argmax())
             raise UserError(
-                f"{store.path}: photo {str(stores[0].ids[row])!r} has landmark {own[row]}, and "
-                f"{landmarks[row]} in another store. Pass stores of the same table."
+                f"{store.path}: photo {str(stores[0].ids[row])!r} has landmark "
+                f"{landmark_ids[row]}, and {landmarks[row]} in another store. Pass stores of the "
+                "same table."
             )
     return landmarks
 

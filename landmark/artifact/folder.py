@@ -1,4 +1,4 @@
-"""What the folders of all artifacts share: required files, JSON, a schema version, damage."""
+"""Checks of every artifact folder: required files, JSON, schema version, damage."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,10 +10,10 @@ from landmark.error import UserError
 
 
 def check_files(path: Path, names: Iterable[str], kind: str, writer: str) -> None:
-    """Refuse a folder that lacks a file.
+    """Check that a folder contains the files of an artifact.
 
     Raises:
-        UserError: Names the first missing one, and the command that writes such folders.
+        UserError: A file is missing; names the first, and the command that writes such folders.
     """
     for name in names:
         if not (path / name).is_file():
@@ -24,7 +24,7 @@ def check_files(path: Path, names: Iterable[str], kind: str, writer: str) -> Non
 
 @contextmanager
 def damage(subject: str | Path, advice: str = "Write it again.") -> Iterator[None]:
-    """Turn what reading a damaged file raises into one line.
+    """Convert the errors of reading a damaged file to one line.
 
     Raises:
         UserError: "<subject> is damaged (<reason>). <advice>"
@@ -36,28 +36,28 @@ def damage(subject: str | Path, advice: str = "Write it again.") -> Iterator[Non
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a mapping.
+    """Read a JSON mapping.
 
     Raises:
-        ValueError: It is none, or not JSON.
-        OSError: It cannot be read.
+        ValueError: The file is not JSON, or not a mapping.
+        OSError: The file cannot be read.
     """
     value = json.loads(file.read_text())
     if not isinstance(value, dict):
-        raise ValueError(f"{file.name} is not a mapping")  # noqa: TRY004 - as for JSON that is broken
+        raise ValueError(f"{file.name} is not a mapping")  # noqa: TRY004 - as json raises
     return value
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write a mapping as the metadata of all artifacts is written."""
+    """Write the metadata of an artifact as JSON."""
     file.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def check_schema(subject: str | Path, meta: Mapping[str, Any], newest: int) -> None:
-    """Refuse what a later version wrote.
+    """Check that this version can read the artifact.
 
     Raises:
-        UserError: Its `schema` is above the newest that this version knows.
+        UserError: Its `schema` is above `newest`.
     """
     if meta.get("schema", 0) > newest:
         raise UserError(

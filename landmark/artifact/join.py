@@ -11,12 +11,12 @@ from landmark.artifact.vectors import row_blocks
 from landmark.disk.differences import check_same_settings
 from landmark.error import UserError
 
-# What a store records about its photos, and not about how they were described.
-_OF_PHOTOS = ("table", "split", "root")
+# Settings that depend on the photos, not on the extraction.
+_PHOTO_SETTINGS = ("table", "split", "root")
 
 
 def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = False) -> int:
-    """Write the descriptors of all stores, in the order given, as one store.
+    """Write the descriptors of all stores, in order, as one store.
 
     Args:
         output: Store to write.
@@ -27,16 +27,15 @@ def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = Fals
         The number of photos.
 
     Raises:
-        UserError: A setting other than the photos' table and split differs, or a photo is in two
-            stores.
+        UserError: A setting differs, other than table, split and root, or a photo is in two stores.
     """
     if len(paths) < 2:
         raise UserError(f"{output} needs two or more stores to join. Pass another one.")
     stores = [DescriptorStore.open(path) for path in paths]
     first = stores[0]
-    settings = {key: value for key, value in first.settings.items() if key not in _OF_PHOTOS}
+    settings = {key: value for key, value in first.settings.items() if key not in _PHOTO_SETTINGS}
     for store in stores[1:]:
-        absent = dict.fromkeys(store.settings.keys() - set(_OF_PHOTOS))
+        absent = dict.fromkeys(store.settings.keys() - set(_PHOTO_SETTINGS))
         check_same_settings(
             store.meta,
             absent | settings | {"dtype": first.dtype},

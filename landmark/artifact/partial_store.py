@@ -1,4 +1,4 @@
-"""A descriptor store being written: what a stopped extraction leaves, and resumes from."""
+"""A descriptor store being written, from which a stopped extraction resumes."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from landmark.disk.lock import LOCK, publish
 from landmark.disk.space import disk_errors
 from landmark.error import UserError
 
-# The files of the staging folder, and what is copied to where photos were skipped.
+# Names in the staging folder; the last is a copy without the rows of skipped photos.
 _SETTINGS, _MARKS, _STORE, _COMPACTED = "settings.json", "marks.npy", "store", "compacted"
 _NOT_DONE, _DONE, _SKIPPED = 0, 1, 2
 
@@ -34,13 +34,13 @@ class PartialStore:
 
     Several processes may share it, each writing its own rows. A row is marked done only after its
     vector is flushed, so that a crash never leaves a row that is marked but not written. The
-    settings are written last when it is created: without them it does not count.
+    settings are written last: a folder without them is ignored.
 
     Attributes:
-        folder: The staging folder.
-        vectors: (N, D) memory-mapped, zeros where nothing was written yet.
-        existing: Number of first rows that are those of the store being extended; the rows of
-            `add`, `remaining` and `skipped` are counted from there.
+        folder: Staging folder.
+        vectors: (N, D) memory-mapped, zeros in rows that are not written yet.
+        existing: Number of leading rows copied from the store being extended; the rows of `add`,
+            `remaining` and `skipped` are relative to it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +52,7 @@ class PartialStore:
         self.vectors = open_vectors(folder / _STORE / VECTORS, "r+")
         self._marks = open_array(folder / _MARKS, "r+")
         if self._marks.shape != (len(self.vectors),) or self._marks.dtype != np.uint8:
-            raise UserError(f"{folder / _MARKS} does not fit the vectors. Remove {folder}.")
+            raise UserError(f"{folder / _MARKS} does not match the vectors. Remove {folder}.")
         self._unmarked: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
 
     @classmethod
@@ -69,9 +69,9 @@ class PartialStore:
         """Create the files in a locked staging folder.
 
         Args:
-            folder: The staging folder; other files in it are removed.
-            output: The store that it is to become, for messages.
-            rows: Number of photos to describe.
+            folder: Staging folder; other files in it are removed.
+            output: Path of the finished store, for messages.
+            rows: Number of photos to extract.
             dim: D.
             dtype: float16 or float32.
             settings: Settings that the vectors depend on, see `recorded_settings`.
@@ -105,19 +105,19 @@ class PartialStore:
     def add(self, rows: NDArray[np.int64], descriptors: NDArray[np.floating]) -> None:
         """Write the descriptors (B, D) of rows (B,).
 
-        A negative row r says that the photo of row -r - 1 cannot be read: it is skipped, and its
+        A negative row r means that the photo of row -r - 1 cannot be read: it is skipped and its
         descriptor ignored.
         """
         is_skipped = rows < 0
-        places = self.existing + np.where(is_skipped, -rows - 1, rows)
-        self.vectors[places[~is_skipped]] = descriptors[~is_skipped]
-        self._unmarked.append((places, np.where(is_skipped, _SKIPPED, _DONE)))
+        stored_rows = self.existing + np.where(is_skipped, -rows - 1, rows)
+        self.vectors[stored_rows[~is_skipped]] = descriptors[~is_skipped]
+        self._unmarked.append((stored_rows, np.where(is_skipped, _SKIPPED, _DONE)))
 
     def save(self) -> None:
-        """Flush the vectors that were added, and only then mark their rows."""
+        """Flush the added vectors, and only then mark their rows."""
         self.vectors.flush()
-        for places, marks in self._unmarked:
-            self._marks[places] = marks
+        for stored_rows, marks in self._unmarked:
+            self._marks[stored_rows] = marks
         self._marks.flush()
         self._unmarked = []
 
@@ -127,7 +127,7 @@ class PartialStore:
 
     @property
     def done(self) -> int:
-        """Number of photos that were described or skipped."""
+        """Number of photos that are extracted or skipped."""
         return int(np.count_nonzero(self._marks[self.existing :]))
 
     @property
@@ -146,19 +146,19 @@ class PartialStore:
         """Move the complete store to `output` and remove the staging folder.
 
         Args:
-            output: Where the store belongs.
-            rows: Rows of ids.parquet, one per vector, those of skipped photos among them.
+            output: Destination of the store.
+            rows: Rows of ids.parquet, one per vector, including those of skipped photos.
             meta: Text of meta.json.
             skipped: `id` and `path` of the skipped photos.
             overwrite: Replace an existing store.
 
         Raises:
             UserError: A vector is not finite or not of unit length, or the disk is full.
-            RuntimeError: A row was not done.
+            RuntimeError: A row is not done.
         """
         missing = int(np.count_nonzero(self._marks == _NOT_DONE))
         if missing:
-            raise RuntimeError(f"{self.folder}: {missing:,} rows were not described")
+            raise RuntimeError(f"{self.folder}: {missing:,} rows have no descriptor")
         is_kept = self._marks == _DONE
         folder = self.folder / _STORE
         if not is_kept.all():
@@ -191,7 +191,7 @@ class PartialStore:
 
 
 def recorded_settings(folder: Path) -> dict[str, Any] | None:
-    """Return the settings of the stopped extraction in a staging folder; None where there is none.
+    """Return the settings of the stopped extraction in a staging folder; None without one.
 
     Raises:
         UserError: The record is damaged.
@@ -202,7 +202,7 @@ def recorded_settings(folder: Path) -> dict[str, Any] | None:
 
 def clear(folder: Path) -> None:
     """Remove a stopped extraction from its locked staging folder."""
-    # The settings first: without them the rest does not count.
+    # The settings first: without them the rest is ignored.
     (folder / _SETTINGS).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir():

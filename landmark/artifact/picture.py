@@ -1,4 +1,4 @@
-"""A matplotlib figure as a PNG file."""
+"""Write a matplotlib figure as a PNG file."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ def write_png(figure: "Figure", path: str | Path, dpi: int) -> Path:
         UserError: The file cannot be written.
     """
     with atomic_file(path) as temporary, warnings.catch_warnings():
-        # Landmark names come in every script; what the font lacks is drawn as a box.
+        # Landmark names may be in any script; glyphs missing from the font are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, format="png", dpi=dpi)
     return Path(path)

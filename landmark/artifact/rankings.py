@@ -1,4 +1,4 @@
-"""Rankings on disk: the rows of the gallery for each query, best first."""
+"""Rankings on disk: gallery rows of each query, best first."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,8 @@ class Rankings:
         scores: Scores, (Q, K) float32, higher is better.
         query_ids: Ids of the queries, (Q,) strings.
         gallery_ids: Ids of the gallery, (N,) strings.
-        meta: Every step of the chain with its settings.
-        metrics: The metrics of each step.
+        meta: Steps of the chain with their settings.
+        metrics: Metrics of each step.
     """
 
     rows: NDArray[np.int32]
@@ -45,7 +45,7 @@ class Rankings:
         ):
             raise ValueError(
                 f"rows {self.rows.shape}, scores {self.scores.shape} and {len(self.query_ids)} "
-                "query ids do not fit"
+                "query ids do not match"
             )
         if self.rows.size and not -1 <= self.rows.min() <= self.rows.max() < len(self.gallery_ids):
             raise ValueError(f"a row is outside the gallery of {len(self.gallery_ids)}")

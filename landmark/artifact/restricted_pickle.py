@@ -1,6 +1,6 @@
 """Read published pickles of plain values without running code that a pickle may request.
 
-Not even numpy's own constructors are allowed: with an object dtype they read any address in memory.
+Even numpy's own constructors are refused: with an object dtype they read any address in memory.
 Arrays of numbers and text are built here from a shape, a dtype and their bytes.
 """
 
@@ -36,7 +36,7 @@ class _PlainArray(np.ndarray):
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, fortran, data = state
         plain = _plain(dtype)
-        native = plain.newbyteorder("=")  # numpy would keep the foreign order and swap the bytes
+        native = plain.newbyteorder("=")  # numpy would keep the byte order and swap the bytes
         values = np.frombuffer(data, plain).astype(native).tobytes()
         super().__setstate__((version, shape, native, fortran, values))
 
@@ -100,7 +100,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_pickle(path: str | Path) -> object:
-    """Read the containers, numbers, text and numpy arrays of a pickle; nothing else is run.
+    """Read the containers, numbers, text and numpy arrays of a pickle; execute nothing else.
 
     Raises:
         UserError: The file is missing, damaged, or requests anything else.
@@ -111,7 +111,7 @@ def load_pickle(path: str | Path) -> object:
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
-    except Exception as error:  # damaged bytes make the reader fail in nearly any way
+    except Exception as error:  # damaged bytes can raise nearly any exception
         raise UserError(
             f"{path} is not a pickle of plain values ({error}). Pass the published file."
         ) from error

@@ -1,4 +1,4 @@
-"""Several descriptor stores, or their vectors, read as one without a copy."""
+"""Read several descriptor stores, or their vectors, as one without a copy."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # searches read vectors without pandas
 
 
 class StackedVectors:
-    """Arrays (N_i, D) stacked by rows and read in place; N is the sum of the N_i.
+    """Arrays (N_i, D) stacked along rows without a copy; N is the sum of the N_i.
 
     Indexing by row numbers, slices or masks returns a numpy array, as with any array.
 
@@ -26,11 +26,11 @@ class StackedVectors:
         ((6, 3), [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 
     Args:
-        parts: The arrays, stacked or not.
-        dtype: Dtype of what indexing returns. Defaults to the narrowest that holds all values.
+        parts: Arrays, or `StackedVectors`.
+        dtype: Dtype of indexed rows. Defaults to the narrowest that represents all values.
 
     Raises:
-        ValueError: There is no array, or their dimensions differ.
+        ValueError: `parts` is empty, or the dimensions differ.
     """
 
     ndim = 2
@@ -55,7 +55,7 @@ class StackedVectors:
         return self.shape[0]
 
     def __getitem__(self, key: int | slice | ArrayLike) -> np.ndarray:
-        """Rows as an array: (D,) of a number, (n, D) of a slice or mask, (…, D) of numbers (…)."""
+        """Return rows: (D,) for a number, (n, D) for a slice or mask, (…, D) for numbers (…)."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step != 1:
@@ -74,7 +74,7 @@ class StackedVectors:
         return self._rows(rows)
 
     def between(self, start: int, stop: int) -> "StackedVectors":
-        """Rows start … stop - 1, without a copy."""
+        """Return rows start … stop - 1, without a copy."""
         begins = self._ends - [len(part) for part in self.parts]
         cut = [
             part[max(start - begin, 0) : max(stop - begin, 0)]
@@ -85,7 +85,7 @@ class StackedVectors:
     def _rows(self, rows: np.ndarray) -> np.ndarray:
         count = len(self)
         if rows.size and not -count <= rows.min() <= rows.max() < count:
-            raise IndexError(f"a row is outside the {count:,}")
+            raise IndexError(f"a row is out of range for {count:,} rows")
         rows = np.where(rows < 0, rows + count, rows).astype(np.int64)
         result = np.empty((*rows.shape, self.shape[1]), self.dtype)
         part_of = np.searchsorted(self._ends, rows, side="right")
@@ -95,22 +95,22 @@ class StackedVectors:
         return result
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        """All rows as one array: a copy."""
+        """Return all rows as one array, a copy."""
         if copy is False:
-            raise ValueError("one array of several parts is a copy")
+            raise ValueError("cannot return several parts as one array without a copy")
         return np.concatenate(self.parts, dtype=self.dtype).astype(dtype or self.dtype, copy=False)
 
 
 class StackedStores:
-    """Descriptor stores searched as one: the rows of each follow those of the one before.
+    """Descriptor stores as one: rows are numbered through all stores, in order.
 
-    They read like one `DescriptorStore`; their dimensions must agree.
+    It has the interface of a `DescriptorStore`. The dimensions of the stores must be equal.
 
     Attributes:
         stores: The stores.
 
     Raises:
-        UserError: Two of them have the same id.
+        UserError: Two stores have the same id.
     """
 
     def __init__(self, stores: Sequence["DescriptorStore"]) -> None:
@@ -136,17 +136,17 @@ class StackedStores:
 
     @cached_property
     def vectors(self) -> NDArray[np.floating]:
-        """(N, D): `StackedVectors`, which searches and re-rankers read like an array."""
+        """(N, D) `StackedVectors`, which searches and re-rankers index like an array."""
         return cast(NDArray[np.floating], StackedVectors([s.vectors for s in self.stores]))
 
     @cached_property
     def ids(self) -> NDArray[np.str_]:
-        """Id of each row, (N,) strings."""
+        """Ids of the rows, (N,) strings."""
         return np.concatenate([store.ids for store in self.stores])
 
     @cached_property
     def landmark_ids(self) -> NDArray[np.str_] | None:
-        """Landmark of each row, (N,) strings, "" where unknown; None if no store has any."""
+        """Landmarks of the rows, (N,) strings, "" if unknown; None if no store has landmarks."""
         if all(store.landmark_ids is None for store in self.stores):
             return None
         return np.concatenate(
@@ -158,7 +158,7 @@ class StackedStores:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What all of them record alike, and under `stores` what each does."""
+        """Metadata that all stores share, and under `stores` that of each store."""
         metas = [store.meta for store in self.stores]
         same = {
             key: value

@@ -1,4 +1,4 @@
-"""The files of the challenges: submissions and the solutions they are scored against."""
+"""Files of the challenges: submissions, and solutions to score them."""
 
 import csv
 from collections.abc import Iterable
@@ -49,32 +49,32 @@ def check_retrieval(
 
     Args:
         path: The submission.
-        gallery_ids: Ids that it may name.
-        query_ids: Queries that must have a line each. None means that they are not checked.
+        gallery_ids: Ids that a line may contain.
+        query_ids: Queries that must have one line each. None means that they are not checked.
 
     Returns:
         The number of queries.
 
     Raises:
-        UserError: A line has more than 100 images, a repeated one, or one that is not in the
+        UserError: A line has more than 100 images, a repeated image, or one that is not in the
             gallery, or a query is missing or unknown; names the first.
     """
     submitted = read_retrieval(path)
-    known = set(gallery_ids)
+    gallery = set(gallery_ids)
     for query, images in submitted.items():
         if len(images) > MOST_IMAGES:
             raise UserError(
-                f"{path}: query {query} has {len(images)} images. Name at most {MOST_IMAGES}."
+                f"{path}: query {query} has {len(images)} images. List at most {MOST_IMAGES}."
             )
         if len(set(images)) < len(images):
             repeated = next(image for rank, image in enumerate(images) if image in images[:rank])
             raise UserError(
-                f"{path}: query {query} names image {repeated} more than once. Name each once."
+                f"{path}: query {query} lists image {repeated} more than once. List each once."
             )
         for image in images:
-            if image not in known:
+            if image not in gallery:
                 raise UserError(
-                    f"{path}: query {query} names {image}, which is not in the gallery. Use ids of "
+                    f"{path}: query {query} lists {image}, which is not in the gallery. Use ids of "
                     "the gallery."
                 )
     if query_ids is not None:
@@ -105,7 +105,7 @@ def read_usage(path: str | Path) -> dict[str, str]:
     """Read the Usage of a solution: query id → Public, Private or Ignored. Defaults to Public.
 
     Raises:
-        UserError: A usage is unknown, or the file is not a solution.
+        UserError: A usage is not valid, or the file is not a solution.
     """
     frame = _read(path, ("id",))
     if "Usage" not in frame.columns:
@@ -115,7 +115,7 @@ def read_usage(path: str | Path) -> dict[str, str]:
 
 
 def read_recognition_solution(path: str | Path) -> dict[str, list[str]]:
-    """Read a solution: query id → ids of the landmarks it shows, empty for no landmark.
+    """Read a solution: query id → ids of the landmarks shown, empty without a landmark.
 
     Raises:
         UserError: A column is missing, or an id is empty or repeated.

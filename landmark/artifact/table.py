@@ -8,15 +8,15 @@ import pandas as pd
 from landmark.error import UserError
 
 SPLITS = ("train", "query", "gallery")
-_LONGEST_SIDE = 1 << 20
+_MAX_SIDE = 1 << 20
 _TEXT_COLUMNS = ("id", "path", "landmark_id", "split")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read an image table, its text columns as strings.
+    """Read an image table, with text columns as strings.
 
     Raises:
-        UserError: The file is missing or not a table, there is no `id` column, an id is empty or
+        UserError: The file is missing or not a table, the `id` column is missing, an id is empty or
             repeated, a path leaves the root, a split is unknown, or a width or height is not a
             number; names the first such row.
     """
@@ -65,19 +65,18 @@ def _read_csv(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
         na_values=missing,
         keep_default_na=False,
     )
-    # Otherwise pandas takes the first column for an index and shifts the names by one.
+    # With extra fields pandas uses the first column as the index and shifts the names by one.
     if not isinstance(frame.index, pd.RangeIndex):
         raise UserError(
-            f"{path} has rows with more fields than its header has names. Quote fields that "
-            "contain commas."
+            f"{path} has rows with more fields than the header. Quote fields that contain commas."
         )
     return frame
 
 
 def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
-    """Numbers of pixels; 0 and missing ones are unknown."""
+    """Convert to numbers of pixels; 0 and missing values mean unknown."""
     numbers = pd.to_numeric(sides, errors="coerce")
-    wrong = sides.notna() & ~numbers.between(0, _LONGEST_SIDE)
+    wrong = sides.notna() & ~numbers.between(0, _MAX_SIDE)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise UserError(
@@ -88,10 +87,10 @@ def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
 
 
 def check_columns(frame: pd.DataFrame, names: Iterable[str], where: str | Path) -> None:
-    """Refuse a table that lacks a column.
+    """Check that a table has the columns.
 
     Raises:
-        UserError: Names the first.
+        UserError: A column is missing; names the first.
     """
     for name in names:
         if name not in frame.columns:
@@ -100,10 +99,10 @@ def check_columns(frame: pd.DataFrame, names: Iterable[str], where: str | Path) 
 
 
 def check_values(column: pd.Series, allowed: Sequence[str], where: str | Path) -> None:
-    """Refuse values other than those allowed.
+    """Check that a column contains only allowed values.
 
     Raises:
-        UserError: Names the first, and its row.
+        UserError: A value is not allowed; names the first and its row.
     """
     unknown = column[~column.isin(allowed)]
     if len(unknown):
@@ -114,10 +113,10 @@ def check_values(column: pd.Series, allowed: Sequence[str], where: str | Path) -
 
 
 def check_ids(ids: pd.Series, where: str | Path) -> None:
-    """Refuse missing and repeated ids.
+    """Check that no id is missing or repeated.
 
     Raises:
-        UserError: Names the first.
+        UserError: An id is missing or repeated; names the first.
     """
     missing = (ids.isna() | (ids == "")).to_numpy(dtype=bool)
     if missing.any():
@@ -131,10 +130,10 @@ def check_ids(ids: pd.Series, where: str | Path) -> None:
 
 
 def check_paths(paths: pd.Series, where: str | Path) -> None:
-    """Refuse paths that are missing or leave the data root.
+    """Check that no path is missing or outside the data root.
 
     Raises:
-        UserError: Names the first.
+        UserError: A path is missing or outside the root; names the first.
     """
     if paths.isna().any():
         row = int(paths.isna().to_numpy().argmax()) + 1
@@ -144,5 +143,5 @@ def check_paths(paths: pd.Series, where: str | Path) -> None:
         pure = PurePosixPath(path.replace("\\", "/"))
         if pure.is_absolute() or ".." in pure.parts or ":" in path[:2]:
             raise UserError(
-                f"{where}: path {path!r} leaves the data root. Use paths relative to it."
+                f"{where}: path {path!r} is outside the data root. Use paths relative to it."
             )

@@ -1,4 +1,4 @@
-"""The file of unit vectors: created with its disk space, memory-mapped, checked in blocks."""
+"""The file of unit vectors: allocate, memory-map, and check in blocks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def dtype_name(dtype: DTypeLike, path: str | Path) -> str:
     """Return `float16` or `float32`.
 
     Raises:
-        UserError: Any other dtype; names `path`.
+        UserError: The dtype is another one; names `path`.
     """
     name = np.dtype(dtype).name
     if name not in _LENGTH_TOLERANCE:
@@ -31,7 +31,7 @@ def dtype_name(dtype: DTypeLike, path: str | Path) -> str:
 
 
 def row_blocks(rows: int, block_rows: int = BLOCK_ROWS, first: int = 0) -> Iterator[slice]:
-    """Yield slices of `block_rows` rows each, at least 1, that cover first … rows - 1 in order.
+    """Yield slices of `block_rows` rows (at least 1) that cover first … rows - 1 in order.
 
     Example:
         >>> list(row_blocks(5, block_rows=3))
@@ -43,14 +43,14 @@ def row_blocks(rows: int, block_rows: int = BLOCK_ROWS, first: int = 0) -> Itera
 
 
 def create_vectors(file: Path, rows: int, dim: int, dtype: str, shown: str | Path) -> np.memmap:
-    """Create a memory-mapped (rows, dim) of zeros and allocate its disk space.
+    """Create a memory-mapped array (rows, dim) of zeros and allocate its disk space.
 
     Args:
         file: File to create, in an existing folder.
         rows: N.
         dim: D.
         dtype: float16 or float32.
-        shown: Path that an error message names, where `file` is a temporary one.
+        shown: Path that messages name instead of `file`, which may be temporary.
 
     Raises:
         UserError: The vectors do not fit on the disk, or cannot be written.
@@ -66,7 +66,7 @@ def create_vectors(file: Path, rows: int, dim: int, dtype: str, shown: str | Pat
 
 
 def open_array(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
-    """Open an array memory-mapped.
+    """Memory-map an array.
 
     Raises:
         UserError: The file is damaged.
@@ -78,7 +78,7 @@ def open_array(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
 
 
 def open_vectors(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
-    """Open (N, D) memory-mapped.
+    """Memory-map vectors (N, D).
 
     Raises:
         UserError: The file is damaged, or not two-dimensional in float16 or float32.
@@ -100,16 +100,12 @@ def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: "pd.Seri
     """
     tolerance = _LENGTH_TOLERANCE[vectors.dtype.name]
     for block in row_blocks(len(vectors)):
-        lengths = _lengths(vectors[block])
-        wrong = ~(np.abs(lengths - 1) <= tolerance)  # NaN compares false, so it is wrong too
+        exact = np.asarray(vectors[block], np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+        wrong = ~(np.abs(lengths - 1) <= tolerance)  # also true for NaN
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
                 f"{path}: the vector of {ids.iloc[block.start + row]!r} has length "
                 f"{lengths[row]:.4g}. Descriptors must be finite and of unit length."
             )
-
-
-def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    block = np.asarray(vectors, np.float32)
-    return np.sqrt(np.einsum("nd,nd->n", block, block))

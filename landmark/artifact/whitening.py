@@ -1,4 +1,4 @@
-"""A whitening on disk and applied: descriptors centred, projected, and of unit length again."""
+"""A whitening and its files: centre, project and normalise descriptors."""
 
 import json
 from functools import cached_property
@@ -22,7 +22,7 @@ _SOURCE = ("embedder", "whitening")
 
 
 class Whitening:
-    """x → (x − mean) · projection, of unit length.
+    """x → (x − mean) · projection, normalised to unit length.
 
     On disk a folder of `mean.npy`, `projection.npy` and `whitening.json`.
 
@@ -58,17 +58,17 @@ class Whitening:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the numbers and of how they were fitted."""
+        """Digest of mean, projection and `meta`."""
         numbers = [array.astype("<f8").tobytes() for array in (self.mean, self.projection)]
         return digest_of(b"".join([*numbers, json.dumps(self.meta, sort_keys=True).encode()]))
 
     def check_fits(self, recorded: dict[str, Any], dim: int, subject: str | Path) -> None:
-        """Refuse descriptors other than those that it was fitted for.
+        """Check that the whitening was fitted on descriptors of this kind.
 
         Args:
-            recorded: `embedder` and `whitening` of the descriptors, where known.
+            recorded: `embedder` and `whitening` of the descriptors, if known.
             dim: Their dimension.
-            subject: Begins the error message.
+            subject: Start of the error message.
 
         Raises:
             UserError: The dimension, the embedder or an earlier whitening differs.
@@ -102,7 +102,7 @@ class Whitening:
         """Read a folder that `write` wrote.
 
         Raises:
-            UserError: `path` is not a whitening, or a damaged one.
+            UserError: `path` is not a whitening, or is damaged.
         """
         path = Path(path)
         check_files(path, (MEAN, PROJECTION, META), "a whitening", "fit.py")
@@ -113,17 +113,17 @@ class Whitening:
             meta = read_json(path / META)
             fits = (projection.ndim, mean.shape) == (2, projection.shape[:1])
             if not (fits and np.isfinite(mean).all() and np.isfinite(projection).all()):
-                raise ValueError("mean or projection is not finite or does not fit")
+                raise ValueError("mean or projection is not finite, or their shapes do not match")
         return cls(mean.astype(np.float64), projection.astype(np.float64), meta)
 
 
 def apply(
     whitening: Whitening, store: DescriptorStore, output: str | Path, overwrite: bool = False
 ) -> None:
-    """Write the whitened descriptors of a store, block by block, as another store.
+    """Whiten a store block by block and write the result to `output`.
 
     Raises:
-        UserError: The whitening was fitted for other descriptors, or `output` already exists.
+        UserError: The whitening was fitted on other descriptors, or `output` already exists.
     """
     whitening.check_fits(store.meta, store.dim, store.path)
     with DescriptorStore.writing(

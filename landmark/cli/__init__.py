@@ -9,19 +9,19 @@ _FOLDER = Path(__file__).parent
 
 
 def verbs() -> dict[str, str]:
-    """Each command and the first line of its docstring."""
+    """Map each command to the first line of its docstring."""
     files = sorted(file for file in _FOLDER.glob("*.py") if not file.stem.startswith("_"))
     docstrings = {file.stem: ast.get_docstring(ast.parse(file.read_text())) for file in files}
     return {verb: (text or "").partition("\n")[0] for verb, text in docstrings.items()}
 
 
 def main() -> None:
-    """Run `landmark VERB …`: exit status 0 done, 2 the user's mistake, 1 anything else."""
-    known = verbs()
+    """Run `landmark VERB …`: exit status 0 on success, 2 for a user error, 1 for any other."""
+    commands = verbs()
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("--help", "-h"):
         print("Instance-level image retrieval and recognition of landmarks.\n")
-        for name, summary in known.items():
+        for name, summary in commands.items():
             print(f"  landmark {name:<9} {summary}")
         print("\nlandmark VERB --help lists the settings of a command.")
         return
@@ -30,7 +30,9 @@ def main() -> None:
 
         print(__version__)
         return
-    if verb not in known:
-        print(f"error: landmark has no command {verb}. Pass {', '.join(known)}.", file=sys.stderr)
+    if verb not in commands:
+        print(
+            f"error: landmark has no command {verb}. Pass {', '.join(commands)}.", file=sys.stderr
+        )
         sys.exit(2)
     importlib.import_module(f"landmark.cli.{verb}").main()

@@ -1,4 +1,4 @@
-"""A composed configuration checked as a whole, before anything heavy is imported."""
+"""Check the complete configuration before anything heavy is imported."""
 
 import typing
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ from landmark.error import UserError
 from landmark.settings import check_value
 
 Settings = TypeVar("Settings")
-_HYDRAS_OWN = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+_HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
 def check_config(config: DictConfig, settings: type[Settings]) -> Settings:
     """Check a command's own settings and the arguments of every `_target_`.
 
     Args:
-        config: Composed; interpolations are resolved.
+        config: Composed configuration; interpolations are resolved.
         settings: Dataclass of the command's own settings.
 
     Returns:
-        The own settings.
+        The command's own settings.
 
     Raises:
-        UserError: A required setting is missing, or one does not fit its annotation; names it.
+        UserError: A setting is missing, unknown, or does not fit its annotation; names it.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -41,8 +41,8 @@ def check_config(config: DictConfig, settings: type[Settings]) -> Settings:
 def _check_arguments(node: Any, path: str) -> None:  # noqa: ANN401
     """Check the arguments of every `_target_` at and below a node of the configuration."""
     if isinstance(node, list):
-        for place, value in enumerate(node):
-            _check_arguments(value, f"{path}[{place}]")
+        for index, value in enumerate(node):
+            _check_arguments(value, f"{path}[{index}]")
     if not isinstance(node, Mapping):
         return
     parameters = _parameters(node, path)
@@ -50,25 +50,25 @@ def _check_arguments(node: Any, path: str) -> None:  # noqa: ANN401
         inner = f"{path}.{key}" if path else str(key)
         _check_arguments(value, inner)
         parameter = parameters.get(str(key))
-        is_made = isinstance(value, Mapping) and "_target_" in value
+        is_constructed = isinstance(value, Mapping) and "_target_" in value
         # A default need not fit its annotation.
-        if parameter is not None and not is_made and value != parameter.default:
+        if parameter is not None and not is_constructed and value != parameter.default:
             check_value(inner, value, parameter.annotation)
 
 
 def _parameters(node: Mapping[str, Any], path: str) -> Mapping[str, Parameter]:
-    """The parameters of the node's `_target_`; none where its source cannot be read."""
+    """Return the parameters of the node's `_target_`; empty if its source cannot be read."""
     target = node.get("_target_")
     signature = read_signature(target) if isinstance(target, str) else None
     if signature is None:
         return {}
     for key in node:
-        known = key in signature.parameters or key in _HYDRAS_OWN or signature.is_open
-        # Loss groups hold a weight beside the arguments where they are auxiliary.
-        if not known and not (path.startswith("auxiliary.") and key == "weight"):
+        is_known = key in signature.parameters or key in _HYDRA_KEYS or signature.is_open
+        # An auxiliary loss has a weight beside its arguments.
+        if not is_known and not (path.startswith("auxiliary.") and key == "weight"):
             names = sorted(signature.parameters)
             raise UserError(
-                f"{path}.{key} is unknown to {target}.{nearest(str(key), names)} "
-                f"It takes: {', '.join(names)}."
+                f"{path}.{key} is not an argument of {target}.{nearest(str(key), names)} "
+                f"Valid arguments: {', '.join(names)}."
             )
     return signature.parameters

@@ -1,4 +1,4 @@
-"""What every Hydra command does: parse, check, run, and turn the outcome into an exit status."""
+"""The decorator of every Hydra command: parse, check, run, and exit with a status."""
 
 import inspect
 import os
@@ -30,14 +30,14 @@ CONF = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if pa
 def command(
     settings: type[Settings], lists: Set[str] = frozenset()
 ) -> Callable[[Callable[[Settings, DictConfig], Any]], Callable[[], None]]:
-    """Make `work(settings, config)`, the body of a command, its entry point without arguments.
+    """Turn `work(settings, config)`, the body of a command, into its entry point.
 
     The command is named after the module; conf/NAME.yaml is its configuration, the module's
-    docstring its usage. `work` is called once a job, with the checked settings.
+    docstring its usage. `work` is called once per job, with the checked settings.
 
     Args:
         settings: Dataclass of the command's own settings.
-        lists: Groups of which several choices may be given, in order.
+        lists: Groups that accept several choices, in order.
     """
 
     def decorate(work: Callable[[Settings, DictConfig], Any]) -> Callable[[], None]:
@@ -45,13 +45,14 @@ def command(
 
         @wraps(work)
         def job(config: DictConfig) -> Any:  # noqa: ANN401
-            folders = _folders_of_job()
-            # Hydra announces exceptions of a job on standard error; it lets SystemExit pass.
+            sources = HydraConfig.get().runtime.config_sources
+            folders = [Path(source.path) for source in sources if source.schema == "file"]
+            # Hydra prints other exceptions of a job on standard error; SystemExit passes through.
             with exit_status(folders):
                 check_lists(HydraConfig.get().overrides.task, lists, folders)
                 return work(check_config(config, settings), config)
 
-        # Jobs of a sweep may run in other processes, which look the function up by its name.
+        # Sweep jobs may run in other processes, which look up the function by its name.
         job.__qualname__ = f"{work.__qualname__}.job"
 
         def main() -> None:
@@ -67,7 +68,7 @@ def command(
                     print_help(verb, usage, options.overrides, folders, settings)
                     return
                 if _is_single_run(options):
-                    # Before Hydra creates the output folder: a wrong setting leaves nothing.
+                    # Before Hydra creates the output folder: a wrong setting leaves no files.
                     check_lists(options.overrides, lists, folders)
                     check_config(composed(verb, options.overrides, folders), settings)
                 _run_hydra(verb, job, arguments)
@@ -79,7 +80,7 @@ def command(
 
 
 def _is_single_run(options: Namespace) -> bool:
-    """Whether the command line runs one job, with no flag that only shows something."""
+    """Whether the command line runs one job: no sweep, and no flag that only prints something."""
     if any(
         value for flag, value in vars(options).items() if flag not in ("overrides", "config_dir")
     ):
@@ -89,7 +90,7 @@ def _is_single_run(options: Namespace) -> bool:
 
 
 def _run_hydra(verb: str, job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
-    """Have Hydra read `arguments`; the job sees all of sys.argv, which Lightning repeats."""
+    """Run Hydra on `arguments`; the job sees the original sys.argv, which Lightning relaunches."""
     command_line = sys.argv
 
     @wraps(job)
@@ -105,32 +106,27 @@ def _run_hydra(verb: str, job: Callable[[DictConfig], Any], arguments: list[str]
 
 
 def _prepare_environment() -> None:
-    """Set what must be set before Hydra and PyTorch are used."""
+    """Set what Hydra and PyTorch read when they start."""
     # Hydra prints and swallows exceptions unless this is set.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # Have PyTorch ask for huge pages: without them page faults take up to three quarters of a
-    # simple CPU step, such as bytes to normalised floats.
+    # Let PyTorch allocate huge pages: otherwise page faults take up to three quarters of the time
+    # of simple CPU work, such as converting bytes to normalised floats.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # A user's own package in the working folder can be named in a `_target_`.
+    # So that a `_target_` can name a user's package in the working folder.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.append(str(Path.cwd()))
 
 
-def _folders_of_job() -> list[Path]:
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) for source in sources if source.schema == "file"]
-
-
 def check_lists(overrides: Sequence[str], lists: Set[str], folders: Sequence[Path]) -> None:
-    """Refuse `group=[a,b]` for a group with one choice: Hydra would merge the two silently.
+    """Reject `group=[a,b]` for a group with one choice: Hydra would merge the two silently.
 
     Args:
-        overrides: The job's overrides as written, Hydra's `overrides.task`.
-        lists: The groups of which several choices may be given, each once, in order.
-        folders: The configuration folders.
+        overrides: Overrides of the job as written, Hydra's `overrides.task`.
+        lists: Groups that accept several choices, each once, in order.
+        folders: Configuration folders.
 
     Raises:
-        UserError: Names the group.
+        UserError: A group has several choices but accepts one, or a choice is repeated.
     """
     for override in overrides:
         key, _, value = override.partition("=")
@@ -140,7 +136,7 @@ def check_lists(overrides: Sequence[str], lists: Set[str], folders: Sequence[Pat
         names = [name.strip() for name in value.strip("[]").split(",")]
         if group not in lists:
             raise UserError(
-                f"{override}: {group} takes one choice. Choose one, or sweep with -m {group}=a,b."
+                f"{override}: {group} accepts one choice. Choose one, or sweep with -m {group}=a,b."
             )
         if len(set(names)) < len(names):
-            raise UserError(f"{override} names a choice twice. Name each once.")
+            raise UserError(f"{override}: duplicate choice. Pass each choice once.")

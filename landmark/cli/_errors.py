@@ -1,4 +1,4 @@
-"""From an exception to the one line that tells the user what to correct."""
+"""Convert an exception to one line that tells the user what to correct."""
 
 import errno
 import traceback
@@ -12,9 +12,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from landmark.disk.space import DENIED, FULL
 from landmark.error import UserError
 
-# Refused by a disk or its permissions.
+# Disk and permission errors.
 _DISK_ERRORS = FULL | DENIED | {errno.EISDIR, errno.ENAMETOOLONG}
-# Configurations that come with a plugin of Hydra.
+# Choices that a Hydra plugin provides, and the package to install.
 _PLUGINS = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
@@ -26,7 +26,7 @@ _PLUGINS = {
 
 
 def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
-    """One line that tells the user what to correct; None where the error is not the user's."""
+    """Return one line that tells the user what to correct; None if it is not a user error."""
     if isinstance(error, UserError):
         line = str(error)
     elif isinstance(error, MissingMandatoryValue):
@@ -50,13 +50,13 @@ def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None
 
 
 def _raised_in(error: BaseException) -> str:
-    """The module whose frame raised `error`."""
+    """Return the module whose frame raised `error`."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__", ""))
 
 
 def _instantiation_line(error: BaseException, folders: Sequence[Path]) -> str | None:
-    """Hydra wraps what a constructor raises; a wrong argument name is the user's."""
+    """Unwrap what a constructor raised; a wrong argument name is a user error."""
     cause = error.__cause__ or error.__context__
     if cause is None:
         return " ".join(str(error).split())
@@ -69,11 +69,11 @@ def _instantiation_line(error: BaseException, folders: Sequence[Path]) -> str | 
 
 
 def _missing_choice_line(error: MissingConfigException, folders: Sequence[Path]) -> str:
-    """`loss=arcfac`: name the choices that exist."""
+    """For a choice that does not exist, such as `loss=arcfac`: list the valid ones."""
     missing = str(error.missing_cfg_file or "").removesuffix(".yaml")
     group, _, choice = missing.rpartition("/")
     if missing in _PLUGINS:
-        return f"{group}={choice} needs a plugin of Hydra. Run pip install {_PLUGINS[missing]}."
+        return f"{group}={choice} needs a Hydra plugin. Run pip install {_PLUGINS[missing]}."
     names = choices(group, folders) if group else []
     if not names:
         return str(error)
@@ -81,7 +81,7 @@ def _missing_choice_line(error: MissingConfigException, folders: Sequence[Path])
 
 
 def _composition_line(error: BaseException, folders: Sequence[Path]) -> str:
-    """An override of a key or group that does not exist: name those that do."""
+    """For a key or group that does not exist: list the valid ones."""
     cause = error.__cause__
     text = str(error)
     key = text.partition("'")[2].partition("'")[0]
@@ -99,17 +99,17 @@ def _composition_line(error: BaseException, folders: Sequence[Path]) -> str:
 
 
 def groups(folders: Sequence[Path]) -> list[str]:
-    """Names of the configuration groups."""
+    """Return the names of the configuration groups."""
     return sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
 
 
 def choices(group: str, folders: Sequence[Path]) -> list[str]:
-    """Choices of a group; bases that others inherit from are none."""
+    """Return the choices of a group, without the `_base.yaml` that they inherit from."""
     files = [file for folder in folders for file in (folder / group).glob("*.yaml")]
     return sorted({file.stem for file in files if not file.stem.startswith("_")})
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The hint that follows an unknown name, empty where no name is like it."""
+    """Return a hint to the most similar name; empty if no name is similar."""
     near = get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""The exit status of every command, and the one line that comes with it."""
+"""Exit status and one-line error message of every command."""
 
 import os
 import sys
@@ -9,16 +9,16 @@ from pathlib import Path
 
 @contextmanager
 def exit_status(folders: Sequence[Path] = ()) -> Iterator[None]:
-    """Exit with 2 and one line on standard error for the user's mistakes, 130 when interrupted.
+    """Exit with 2 and one line on standard error for user errors, with 130 when interrupted.
 
-    Any other error passes, and with LANDMARK_TRACEBACK=1 the user's mistakes do too.
+    Other errors propagate; with LANDMARK_TRACEBACK=1 user errors do too.
 
     Args:
-        folders: The configuration folders, for the names of existing choices.
+        folders: Configuration folders, whose choices the messages list.
     """
     try:
         yield
-        sys.stdout.flush()  # here, so that a closed pipe is noticed here
+        sys.stdout.flush()  # so that a closed pipe raises here
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

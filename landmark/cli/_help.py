@@ -12,20 +12,20 @@ from landmark.cli._errors import choices
 from landmark.cli._signature import read_signature
 from landmark.settings import in_words
 
-_WIDEST_SETTING = 52
+_SETTING_WIDTH = 52
 _INDENT = "  "
 
 
 def print_help(
     verb: str, usage: str, overrides: Sequence[str], folders: Sequence[Path], settings: type
 ) -> None:
-    """Print a command's settings, with the choices of `overrides` in effect.
+    """Print a command's settings, with `overrides` applied.
 
     Args:
-        verb: The command.
+        verb: Name of the command.
         usage: Docstring of the command's module.
-        overrides: Overrides on the command line, as `loss=cosface`.
-        folders: The configuration folders, the project's own first.
+        overrides: Overrides on the command line, such as `loss=cosface`.
+        folders: Configuration folders, the project's own first.
         settings: Dataclass of the command's own settings.
     """
     config = composed(verb, overrides, folders)
@@ -42,15 +42,16 @@ def print_help(
 
 
 def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """The configuration of a command, without running it."""
-    own, *others = folders
-    paths = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in others)}]"]
-    with initialize_config_dir(str(own), version_base="1.3"):
-        return compose(verb, [*overrides, *(paths if others else [])])
+    """Compose the configuration of a command without running it."""
+    project_folder, *user_folders = folders
+    paths = ",".join(f"file://{path}" for path in user_folders)
+    search_path = [f"hydra.searchpath=[{paths}]"] if user_folders else []
+    with initialize_config_dir(str(project_folder), version_base="1.3"):
+        return compose(verb, [*overrides, *search_path])
 
 
 def groups_of(verb: str, folders: Sequence[Path]) -> list[str]:
-    """Groups in a command's defaults list, in order."""
+    """Return the groups in a command's defaults list, in order."""
     text = (folders[0] / f"{verb}.yaml").read_text()
     defaults: Any = OmegaConf.to_container(OmegaConf.create(text)).get("defaults", [])  # type: ignore[union-attr]
     names = [key for entry in defaults if isinstance(entry, dict) for key in entry]
@@ -69,7 +70,7 @@ def _node(node: Mapping[str, Any], hints: Mapping[str, Any], indent: str) -> Ite
     target = node.get("_target_")
     signature = read_signature(target) if isinstance(target, str) else None
     if signature is not None:
-        hints = {name: one.annotation for name, one in signature.parameters.items()}
+        hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     for key, value in node.items():
         if key.startswith("_") and key != "_target_":
             continue
@@ -79,7 +80,7 @@ def _node(node: Mapping[str, Any], hints: Mapping[str, Any], indent: str) -> Ite
             continue
         setting = f"{indent}{key}: {_yaml(value)}"
         words = in_words(hints[key]) if key in hints else ""
-        yield f"{setting:<{_WIDEST_SETTING}}{_INDENT}# {words}" if words else setting
+        yield f"{setting:<{_SETTING_WIDTH}}{_INDENT}# {words}" if words else setting
 
 
 def _yaml(value: Any) -> str:  # noqa: ANN401

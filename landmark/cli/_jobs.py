@@ -1,4 +1,4 @@
-"""Output folders of jobs, and the command of one job of a sweep."""
+"""Output folders of jobs, and one job of a sweep as a separate command."""
 
 import subprocess
 import sys
@@ -11,9 +11,10 @@ _folders: dict[str, Path] = {}
 
 
 def unused_folder(path: str) -> Path:
-    """Create and return the folder `path`, or `path-2`, `path-3` … where it already exists.
+    """Create and return the folder `path`, or `path-2`, `path-3` … if it already exists.
 
-    Jobs started in the same second get different folders; one process always gets the same.
+    Jobs started in the same second get different folders; repeated calls in a process return the
+    same one.
     """
     number = 1
     while path not in _folders:
@@ -33,23 +34,25 @@ OmegaConf.register_new_resolver(
 
 
 def run_as_single_job(verb: str, folder: Path) -> None:
-    """Run this job of a sweep as a command of its own, with the same overrides and `--config-dir`.
+    """Run this job of a sweep as a separate command, with the same overrides and `--config-dir`.
 
-    Lightning starts rank 1 with the command line of rank 0. In a sweep that is the whole sweep's:
-    it would start the sweep again.
+    Lightning starts the other ranks with the command line of rank 0, which in a sweep would start
+    the sweep again.
 
     Args:
-        verb: The command.
-        folder: The job's.
+        verb: Name of the command.
+        folder: Output folder of the job.
 
     Raises:
-        SystemExit: The job failed; with its status.
+        SystemExit: The job failed; the status is the job's.
     """
     hydra = HydraConfig.get()
     sources = hydra.runtime.config_sources
-    flags = [f"--config-dir={one.path}" for one in sources if one.provider == "command-line"]
+    flags = [
+        f"--config-dir={source.path}" for source in sources if source.provider == "command-line"
+    ]
     location = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
     command = [sys.executable, "-m", "landmark", verb, *flags, *hydra.overrides.task, *location]
-    ended = subprocess.run(command, check=False)
-    if ended.returncode != 0:
-        sys.exit(ended.returncode)
+    result = subprocess.run(command, check=False)
+    if result.returncode != 0:
+        sys.exit(result.returncode)

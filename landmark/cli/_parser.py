@@ -1,4 +1,4 @@
-"""Commands with plain arguments instead of Hydra's overrides."""
+"""Commands with argparse options instead of Hydra overrides."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from landmark.error import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """An argument parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError instead of printing the usage and exiting."""

@@ -1,8 +1,8 @@
-"""Signatures read from source code, so that settings are checked before torch is imported.
+"""Read signatures from source code, so that settings are checked before torch is imported.
 
 A target such as `landmark.loss.ArcFace` or `torch.optim.SGD` is followed through the imports of its
-packages to its definition. Only annotations are executed; in them a name that is not a builtin type
-or from typing, collections.abc, pathlib or pydantic means any class or any value.
+packages to its definition. Only annotations are evaluated; a name in them that is neither a builtin
+type nor from typing, collections.abc, pathlib or pydantic stands for any class or any value.
 """
 
 import ast
@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-UNKNOWN = object()  # a default that is no literal
+UNKNOWN = object()  # no default, or one that is not a literal
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its annotation, and its default (`UNKNOWN`: none, or not a literal)."""
+    """One parameter of a signature."""
 
     annotation: Any = Any
     default: Any = UNKNOWN
@@ -30,17 +30,17 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """The parameters of a target by name; `is_open`: it takes other keywords as well."""
+    """The parameters of a target by name; `is_open` if it accepts other keywords too."""
 
     parameters: dict[str, Parameter]
     is_open: bool = False
 
 
 def read_signature(target: str) -> Signature | None:
-    """The signature of the class or function `target`; None where its source is not Python.
+    """Return the signature of a class or function; None if its source is not Python.
 
-    Keywords that a constructor passes on, `**options: Unpack[Options]`, are those of the typed
-    dictionary; their defaults are those of the base class.
+    Keywords that a constructor passes to its base, `**options: Unpack[Options]`, are those of the
+    typed dictionary, with the defaults of the base class.
     """
     module_name, _, name = target.rpartition(".")
     module = _module(module_name) if module_name else None
@@ -57,16 +57,16 @@ class _Module:
     tree: ast.Module
 
     def definition(self, name: str) -> ast.stmt | None:
-        """The statement that defines or imports `name`, the last one wins."""
+        """Return the last statement that defines or imports `name`."""
         return _names(self.tree).get(name)
 
     def absolute(self, statement: ast.ImportFrom) -> str:
-        """The module that a `from` statement names."""
+        """Return the absolute name of the module in a `from` statement."""
         if not statement.level:
             return statement.module or ""
         parts = self.name.split(".")
-        kept = parts[: len(parts) - statement.level + self.is_package]
-        return ".".join([*kept, *([statement.module] if statement.module else [])])
+        parents = parts[: len(parts) - statement.level + self.is_package]
+        return ".".join([*parents, *([statement.module] if statement.module else [])])
 
 
 @cache
@@ -83,7 +83,7 @@ def _names(tree: ast.Module) -> dict[str, ast.stmt]:
 
 
 def _statements(body: list[ast.stmt]) -> typing.Iterator[ast.stmt]:
-    """Statements of a module, those inside of `if` and `try` too."""
+    """Yield the statements of a module, including those inside `if` and `try`."""
     for statement in body:
         yield statement
         if isinstance(statement, ast.If | ast.Try):
@@ -119,29 +119,29 @@ def _source_file(name: str) -> Path | None:
 
 
 def _definition(module: _Module, name: str) -> tuple[_Module, ast.stmt] | None:
-    """Where `name`, as seen in `module`, is defined."""
+    """Find the definition of `name` in `module`, following its imports."""
     for _ in range(20):  # a chain of re-exports
         statement = module.definition(name)
         if not isinstance(statement, ast.ImportFrom):
             return None if statement is None else (module, statement)
         original = next(a.name for a in statement.names if (a.asname or a.name) == name)
-        following = _module(module.absolute(statement))
-        if following is None:
+        source = _module(module.absolute(statement))
+        if source is None:
             return None
-        module, name = following, original
+        module, name = source, original
     return None
 
 
 def _signature(module: _Module, node: ast.stmt) -> Signature | None:
     if isinstance(node, ast.FunctionDef):
-        return _of_function(module, node, [])
+        return _function_signature(module, node, [])
     if not isinstance(node, ast.ClassDef):
         return None
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         return Signature(_fields(module, node))
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            return _of_function(module, statement, node.bases)
+            return _function_signature(module, statement, node.bases)
     for base in node.bases:
         inherited = _signature_of_base(module, base)
         if inherited is not None:
@@ -155,13 +155,13 @@ def _signature_of_base(module: _Module, base: ast.expr) -> Signature | None:
 
 
 def _resolve(module: _Module, expression: ast.expr) -> tuple[_Module, ast.stmt] | None:
-    """The definition of a name; brackets of a generic are ignored."""
+    """Find the definition of a name, ignoring the brackets of a generic."""
     if isinstance(expression, ast.Subscript):
         expression = expression.value
     return _definition(module, expression.id) if isinstance(expression, ast.Name) else None
 
 
-def _of_function(module: _Module, node: ast.FunctionDef, bases: list[ast.expr]) -> Signature:
+def _function_signature(module: _Module, node: ast.FunctionDef, bases: list[ast.expr]) -> Signature:
     arguments = node.args
     plain = [*arguments.posonlyargs, *arguments.args]
     if bases or (plain and plain[0].arg == "self"):
@@ -177,21 +177,21 @@ def _of_function(module: _Module, node: ast.FunctionDef, bases: list[ast.expr]) 
     }
     if arguments.kwarg is None:
         return Signature(parameters)
-    passed_on = _passed_on(module, arguments.kwarg.annotation)
-    if passed_on is None:
+    unpacked = _unpacked_keywords(module, arguments.kwarg.annotation)
+    if unpacked is None:
         return Signature(parameters, is_open=True)
     inherited: dict[str, Parameter] = {}
     for base in bases:
         signature = _signature_of_base(module, base)
         inherited |= {} if signature is None else signature.parameters
-    for name, parameter in passed_on.items():
+    for name, parameter in unpacked.items():
         default = inherited.get(name, Parameter()).default
         parameters[name] = Parameter(parameter.annotation, default)
     return Signature(parameters)
 
 
-def _passed_on(module: _Module, annotation: ast.expr | None) -> dict[str, Parameter] | None:
-    """The keys of `Unpack[Options]`; None for anything else."""
+def _unpacked_keywords(module: _Module, annotation: ast.expr | None) -> dict[str, Parameter] | None:
+    """Return the keys of `Unpack[Options]`; None for any other annotation."""
     match annotation:
         case ast.Subscript(value=ast.Name("Unpack"), slice=options):
             definition = _resolve(module, options)
@@ -201,7 +201,7 @@ def _passed_on(module: _Module, annotation: ast.expr | None) -> dict[str, Parame
 
 
 def _fields(module: _Module, node: ast.stmt) -> dict[str, Parameter]:
-    """Annotated names of a class body, those of its bases first."""
+    """Return the annotated names of a class body, those of its bases first."""
     fields: dict[str, Parameter] = {}
     if not isinstance(node, ast.ClassDef):
         return fields
@@ -228,13 +228,13 @@ class _Class:
 
 
 class _Library:
-    """A module that is not imported: `torch.Tensor` is a class, `torch.float32` anything."""
+    """A module that is not imported: `torch.Tensor` is any class, `torch.float32` any value."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return _Class if name[0].isupper() else self
 
 
-# Modules whose names an annotation is made of; importing them costs nothing.
+# Modules that are imported to evaluate annotations; they are cheap.
 _KNOWN_MODULES = ("typing", "collections.abc", "typing_extensions", "pydantic", "pathlib")
 _GLOBALS = {"__builtins__": {}, "math": math, "typing": typing}
 
@@ -245,22 +245,22 @@ def _annotation(module: _Module, node: ast.expr | None) -> Any:  # noqa: ANN401
         return Any
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         node = ast.parse(node.value, mode="eval").body
-    names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    names = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
     values = {name: _value(module, name) for name in names if name not in _GLOBALS}
     try:
         return eval(compile(ast.Expression(node), module.name, "eval"), _GLOBALS, values)
-    except Exception:  # an annotation of another project, of any form
+    except Exception:  # another project's annotation can be of any form
         return Any
 
 
 def _value(module: _Module, name: str) -> Any:  # noqa: ANN401
-    """A name of an annotation: of a known module, an alias, a class, or anything."""
+    """Evaluate a name in an annotation: from a known module, an alias, a class, or any value."""
     statement = module.definition(name)
     if isinstance(statement, ast.ImportFrom) and statement.module in _KNOWN_MODULES:
         return getattr(importlib.import_module(statement.module), name, Any)
     match _definition(module, name):
         case _, ast.Assign(value=ast.Constant(value=text)):
-            return text  # as in `Field(description=DEVICES)`
+            return text  # such as DEVICES in `Field(description=DEVICES)`
         case other, ast.Assign(value=alias):
             return _annotation(other, alias)
         case _, ast.ClassDef():

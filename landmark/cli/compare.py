@@ -1,4 +1,4 @@
-"""Compare rankings: mAP@100 and top-1 of each, and the change from line to line.
+"""Compare rankings: mAP@100 and top-1 of each, and the change of mAP from line to line.
 
 landmark compare NAME=DIR …
 landmark compare untrained=DIR trained=DIR 'trained, multi-scale=DIR'
@@ -31,7 +31,7 @@ def compare(arguments: Sequence[str]) -> str:
 
 
 def comparison(named: Sequence[tuple[str, str]]) -> str:
-    """Make a table of the steps of several rankings.
+    """Return a table of the steps of several rankings.
 
     Args:
         named: (name, folder) of each ranking.
@@ -49,14 +49,14 @@ def comparison(named: Sequence[tuple[str, str]]) -> str:
                 f"{folder} was not scored: its photos have no landmarks. Pass rankings of stores "
                 "with landmarks."
             )
-        for place, step in enumerate(steps):
-            shown = name if place == 0 else f"+ {step['step']}"
-            lines.append((shown, step["map_at_100"], step["top_1"]))
+        for index, step in enumerate(steps):
+            label = name if index == 0 else f"+ {step['step']}"
+            lines.append((label, step["map_at_100"], step["top_1"]))
     width = max(len(name) for name, _, _ in lines)
     table = [f"{'':<{width}}  mAP@100   top-1  change of mAP"]
-    before = None
+    previous = None
     for name, mean_precision, top_1 in lines:
-        change = "" if before is None else f"  {mean_precision - before:+.4f}"
+        change = "" if previous is None else f"  {mean_precision - previous:+.4f}"
         table.append(f"{name:<{width}}   {mean_precision:.4f}  {top_1:.4f}{change}")
-        before = mean_precision
+        previous = mean_precision
     return "\n".join(table)

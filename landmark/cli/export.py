@@ -52,7 +52,7 @@ class Export:
 @command(Export)
 def main(settings: Export, config: DictConfig) -> None:
     """Export `RUN/embedder` to an ONNX file that agrees with PyTorch."""
-    del config  # nothing but the settings
+    del config
     from landmark import __version__
     from landmark.disk.atomic import atomic_file
     from landmark.model.export import ExportedEmbedder, add_metadata
@@ -78,17 +78,17 @@ def main(settings: Export, config: DictConfig) -> None:
 def write(
     exported: "ExportedEmbedder", file: Path, run_size: "Size", settings: Export
 ) -> tuple["Size", int | None, float]:
-    """Write the file for images of any size where requested and possible, else of one.
+    """Export for images of any size if requested and possible, else for one size.
 
     Args:
-        exported: The network.
-        file: The file to write.
+        exported: Network to export.
+        file: File to write.
         run_size: (width, height) of the run's images.
-        settings: Of the export.
+        settings: Settings of the export.
 
     Returns:
-        The size that it was exported with, the number that sides are multiples of (None: that size
-        only), and the largest difference from PyTorch.
+        The size of the export, the number of which sides must be multiples (None: only that size),
+        and the largest difference from PyTorch.
     """
     from landmark.model.export import write_checked
 

@@ -1,12 +1,12 @@
-"""Describe photos with a trained embedder and write a descriptor store.
+"""Extract descriptors of photos with a trained embedder and write a descriptor store.
 
 landmark extract embedder=RUN/embedder data=folder data.root=PHOTOS split=gallery output=STORE
 landmark extract embedder=RUN/embedder split=query output=STORE extract.scales=[1]
 landmark extract embedder=RUN/embedder split=train output=STORE devices=8
 landmark extract embedder=RUN/embedder split=gallery output=STORE add=true
 
-Defaults: without data= the photos that the run was trained on, without image= its sizes.
-The same command resumes where it was stopped.
+data= defaults to the photos that the run was trained on, image= to its image format.
+The same command resumes an interrupted extraction.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from landmark.error import UserError
 if TYPE_CHECKING:
     from landmark.data.image_table import ImageTable
 
-_OF_TRAINING_VIEWS = ("augmentation", "flip")  # settings of image= that extraction ignores
+_TRAINING_VIEW_SETTINGS = ("augmentation", "flip")  # of image=, which extraction ignores
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def main(settings: Extract, config: DictConfig) -> None:
 
 
 def extract(settings: Extract, config: DictConfig, output: Path) -> str:
-    """Write the photos of a split to the descriptor store `output`; return the last line."""
+    """Write descriptors of a split to the store `output`; return the line to print."""
     from landmark.artifact.whitening import Whitening
     from landmark.extract.extraction import Extraction
     from landmark.extract.plan import Plan
@@ -104,7 +104,7 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
             "table": extraction.table.digest,
             "scales": list(method.scales),
             "flip": method.flip,
-            "image": {key: image[key] for key in image if key not in _OF_TRAINING_VIEWS},
+            "image": {key: image[key] for key in image if key not in _TRAINING_VIEW_SETTINGS},
             "split": settings.split,
             "precision": extraction.precision,
             "whitening": whitening.digest if whitening else None,
@@ -131,17 +131,17 @@ def read_table(settings: Extract, config: DictConfig) -> "ImageTable":
 
 
 def default_output() -> Path:
-    """A new folder under runs, or under the folder of this job in a sweep."""
+    """Return a new folder under runs, or under the folder of this job in a sweep."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if folder == Path.cwd():
         folder = Path("runs/extract") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
-    # A command started in the same second has only its hidden staging folder there so far.
+    # Another command started in the same second may have only its hidden staging folder so far.
     names = ("store" if number == 1 else f"store-{number}" for number in count(1))
     return next(folder / name for name in names if not any(folder.glob(f"*{name}*")))
 
 
 def data_of_run(embedder: Path) -> DictConfig:
-    """The data that the run of `RUN/embedder` (or `RUN/checkpoints/….ckpt`) was trained on."""
+    """Return the data= of the run of `RUN/embedder` or `RUN/checkpoints/….ckpt`."""
     settings = embedder.resolve().parent.parent / ".hydra" / "config.yaml"
     if embedder.is_dir():
         settings = embedder.resolve().parent / ".hydra" / "config.yaml"

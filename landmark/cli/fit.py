@@ -29,7 +29,7 @@ def main(settings: Fit, config: DictConfig) -> None:
     from landmark.artifact.whitening import META, Whitening
     from landmark.disk.atomic import check_can_write
 
-    check_can_write(settings.output, settings.overwrite, marker=META)  # before minutes of work
+    check_can_write(settings.output, settings.overwrite, marker=META)  # before a fit of minutes
     store = DescriptorStore.open(settings.train)
     fitted: Whitening = instantiate(config.fit)(store)
     fitted.write(settings.output, settings.overwrite)

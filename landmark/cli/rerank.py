@@ -1,4 +1,4 @@
-"""Search a gallery, re-rank what it finds, write rankings, a submission and a report.
+"""Search a gallery, re-rank the results, write rankings, a submission and a report.
 
 landmark rerank query=STORE gallery=STORE output=DIR
 landmark rerank query=STORE gallery=STORE train=STORE 'rerank=[alpha_qe,two_stage]' output=DIR
@@ -7,8 +7,8 @@ landmark rerank query=STORE gallery=STORE data=roxford5k data.root=OXFORD k=4993
 landmark rerank query=STORE 'gallery=[STORE,DISTRACTORS]' search=auto output=DIR
 torchrun --nproc-per-node 2 rerank.py query=STORE gallery=STORE output=DIR
 
-Re-rankers apply in the order given. Where the stores hold landmarks, or data= has the ground truth,
-each step prints its mAP.
+Re-rankers apply in the order of the list. If the stores contain landmarks, or data= has the ground
+truth, each step prints its mAP.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def main(settings: Rerank, config: DictConfig) -> None:
 
 
 def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
-    """Search, re-rank, print what each step changes, and write the folder `output`."""
+    """Search, re-rank, print the metrics of each step, and write the folder `output`."""
     from landmark.disk.atomic import check_can_write
     from landmark.report.photos import StorePhotos
     from landmark.report.ranking import RESULTS, write_report
@@ -73,7 +73,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     check_can_write(output, settings.overwrite, marker="meta.json")
     search = shard_search(instantiate(config.search))
     rerankers = {name: instantiate(step) for name, step in chain_of(config).items()}
-    needs_train = [name for name, one in rerankers.items() if getattr(one, "needs_train", False)]
+    needs_train = [name for name, step in rerankers.items() if getattr(step, "needs_train", False)]
     if needs_train and not settings.train:
         raise UserError(
             f"rerank={needs_train[0]} needs photos of known landmarks. Pass train=STORE."
@@ -82,7 +82,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     k = stores.resolve_k(settings.k)
     print(stores, flush=True)
 
-    # --- ground truth: each table of the data is read once ---
+    # --- ground truth: each table of data= is read once ---
     source = instantiate(config.get("data"))
     query_table, gallery_table = (
         None if source is None else source.read(split) for split in ("query", "gallery")
@@ -90,7 +90,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table)
     labels = truth.labels if truth else {}
 
-    # --- search, then re-rank: only the last step's ranking is kept in full ---
+    # --- search, then re-rank: only the last step's complete ranking stays in memory ---
     train_index: Index | None = None
 
     def first_search() -> "Retrieval":
@@ -122,13 +122,13 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
 def nearest_train_accuracy(
     stores: "Stores", train_index: "Index | None", truth: "GroundTruth | None"
 ) -> float | None:
-    """Search the train photos for each query's landmark; None where either is not known."""
+    """Return the accuracy of the nearest train photo's landmark; None without landmarks."""
     from landmark.score.ground_truth import LandmarkGroundTruth
 
     train = stores.train
     if train is None or train.landmark_ids is None or not isinstance(truth, LandmarkGroundTruth):
         return None
-    assert train_index is not None  # `Retrieval.from_search` builds it where there are train photos
+    assert train_index is not None  # `Retrieval.from_search` builds it for train photos
     rows, _ = train_index.search(stores.query.vectors, 1)
     return truth.nearest_accuracy(rows, train.landmark_ids)
 
@@ -140,7 +140,7 @@ def metrics_of(
     meta: Mapping[str, Any],
     accuracy: float | None,
 ) -> dict[str, Any]:
-    """The content of metrics.json."""
+    """Return the content of metrics.json."""
     from landmark.rerank.protocol import protocol
 
     data = HydraConfig.get().runtime.choices.get("data")
@@ -174,7 +174,7 @@ def write_rankings(
 
 
 def default_output() -> Path:
-    """The folder of this job in a sweep, or of hydra.run.dir; else a new one below runs."""
+    """Return the folder of this job in a sweep, or hydra.run.dir; else a new folder under runs."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if folder != Path.cwd():
         return folder
@@ -182,13 +182,13 @@ def default_output() -> Path:
 
 
 def chain_of(config: DictConfig) -> Mapping[str, Any]:
-    """Settings of each re-ranker, in the order given; an empty chain leaves no key."""
+    """Return the settings of each re-ranker, in order; an empty chain has no key in `config`."""
     chain = config.get("rerank") or {}
     return {str(name): settings for name, settings in chain.items()}
 
 
 def record(config: DictConfig, k: int, stores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Every step with its settings, and what the stores record about themselves."""
+    """Return the steps with their settings, and the metadata of the stores."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     steps = {"search": plain["search"], **plain.get("rerank", {})}
     return {

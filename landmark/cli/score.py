@@ -24,7 +24,7 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Score:
-    """Own settings of a scoring; conf/score.yaml describes them."""
+    """Own settings of score; conf/score.yaml describes them."""
 
     task: Literal["retrieval", "recognition", "revisited"]
     solution: str | None = None

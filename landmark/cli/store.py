@@ -21,14 +21,14 @@ def main() -> None:
 
 
 def store(arguments: Sequence[str]) -> str:
-    """Run one of the file tools; return what to print."""
+    """Run one of the tools; return the text to print."""
     options = _parser().parse_args(arguments)
     tool: Callable[[argparse.Namespace], str] = options.tool
     if "output" in options:
         from landmark.artifact.descriptors import META
         from landmark.disk.atomic import check_can_write
 
-        # Before minutes of work, and in the words of this command line.
+        # Before minutes of work, with this command's spelling of the option in the message.
         check_can_write(options.output, options.overwrite, marker=META, option="--overwrite")
     return tool(options)
 
@@ -43,9 +43,9 @@ def _parser() -> Parser:
 
     join = tools.add_parser("join", help="join stores of different photos into one")
     ensemble = tools.add_parser("ensemble", help="concatenate descriptors of the same photos")
-    for one in (join, ensemble):
-        one.add_argument("output", metavar="OUTPUT", help="store to write")
-        one.add_argument("stores", metavar="STORE", nargs="+")
+    for tool in (join, ensemble):
+        tool.add_argument("output", metavar="OUTPUT", help="store to write")
+        tool.add_argument("stores", metavar="STORE", nargs="+")
     join.set_defaults(tool=_join)
     ensemble.add_argument("--weights", metavar="W", type=float, nargs="+", help="one per store")
     ensemble.set_defaults(tool=_ensemble)
@@ -56,8 +56,8 @@ def _parser() -> Parser:
     apply.add_argument("output", metavar="OUTPUT", help="store to write")
     apply.set_defaults(tool=_apply)
 
-    for one in (join, ensemble, apply):
-        one.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    for tool in (join, ensemble, apply):
+        tool.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
     return parser
 
 
@@ -70,8 +70,8 @@ def _info(options: argparse.Namespace) -> str:
         yield "photos", f"{len(store):,}"
         yield "dimension", f"{store.dim:,}"
         if store.landmark_ids is not None:
-            known = store.landmark_ids[store.landmark_ids != ""]
-            yield "landmarks", f"{len(set(known)):,} of {len(known):,} photos"
+            labelled = store.landmark_ids[store.landmark_ids != ""]
+            yield "landmarks", f"{len(set(labelled)):,} of {len(labelled):,} photos"
         if len(store.skipped):
             yield "skipped", f"{len(store.skipped):,} photos that could not be read"
         for key, value in store.meta.items():

@@ -20,7 +20,7 @@ from pathlib import Path
 from landmark.cli._parser import parser_of, run
 from landmark.error import UserError
 
-# Its queries and gallery are GLDv2's test and index photos, and it takes a CSV.
+# Takes a CSV; queries and gallery are GLDv2's test and index photos.
 COMPETITION = "landmark-retrieval-2019"
 
 
@@ -30,12 +30,14 @@ def main() -> None:
 
 
 def submit(arguments: Sequence[str]) -> str:
-    """Check the submission, then send it or say what would be run; return the last line."""
+    """Check the submission, then send it; return the line to print."""
     parser = parser_of("submit", __doc__)
     add = parser.add_argument
     add("folder", metavar="DIR", type=Path, help="folder that make submit filled")
     add("--send", action="store_true", help="submit with Kaggle's client")
-    add("--ready", action="store_true", help="only check that it could be sent; DIR may be empty")
+    add(
+        "--ready", action="store_true", help="only check that sending is possible; DIR may be empty"
+    )
     add("--competition", default=COMPETITION, metavar="NAME", help="last part of its address")
     add("--message", default="landmark", metavar="TEXT", help="name of the submission on Kaggle")
     options = parser.parse_args(arguments)
@@ -48,13 +50,18 @@ def submit(arguments: Sequence[str]) -> str:
     if options.ready:
         return f"ready to send to {options.competition}" if client else "nothing will be sent"
     print(check_submission(options.folder), flush=True)
-    words = ["competitions", "submit", options.competition]
-    words += ["--file", str(options.folder / "submission.csv"), "--message", options.message]
-    command = shlex.join(["kaggle", *words])
+    kaggle_arguments = ["competitions", "submit", options.competition]
+    kaggle_arguments += [
+        "--file",
+        str(options.folder / "submission.csv"),
+        "--message",
+        options.message,
+    ]
+    command = shlex.join(["kaggle", *kaggle_arguments])
     if not client:
         return f"not sent; --send (make submit SUBMIT=1) runs: {command}"
     print(f"running: {command}", flush=True)
-    status = subprocess.run([client, *words], check=False).returncode
+    status = subprocess.run([client, *kaggle_arguments], check=False).returncode
     if status:
         print(f"error: kaggle exited with status {status}: not submitted.", file=sys.stderr)
         sys.exit(1)
@@ -78,10 +85,10 @@ def kaggle_client() -> str:
 
 
 def check_submission(folder: Path) -> str:
-    """Check `folder/ranking/submission.csv`, copy it to `folder/submission.csv`, return one line.
+    """Check `folder/ranking/submission.csv`, copy it to `folder/submission.csv`, return a summary.
 
     Raises:
-        UserError: The challenge would refuse the file; names the first reason.
+        UserError: The challenge would reject the file; names the first reason.
     """
     from landmark.artifact.descriptors import DescriptorStore
     from landmark.artifact.submission import check_retrieval

@@ -16,7 +16,7 @@ def main() -> None:
 
 
 def sweep(arguments: Sequence[str]) -> str:
-    """Write the table and the plot; return the table and what was written."""
+    """Write the table and the plot; return the table and the paths written."""
     parser = parser_of("sweep", __doc__)
     parser.add_argument("folder", metavar="DIR", help="folder of a sweep (hydra.sweep.dir)")
     folder = parser.parse_args(arguments).folder

@@ -6,7 +6,7 @@ landmark train experiment=small_collection data.root=PHOTOS
 landmark train loss=arcface 'auxiliary=[supcon]' auxiliary.supcon.weight=0.5 sampler=per_class
 landmark train -m loss=arcface,cosface,adacos model=fishnet,resnet101
 
-The same command with the same hydra.run.dir resumes where it was stopped.
+The same command with the same hydra.run.dir resumes an interrupted run.
 """
 
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     bad_images = folder / "bad_images.csv"
     if settings.overwrite:
         rank_zero_only(bad_images.unlink)(missing_ok=True)
-    # Without an interpolation of their own the formats use the backbone's.
+    # interpolation defaults to the backbone's.
     for options in (image_settings, test_settings):
         options["interpolation"] = options["interpolation"] or embedder.interpolation
     data = LandmarkData(
@@ -175,7 +175,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
 
 
 def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer") -> None:
-    """Construct what needs neither photos nor weights, so that its errors come first."""
+    """Check early what needs neither photos nor weights."""
     import numpy as np
     import torch
 
@@ -197,7 +197,7 @@ def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer"
 
 
 def trainer_options(settings: Train, config: DictConfig) -> dict[str, Any]:
-    """Arguments of the trainer that follow from other settings."""
+    """Return trainer arguments that follow from other settings."""
     from landmark.device import torch_device
 
     options: dict[str, Any] = {
@@ -206,7 +206,7 @@ def trainer_options(settings: Train, config: DictConfig) -> dict[str, Any]:
         "use_distributed_sampler": False,
     }
     if config.task.freeze_backbone_epochs and config.trainer.strategy == "ddp":
-        # A frozen backbone has no gradients, which DDP must expect.
+        # A frozen backbone has no gradients, an error in plain DDP.
         options["strategy"] = "ddp_find_unused_parameters_true"
     if settings.device is not None:
         device = torch_device(settings.device)
@@ -219,25 +219,25 @@ def trainer_options(settings: Train, config: DictConfig) -> dict[str, Any]:
 def losses(
     config: DictConfig, embedding_dim: int, class_counts: "np.ndarray"
 ) -> tuple["nn.Module", "AuxiliaryLosses"]:
-    """Construct the main loss with its head, and the auxiliary ones."""
+    """Construct the main loss with its head, and the auxiliary losses."""
     from landmark.loss.build import build_auxiliary, build_loss, check_pairs
 
     main = HydraConfig.get().runtime.choices["loss"]
     head = instantiate(config.head)
     loss = build_loss(instantiate(config.loss), embedding_dim, class_counts, head)
-    weights, makes = {}, {}
+    weights, factories = {}, {}
     for name, options in plain(config).get("auxiliary", {}).items():
         if name == main:
-            raise UserError(f"auxiliary=[{name}] is the main loss already. Choose another.")
+            raise UserError(f"auxiliary=[{name}] is already the main loss. Choose another loss.")
         weights[name] = options.pop("weight")
-        makes[name] = instantiate(options)
-    auxiliary = build_auxiliary(makes, weights, embedding_dim, class_counts)
+        factories[name] = instantiate(options)
+    auxiliary = build_auxiliary(factories, weights, embedding_dim, class_counts)
     check_pairs({main: loss, **auxiliary.losses}, config.sampler.get("photos_per_class", 1))
     return loss, auxiliary
 
 
 def with_sizes(options: dict[str, Any], source: "Source") -> dict[str, Any]:
-    """A copy of the settings of an image format; without sizes of its own it has the data's."""
+    """Copy the settings of an image format; its sizes default to the data's."""
     if options.get("sizes", ()) is None:
         from landmark.image.format import XS
 
@@ -251,22 +251,32 @@ def has_several_processes(config: DictConfig) -> bool:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as dictionaries, lists and values, interpolations resolved."""
+    """Convert a configuration to dictionaries, lists and values; resolve interpolations."""
     return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 def chosen(config: DictConfig) -> dict[str, str]:
-    """The names of the choices, for the summary."""
+    """Return the names of the choices, for the summary."""
     choices = HydraConfig.get().runtime.choices
-    shown = ("data", "model", "pooling", "loss", "head", "optimizer", "sampler", "image", "trainer")
-    names = {name: str(choices[name]) for name in shown}
+    groups = (
+        "data",
+        "model",
+        "pooling",
+        "loss",
+        "head",
+        "optimizer",
+        "sampler",
+        "image",
+        "trainer",
+    )
+    names = {name: str(choices[name]) for name in groups}
     for name, options in plain(config).get("auxiliary", {}).items():
         names["loss"] += f" + {options['weight']} {name}"
     return names | {"weights": config.init or config.weights or "random"}
 
 
 def hint(settings: Train, resume_from: Path | None) -> str:
-    """What to expect from random weights, and how to start from trained ones."""
+    """Return advice for a run from random weights, else an empty string."""
     if settings.init or settings.weights or resume_from is not None:
         return ""
     return (
@@ -278,7 +288,7 @@ def hint(settings: Train, resume_from: Path | None) -> str:
 
 
 def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:
-    """metrics.csv, continued from the checkpoint, and the chosen logger beside it."""
+    """Return the loggers: metrics.csv, continued from the checkpoint, and the chosen one."""
     from pytorch_lightning.loggers import CSVLogger
 
     from landmark.task.run_folder import restore_metrics, run_name
@@ -296,7 +306,7 @@ def loggers(config: DictConfig, folder: Path, steps_done: int) -> list:
 def log_pictures(
     trainer: "pl.Trainer", task: "RetrievalTask", data: "LandmarkData", folder: Path
 ) -> None:
-    """Draw the run's pictures and log them where the logger shows pictures."""
+    """Draw the run's pictures and log them to TensorBoard or wandb."""
     import numpy as np
     from PIL import Image
     from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
@@ -314,7 +324,7 @@ def log_pictures(
 
 
 def finish_loggers() -> None:
-    """End this job's run, so that the next job of a sweep starts one of its own."""
+    """Finish the wandb run, so that the next job of a sweep starts its own."""
     if HydraConfig.get().runtime.choices["logger"] == "wandb":
         import wandb
 

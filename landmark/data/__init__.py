@@ -1,4 +1,4 @@
-"""Photos as tables, your own and those of the known sets, and as batches."""
+"""Your own photos and published data sets, as tables and as batches."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,13 @@ __all__ = [
     "Toy",
 ]
 
-# Names in the recorded configurations of earlier runs.
+# Names in configurations recorded by earlier versions.
 GLDv1 = GLDv2
 GLDv2Clean = GLDv2
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import LandmarkData when first used: reading tables needs neither torch nor Lightning."""
+    """Import LandmarkData on first use: reading tables needs neither torch nor Lightning."""
     if name == "LandmarkData":
         from landmark.data.module import LandmarkData
 

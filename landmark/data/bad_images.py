@@ -1,9 +1,9 @@
-"""Photos that cannot be used: an error, or left out and listed, by `data.bad_image`.
+"""Photos that cannot be used: `data.bad_image` raises an error, or skips and lists them.
 
-Skipped photos never shift others. One whose header cannot be read is removed from the table before
-its rows are numbered. One that turns out broken when it is decoded keeps its row: in training the
-next good photo of its aspect group replaces it; elsewhere a grey image does, and its row is encoded
-by `skipped_row`, for the receiver to leave out.
+Skipping a photo never changes the rows of others. A photo whose header cannot be read is removed
+from the table before rows are numbered. A photo that fails to decode keeps its row: in training the
+next good photo of its aspect group replaces it; otherwise a grey image does, and `skipped_row`
+encodes its row, so that the receiver drops it.
 """
 
 import csv
@@ -24,7 +24,7 @@ def skipped_row(row: int) -> int:
 
 
 def reason_of(message: str, photo: str) -> str:
-    """Strip an error of `landmark.image` of the photo's path and the advice."""
+    """Return the reason in an error of `landmark.image`, without path and advice."""
     from landmark.image.decode import ADVICE
 
     return message.removeprefix(f"{photo} ").removesuffix(f". {ADVICE}")
@@ -34,14 +34,14 @@ class BadImageList:
     """A CSV of skipped photos (id, path, reason), to which several processes append.
 
     Args:
-        file: The CSV; created with the first photo.
+        file: Path of the CSV, which the first photo creates.
     """
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
 
     def note(self, photo: str, path: str, reason: str) -> None:
-        """Append one photo, in a single write so that lines of several processes never mix."""
+        """Append one photo, in a single write, so that lines of several processes never mix."""
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow((photo, path, " ".join(reason.split())))
         handle = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

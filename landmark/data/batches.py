@@ -1,4 +1,4 @@
-"""Batches: of a table in a fixed order, and of a training run, whose rows carry the epoch."""
+"""Batches of a table in a fixed order, and training batches of (epoch, row) pairs."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ START_METHOD = "fork" if sys.platform == "linux" else None
 
 
 def default_workers(processes: int = 1) -> int:
-    """Return the number of decoding workers of each process: one per CPU in all, at most 8."""
+    """Return the number of decoding workers of each process: one per CPU in total, at most 8."""
     return min(8, max(1, usable_cpus() // processes))
 
 
@@ -30,23 +30,23 @@ def grouped_batches(
     """Return every row once, in batches whose photos share a group and can be stacked.
 
     Rows ascend within a batch, and batches come in the order of their first rows, so that
-    neighbours in the table are read together. With several processes each row is in the batches
-    of exactly one of them, and their numbers of rows differ by at most one.
+    neighbours in the table are read together. Each row is in the batches of exactly one process,
+    and the processes' numbers of rows differ by at most one.
 
     Args:
         groups: Aspect group of each row, (N,).
         batch_size: Rows per batch; the last batch of a group may be smaller.
         num_replicas: Number of processes.
-        rank: Rank of this process, 0 ... num_replicas - 1.
+        rank: Rank of this process, 0 … num_replicas - 1.
 
     Example:
         >>> [rows.tolist() for rows in grouped_batches(np.array([0, 1, 0, 0]), batch_size=2)]
         [[0, 2], [1], [3]]
     """
-    own = np.argsort(groups, kind="stable")[rank::num_replicas]
+    shard = np.argsort(groups, kind="stable")[rank::num_replicas]
     batches = []
-    for group in np.unique(groups[own]):
-        rows = own[groups[own] == group]
+    for group in np.unique(groups[shard]):
+        rows = shard[groups[shard] == group]
         batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return sorted(batches, key=lambda rows: int(rows[0]))
 
@@ -54,7 +54,7 @@ def grouped_batches(
 class EpochBatches(Sampler[list[EpochRow]]):
     """The rows of a batch sampler as pairs (epoch, row).
 
-    Persistent workers keep the dataset of the first epoch; only the index can tell them the epoch.
+    Persistent workers keep the dataset of the first epoch; only the index can pass them the epoch.
     Lightning calls `set_epoch` of `dataloader.batch_sampler.sampler`, which is this object.
 
     Args:
@@ -67,11 +67,11 @@ class EpochBatches(Sampler[list[EpochRow]]):
 
     @property
     def sampler(self) -> "EpochBatches":
-        """This object: where Lightning looks for `set_epoch`."""
+        """This object, on which Lightning calls `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose the epoch and the number of its first batches to skip.
+        """Set the epoch and the number of leading batches to skip.
 
         Idempotent: setting the current epoch again is a no-op. Lightning does so after a resumed
         run has skipped to its start batch.
@@ -90,9 +90,9 @@ class EpochBatches(Sampler[list[EpochRow]]):
 
 
 def training_position(trainer: "pl.Trainer", total: int) -> tuple[int, int]:
-    """Return the next epoch and how many of its `total` batches are done (resumed in mid-epoch).
+    """Return the next epoch and how many of its `total` batches a resumed run has done.
 
-    Valid while the loaders are created.
+    Valid only while the loaders are created.
     """
     loop = trainer.fit_loop
     epoch: Any = loop.epoch_progress.current

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 class _Photos(Dataset[Item]):
-    """Paths, boxes and aspect groups of a table in flat buffers, which forked workers share."""
+    """Paths, boxes and aspect groups of a table in flat buffers that forked workers share."""
 
     def __init__(
         self, table: ImageTable, image_format: ImageFormat, bad_images: BadImageList | None
@@ -47,7 +47,7 @@ class _Photos(Dataset[Item]):
         return left, top, right, bottom
 
     def _note_bad(self, row: int, error: UserError) -> None:
-        """List a broken photo, or raise its error if photos may not be skipped."""
+        """List a broken photo, or raise its error if `bad_image` is "error"."""
         if not self._skips_bad:
             raise error
         if self._bad_images is not None:
@@ -58,12 +58,12 @@ class _Photos(Dataset[Item]):
 class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
     """Items (uint8 image (3, h, w), label, row), the image in the size of its aspect group.
 
-    An index is a row or a pair (epoch, row). In training a photo's view depends on
-    (seed, epoch, row) alone: not on the worker that draws it, nor on what was drawn before.
-    `landmark.data.bad_images` says what replaces a skipped photo.
+    An index is a row or a pair (epoch, row). In training a photo's view depends only
+    on (seed, epoch, row), not on the worker or on earlier draws.
+    See `landmark.data.bad_images` for what replaces a skipped photo.
 
     Args:
-        table: N photos.
+        table: Table of N photos.
         image_format: Sizes and augmentation.
         labels: Label of each photo, (N,) int. Defaults to -1 for all.
         train: Return augmented views instead of the complete photo.
@@ -123,12 +123,12 @@ class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
 class ScaledPhotoDataset(_Photos[tuple[list[torch.Tensor], int]]):
     """Items (one uint8 image (3, h, w) per scale, row), each photo decoded once.
 
-    `landmark.data.bad_images` says what replaces a skipped photo.
+    See `landmark.data.bad_images` for what replaces a skipped photo.
 
     Args:
-        table: N photos.
+        table: Table of N photos.
         image_format: Sizes of the aspect groups and how they scale.
-        scales: Factors on the group's size; 1 is the size itself.
+        scales: Factors on the group's size.
         bad_images: List of skipped photos.
 
     Attributes:

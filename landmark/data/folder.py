@@ -17,12 +17,12 @@ _EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif"
 class Folder(ListedSource):
     """Photos at `ROOT/<landmark>/<photo>`; the landmark is the folder's name.
 
-    The split of a photo comes from `ROOT/splits.csv` (columns `path,split`; paths below ROOT),
-    which then must name every photo; without it from a seeded draw. A photo's id is its path,
-    with blanks written as %20, since ids appear in lists separated by blanks.
+    The splits are those of `ROOT/splits.csv` (columns `path,split`; paths relative to ROOT), which
+    then must list every photo; without the file they are drawn by seed. A photo's id is its path,
+    with spaces escaped as %20, since lists of ids are separated by spaces.
 
     Args:
-        root: The folder.
+        root: Folder of the photos.
         **options: See `SplitOptions`.
     """
 

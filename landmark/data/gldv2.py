@@ -22,28 +22,28 @@ _CHARACTERS = {"a": 0, "b": 1, "c": 2}
 class GLDv2(LandmarkSource):
     """4,132,914 train photos of 203,094 landmarks, 761,757 gallery photos, 117,577 queries.
 
-    Below the root: `train.csv` (`id,url,landmark_id`; landmark "None" is left out), `index.csv`
+    The root contains `train.csv` (`id,url,landmark_id`; landmark "None" is ignored), `index.csv`
     (the gallery) and `test.csv` (the queries; both with `id`), and the photos. The published
     queries have no landmarks, so validation photos are held out of train.
 
     GLDv2-clean (Ozaki and Yokoo, arXiv 1906.04087: 1,580,470 train photos of 81,313 landmarks) is
-    the same set with `clean="train_clean.csv"` in place of `train.csv`. GLDv1 (Noh et al., arXiv
+    the same set with `clean="train_clean.csv"` instead of `train.csv`. GLDv1 (Noh et al., arXiv
     1612.06321: 1,225,029 train photos of 14,951 landmarks) has the same files with photos at
-    `{split}/{id}.jpg`; it was published as addresses, many of which are gone: pass `skip_missing`.
+    `{split}/{id}.jpg`; it was published as URLs, many of which are dead: pass `skip_missing`.
 
     Args:
-        root: The folder.
+        root: Folder of the set.
         photos: Path of a photo below the root. {split} is train, index or test; {id} is the id;
             {a}, {b}, {c} are its first three characters.
-        clean: List of the train photos to use (`landmark_id,images`, the images being ids separated
-            by blanks), absolute or below the root. Defaults to all of `train.csv`.
-        skip_missing: Leave out listed photos that do not exist (looks up each of them).
-        validation_landmarks: Number of landmarks of which photos are held out, at most a tenth of
-            all; 0 holds out none.
+        clean: List of the train photos to use (`landmark_id,images`; the images are ids separated
+            by spaces), absolute or relative to the root. Defaults to all of `train.csv`.
+        skip_missing: Skip listed photos that do not exist (looks up every file).
+        validation_landmarks: Number of landmarks with held-out photos, at most a tenth of all; 0
+            holds out no photos.
         **options: See `LandmarkOptions`.
 
     Raises:
-        UserError: `photos` has another word in braces, or lacks {id}.
+        UserError: `photos` lacks {id}, or has an unknown placeholder.
     """
 
     @checked
@@ -58,8 +58,8 @@ class GLDv2(LandmarkSource):
         **options: Unpack[LandmarkOptions],
     ) -> None:
         super().__init__(root, validation="train" if validation_landmarks else "none", **options)
-        words = set(_pieces(photos)[1::2])
-        if "id" not in words or not words <= {"split", "id", *_CHARACTERS}:
+        placeholders = set(_pieces(photos)[1::2])
+        if "id" not in placeholders or not placeholders <= {"split", "id", *_CHARACTERS}:
             raise UserError(
                 f"data.photos={photos} is not a valid path. It must contain {{id}} and may contain "
                 "{split}, {a}, {b} and {c}."
@@ -86,7 +86,7 @@ class GLDv2(LandmarkSource):
         return self._existing(rows, file)
 
     def _existing(self, rows: pd.DataFrame, file: Path) -> pd.DataFrame:
-        """Return the rows whose photos exist; without `skip_missing` look up only the first."""
+        """Return the rows whose photos exist; without `skip_missing` check only the first."""
         if not self._skip_missing:
             first = self.root / rows["path"].iloc[0]
             if not first.is_file():
@@ -128,7 +128,7 @@ def _read_clean(file: Path) -> pd.DataFrame:
 
 
 def _pieces(template: str) -> list[str]:
-    """Split a path into text and, at odd places, the words in braces."""
+    """Split a path into text and, at odd indices, the placeholders in braces."""
     return re.split(r"\{(\w*)\}", template)
 
 

@@ -1,4 +1,4 @@
-"""The image table: which photos exist, where they lie, what they show."""
+"""The image table: ids, paths, landmarks, splits and sizes of photos."""
 
 import dataclasses
 import json
@@ -26,12 +26,13 @@ class ImageTable:
     """An immutable table of photos.
 
     Attributes:
-        root: Folder below which the photos lie.
-        rows: One row per photo. Columns: `id` (unique), `path` (below the root, with slashes);
-            where known `landmark_id`, `split` ("train", "query", "gallery"), `width` and `height`
-            (pixels of the upright photo, or of its box where it has one), `box_left`, `box_top`,
-            `box_right`, `box_bottom` (the part to look at; missing values: the complete photo).
-        ground_truth: For each query the gallery rows that are "easy", "hard" and "junk".
+        root: Folder that contains the photos.
+        rows: One row per photo. Columns: `id` (unique), `path` (relative to the root, with
+            slashes); if known `landmark_id`, `split` ("train", "query", "gallery"), `width` and
+            `height` (pixels of the upright photo, or of its box if it has one), `box_left`,
+            `box_top`, `box_right`, `box_bottom` (the region to use; missing values mean the
+            complete photo).
+        ground_truth: Gallery rows of each query that are "easy", "hard" and "junk".
         bad_image: What to do with a photo that cannot be used, "error" or "skip".
         skipped: Photos that `with_sizes` removed: `id`, `path`, `reason`.
     """
@@ -49,12 +50,12 @@ class ImageTable:
 
     @cached_property
     def landmarks(self) -> list[str]:
-        """The distinct landmark ids, sorted as by `sorted_landmarks`."""
+        """The distinct landmark ids, in the order of `sorted_landmarks`."""
         return sorted_landmarks(self.rows["landmark_id"]) if "landmark_id" in self.rows else []
 
     @property
     def landmark_ids(self) -> NDArray[np.object_] | None:
-        """Landmark of each photo (N,), None for those that have none; None without the column."""
+        """Landmarks of the photos (N,), None if unknown; None without the column."""
         if "landmark_id" not in self.rows:
             return None
         return self.rows["landmark_id"].to_numpy(dtype=object, na_value=None)
@@ -68,11 +69,11 @@ class ImageTable:
 
     @cached_property
     def digest(self) -> str:
-        """A short hash of the rows: equal tables have equal digests."""
+        """Digest of the rows: equal tables have equal digests."""
         return digest_of_table(self.rows)
 
     def with_sizes(self, cache: str | Path | None = None) -> "ImageTable":
-        """Return the table with `width` and `height` in every row, read from the files' headers.
+        """Return a table with `width` and `height` in every row, read from the files' headers.
 
         Photos whose header cannot be read are removed if `bad_image` is "skip".
 
@@ -80,7 +81,7 @@ class ImageTable:
             cache: Folder of cached sizes. Defaults to $LANDMARK_CACHE, else ~/.cache/landmark.
 
         Raises:
-            UserError: A photo is missing or is not an image; with "skip": all are.
+            UserError: A photo is missing or is not an image; with "skip": all photos are.
         """
         from landmark.data.size_cache import photo_sizes
 
@@ -121,10 +122,10 @@ class ImageTable:
         return dataclasses.replace(self, rows=rows, skipped=skipped)
 
     def groups(self, image_format: "ImageFormat") -> NDArray[np.int64]:
-        """Return each photo's aspect group (N,); sizes are read only where groups differ.
+        """Return each photo's aspect group (N,); sizes are read only if groups differ.
 
         Raises:
-            ValueError: Photos would have to be skipped; `with_sizes` does so and must come first.
+            ValueError: A photo must be skipped; call `with_sizes` first.
         """
         if image_format.is_uniform:
             return np.zeros(len(self), np.int64)
@@ -135,7 +136,7 @@ class ImageTable:
 
 
 def digest_of_table(frame: pd.DataFrame) -> str:
-    """Return the digest of the column names and all values, in their order."""
+    """Return the digest of the column names and all values, in order."""
     names = json.dumps([str(name) for name in frame.columns]).encode()
     columns = (frame[name].to_numpy(dtype=object, na_value=None) for name in frame.columns)
     hashes = (pd.util.hash_array(column).tobytes() for column in columns)
@@ -143,7 +144,7 @@ def digest_of_table(frame: pd.DataFrame) -> str:
 
 
 def sorted_landmarks(landmark_ids: pd.Series) -> list[str]:
-    """Return the distinct ids: by value where all are whole numbers, else by name.
+    """Return the distinct ids, sorted by value if all are whole numbers, else by name.
 
     Example:
         >>> sorted_landmarks(pd.Series(["10", "9", "9"]))

@@ -1,4 +1,4 @@
-"""The data of a training run: train batches, and validation as queries and gallery."""
+"""The data of a training run: train batches, and validation queries and gallery."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,23 +33,23 @@ class LandmarkData(pl.LightningDataModule):
     themselves.
 
     Args:
-        source: Where the photos come from.
-        image_format: Their sizes and augmentation.
+        source: Source of the photos.
+        image_format: Sizes and augmentation of the photos.
         sampler: Batch sampler class or partial, called with the keywords of `SamplerOptions`.
         batch_size: Photos per batch on each process.
         workers: Decoding processes for each training process; 0 decodes in the training process.
-            Defaults to one for each CPU, at most 8.
+            Defaults to one per CPU, at most 8.
         seed: Seed of the order and the augmentation.
         test_format: Sizes of the validation photos. Defaults to `image_format`, without
             augmentation.
-        bad_images: List of the photos that `data.bad_image=skip` leaves out.
+        bad_images: List of the photos that `data.bad_image=skip` skips.
 
     Attributes:
-        train_table, query_table, gallery_table: After `setup`, as those below; the last two without
-            rows where nothing validates.
-        classes: Landmark id of each label; numeric ids in the order of their values.
-        query_labels, gallery_labels: Labels of the validation photos, (Q,) and (N,) int; beyond the
-            classes for landmarks that are not trained, -1 without a landmark.
+        train_table, query_table, gallery_table: Tables, set by `setup`; the last two are empty
+            without validation.
+        classes: Landmark id of each label; numeric ids are sorted by value.
+        query_labels, gallery_labels: Labels of the validation photos, (Q,) and (N,) int; above
+            those of the classes for landmarks that are not trained, -1 without a landmark.
     """
 
     train_table: ImageTable
@@ -84,7 +84,7 @@ class LandmarkData(pl.LightningDataModule):
         self._sampler = sampler
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
-        """Read the tables. Calling it again is a no-op.
+        """Read the tables. A second call is a no-op.
 
         Raises:
             UserError: The source has no train photos, or fewer than two landmarks.
@@ -112,7 +112,7 @@ class LandmarkData(pl.LightningDataModule):
         )
 
     def _usable(self, table: ImageTable, image_format: ImageFormat) -> ImageTable:
-        """Add the sizes that the format groups by; photos without a size are removed and noted."""
+        """Add the sizes that the format groups by; remove and list photos without a size."""
         if image_format.is_uniform or not len(table):
             return table
         sized = table.with_sizes()
@@ -123,17 +123,17 @@ class LandmarkData(pl.LightningDataModule):
 
     @property
     def num_classes(self) -> int:
-        """The number of landmarks trained on."""
+        """Number of landmarks in training."""
         return len(self.classes)
 
     @property
     def class_counts(self) -> NDArray[np.int64]:
-        """Train photos of each class, (C,)."""
+        """Number of train photos of each class, (C,)."""
         return np.bincount(self._train.labels, minlength=self.num_classes)
 
     @property
     def has_answers(self) -> bool:
-        """Whether a validation query has a photo of its landmark to find."""
+        """Whether any validation query has a photo of its landmark in the gallery."""
         return bool(np.isin(self.query_labels, self.gallery_labels).any())
 
     def batches(self, num_replicas: int = 1, rank: int = 0) -> EpochBatches:
@@ -156,8 +156,8 @@ class LandmarkData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return this process's train batches: images (B, 3, h, w) uint8, labels (B,), rows (B,).
 
-        A resumed run starts prefetching before Lightning sets the epoch, so epoch and start batch
-        are set here.
+        Epoch and start batch are set here, since a resumed run prefetches before Lightning sets the
+        epoch.
         """
         batches = self.batches(*self._replicas_and_rank())
         if self.trainer is not None:
@@ -165,15 +165,15 @@ class LandmarkData(pl.LightningDataModule):
         return self._loader(self._train, batches)
 
     def plain_train_dataloader(self) -> DataLoader:
-        """Return this process's share of the train photos, each once, without augmentation."""
+        """Return this process's shard of the train photos, each once, without augmentation."""
         return self._plain_loader(
             self.train_table, self.image_format, self._train.labels, persistent=False
         )
 
     def val_dataloader(self) -> list[DataLoader]:
-        """Return the loaders of the queries and of the gallery; none without validation.
+        """Return the loaders of queries and gallery; an empty list without validation.
 
-        Every photo is on exactly one process; batches have one aspect group.
+        Every photo is loaded by exactly one process; a batch has one aspect group.
         """
         parts = [(self.query_table, self.query_labels), (self.gallery_table, self.gallery_labels)]
         if not all(len(table) for table, _ in parts):
@@ -214,5 +214,5 @@ class LandmarkData(pl.LightningDataModule):
 
 
 def _labels(landmark_ids: pd.Series, classes: list[str]) -> NDArray[np.int64]:
-    """Return each photo's position in `classes` (N,), -1 without landmark."""
+    """Return each photo's index in `classes` (N,), -1 without a landmark."""
     return pd.Index(classes).get_indexer(pd.Index(landmark_ids))

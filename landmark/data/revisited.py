@@ -13,13 +13,13 @@ from landmark.error import UserError
 
 
 class ROxford5k(Source):
-    """70 queries, each cut to its box, and 4,993 gallery photos; no train photos.
+    """70 queries, each cropped to its box, and 4,993 gallery photos; no train photos.
 
-    Below the root: the ground truth and `jpg/<name>.jpg`. The names are the ids.
+    The root contains the ground truth and `jpg/<name>.jpg`. The names are the ids.
 
     Args:
-        root: The folder.
-        ground_truth: The pickle, absolute or below the root.
+        root: Folder of the set.
+        ground_truth: Published pickle, absolute or relative to the root.
     """
 
     def __init__(self, root: str | Path, ground_truth: str | Path = "gnd_roxford5k.pkl") -> None:
@@ -33,7 +33,7 @@ class ROxford5k(Source):
         return RevisitedFile.open(self.file, with_photos=True)
 
     def read(self, split: str | None = None) -> ImageTable:
-        """Return queries, gallery, or both; all with the queries' ground truth."""
+        """Return queries, gallery, or both, with the queries' ground truth."""
         if split not in (None, "query", "gallery"):
             raise UserError(
                 f"{self.root} has no {split} photos. Pass split=query or split=gallery."
@@ -52,8 +52,8 @@ class ROxford5k(Source):
             f"{self.root} has no landmarks to train or validate with. Choose other data."
         )
 
-    def _named_rows(self, listed: Sequence[str], key: str, split: str) -> pd.DataFrame:
-        names = pd.Series(listed, dtype=str)
+    def _named_rows(self, listed_names: Sequence[str], key: str, split: str) -> pd.DataFrame:
+        names = pd.Series(listed_names, dtype=str)
         if not len(names):
             raise UserError(f"{self.file}: {key} is empty. Download the file again.")
         paths = "jpg/" + names + ".jpg"
@@ -63,11 +63,11 @@ class ROxford5k(Source):
 
 
 class RParis6k(ROxford5k):
-    """70 queries, each cut to its box, and 6,322 gallery photos; no train photos.
+    """70 queries, each cropped to its box, and 6,322 gallery photos; no train photos.
 
     Args:
-        root: The folder, laid out as that of `ROxford5k`.
-        ground_truth: The pickle, absolute or below the root.
+        root: Folder of the set, with the layout of `ROxford5k`.
+        ground_truth: Published pickle, absolute or relative to the root.
     """
 
     def __init__(self, root: str | Path, ground_truth: str | Path = "gnd_rparis6k.pkl") -> None:

@@ -16,7 +16,7 @@ from landmark.error import UserError
 from landmark.image.decode import ADVICE, read_size
 
 _COLUMNS = ["path", "bytes", "changed", "width", "height"]
-_MOST_WITHOUT_PROGRESS_BAR = 500
+_MAX_WITHOUT_PROGRESS_BAR = 500
 
 
 def photo_sizes(
@@ -24,11 +24,11 @@ def photo_sizes(
 ) -> tuple[NDArray[np.int64], dict[int, str]]:
     """Return widths and heights of the upright photos at `root / path`.
 
-    The cache is one parquet file per root. A photo is read again when its size in bytes or its
+    The cache is one parquet file per root. A photo is read again if its size in bytes or its
     modification time differs.
 
     Returns:
-        Sizes (N, 2), 0 where a size cannot be read; and the error message of each such position.
+        Sizes (N, 2), 0 for photos that cannot be read; and position → error message of those.
     """
     folder = Path(cache or os.environ.get("LANDMARK_CACHE") or Path.home() / ".cache" / "landmark")
     file = folder / f"sizes-{digest_of(str(root.resolve()))}.parquet"
@@ -43,11 +43,11 @@ def photo_sizes(
         sizes, unreadable = _read_pairs(read_size, [files[row] for row in unknown], "read sizes")
         photos.loc[unknown, ["width", "height"]] = sizes
         errors |= {int(unknown[position]): error for position, error in unreadable.items()}
-        others = cached[~cached["path"].isin(set(photos["path"]))]
-        known = pd.concat([others, photos[photos["width"] > 0]], ignore_index=True)
+        unaffected = cached[~cached["path"].isin(set(photos["path"]))]
+        entries = pd.concat([unaffected, photos[photos["width"] > 0]], ignore_index=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as temporary:
-            known.drop_duplicates("path").to_parquet(temporary, index=False)
+            entries.drop_duplicates("path").to_parquet(temporary, index=False)
     return photos[["width", "height"]].to_numpy(np.int64), errors
 
 
@@ -72,7 +72,7 @@ def _stamp(path: str) -> tuple[int, int]:
 def _read_pairs(
     read: Callable[[str], tuple[int, int]], files: list[str], title: str
 ) -> tuple[NDArray[np.int64], dict[int, str]]:
-    """Return `read(file)` for each file, (N, 2), and position → error message where it fails."""
+    """Return `read(file)` of each file, (N, 2), and position → error message of failures."""
     errors: dict[int, str] = {}
 
     def pair(position: int) -> tuple[int, int]:
@@ -87,6 +87,6 @@ def _read_pairs(
         desc=title,
         total=len(files),
         unit="photo",
-        disable=True if len(files) <= _MOST_WITHOUT_PROGRESS_BAR else None,
+        disable=True if len(files) <= _MAX_WITHOUT_PROGRESS_BAR else None,
     )
     return np.fromiter(pairs, np.dtype((np.int64, 2)), len(files)), errors

@@ -1,4 +1,4 @@
-"""Sets of photos: a table of each split, and a validation set with landmarks."""
+"""Sets of photos: a table per split, and a validation set with landmarks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ Validation = Literal["splits", "train", "none"]
 
 
 class Source(ABC):
-    """A set of photos on disk. Constructing one reads nothing."""
+    """A set of photos on disk. The constructor reads nothing."""
 
     root: Path
-    # [width, height] of the training images for image=auto. None: the format's default.
+    # [width, height] of the training images for image=auto. None means the format's default.
     image_sizes: Sequence[Sequence[int]] | None = None
 
     @abstractmethod
@@ -37,10 +37,10 @@ class Source(ABC):
 
     @abstractmethod
     def validation(self) -> tuple[ImageTable, ImageTable]:
-        """Return (query, gallery) with `landmark_id`, never trained on; both empty without any.
+        """Return (query, gallery) with `landmark_id`, not trained on; empty without validation.
 
         Raises:
-            UserError: As `read`; or the set has no landmarks.
+            UserError: As `read`, or the set has no landmarks.
         """
 
 
@@ -48,15 +48,16 @@ class LandmarkOptions(TypedDict, total=False):
     """Options of every set with landmarks.
 
     Attributes:
-        query_fraction: Fraction of a landmark's photos that become queries where splits are drawn
-            or photos are held out of train. A landmark with fewer than three photos only trains.
+        query_fraction: Fraction of a landmark's photos that become queries when splits are drawn or
+            photos are held out of train. Landmarks with fewer than three photos are only trained
+            on.
         gallery_fraction: Fraction that becomes gallery.
         most_frequent: Train on this many landmarks, those with the most photos. Defaults to all.
         min_photos: Train on landmarks with at least this many photos.
         max_photos: Train on at most this many photos of a landmark, drawn by seed. Defaults to all.
         seed: Seed of all draws.
         bad_image: What to do with a photo that cannot be used (missing, broken, not an image, too
-            small, too large): "error" stops; "skip" leaves it out and lists it, see
+            small, too large): "error" raises; "skip" skips and lists it, see
             `landmark.data.bad_images`.
     """
 
@@ -73,9 +74,9 @@ class SplitOptions(LandmarkOptions, total=False):
     """Options of a set whose query and gallery photos may have landmarks.
 
     Attributes:
-        validation: "splits" validates with the query and gallery photos where they have landmarks,
+        validation: "splits" validates with the query and gallery photos if they have landmarks,
             otherwise with photos held out of train; "train" always holds out of train, so that
-            settings can be chosen without looking at the queries; "none" does not validate.
+            settings can be chosen without the queries; "none" does not validate.
     """
 
     validation: Validation
@@ -85,10 +86,10 @@ class LandmarkSource(Source):
     """A set whose train photos have landmarks. Subclasses provide the rows.
 
     Args:
-        root: Folder below which the photos lie.
+        root: Folder that contains the photos.
         query_fraction, gallery_fraction, validation: See `SplitOptions`.
         most_frequent, min_photos, max_photos, seed, bad_image: See `LandmarkOptions`. The filters
-            apply to train photos, after those held out are taken away.
+            apply to the train photos that are not held out.
     """
 
     _held_out_landmarks: int | None = None  # None: hold out photos of every landmark
@@ -124,10 +125,10 @@ class LandmarkSource(Source):
 
     @abstractmethod
     def _rows(self, split: str) -> pd.DataFrame:
-        """Return a split's rows (id, path, landmark_id where known), in the files' order."""
+        """Return a split's rows (id, path, landmark_id if known), in the order of the file."""
 
     def read(self, split: str | None = None) -> ImageTable:
-        """Return one split, or all; train is filtered and without the held-out photos.
+        """Return one split, or all; train is filtered and has no held-out photos.
 
         Raises:
             UserError: The split is unknown or empty, or a file is missing or malformed.
@@ -145,7 +146,7 @@ class LandmarkSource(Source):
         return self._table(pd.concat(parts, ignore_index=True))
 
     def validation(self) -> tuple[ImageTable, ImageTable]:
-        """Return (query, gallery) with landmarks, of the splits or held out of train."""
+        """Return (query, gallery) with landmarks, from the splits or held out of train."""
         if self._holds_out:
             rows = self._divided_train
             query, gallery = (rows[rows["split"] == name] for name in ("query", "gallery"))
@@ -153,7 +154,7 @@ class LandmarkSource(Source):
             query = gallery = self._divided_train.iloc[:0]
         else:
             query, gallery = (self._rows(name).assign(split=name) for name in ("query", "gallery"))
-            # A query without a landmark has no right answer; such a gallery photo is a distractor.
+            # Without a landmark a query has no correct result; a gallery photo is a distractor.
             query = query.dropna(subset="landmark_id")
         return self._table(query), self._table(gallery)
 
@@ -173,7 +174,7 @@ class LandmarkSource(Source):
 
     @cached_property
     def _divided_train(self) -> pd.DataFrame:
-        """The train rows; the column `split` marks those held out."""
+        """Train rows; the column `split` marks held-out rows."""
         rows = self._rows("train")
         if not (self._holds_out and len(rows)):
             return rows.assign(split="train")
@@ -189,11 +190,11 @@ class LandmarkSource(Source):
 
 
 class ListedSource(LandmarkSource):
-    """A set read as one list of photos. Where the list has no `split`, splits are drawn."""
+    """A set read as one list of photos. Without a column `split` the splits are drawn."""
 
     @abstractmethod
     def _list(self) -> pd.DataFrame:
-        """Return all rows: id, path, and landmark_id and split where known."""
+        """Return all rows: id, path, and landmark_id and split if known."""
 
     @cached_property
     def _all_rows(self) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which photos train, which are queries and which form the gallery; drawn by seed, by landmark."""
+"""Draw train, query and gallery photos of each landmark, by seed, and filter train photos."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from landmark.error import UserError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-_FEWEST_PHOTOS = 3  # one each to train with, to query with and to find
+_MIN_PHOTOS = 3  # one each for train, query and gallery
 
 
 def draw_splits(
@@ -22,20 +22,20 @@ def draw_splits(
 ) -> NDArray[np.object_]:
     """Draw "train", "query" or "gallery" for each photo (N,).
 
-    Of a landmark's n photos round(n · fraction) become queries and as many gallery, at least one of
-    each unless the fraction is 0, and at most so many that one trains. Landmarks with fewer than
-    three photos only train.
+    Of a landmark's n photos round(n · query_fraction) become queries and round(n ·
+    gallery_fraction) become gallery: at least one each unless the fraction is 0, and one photo
+    always remains for training. Landmarks with fewer than three photos are only trained on.
 
     Args:
         landmark_ids: Landmark of each photo, (N,).
         query_fraction: Fraction of a landmark's photos that become queries.
         gallery_fraction: Fraction that becomes gallery.
         seed: Seed of the draw.
-        landmarks: Divide this many landmarks, at most a tenth of all; the others only train.
-            Defaults to all landmarks.
+        landmarks: Split this many landmarks, at most a tenth of all; the others are only trained
+            on. Defaults to all landmarks.
 
     Raises:
-        UserError: The fractions leave nothing to train with.
+        UserError: The fractions leave no photos for training.
 
     Example:
         >>> photos = pd.Series(["arch"] * 5 + ["tower"] * 2)
@@ -45,21 +45,21 @@ def draw_splits(
     if min(query_fraction, gallery_fraction) < 0 or query_fraction + gallery_fraction >= 1:
         raise UserError(
             f"data.query_fraction={query_fraction} and data.gallery_fraction={gallery_fraction} "
-            "leave nothing to train with. Pass fractions >= 0 with a sum below 1."
+            "leave no photos for training. Pass fractions >= 0 with a sum below 1."
         )
     codes, names = pd.factorize(landmark_ids)
     counts = np.bincount(codes)
     queries = _share(counts, query_fraction, counts - 2)
-    searched = _share(counts, gallery_fraction, counts - 1 - queries)
+    gallery = _share(counts, gallery_fraction, counts - 1 - queries)
     if landmarks is not None and len(codes):
-        large = np.flatnonzero(counts >= _FEWEST_PHOTOS)
+        large = np.flatnonzero(counts >= _MIN_PHOTOS)
         number = min(landmarks, max(1, len(names) // 10), len(large))
         chosen = np.random.default_rng(seed).choice(large, number, replace=False)
         others = np.setdiff1d(np.arange(len(names)), chosen)
-        queries[others] = searched[others] = 0
+        queries[others] = gallery[others] = 0
     position = _shuffled_positions(codes, counts, seed)
     return np.select(
-        [position < queries[codes], position < (queries + searched)[codes]],
+        [position < queries[codes], position < (queries + gallery)[codes]],
         ["query", "gallery"],
         "train",
     ).astype(object)
@@ -70,8 +70,8 @@ def _share(
 ) -> NDArray[np.int64]:
     if fraction == 0:
         return np.zeros_like(counts)
-    wanted = np.maximum(1, np.rint(counts * fraction).astype(np.int64))
-    return np.where(counts >= _FEWEST_PHOTOS, np.minimum(wanted, most), 0)
+    rounded = np.maximum(1, np.rint(counts * fraction).astype(np.int64))
+    return np.where(counts >= _MIN_PHOTOS, np.minimum(rounded, most), 0)
 
 
 def filter_photos(
@@ -85,14 +85,14 @@ def filter_photos(
 
     Args:
         rows: Train photos with `landmark_id`.
-        most_frequent: Keep this many landmarks, those with the most photos; of equal ones those
-            that come first. Defaults to all.
+        most_frequent: Keep this many landmarks, those with the most photos; ties go to the first.
+            Defaults to all.
         min_photos: Keep landmarks with at least this many photos.
         max_photos: Keep at most this many photos of a landmark, drawn by seed. Defaults to all.
-        seed: Seed of that draw.
+        seed: Seed of the draw.
 
     Returns:
-        The remaining rows, in their order.
+        The remaining rows, in order.
 
     Source:
         Ozaki and Yokoo, arXiv 1906.04087.

@@ -14,12 +14,12 @@ from landmark.settings import checked
 class Table(ListedSource):
     """Photos of an image table: columns `id`, `path`, optional `landmark_id`, `split`, sizes.
 
-    Without `split` the photos with a landmark are divided by a seeded draw, those without are
+    Without `split` the splits of photos with a landmark are drawn by seed; the others become
     gallery.
 
     Args:
-        root: Folder below which the paths lie.
-        table: The file, absolute or below the root.
+        root: Folder to which the paths are relative.
+        table: The file, absolute or relative to the root.
         **options: See `SplitOptions`.
     """
 

@@ -1,4 +1,4 @@
-"""File operations on many paths at once: threads hide the latency of the disk."""
+"""Concurrent file operations: threads hide the latency of the disk."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _THREADS = 16
-_BLOCK = 4096  # futures at a time: a table may have millions of rows
+_BLOCK_SIZE = 4096  # limits the number of futures: a table may have millions of rows
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -21,5 +21,5 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
     """
     remaining = iter(items)
     with ThreadPoolExecutor(_THREADS) as pool:
-        while block := list(islice(remaining, _BLOCK)):
+        while block := list(islice(remaining, _BLOCK_SIZE)):
             yield from pool.map(function, block)

@@ -1,4 +1,4 @@
-"""A made-up world of landmarks, drawn when first read: small, quick, and free of rights."""
+"""A synthetic world of landmarks, rendered on first read: small, fast, free of copyright."""
 
 import math
 from pathlib import Path
@@ -14,13 +14,13 @@ from landmark.toy import ToyWorld
 
 
 class Toy(ListedSource):
-    """Drawn photos of drawn facades, the same for the same settings.
+    """Rendered photos of synthetic facades, reproducible from the settings.
 
     Photos of a landmark differ by viewpoint, distance, light, obstacles, blur, noise, crop and
     JPEG quality; two or three landmarks share a style and differ in proportions and ornaments.
 
     Args:
-        root: Folder of cached worlds, each below a name made from its settings.
+        root: Folder of cached worlds, each in a subfolder named after its settings.
         landmarks: Number of landmarks.
         photos: Photos of each landmark.
         styles: Number of styles. Defaults to two for every five landmarks.

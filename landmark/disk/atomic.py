@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all."""
+"""Atomic writes: files and folders appear complete or not at all."""
 
 import ctypes
 import os
@@ -19,12 +19,12 @@ def atomic_file(path: str | Path, temporary: Path | None = None) -> Iterator[Pat
     """Yield a temporary sibling to write, renamed over `path` when the block succeeds.
 
     Args:
-        path: The file.
-        temporary: The sibling to use. Defaults to a new unique name; a fixed name is overwritten by
-            the next attempt, so that killed writers of a large file leave one copy at most.
+        path: File to write.
+        temporary: Sibling to use. Defaults to a new unique name; a fixed name is overwritten by the
+            next attempt, so that killed writers of a large file leave at most one copy.
 
     Raises:
-        UserError: `path` is a folder, its folder cannot be created or written, or the disk is full.
+        UserError: `path` is a folder, its parent cannot be created or written, or the disk is full.
     """
     path = Path(path)
     if path.is_dir():
@@ -51,7 +51,7 @@ def atomic_folder(
     """Yield a temporary sibling folder to fill, renamed to `path` when the block succeeds.
 
     Args:
-        path: The folder.
+        path: Folder to write.
         overwrite: Replace an existing folder.
         marker: As in `check_can_write`.
 
@@ -71,7 +71,7 @@ def atomic_folder(
     try:
         with disk_errors(path, within=temporary):
             yield temporary
-        check_can_write(path, overwrite, marker)  # another process may have been faster
+        check_can_write(path, overwrite, marker)  # another process may have written it meanwhile
         with disk_errors(path):
             move_into_place(temporary, path, old)
     finally:
@@ -87,21 +87,22 @@ def _create_parent(path: Path) -> None:
         raise UserError(f"{path} cannot be written ({reason}). Choose another location.") from error
 
 
-def move_into_place(made: Path, path: Path, old: Path) -> None:
-    """Rename the folder `made` to `path`; an existing folder swaps places with it.
+def move_into_place(new: Path, path: Path, old: Path) -> None:
+    """Rename the folder `new` to `path`, exchanging it with an existing folder.
 
     Args:
-        made: The complete folder.
-        path: Where it belongs.
-        old: Where an existing folder moves first on file systems that cannot exchange two folders
-            atomically. A kill between the two renames leaves it there: see `restore`.
+        new: Complete folder.
+        path: Destination.
+        old: Path to which an existing folder is renamed first where the file system cannot exchange
+            two folders atomically. After a kill between the two renames it is still at `old`: see
+            `restore`.
     """
     if path.exists():
-        if exchange(made, path):
+        if exchange(new, path):
             return
         path.rename(old)
     try:
-        made.rename(path)
+        new.rename(path)
     finally:
         restore(old, path)
 
@@ -112,14 +113,14 @@ def restore(old: Path, path: Path) -> None:
         old.rename(path)
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Swap two paths atomically. Returns False where the system cannot."""
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths atomically; return False if the system cannot."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):  # Linux only
         return False
     flags = ctypes.c_uint(_RENAME_EXCHANGE)
-    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), flags) == 0)
+    return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), flags) == 0)
 
 
 def check_can_write(
@@ -128,14 +129,14 @@ def check_can_write(
     marker: str | None = None,
     option: str = "overwrite=true",
 ) -> None:
-    """Refuse a folder path that is already taken.
+    """Check that a folder can be written to `path`.
 
     Args:
         path: Folder to be written.
         overwrite: An existing folder may be replaced.
         marker: File that an existing folder must contain to be replaced, so that a mistyped path
             does not delete somebody's photos. None means that any folder may be replaced.
-        option: How the user asks to overwrite, for the message.
+        option: Option that overwrites, as the message spells it.
 
     Raises:
         UserError: `path` is a file, or a non-empty folder that may not be overwritten.

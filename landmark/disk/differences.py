@@ -1,4 +1,4 @@
-"""Recorded settings compared with the requested ones."""
+"""Compare recorded settings with requested ones."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 from landmark.error import UserError
 
-_LONGEST_VALUE = 60
+_MAX_VALUE_LENGTH = 60
 
 
 def as_recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they return from JSON: tuples become lists, keys become strings.
+    """Return settings as JSON restores them: tuples become lists, keys become strings.
 
     Raises:
-        TypeError: JSON cannot hold a value.
+        TypeError: A value is not JSON-serialisable.
     """
     return json.loads(json.dumps(dict(settings)))
 
@@ -25,13 +25,13 @@ def differences(
 ) -> dict[str, tuple[object, object]]:
     """Map each requested setting that was recorded differently to (recorded, requested).
 
-    Keys of nested mappings are joined by dots. At the top level, recorded keys that are not
-    requested do not count: counts, versions, dates. Inside a nested mapping they do.
+    Keys of nested mappings are joined by dots. Recorded keys that are not requested (counts,
+    versions, dates) are ignored at the top level, but not inside a nested mapping.
 
     Args:
-        recorded: What the artifact says about itself.
-        requested: What it must agree with.
-        ignored: Dotted keys that may differ, with all that is nested in them.
+        recorded: Settings in the artifact's metadata.
+        requested: Settings to compare with.
+        ignored: Dotted keys that may differ, including everything nested in them.
 
     Example:
         >>> differences({"scales": [1.0], "image": {"fit": "crop"}, "n": 3},
@@ -64,17 +64,17 @@ def check_same_settings(
     advice: str,
     ignored: Collection[str] = (),
 ) -> None:
-    """Stop where a setting differs.
+    """Check that no setting differs.
 
     Args:
-        recorded: What the artifact says about itself.
-        requested: What it must agree with.
-        subject: Begins the message: the path and what is there.
-        advice: Ends the message: what to do.
+        recorded: Settings in the artifact's metadata.
+        requested: Settings to compare with.
+        subject: Start of the message: the path and what it contains.
+        advice: End of the message: what to do.
         ignored: As in `differences`.
 
     Raises:
-        UserError: Names each setting that differs, with both values.
+        UserError: A setting differs; names each one with both values.
     """
     different = differences(recorded, requested, ignored)
     if different:
@@ -84,4 +84,4 @@ def check_same_settings(
 
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 1]}…"

@@ -1,4 +1,4 @@
-"""Short digests of what a result was made from: the first 16 hex digits of a SHA-256."""
+"""Short digests of the inputs of a result: the first 16 hex digits of a SHA-256."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def digest_of_blocks(blocks: Iterable[bytes | memoryview]) -> str:
-    """Digest of the concatenated blocks.
+    """Return the digest of the concatenated blocks.
 
     Example:
         >>> digest_of_blocks([b"land", b"mark"]) == digest_of_blocks([b"landmark"])
@@ -23,13 +23,13 @@ def digest_of_blocks(blocks: Iterable[bytes | memoryview]) -> str:
 
 
 def digest_of(value: object) -> str:
-    """Digest of bytes, or of a value's JSON with sorted keys."""
+    """Return the digest of bytes, or of a value's JSON with sorted keys."""
     data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
     return digest_of_blocks([data])
 
 
 def digest_of_files(*paths: str | Path) -> str:
-    """Digest of the bytes of one or several files, in this order."""
+    """Return the digest of the bytes of one or several files, in this order."""
     return digest_of_blocks(block for path in paths for block in _blocks(path))
 
 

@@ -1,4 +1,4 @@
-"""A staging folder beside an output, in which one process at a time prepares it."""
+"""Lock an output: one process at a time prepares it in a staging folder beside it."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ _OLD = "old"
 
 
 def staging_folder(output: Path) -> Path:
-    """Where `output` is prepared: `.NAME.partial` beside it, or beside the target of a link."""
+    """Return `.NAME.partial` beside `output`, or beside the target of a link."""
     target = _target(output)
     return target.with_name(f".{target.name}.partial")
 
@@ -32,11 +32,13 @@ def staging_folder(output: Path) -> Path:
 def locked(output: Path) -> Iterator[Path]:
     """Create the staging folder of `output` and hold an exclusive lock for the block.
 
-    The operating system releases the lock with the process, however it ends. An output that an
-    interrupted `publish` had moved aside is restored. A staging folder left empty is removed.
+    The operating system releases the lock when the process ends, even by SIGKILL. An output that an
+    interrupted `publish` has moved aside is restored. A staging folder that is empty after the
+    block is removed.
 
     Raises:
-        UserError: Another process holds the lock (says which), or the folder cannot be written.
+        UserError: Another process holds the lock (the message names it), or the
+            folder cannot be written.
     """
     folder = staging_folder(output)
     with disk_errors(output):
@@ -55,19 +57,19 @@ def locked(output: Path) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(made: Path, output: Path, staging: Path) -> None:
-    """Move the complete folder `made` to `output`, replacing an existing one.
+def publish(new: Path, output: Path, staging: Path) -> None:
+    """Move the complete folder `new` to `output`, replacing an existing one.
 
     Args:
-        made: The complete folder, inside the staging folder.
-        output: Where it belongs.
-        staging: The locked staging folder.
+        new: Complete folder inside the staging folder.
+        output: Destination.
+        staging: Locked staging folder.
     """
-    move_into_place(made, _target(output), staging / _OLD)
+    move_into_place(new, _target(output), staging / _OLD)
 
 
 def _target(output: Path) -> Path:
-    """The target of `output`: a link stays a link, and `.` gets its name."""
+    """Resolve a symbolic link, so that it is kept, and `.` or `..`, which have no name."""
     return output.resolve() if output.is_symlink() or output.name in ("", "..") else output
 
 
@@ -75,7 +77,7 @@ def _acquire(lock: TextIO, folder: Path, output: Path) -> None:
     if fcntl is None:
         return
     try:
-        # Released when this process ends, whatever ends it, and not inherited by children.
+        # Released when this process ends, even by SIGKILL; not inherited by child processes.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         lock.seek(0)
@@ -84,12 +86,10 @@ def _acquire(lock: TextIO, folder: Path, output: Path) -> None:
             f"{output} is being written by {holder}. Wait until it has finished, or choose another "
             "output."
         ) from None
-    except OSError:  # a file system without locks
+    except OSError:  # the file system does not support locks
         return
     if not (folder / LOCK).exists():
-        raise UserError(
-            f"{output} was finished by another process just now. Run the command again."
-        )
-    with suppress(OSError):  # the name of the holder is a courtesy: a full disk may refuse it
+        raise UserError(f"{output} was just finished by another process. Run the command again.")
+    with suppress(OSError):  # the holder's name is optional: the disk may be full
         lock.truncate(0)
         os.write(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())

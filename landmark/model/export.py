@@ -1,4 +1,4 @@
-"""An embedder as an ONNX file, compared with PyTorch before it is used."""
+"""Export an embedder to an ONNX file and compare it with PyTorch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ Size = tuple[int, int]
 
 
 class ExportedEmbedder(nn.Module):
-    """The network of the file: float32 images (B, 3, h, w) → embeddings (B, D).
+    """The exported network: float32 images (B, 3, h, w) → embeddings (B, D).
 
     Args:
-        embedder: In evaluation mode.
-        normalise: Whether images are from 0 to 1 and are normalised inside; otherwise they are
-            normalised already, with the embedder's mean and standard deviation.
-        unit_length: Whether embeddings are divided by their norm.
+        embedder: Embedder in evaluation mode.
+        normalise: Normalise images from 0 to 1 inside the network. False expects images that are
+            already normalised with the embedder's mean and standard deviation.
+        unit_length: Divide embeddings by their norm.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ExportedEmbedder(nn.Module):
         self.unit_length = unit_length
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, D)."""
+        """Compute the embeddings (B, D) of images (B, 3, h, w)."""
         if self.normalise:
             images = self.embedder.standardise(images)
         embeddings = self.embedder.embed(self.embedder.backbone(images))
@@ -47,9 +47,9 @@ class ExportedEmbedder(nn.Module):
 
     @property
     def multiples(self) -> list[int]:
-        """Numbers that the sides of images may have to be multiples of, the smallest first.
+        """Candidate divisors of the sides of images, the smallest first.
 
-        In the file a transformer's images are not padded to whole patches. Networks that join maps
+        The file does not pad a transformer's images to complete patches. Networks that join maps
         of several strides, such as FishNet, or pad by TensorFlow's rule can be exported for
         multiples of the largest stride only.
         """
@@ -59,13 +59,13 @@ class ExportedEmbedder(nn.Module):
         return [_LARGEST_STRIDE] if has_same_padding(backbone) else [1, _LARGEST_STRIDE]
 
     def metadata(self, size: Size, multiple: int | None) -> dict[str, str]:
-        """Describe inputs and outputs for the file's metadata.
+        """Return the file's metadata, which describes inputs and outputs.
 
         Args:
-            size: (width, height) that it was exported with.
+            size: (width, height) of the export.
             multiple: See `write_onnx`.
         """
-        sides = f"{size[0]}x{size[1]} alone"
+        sides = f"{size[0]}x{size[1]} only"
         if multiple is not None:
             sides = "any width and height"
             sides += f", multiples of {multiple}" if multiple > 1 else ""
@@ -91,11 +91,11 @@ class ExportedEmbedder(nn.Module):
 def write_checked(
     exported: ExportedEmbedder, path: Path, size: Size, multiple: int | None, opset: int
 ) -> float:
-    """Export the network and compare the file with PyTorch, at several sizes where it takes them.
+    """Export the network and compare the file with PyTorch, at several sizes if it supports them.
 
     Args:
-        exported: The network.
-        path: The file.
+        exported: Network to export.
+        path: File to write.
         size: See `write_onnx`.
         multiple: See `write_onnx`.
         opset: Version of ONNX's operators.
@@ -104,7 +104,7 @@ def write_checked(
         The largest difference, see `largest_difference`.
 
     Raises:
-        UserError: The network cannot be exported like this, or differs by more than `TOLERANCE`.
+        UserError: The export fails, or differs from PyTorch by more than `TOLERANCE`.
     """
     write_onnx(exported, path, size, multiple, opset)
     sizes = [size] * len(_BATCHES) if multiple is None else _test_sizes(size, multiple)
@@ -118,7 +118,7 @@ def write_checked(
 
 
 def _test_sizes(size: Size, multiple: int) -> list[Size]:
-    """The size, a wider, a higher and a larger one, and one that no stride divides."""
+    """Return the size, a wider, a higher and a larger one, and one that no stride divides."""
     step = multiple if multiple > 1 else 16
     width, height = (side + -side % multiple for side in size)
     added = [(0, 0), (4, 0), (0, 2), (1, 3)]
@@ -132,14 +132,14 @@ def write_onnx(
     """Export the network for any batch size and, with `multiple`, any width and height.
 
     Args:
-        exported: The network.
-        path: The file.
-        size: (width, height) of the images that the network is traced with.
-        multiple: Width and height can be any multiple of it. None means `size` only.
+        exported: Network to export.
+        path: File to write.
+        size: (width, height) of the images that trace the network.
+        multiple: Number that divides width and height of all images. None means `size` only.
         opset: Version of ONNX's operators.
 
     Raises:
-        UserError: The network cannot be exported like this; says why.
+        UserError: The export fails; gives the reason.
     """
     width, height = (side + -side % (multiple or 1) for side in size)
     network: nn.Module = exported
@@ -158,7 +158,7 @@ def write_onnx(
             external_data=False,
             verbose=False,
         )
-    except Exception as error:  # torch raises whatever fails inside of the network
+    except Exception as error:  # torch re-raises any error inside the network
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:200] or type(cause).__name__
         raise UserError(
@@ -168,7 +168,7 @@ def write_onnx(
 
 
 def _dynamic_sides(exported: ExportedEmbedder, multiple: int | None) -> dict[int, Any]:
-    """The dimensions of `images` that are not fixed, as torch.export takes them."""
+    """Return the dynamic dimensions of `images`, in the format of torch.export."""
     automatic = torch.export.Dim.DYNAMIC
     if multiple is None:
         return {0: automatic}
@@ -179,15 +179,15 @@ def _dynamic_sides(exported: ExportedEmbedder, multiple: int | None) -> dict[int
 
 
 def _check_dynamic_sides(path: Path, any_size: bool) -> None:
-    """Refuse a file in which a dimension that should be dynamic is a number."""
+    """Check that no dynamic dimension was exported as a number."""
     import onnx
 
     model = onnx.load(path)
     sides = model.graph.input[0].type.tensor_type.shape.dim
-    for place, name in ((0, "batch"), (2, "height"), (3, "width")):
-        if place and not any_size:
+    for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+        if axis and not any_size:
             continue
-        if sides[place].HasField("dim_value"):
+        if sides[axis].HasField("dim_value"):
             raise UserError(
                 f"this network was exported for one {name} only. Pass size=[width,height]."
             )
@@ -208,16 +208,16 @@ def largest_difference(
     """Compare the file in ONNX Runtime with PyTorch, at several sizes and batch sizes.
 
     Args:
-        exported: The network.
-        path: The file.
+        exported: Exported network.
+        path: ONNX file.
         sizes: (width, height) of the images.
 
     Returns:
-        The largest difference of unit-length embeddings' components or of norms, the latter
-        relative; and the images it was seen with.
+        The largest difference of a component of the unit-length embeddings or, relative, of their
+        norm; and the images for which it occurs.
 
     Raises:
-        UserError: ONNX Runtime refuses the file or a batch.
+        UserError: ONNX Runtime rejects the file or a batch.
     """
     import onnxruntime
 

@@ -9,7 +9,7 @@ head that halves it three times again; body and head concatenate refined maps of
 
     stem 1/4 ── tail 1/8, 1/16, 1/32 ── bridge 1/32 ── body 1/16, 1/8, 1/4 ── head 1/8, 1/16, 1/32
 
-The four maps of `feature_info` are those a feature pyramid needs: the end of the body (320
+The four maps of `feature_info` form a feature pyramid: the end of the body (320
 channels, 1/4), the first two stages of the head (832, 1/8 and 1600, 1/16) and the final map (1056,
 1/32).
 """
@@ -30,7 +30,7 @@ HEAD_CHANNELS = (320, 832, 1600)
 FEATURE_CHANNELS = 1056
 STRIDE = 32
 
-# Earlier map that each stage of body and head refines beside the last one; 0 is the stem's.
+# Index of the earlier map that each stage of body and head refines; 0 is the stem's.
 TRANSFERRED = (2, 1, 0, 6, 5, 4)
 FIRST_OF_HEAD = 1 + len(TAIL_CHANNELS) + 1 + len(BODY_CHANNELS)
 
@@ -62,7 +62,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, h, w) → (B, out, h, w)."""
+        """Compute (B, out, h, w) from (B, in, h, w)."""
         y = self.conv1(self.relu(self.bn1(x)))
         y = self.conv2(self.relu(self.bn2(y)))
         y = self.conv3(self.relu(self.bn3(y)))
@@ -138,7 +138,7 @@ class _Refinement(nn.ModuleList):
 
 
 def _make_stages(block_counts: tuple[int, ...], transfer_counts: tuple[int, ...]) -> nn.ModuleList:
-    """The ten stages of a fish, the last without its classifier."""
+    """Create the ten stages of a fish, the last without its classifier."""
     stages: list[nn.Module] = []
     channels = [STEM_CHANNELS]
     counts = iter(block_counts)
@@ -235,7 +235,7 @@ class FishNet(nn.Module):
         self._last_stage[4] = nn.Sequential(pool, classifier).to(reference.device, reference.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse gradient checkpointing: FishNet does not support it."""
+        """Raise if `enable`: FishNet does not support gradient checkpointing."""
         if enable:
             raise ValueError("FishNet does not support gradient checkpointing")
 
@@ -255,11 +255,11 @@ class FishNet(nn.Module):
         return pyramid
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, 1056, h/32, w/32), the map before pooling and classifier."""
+        """Compute the map (B, 1056, h/32, w/32) before pooling and classifier."""
         return self._pyramid(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, 1056, h, w) → (B, num_classes), or the pooled (B, 1056) with `pre_logits`."""
+        """Compute (B, num_classes) from (B, 1056, h, w); with `pre_logits` the pooled (B, 1056)."""
         pool = self._last_stage[4][0]  # type: ignore[index]
         x = nn.functional.dropout(pool(x), self.drop_rate, self.training)
         x = x if pre_logits else self.get_classifier()(x)
@@ -289,20 +289,20 @@ class FishNet(nn.Module):
         return intermediates if intermediates_only else (maps[-1], intermediates)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, num_classes)."""
+        """Compute the logits (B, num_classes) of images (B, 3, h, w)."""
         return self.forward_head(self.forward_features(x))
 
 
 def _check_sides(height: int, width: int) -> None:
     if height % STRIDE == 0 and width % STRIDE == 0:
         return
-    near = [
+    candidates = [
         (max(low, STRIDE), low + STRIDE) if side % STRIDE else (side,)
         for side, low in ((side, side - side % STRIDE) for side in (height, width))
     ]
-    sizes = sorted({f"{h}x{w}" for h in near[0] for w in near[1]})
+    sizes = sorted({f"{h}x{w}" for h in candidates[0] for w in candidates[1]})
     raise UserError(
-        f"FishNet takes images whose sides are multiples of {STRIDE}, not {height}x{width} "
+        f"FishNet needs images whose sides are multiples of {STRIDE}, not {height}x{width} "
         f"(height x width). Pass one of the nearest that work: {', '.join(sizes)}."
     )
 

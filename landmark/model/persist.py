@@ -1,7 +1,7 @@
-"""An embedder on disk: its weights and what is needed to reconstruct it, and nothing else.
+"""An embedder on disk: its weights and the settings to reconstruct it.
 
 A folder contains `weights.safetensors`, `embedder.yaml` (model, pooling, image, package version)
-and, where the classes are known, `classes.csv` (label, landmark_id).
+and, if the classes are known, `classes.csv` (label, landmark_id).
 """
 
 import csv
@@ -57,8 +57,8 @@ def write_embedder(
     """Write an embedder folder atomically, replacing an existing one.
 
     Args:
-        folder: The folder to write.
-        embedder: The trained embedder.
+        folder: Folder to write.
+        embedder: Trained embedder.
         description: Text of embedder.yaml, see `describe_embedder`.
         classes: landmark_id of each label, for classes.csv. None writes no classes.csv.
 
@@ -78,8 +78,8 @@ def write_embedder(
 def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
     """Load an embedder folder, or a training checkpoint (.ckpt), which contains a description.
 
-    The weights are the checkpoint's `state_dict`: where training averaged them, Lightning stores
-    the averaged ones there.
+    The weights are the checkpoint's `state_dict`, in which Lightning stores the averaged weights if
+    training averages them.
 
     Returns:
         The embedder in evaluation mode, and its description (version, model, pooling, image).
@@ -88,7 +88,7 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
         UserError: The path is not an embedder, or its weights do not fit its description.
     """
     path = Path(path)
-    text, state = _read_checkpoint(path) if path.is_file() else _read_folder(path)
+    text, state = _read_embedder_checkpoint(path) if path.is_file() else _read_embedder_folder(path)
     try:
         description = yaml.safe_load(text)
         pooling = _construct(description["pooling"])
@@ -103,7 +103,7 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
     return embedder.eval(), description
 
 
-def _read_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
+def _read_embedder_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
     _check_folder(folder)
     return (folder / DESCRIPTION).read_text(), read_state_dict(folder / WEIGHTS)
 
@@ -116,19 +116,19 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
+def _read_embedder_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     checkpoint = read_checkpoint(path)
     text = checkpoint.get("embedder_yaml")
     if not isinstance(text, str):
         raise UserError(
-            f"{path} is not a checkpoint of train.py: it does not describe its embedder. "
+            f"{path} is not a checkpoint of train.py: embedder_yaml is missing. "
             "Pass RUN/embedder or RUN/checkpoints/best.ckpt."
         )
     return text, part_of_checkpoint(checkpoint, "embedder")
 
 
-def _construct(settings: dict[str, Any], **more: Any) -> Any:  # noqa: ANN401
-    """Call the class or function of this package that `_target_` names with the other settings."""
+def _construct(settings: dict[str, Any], **extra: Any) -> Any:  # noqa: ANN401
+    """Call the class or function of this package that `_target_` names, with the other settings."""
     module_name, _, name = settings["_target_"].rpartition(".")
     if not module_name.startswith("landmark."):
         raise UserError(
@@ -143,7 +143,7 @@ def _construct(settings: dict[str, Any], **more: Any) -> Any:  # noqa: ANN401
             "Install the version that wrote the embedder."
         ) from error
     keywords = {key: value for key, value in settings.items() if not key.startswith("_")}
-    return target(**keywords, **more)
+    return target(**keywords, **extra)
 
 
 def embedder_digest(path: Path | str) -> str:

@@ -1,4 +1,4 @@
-"""TensorFlow's "same" padding as fixed amounts, for sides that the strides divide."""
+"""Replace TensorFlow's "same" padding by fixed padding, for sides that the strides divide."""
 
 import copy
 
@@ -12,11 +12,11 @@ def has_same_padding(model: nn.Module) -> bool:
 
 
 def with_fixed_padding(model: nn.Module) -> nn.Module:
-    """Return a copy that pads by fixed amounts: equal where strides divide the maps' sides.
+    """Return a copy with fixed padding; its output is the same if strides divide the maps' sides.
 
-    There the rule's padding, max((⌈n / s⌉ - 1) s + (k - 1) d + 1 - n, 0) for side n, stride s,
-    kernel k and dilation d, is (k - 1) d + 1 - s for any n; an odd pixel goes right and below.
-    The exporter cannot follow the rule through a network in reasonable time.
+    In that case the rule's padding, max((⌈n / s⌉ - 1) s + (k - 1) d + 1 - n, 0) for side n, stride
+    s, kernel k and dilation d, is (k - 1) d + 1 - s for any n; an odd pixel goes right and below.
+    The exporter cannot trace the rule through a network in reasonable time.
     """
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
@@ -48,6 +48,6 @@ def _with_padding(convolution: Conv2dSame) -> nn.Sequential:
 
 
 def _amounts(kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Padding before and after one side."""
+    """Return the padding before and after one side."""
     padding = max((kernel - 1) * dilation + 1 - stride, 0)
     return padding // 2, padding - padding // 2

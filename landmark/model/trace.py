@@ -1,4 +1,4 @@
-"""Output shapes and unused parameters of a network, without computing anything."""
+"""Output shapes and unused parameters of a network, without computing values."""
 
 import copy
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 def trace_shapes(module: nn.Module, height: int, width: int) -> tuple[tuple, set[str]]:
-    """Run a copy of `module` on the meta device: shapes only, no memory, no arithmetic.
+    """Run a copy of `module` on the meta device, which computes only shapes.
 
     Returns:
-        The outputs for one (1, 3, height, width) image, a tuple of meta tensors, lists of them or
+        The outputs for one image (1, 3, height, width), a tuple of meta tensors, lists of them or
         None; and the names of the parameters that no output depends on.
     """
     memo: dict[int, object] = {
@@ -26,7 +26,7 @@ def trace_shapes(module: nn.Module, height: int, width: int) -> tuple[tuple, set
 
 
 def _parameters_behind(outputs: list[Tensor]) -> set[int]:
-    """Identities of the parameters at the leaves of the autograd graph of `outputs`."""
+    """Return the ids of the parameters at the leaves of the autograd graph of `outputs`."""
     leaves: set[int] = set()
     queue = [output.grad_fn for output in outputs]
     seen = set(queue)
@@ -36,7 +36,7 @@ def _parameters_behind(outputs: list[Tensor]) -> set[int]:
             continue
         if hasattr(node, "variable"):  # AccumulateGrad of a parameter
             leaves.add(id(node.variable))
-        new = {following for following, _ in node.next_functions} - seen
+        new = {parent for parent, _ in node.next_functions} - seen
         seen |= new
         queue += new
     return leaves
@@ -51,7 +51,7 @@ def _tensors(outputs: object) -> list[Tensor]:
 
 
 def unused_parts(module: nn.Module, unused: set[str], prefix: str = "") -> list[str]:
-    """Return the paths of the largest submodules, and single parameters, that are all unused."""
+    """Return the paths of the largest submodules and single parameters that are unused."""
     paths = [prefix + name for name, _ in module.named_parameters(recurse=False)]
     paths = [path for path in paths if path in unused]
     for name, child in module.named_children():

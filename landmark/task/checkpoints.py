@@ -1,4 +1,4 @@
-"""Checkpoints on disk: when they are written, what they record, complete or not there at all."""
+"""Checkpoints: when they are written, what they contain, and atomic writes."""
 
 import io
 import json
@@ -19,13 +19,13 @@ from landmark.error import UserError
 
 
 def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[Checkpoint]:
-    """Callbacks that keep `checkpoints/last.ckpt` and, by validation mAP@k, `best.ckpt`.
+    """Return callbacks that keep `checkpoints/last.ckpt` and, by validation mAP@k, `best.ckpt`.
 
     Args:
-        folder: The run folder.
+        folder: Run folder.
         k: Results per query in the validation's mAP.
-        every_steps: Optimizer steps between two last.ckpt within an epoch. None means only one at
-            its end.
+        every_steps: Optimizer steps between two last.ckpt within an epoch. None means only at its
+            end.
     """
     callback = partial(
         ModelCheckpoint,
@@ -44,10 +44,10 @@ def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[
 class SaveWithinEpoch(Checkpoint):
     """Write `last.ckpt` within epochs, and on SIGTERM.
 
-    The end of each epoch has a checkpoint of its own, after validation.
+    `ModelCheckpoint` writes it at the end of each epoch, after validation.
 
     Args:
-        file: The checkpoint.
+        file: Path of the checkpoint.
         every_steps: Optimizer steps between two checkpoints. None means only on SIGTERM.
     """
 
@@ -71,18 +71,18 @@ class SaveWithinEpoch(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Save on SIGTERM; several processes receive it at different steps, so they do not."""
+        """Save on SIGTERM, in a single process only: several receive it at different steps."""
         del pl_module
         if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
             trainer.save_checkpoint(self._file)
 
 
 class RecordRun(pl.Callback):
-    """Write into each checkpoint what extracting, resuming and a new head need to know.
+    """Record in each checkpoint what extraction, resuming and `keep_head` need.
 
     Args:
-        settings: The run's settings; a resumed run must agree with them.
-        embedder_yaml: Text of embedder.yaml, so that a checkpoint can be extracted with.
+        settings: The run's settings, which a resumed run must share.
+        embedder_yaml: Text of embedder.yaml, so that extraction can use a checkpoint.
         classes: Landmark ids by label.
     """
 
@@ -98,7 +98,7 @@ class RecordRun(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the record, and flush the loggers: a resumed run neither repeats nor lacks a row."""
+        """Add the record, and flush the loggers: a resumed run neither repeats nor misses a row."""
         del pl_module
         for logger in trainer.loggers:
             logger.save()
@@ -126,7 +126,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         disk_failures: list[OSError] = []
         try:
-            # A fixed name, so that killed writers leave one copy at most.
+            # A fixed name, so that killed writers leave at most one copy.
             with (
                 atomic_file(path, path.with_name(f".{path.name}.part")) as temporary,
                 temporary.open("wb", buffering=0) as file,
@@ -144,7 +144,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _RecordingFile:
-    """A file that records the errors of the disk: PyTorch raises another one in their place."""
+    """A file that records disk errors: PyTorch raises a different error in their place."""
 
     def __init__(self, file: io.RawIOBase, failures: list[OSError]) -> None:
         self._file = file
@@ -153,7 +153,7 @@ class _RecordingFile:
     def write(self, data: bytes) -> int:
         try:
             rest = memoryview(data).cast("B")
-            while len(rest):  # an unbuffered write may write less than it is given
+            while len(rest):  # an unbuffered write may be partial
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             self._failures.append(error)

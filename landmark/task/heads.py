@@ -16,19 +16,20 @@ from landmark.head.head import Head
 from landmark.loss.margin import MarginLoss
 from landmark.processes import total
 
-# Keys of a checkpoint; the second holds the trained weights where the first holds averaged ones.
+# Keys of a checkpoint; with weight averaging the first has the averaged, the second the trained
+# weights.
 _WEIGHTS = ("state_dict", "current_model_state")
 
 
 def losses_with_head(task: nn.Module) -> Iterator[tuple[str, MarginLoss, Head]]:
-    """Name of the class centres in `task`, loss and head, of every loss that has a head."""
+    """Yield (name of the class centres, loss, head) of every loss that has a head."""
     for name, loss in task.named_modules():
         if isinstance(loss, MarginLoss) and isinstance(loss.head, Head):
             yield f"{name}.weight", loss, loss.head
 
 
 def sharded(task: nn.Module) -> list[tuple[str, MarginLoss, Head]]:
-    """The losses with a head whose class centres are sharded across ranks."""
+    """Return the losses with a head whose class centres are sharded across ranks."""
     return [(name, loss, head) for name, loss, head in losses_with_head(task) if head.is_sharded()]
 
 
@@ -36,7 +37,7 @@ def check_trainer(task: nn.Module, trainer: pl.Trainer) -> None:
     """Check that the heads support the trainer's processes and strategy.
 
     Raises:
-        UserError: Names the head and what to choose.
+        UserError: A head does not support them; names it and what to pass.
     """
     for _, _, head in losses_with_head(task):
         head.check_world_size(trainer.world_size)
@@ -64,13 +65,13 @@ def register_optimizer(task: nn.Module, optimizer: Optimizer) -> None:
 def gather_checkpoint(task: nn.Module, groups: Iterable[dict], checkpoint: dict[str, Any]) -> None:
     """Gather sharded centres so that the checkpoint is independent of world size.
 
-    Weights, averaged weights and their optimizer state. Every rank must call this; rank 0 has the
-    result.
+    Gathers weights, averaged weights and their optimizer state. Every rank must call this; rank 0
+    gets the result.
 
     Args:
-        task: The module in training.
-        groups: The optimizer's parameter groups.
-        checkpoint: This rank's; changed in place.
+        task: Module in training.
+        groups: Parameter groups of the optimizer.
+        checkpoint: Checkpoint of this rank; changed in place.
     """
     for name, loss, head in sharded(task):
         index, shape = _parameter_index(loss, groups), loss.weight.shape
@@ -81,9 +82,9 @@ def shard_checkpoint(task: nn.Module, groups: Iterable[dict], checkpoint: dict[s
     """Reduce gathered centres to this rank's shard: the inverse of `gather_checkpoint`.
 
     Args:
-        task: The module in training.
-        groups: The optimizer's parameter groups.
-        checkpoint: One with all centres, of any world size; changed in place.
+        task: Module in training.
+        groups: Parameter groups of the optimizer.
+        checkpoint: Checkpoint with all centres, of any world size; changed in place.
     """
     for name, loss, head in sharded(task):
         index = _parameter_index(loss, groups)
@@ -92,12 +93,12 @@ def shard_checkpoint(task: nn.Module, groups: Iterable[dict], checkpoint: dict[s
 
 
 def clip_by_norm(task: nn.Module, optimizer: Optimizer, max_norm: float) -> None:
-    """Clip the norm of all gradients, those of other ranks' class centres included."""
+    """Clip the norm of all gradients, including those of other ranks' class centres."""
     centres = {id(loss.weight) for _, loss, _ in sharded(task)}
     replicated = {id(parameter) for parameter in task.parameters()} - centres
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     shared_gradients = [p.grad for p in parameters if p.grad is not None and id(p) in replicated]
-    # A head that samples rows replaces the centres by another parameter for the step.
+    # A head that samples rows replaces the centres by a temporary parameter in each step.
     own_gradients = [p.grad for p in parameters if p.grad is not None and id(p) not in replicated]
     squares = total(get_total_norm(own_gradients).square())
     squares = squares + get_total_norm(shared_gradients).square()
@@ -105,7 +106,7 @@ def clip_by_norm(task: nn.Module, optimizer: Optimizer, max_norm: float) -> None
 
 
 def _parameter_index(loss: MarginLoss, groups: Iterable[dict]) -> int:
-    """Index of the class centres among the optimizer's parameters."""
+    """Return the index of the class centres among the optimizer's parameters."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     return next(index for index, parameter in enumerate(parameters) if parameter is loss.weight)
 
@@ -121,7 +122,7 @@ def _replace_centres(
     shape: torch.Size,
     replace: Callable[[Tensor], Tensor],
 ) -> None:
-    """Replace every tensor of `shape` that a checkpoint holds for the class centres."""
+    """Replace every tensor of `shape` that a checkpoint contains for the class centres."""
     for key in _WEIGHTS:
         if key in checkpoint and checkpoint[key][name].shape == shape:
             checkpoint[key][name] = replace(checkpoint[key][name])

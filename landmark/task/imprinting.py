@@ -16,15 +16,16 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
 
     Sub-centres of a class start near that mean, each with seeded noise of about a tenth of its
     length: identical ones would receive identical gradients. Under DDP each rank passes its share
-    of the photos, and all end with the same centres, or with their shard of them.
+    of the photos, and all ranks get the same centres, or their shard of them.
 
     Args:
         embedder: Images → embeddings (B, D).
-        loss: Its `weight` holds the centres: (C, D), (C · K, D) with `sub_centres` K, or a shard.
+        loss: Loss whose `weight` contains the centres: (C, D), (C · K, D) with `sub_centres` K, or
+            a shard.
         batches: Images (B, 3, h, w), labels (B,), rows (B,), negative for skipped photos.
 
     Raises:
-        UserError: The loss has no such centres, or a class has no photo.
+        UserError: The loss has no class centres, or a class has no usable photo.
 
     Source:
         Qi, Brown, Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, section 3.2.
@@ -54,7 +55,7 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
 
 
 def _repeat_with_noise(centres: Tensor, times: int) -> Tensor:
-    """Repeat each of the centres (C, D) with a little noise, unit length again: (C · K, D)."""
+    """Repeat each centre (C, D) `times` times with noise, normalised: (C · K, D)."""
     repeated = centres.repeat_interleave(times, dim=0)
     noise = torch.randn(repeated.shape, generator=torch.Generator().manual_seed(0))
     noise = torch.nn.functional.normalize(noise, dim=1).to(repeated.device)

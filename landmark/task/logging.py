@@ -1,4 +1,4 @@
-"""What a training run prints: a summary at its start and its end, nothing of Lightning's own."""
+"""Summaries at the start and end of a training run, in place of Lightning's messages."""
 
 import logging
 import warnings
@@ -36,7 +36,7 @@ def start_summary(
     choices: dict[str, str],
     resume_from: Path | None,
 ) -> str:
-    """Choices, data, sizes, steps and the folder of a run, one per line."""
+    """Return choices, data, sizes, steps and the folder of a run, one per line."""
     rows = dict(choices)
     rows["photos"] = (
         f"{len(data.train_table):,} train of {data.num_classes:,} landmarks, "
@@ -62,7 +62,7 @@ def start_summary(
 
 
 def end_summary(best: float | None, k: int, seconds: float, folder: Path) -> str:
-    """The best validation metric, the wall time, and last the folder."""
+    """Return the wall time, the best validation metric, and last the folder."""
     lines = [f"trained in {seconds:.0f} s"]
     if best is not None:
         lines.append(f"best validation mAP@{k} {best:.4f}")

@@ -1,4 +1,4 @@
-"""Stops a training whose loss or weights are no longer finite, keeping the last good checkpoint."""
+"""Stop a training whose loss or weights become NaN or infinite; keep the last good checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ _NEVER = torch.iinfo(torch.int64).max
 
 
 class NanGuard(pl.Callback):
-    """End training at a loss that is NaN or infinite, and never save a checkpoint after it.
+    """Stop training when the loss becomes NaN or infinite, before another checkpoint is saved.
 
-    The first such step is recorded on the device. It is read every `every_steps` steps, by all
-    ranks together, and before each checkpoint; a single process on a CPU, where reading costs
-    nothing, reads it every step. A checkpoint whose weights are not finite is not saved either:
-    one step of infinite gradients makes such weights from a finite loss.
+    The first such step is recorded on the device. All ranks read it together, every `every_steps`
+    steps and before each checkpoint; a single process on a CPU, where reading is free, reads it
+    every step. A checkpoint whose weights are not finite is not saved either: infinite gradients
+    produce such weights from a finite loss.
 
     Args:
-        last: The checkpoint that the message names.
+        last: Checkpoint that the message names.
         every_steps: Steps between two readings.
     """
 
@@ -57,7 +57,7 @@ class NanGuard(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse to replace a good checkpoint by one that is not finite."""
+        """Do not replace a good checkpoint by one that is not finite."""
         del checkpoint
         self._check_loss(trainer)
         tensors = [v for v in pl_module.state_dict().values() if isinstance(v, Tensor)]
@@ -72,22 +72,23 @@ class NanGuard(pl.Callback):
         if (step := int(_minimum(trainer, self._first))) != _NEVER:
             self._stop(trainer, f"the loss became NaN or infinite at step {step}")
 
-    def _stop(self, trainer: pl.Trainer, what: str) -> None:
+    def _stop(self, trainer: pl.Trainer, problem: str) -> None:
         if not trainer.is_global_zero:
             raise SystemExit(2)  # rank 0 prints the reason
         if not self._last.is_file():
             raise UserError(
-                f"{what}, before the first checkpoint. Lower optimizer.lr or raise schedule.warmup."
+                f"{problem}, before the first checkpoint. Lower optimizer.lr or raise "
+                "schedule.warmup."
             )
         step = read_checkpoint(self._last, mmap=True).get("global_step")
         raise UserError(
-            f"{what}. Restart from the last good checkpoint (step {step}): init={self._last}, with "
-            "another hydra.run.dir and a lower optimizer.lr."
+            f"{problem}. Restart from the last good checkpoint (step {step}): init={self._last}, "
+            "with another hydra.run.dir and a lower optimizer.lr."
         )
 
 
 def _minimum(trainer: pl.Trainer, value: Tensor) -> Tensor:
-    """The minimum over the ranks: all of them stop at the same step, or none."""
+    """Return the minimum over the ranks, so that all ranks stop at the same step."""
     if trainer.world_size == 1:
         return value
     return trainer.strategy.reduce(value.clone(), reduce_op="min")

@@ -1,4 +1,4 @@
-"""Optimizer groups: one learning rate each for backbone, neck and head, or for each layer."""
+"""Optimizer groups, with a learning rate for backbone, neck, head, or each layer."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from landmark.error import UserError
 from landmark.settings import checked
 
-# Ratio of the learning rates of a layer and of the layer above it.
+# Ratio of the learning rate of a layer to that of the layer above it.
 LayerDecay = Annotated[float, Field(gt=0, le=1)]
 
 _SCALE = "lr_scale"
@@ -24,20 +24,21 @@ def parameter_groups(
     decay_norms: bool = True,
     layer_decay: LayerDecay | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the trainable parameters of each part as one optimizer group, or two.
+    """Return the trainable parameters of each part as one or two optimizer groups.
 
     Args:
         parts: Name of the part → its modules.
         learning_rates: Name of the part → its learning rate. None means the optimizer's.
         decay_norms: Apply weight decay to biases and normalisation weights too. False puts them
-            into a second group of the part, without decay.
-        layer_decay: Ratio of the learning rates of a backbone layer and of the layer above it,
-            with such groups for each layer. Layers are those that timm defines for the model. The
-            groups hold the product as `lr_scale`, see `scale_rates`. Defaults to one rate.
+            into a second group of the part, without weight decay.
+        layer_decay: Ratio of the learning rate of a backbone layer to that of the layer above it.
+            Each layer, as timm defines them for the model, then has groups of its own, with their
+            factor on the learning rate as `lr_scale`, see `scale_rates`. Defaults to one rate for
+            the entire backbone.
 
     Returns:
-        Groups with `name`, `params` and, where set, `lr` and `weight_decay`. Parts without a
-        trainable parameter are left out.
+        Groups with `name`, `params` and, if set, `lr` and `weight_decay`. Parts without a
+        trainable parameter are omitted.
 
     Raises:
         UserError: Nothing is trainable, or the backbone has no layers for `layer_decay`.
@@ -62,7 +63,7 @@ def parameter_groups(
 
 
 def scale_rates(optimizer: Optimizer) -> None:
-    """Multiply each group's learning rate by its `lr_scale`, once, before a schedule is made."""
+    """Multiply each group's learning rate by its `lr_scale`, once, before creating a schedule."""
     for group in optimizer.param_groups:
         group["lr"] *= group.pop(_SCALE, 1.0)
 
@@ -70,7 +71,7 @@ def scale_rates(optimizer: Optimizer) -> None:
 def _layers(
     modules: Iterable[nn.Module], layer_decay: float
 ) -> list[tuple[int, float, list[nn.Parameter]]]:
-    """Number, learning-rate scale and trainable parameters of each layer, from the input up."""
+    """Return number, learning-rate factor and trainable parameters of each layer, input first."""
     layers: dict[float, list[nn.Parameter]] = {}
     for module in modules:
         model = getattr(module, "model", module)
@@ -87,10 +88,10 @@ def _split_norms(
     name: str, parameters: list[nn.Parameter], decay_norms: bool, options: dict[str, Any]
 ) -> list[dict[str, Any]]:
     norms = [] if decay_norms else [p for p in parameters if p.ndim < 2]
-    others = parameters if decay_norms else [p for p in parameters if p.ndim >= 2]
+    weights = parameters if decay_norms else [p for p in parameters if p.ndim >= 2]
     groups = []
-    if others:
-        groups.append({"name": name, "params": others, **options})
+    if weights:
+        groups.append({"name": name, "params": weights, **options})
     if norms:
         groups.append({"name": f"{name}_norms", "params": norms, "weight_decay": 0.0, **options})
     return groups

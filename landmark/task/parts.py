@@ -30,12 +30,12 @@ class PartOptions(TypedDict, total=False):
         neck_lr: Learning rate of pooling and neck. Defaults to the optimizer's.
         head_lr: Learning rate of the class centres. Defaults to the optimizer's.
         decay_norms: Apply weight decay to biases and normalisation weights too.
-        layer_decay: Ratio of the learning rates of a backbone layer and of the layer above it.
-            None means one rate for the whole backbone.
+        layer_decay: Ratio of the learning rate of a backbone layer to that of the layer above it.
+            None means one rate for the entire backbone.
         freeze_batchnorm: Keep the statistics of the backbone's BatchNorm.
         freeze_backbone_epochs: Number of epochs in which only pooling, neck and head learn.
-        freeze_stages: Number of layer groups (stem, stage 1, …) that never learn. No gradients
-            are computed for them and no activations kept.
+        freeze_stages: Number of layer groups (stem, stage 1, …) that never learn. They need no
+            gradients and store no activations.
     """
 
     backbone_lr: NonNegativeFloat | None
@@ -49,14 +49,14 @@ class PartOptions(TypedDict, total=False):
 
 
 class PartTraining(pl.LightningModule):
-    """A LightningModule whose backbone, neck and head learn at their own rates or not at all.
+    """A LightningModule whose backbone, neck and head have their own learning rates or are frozen.
 
     Args:
         embedder: Backbone, pooling and neck.
         optimizer: Parameter groups → optimizer.
         schedule: (optimizer, total_steps) → scheduler that steps once per optimizer step.
 
-    The other arguments are those of `PartOptions`.
+    See `PartOptions` for the other arguments.
     """
 
     @checked
@@ -95,7 +95,7 @@ class PartTraining(pl.LightningModule):
         return torch.no_grad() if self.backbone_is_frozen else nullcontext()
 
     def on_train_epoch_start(self) -> None:
-        """Set the training mode: a frozen backbone also keeps its statistics and drops nothing."""
+        """Set the training mode; a frozen backbone updates no statistics and has no dropout."""
         self.embedder.train()
         self.embedder.backbone.train(not self.backbone_is_frozen)
         if self._freeze_batchnorm:
@@ -104,7 +104,7 @@ class PartTraining(pl.LightningModule):
             batchnorm.eval()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Create the optimizer with the groups of each part, and its schedule."""
+        """Create the optimizer, with groups for each part, and its schedule."""
         optimizer = self._make_optimizer(self.parameter_groups())
         scale_rates(optimizer)
         heads.register_optimizer(self, optimizer)
@@ -115,7 +115,7 @@ class PartTraining(pl.LightningModule):
         }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups; everything outside the embedder is head."""
+        """Return the optimizer's parameter groups; everything outside the embedder is head."""
         embedder = self.embedder
         parts: dict[str, list[nn.Module]] = {
             "backbone": [embedder.backbone],
@@ -128,7 +128,7 @@ class PartTraining(pl.LightningModule):
 def freeze_first_stages(model: nn.Module, count: int) -> list[nn.Module]:
     """Exclude the first `count` layer groups of a timm model from training.
 
-    The groups are timm's for layer-wise learning rates: the stem, then each stage.
+    The groups are those of timm for layer-wise learning rates: the stem, then each stage.
 
     Returns:
         The BatchNorm modules in them, which must stay in evaluation mode.

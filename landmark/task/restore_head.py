@@ -1,4 +1,4 @@
-"""The class centres of an earlier run on the same landmarks."""
+"""Restore the class centres of an earlier run on the same landmarks."""
 
 import csv
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ def restore_head(loss: nn.Module, init: str | Path, classes: Sequence[str]) -> N
     """Load the head of an earlier run into `loss`.
 
     Args:
-        loss: Contains the class centres.
-        init: The earlier run's `RUN/embedder`, whose head is in the checkpoint that it was written
+        loss: Loss with the class centres.
+        init: `RUN/embedder` of the earlier run, whose head is in the checkpoint that it was written
             from, or one of its checkpoints.
-        classes: Landmark_id of each label of this run.
+        classes: landmark_id of each label of this run.
 
     Raises:
-        UserError: There is no checkpoint, or it has another loss or other landmarks.
+        UserError: The checkpoint is missing, or has another loss or other landmarks.
     """
     init = Path(init)
     checkpoint = find_checkpoint(init)

@@ -20,7 +20,7 @@ from landmark.task.validation import EmbeddingCollector, nearest, retrieval_metr
 
 
 class RetrievalTask(PartTraining):
-    """Trains `loss(embedder(images), labels)`; validates by mAP@k of held-out queries.
+    """Train `loss(embedder(images), labels)`; validate by mAP@k of held-out queries.
 
     Args:
         embedder: Images (B, 3, h, w) → embeddings (B, D).
@@ -29,12 +29,12 @@ class RetrievalTask(PartTraining):
         schedule: (optimizer, total_steps) → scheduler that steps once per optimizer step.
         auxiliary: Losses added to `loss`, each times its weight. Defaults to none.
         loss_name: Name of `loss` in the logs, beside the auxiliary losses.
-        seed: Seed of dropout and stochastic depth. Draws depend on it, the epoch, the batch and
-            the rank alone, so that a resumed run draws the same.
+        seed: Seed of dropout and stochastic depth. Draws depend only on it, the epoch, the batch
+            and the rank, so that a resumed run draws the same.
         imprint: Set each class centre to the mean embedding of its photos before the first step.
         compile: Compile the backbone with `torch.compile`.
-        trained_share: Share of the trained weights in the backbone that is written; the rest are
-            the weights before training, see `landmark.task.training.interpolate`.
+        trained_share: Share of the trained weights in the backbone that is written; the rest is the
+            weights before training, see `landmark.task.training.interpolate`.
         k: Results per query that count in the validation's mAP.
         parts: Learning rates and freezing, see `PartOptions`.
 
@@ -73,7 +73,7 @@ class RetrievalTask(PartTraining):
             embedder.backbone.compile()
 
     def configure_model(self) -> None:
-        """Shard the class centres across ranks, where the head does so."""
+        """Shard the class centres across ranks, if the head is class-parallel."""
         heads.shard_weights(self)
 
     def configure_gradient_clipping(
@@ -90,15 +90,15 @@ class RetrievalTask(PartTraining):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_start(self) -> None:
-        """Imprint the class centres, once: a resumed run has them already."""
-        # A run resumed within an epoch does not pass the start of one.
+        """Imprint the class centres if requested; a resumed run restores them."""
+        # Lightning does not call it when a run resumes within an epoch.
         self.on_train_epoch_start()
         if self.imprint and self.global_step == 0:
             loader = self.trainer.datamodule.plain_train_dataloader()  # type: ignore[attr-defined]
             imprint(self.embedder, self.loss, loader)
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Seed the draws of this step, independently of everything drawn before."""
+        """Seed the draws of this step, independently of all earlier draws."""
         del batch
         entropy = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
@@ -109,10 +109,10 @@ class RetrievalTask(PartTraining):
         with self.backbone_gradients():
             features = self.embedder.features(images)
         embeddings = self.embedder.embed(features)
-        main, others = self.loss(embeddings, labels), self.auxiliary(embeddings, labels)
-        loss = self.auxiliary.total(main, others)
-        if others:
-            losses = {self.loss_name: main, **others}
+        main, added = self.loss(embeddings, labels), self.auxiliary(embeddings, labels)
+        loss = self.auxiliary.total(main, added)
+        if added:
+            losses = {self.loss_name: main, **added}
             named = {f"train/{name}": value for name, value in losses.items()}
             self.log_dict(named, batch_size=len(images))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
@@ -154,5 +154,5 @@ class RetrievalTask(PartTraining):
         heads.gather_checkpoint(self, self.parameter_groups(), checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reduce the class centres to this rank's shard, where the head shards them."""
+        """Reduce the class centres to this rank's shard, if the head is class-parallel."""
         heads.shard_checkpoint(self, self.parameter_groups(), checkpoint)

@@ -1,4 +1,4 @@
-"""A run's folder: its settings, the checkpoint to resume from, its metrics, its result."""
+"""A run folder: settings, the checkpoint to resume from, metrics and the result."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from landmark.model.weights import read_checkpoint
 
 RESULT = "result.json"
 _RUN_NAME = "run_name.txt"
-# Settings that change neither weights nor metrics: a resumed run may have others.
+# Settings that change neither weights nor metrics: a resumed run may change them.
 _IRRELEVANT = {"overwrite", "workers", "logger", "save_every_steps", "device", "head.block"}
 _IRRELEVANT |= {
     f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")
@@ -32,10 +32,10 @@ def write_result(
     """Mark a run as finished: write its `result.json`.
 
     Args:
-        folder: The run folder.
+        folder: Run folder.
         best: Best validation metric.
-        settings: The run's settings.
-        seconds: Wall time since the run was last started.
+        settings: Settings of the run.
+        seconds: Wall time since the run was last started or resumed.
         resumed: Whether it was then resumed from a checkpoint.
     """
     result = {"best": best, "seconds": seconds, "resumed": resumed, "settings": settings}
@@ -52,7 +52,7 @@ def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether `folder` contains a finished run with these settings.
 
     Raises:
-        UserError: It contains one with other settings; names them.
+        UserError: The finished run has other settings; names them.
     """
     if not (folder / RESULT).is_file():
         return False
@@ -78,14 +78,14 @@ def clear(folder: Path) -> None:
 
 
 def checkpoint_to_resume(folder: Path, settings: dict[str, Any]) -> tuple[Path | None, int]:
-    """Return the last checkpoint of `folder` and its optimizer steps; None, 0 without one.
+    """Return the last checkpoint of `folder` and its optimizer steps; (None, 0) without one.
 
     Args:
-        folder: The run folder.
+        folder: Run folder.
         settings: Settings of this run.
 
     Raises:
-        UserError: The checkpoint is damaged or not one of train, or a setting differs.
+        UserError: The checkpoint is damaged, was not written by train, or a setting differs.
     """
     last = folder / "checkpoints" / "last.ckpt"
     if not last.is_file():
@@ -111,18 +111,18 @@ def check_same_classes(last: Path | None, classes: Sequence[str]) -> None:
     """Check that a checkpoint to resume from was trained on the landmarks of the data.
 
     Args:
-        last: The checkpoint. None means a new run.
+        last: Checkpoint to resume from. None means a new run.
         classes: Landmark ids of the data, by label.
 
     Raises:
-        UserError: They differ; says how.
+        UserError: The landmarks differ; names an example.
     """
     saved = None if last is None else read_checkpoint(last, mmap=True).get("classes")
     if saved is None or saved == list(classes):
         return
-    new, gone = sorted(set(classes) - set(saved)), sorted(set(saved) - set(classes))
+    new, missing = sorted(set(classes) - set(saved)), sorted(set(saved) - set(classes))
     differences = [f"{len(new)} new, such as {new[0]}"] if new else []
-    differences += [f"{len(gone)} missing, such as {gone[0]}"] if gone else []
+    differences += [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
     raise UserError(
         f"{last} was trained on {len(saved)} landmarks and the data has {len(classes)} "
         f"({'; '.join(differences) or 'in another order'}). Use the same photos to resume, another "
@@ -136,30 +136,30 @@ class _MetricsLogger(Protocol):
 
 
 def restore_metrics(logger: _MetricsLogger, file: Path, step: int) -> None:
-    """Log the rows of metrics.csv before a checkpoint again, for a logger that starts a new file.
+    """Log the rows of metrics.csv up to a checkpoint again, since the logger starts a new file.
 
-    Rows of later steps, which the resumed run logs again, are left out. Until the logger has
-    written the rows they are in a hidden sibling of `file`, so that a kill loses none.
+    Rows of later steps are dropped: the resumed run logs them again. Until the logger has written
+    the rows, a hidden sibling of `file` contains them, so that a kill loses none.
 
     Args:
-        logger: Writes `file`, and deletes an existing one at its start.
-        file: Metrics.csv.
+        logger: Logger that writes `file`; it deletes an existing one when it starts.
+        file: Path of metrics.csv.
         step: Optimizer steps of the checkpoint.
     """
-    kept = file.with_name(f".{file.name}.before")
-    if not kept.is_file():
+    backup = file.with_name(f".{file.name}.before")
+    if not backup.is_file():
         if not file.is_file():
             return
         rows = [row for row in _rows(file) if int(row["step"]) < step]
-        with atomic_file(kept) as temporary, temporary.open("w", newline="") as stream:
+        with atomic_file(backup) as temporary, temporary.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["step"])
             writer.writeheader()
             writer.writerows(rows)
-    for row in _rows(kept):
+    for row in _rows(backup):
         logged = {name: value for name, value in row.items() if value and name != "step"}
         logger.log_metrics(logged, int(row["step"]))
     logger.save()
-    kept.unlink()
+    backup.unlink()
 
 
 def _rows(file: Path) -> list[dict[str, str]]:

@@ -16,10 +16,10 @@ WarmupFraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def total_steps(trainer: pl.Trainer) -> int:
-    """Optimizer steps of the whole training on each rank.
+    """Return the optimizer steps of the complete training on each rank.
 
-    Lightning's own estimate creates the train dataloader, before a resumed run knows the batch to
-    start from.
+    Lightning's own estimate would create the train dataloader before a resumed run knows its start
+    batch.
     """
     data = getattr(trainer, "datamodule", None)
     if data is None:
@@ -46,10 +46,10 @@ def cosine(
     stop_at: PositiveFloat | None = None,
     of_epochs: PositiveFloat | None = None,
 ) -> LambdaLR:
-    """One cosine from each group's learning rate down to `final_lr`, or a part of a longer one.
+    """Anneal each group's learning rate to `final_lr` by a cosine, or by a part of a longer one.
 
     Args:
-        optimizer: Each of its groups follows a cosine from its own learning rate.
+        optimizer: Each group follows a cosine from its own learning rate.
         total_steps: Optimizer steps of this run.
         final_lr: Learning rate after the last step of the cosine.
         warmup: Fraction of the cosine's steps with a linear warm-up from 0.
@@ -60,7 +60,7 @@ def cosine(
         of_epochs: Length of the cosine in epochs. Defaults to the length of this run.
 
     Raises:
-        UserError: Not 0 ≤ `start_at` < `stop_at` ≤ `of_epochs`.
+        UserError: `start_at` < `stop_at` ≤ `of_epochs` does not hold, or `of_epochs` is missing.
 
     Source:
         Loshchilov and Hutter, SGDR, ICLR 2017, equation 5, without restarts.
@@ -86,11 +86,11 @@ def cosine(
 def _part_of_cosine(
     total_steps: int, start_at: float, stop_at: float | None, of_epochs: float | None
 ) -> tuple[float, float]:
-    """Steps of the cosine before this run, and all its steps."""
+    """Return the cosine's steps before this run, and its total steps."""
     if of_epochs is None:
         if start_at != 0 or stop_at is not None:
             raise UserError(
-                "schedule.of_epochs is missing. Pass the number of epochs of the whole cosine."
+                "schedule.of_epochs is missing. Pass the number of epochs of the complete cosine."
             )
         return 0.0, float(total_steps)
     stop = of_epochs if stop_at is None else stop_at

@@ -1,4 +1,4 @@
-"""One training run: initial weights, fit, the embedder of the chosen checkpoint, the result."""
+"""One training run: initial weights, fit, embedder of the chosen checkpoint, result."""
 
 import copy
 import time
@@ -27,14 +27,14 @@ from landmark.task.run_folder import write_result
 
 @dataclass(frozen=True)
 class Run:
-    """What a run records about itself.
+    """Folder, settings and checkpoints of a run.
 
     Attributes:
-        folder: The run folder.
-        settings: The settings as dictionaries, lists and values.
+        folder: Run folder.
+        settings: Settings as dictionaries, lists and values.
         embedder_yaml: Text of embedder.yaml.
-        keep: The checkpoint that becomes `folder/embedder`.
-        resume_from: The checkpoint to resume from. None means a new run.
+        keep: Checkpoint that becomes `folder/embedder`.
+        resume_from: Checkpoint to resume from. None means a new run.
     """
 
     folder: Path
@@ -48,15 +48,15 @@ def initialize_weights(embedder: Embedder, init: str) -> None:
     """Copy the weights of an earlier run's embedder folder or checkpoint into `embedder`.
 
     Raises:
-        UserError: The architectures differ; names the first tensor that does.
+        UserError: The architectures differ; names a tensor that does.
     """
     earlier, _ = load_embedder(init)
     saved, expected = earlier.state_dict(), embedder.state_dict()
     for name in expected.keys() | saved.keys():
         if name not in saved or name not in expected or saved[name].shape != expected[name].shape:
             raise UserError(
-                f"init={init}: its {name} does not fit this model. Choose the same model, pooling "
-                "and neck."
+                f"init={init}: tensor {name} does not fit this model. Choose the same model, "
+                "pooling and neck."
             )
     embedder.load_state_dict(saved)
 
@@ -66,11 +66,11 @@ def interpolate(backbone: nn.Module, start: Mapping[str, Tensor], share: float) 
     """Replace each weight by `share` · trained + (1 - share) · start, in place.
 
     Fine-tuning on a few hundred photos then forgets less of what the pretrained network
-    distinguishes. Running statistics of BatchNorm are averaged too, which is exact where training
+    distinguishes. Running statistics of BatchNorm are averaged too, which is exact if training
     froze them (`task.freeze_batchnorm=true`).
 
     Args:
-        backbone: The trained one.
+        backbone: Trained backbone.
         start: Its state dict before training.
         share: Share of the trained weights, in (0, 1].
 
@@ -83,7 +83,7 @@ def interpolate(backbone: nn.Module, start: Mapping[str, Tensor], share: float) 
 
 
 def check_fit(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, keep: str) -> None:
-    """Check what `fit` would fail at after hours.
+    """Check early what would otherwise fail after hours of training.
 
     Raises:
         UserError: `keep` is best and the data cannot validate, or a head does not support the
@@ -113,7 +113,7 @@ def fit(
         The best validation mAP@k, None without validation.
 
     Raises:
-        SystemExit: 143 after SIGTERM, with last.ckpt written.
+        SystemExit: 143 after SIGTERM, once last.ckpt is written.
     """
     began = time.perf_counter()
     best = None

@@ -1,4 +1,4 @@
-"""Validation by what the network is for: retrieval of held-out queries in a held-out gallery."""
+"""Validation by retrieval: held-out queries in a held-out gallery."""
 
 import numpy as np
 import torch
@@ -10,22 +10,22 @@ from landmark.processes import gather
 
 
 class EmbeddingCollector:
-    """Collects the unit-length embeddings of one split over batches and ranks.
+    """Collect the unit-length embeddings of one split over batches and ranks.
 
     Args:
-        rows: N, photos of the split.
-        dim: D, embedding length.
+        rows: N, number of photos of the split.
+        dim: D, embedding dimension.
         device: Device of the embeddings.
     """
 
     def __init__(self, rows: int, dim: int, device: torch.device | None = None) -> None:
         self._size = rows
-        # A rank may get no photo of a small split and still takes part in gathering.
+        # A rank without photos of a small split still takes part in the gather.
         self._rows = [torch.empty(0, dtype=torch.int64, device=device)]
         self._embeddings = [torch.empty(0, dim, device=device)]
 
     def add(self, rows: Tensor, embeddings: Tensor) -> None:
-        """Add the embeddings (B, D) of the table's `rows` (B,), negative for skipped photos."""
+        """Add embeddings (B, D) of the table's `rows` (B,), negative for skipped photos."""
         self._rows.append(rows.to(embeddings.device))
         self._embeddings.append(torch.nn.functional.normalize(embeddings.float(), dim=1))
 
@@ -36,7 +36,7 @@ class EmbeddingCollector:
             The rows (M,) of photos that were not skipped, ascending, and their embeddings (M, D).
 
         Raises:
-            RuntimeError: A row is missing or a duplicate.
+            RuntimeError: A row is missing or repeated.
         """
         rows = gather(torch.cat(self._rows), uneven=True)
         embeddings = gather(torch.cat(self._embeddings), uneven=True)
@@ -57,7 +57,7 @@ def nearest(
     Args:
         query: (Q, D).
         gallery: (N, D).
-        k: Results per query; fewer where the gallery is smaller.
+        k: Results per query; fewer if the gallery is smaller.
         query_block: Queries in one matrix product.
         gallery_block: Gallery rows in one matrix product. Memory is query_block × gallery_block.
 
