@@ -30,7 +30,7 @@ def checkpoint(folder):
 
 @pytest.fixture(scope="module")
 def place(scripts, tmp_path_factory):
-    """A folder with the run of each head that gives all cosines' loss."""
+    """A folder with a run of each head that computes the same loss as `Full`."""
     cwd = tmp_path_factory.mktemp("heads")
     for head in ("full", "fused", "class_parallel"):
         settings = [] if head == "full" else ["head.block=2"]
@@ -88,7 +88,10 @@ def test_class_parallel_is_killed_and_ends_like_a_run_that_never_was(scripts, pl
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["head=fused", "loss=adacos"], "error: head=fused: loss=adacos needs all cosines"),
+        (
+            ["head=fused", "loss=adacos"],
+            "error: head=fused: loss=adacos needs the complete cosine matrix",
+        ),
         (["head=sampled", "loss=softmax"], "error: head=sampled: loss=softmax is not a softmax"),
         (["head=sampled", "trainer=ddp_cpu"], "error: head=sampled supports one process"),
         (["head=sampled", "head.ratio=2"], "error: head.ratio=2 is not valid. Pass a number > 0"),
