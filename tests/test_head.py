@@ -268,9 +268,7 @@ class StatedForTheParent(Stated):
 )
 def test_a_loss_that_overrides_the_full_computation_is_refused(make):
     for head in (Fused(), Sampled(), ClassParallel()):
-        with pytest.raises(
-            UserError, match=r"needs the complete cosine matrix.*Choose head=full\.$"
-        ):
+        with pytest.raises(UserError, match=r"needs the complete cosine .*Choose head=full\.$"):
             head.attach(make(4, 5))
     Full().attach(make(4, 5))
 

@@ -118,7 +118,7 @@ class TargetLogit:
     """The cosines of photos to their own classes, and the backward pass of this rank's classes.
 
     Attributes:
-        cosine: Cosine to the nearest centre of the own class, (B,); 0 if another rank has the class.
+        cosine: Cosine to the nearest centre of the own class, (B,); 0 for classes of other ranks.
     """
 
     def __init__(self, unit: Tensor, centres: Tensor, columns: Tensor, sub_centres: int) -> None:

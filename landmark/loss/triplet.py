@@ -10,8 +10,8 @@ class Triplet(LibraryPairLoss):
     """Batch-hard triplet loss (Hermans et al. 2017, arXiv 1703.07737, equation 5).
 
     With d+ the distance of a photo to the farthest photo of its landmark and d- to the nearest of
-    another, its loss is max(0, margin + d+ - d-), or with `soft` log(1 + exp(margin + d+ - d-)). The
-    loss of the batch is the mean over all photos with both. Distances are between unit-length
+    another, its loss is max(0, margin + d+ - d-), or with `soft` log(1 + exp(margin + d+ - d-)).
+    The loss of the batch is the mean over all photos with both. Distances are between unit-length
     embeddings.
 
     Args:
