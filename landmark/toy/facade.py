@@ -1,11 +1,11 @@
-"""Draws a landmark of the toy world flat: its front and a side wall, transparent around."""
+"""Draw the front and a side wall of a toy landmark as flat pictures."""
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
 from PIL.ImageDraw import Draw
 
-from landmark.toy.design import Design, Tower, shaded
+from landmark.toy.design import Design, Tower, shaded, to_image
 from landmark.toy.ornament import (
     UNIT,
     Box,
@@ -20,9 +20,9 @@ MARGIN = 0.16
 
 
 def draw_front(design: Design, random: Generator) -> Image.Image:
-    """Return the front (RGBA), its bottom edge the ground, the body's width `UNIT` pixels.
+    """Return the front (RGBA, transparent around it), `UNIT` pixels per width of the body.
 
-    The body begins `MARGIN` widths from the left edge.
+    The ground is the lower edge, and the body starts `MARGIN` widths from the left edge.
     """
     tops = [tower.height + tower.width * 1.3 for tower in design.towers]
     tallest = max([design.height + design.roof_height, *tops])
@@ -44,7 +44,7 @@ def draw_front(design: Design, random: Generator) -> Image.Image:
 
 
 def draw_side(design: Design, random: Generator) -> Image.Image:
-    """Return a side wall (RGBA, opaque): the body's height, `depth` wide, darker than the front."""
+    """Return a side wall (RGBA, opaque), as high as the body and darker than the front."""
     width, height = round(design.depth * UNIT), round(design.height * UNIT)
     image = Image.new("RGBA", (width, height))
     bays = max(1, round(design.bays * design.depth))
@@ -53,7 +53,7 @@ def draw_side(design: Design, random: Generator) -> Image.Image:
 
 
 def _draw_body(image: Image.Image, design: Design, box: Box, bays: int, random: Generator) -> None:
-    """Draw wall, windows, ledges and columns into `box` (left, top, right, bottom)."""
+    """Draw wall, windows, ledges and columns into the box."""
     _draw_wall(image, design, box, random)
     draw = Draw(image)
     left, top, right, bottom = box
@@ -90,8 +90,7 @@ def _draw_wall(image: Image.Image, design: Design, box: Box, random: Generator) 
     stains = random.normal(0, 9, (max(2, height // 24), max(2, width // 24))).astype(np.float32)
     soft = Image.fromarray(stains).resize((width, height), Image.Resampling.BICUBIC)
     grain = np.asarray(soft)[..., None] + random.normal(0, 4, (height, width, 1))
-    pixels = np.clip(np.asarray(wall) + grain, 0, 255).astype(np.uint8)
-    image.paste(Image.fromarray(pixels).convert("RGBA"), (left, top))
+    image.paste(to_image(np.asarray(wall) + grain).convert("RGBA"), (left, top))
 
 
 def _draw_tower(image: Image.Image, design: Design, tower: Tower, random: Generator) -> None:
