@@ -1,4 +1,4 @@
-"""Class-parallel centres on several processes: one process's losses, gradients and checkpoints."""
+"""Class-parallel centres on several processes give the results and checkpoints of one process."""
 
 from functools import cache
 
@@ -39,7 +39,7 @@ def is_supported(loss):
 
 
 SUPPORTED = [choice for choice in choices("loss") if is_supported(configured(choice))]
-# More processes than some of the classes, several centres, every hook, label smoothing.
+# Cases: fewer classes than processes, several centres, every hook, label smoothing.
 MORE = {
     "hard": lambda: Hard(DIM, CLASSES, sub_centres=2, label_smoothing=0.1),
     "centres": lambda: Centres(DIM, CLASSES, sub_centres=3),
@@ -70,7 +70,7 @@ class Task(nn.Module):
 
 
 class Run:
-    """A few steps of a task on this process's share of the photos, as a training run does them."""
+    """A few training steps on this process's share of the photos."""
 
     def __init__(self, name, head, optimizer="sgd", checkpoint=None):
         self.several = torch.distributed.is_initialized()
@@ -91,7 +91,7 @@ class Run:
         for step in range(first, last):
             images, labels = batch(step, self.task.loss.num_classes)
             share = slice(self.rank * BATCH // self.count, (self.rank + 1) * BATCH // self.count)
-            torch.manual_seed(100 * step + self.rank)  # of losses that draw their margins
+            torch.manual_seed(100 * step + self.rank)  # for losses that sample their margins
             self.optimizer.zero_grad()
             loss = model(images[share], labels[share])
             loss.backward()
@@ -144,11 +144,11 @@ def alike(one, other):
 
 
 def sampled():
-    """A step over a random part of each share: what was drawn, mean loss, centres' gradient."""
+    """A step over sampled classes of each shard: sample, mean loss, gradient of the centres."""
     run = Run("hard", ClassParallel(ratio=0.3))
     loss = run.task.loss
     images, labels = batch(0, CLASSES)
-    # The run's optimizer has not taken the gradient: it is looked at as it comes.
+    # No optimizer step: the test reads the sparse gradient.
     loss.weight = nn.Parameter(loss.weight.detach())
     share = slice(run.rank * BATCH // run.count, (run.rank + 1) * BATCH // run.count)
     value = loss(run.task.layer(images[share]), labels[share])
@@ -219,7 +219,7 @@ def process(rank, folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What one, two and three processes found in each part of the work."""
+    """The results of one, two and three processes."""
     folder = tmp_path_factory.mktemp("processes")
     results = {("beginning", 1): beginning(folder, 1)}
     torch.multiprocessing.spawn(process, args=(folder,), nprocs=3)
@@ -232,17 +232,17 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_class_parallel_gives_the_losses_and_gradients_of_one_process(found, name):
+def test_class_parallel_has_the_losses_and_gradients_of_one_process(found, name):
     expected = Run(name, Full()).steps(0, STEPS)
     alike(found["beginning", 1][name], expected)
     if draws_its_margins(name):
-        return  # each process draws for its own photos
+        return  # each process samples for its own photos
     for count in (2, 3):
         alike(found["beginning", count][name], expected)
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_class_parallel_gives_the_losses_and_gradients_of_ddp(found, name):
+def test_class_parallel_has_the_losses_and_gradients_of_ddp(found, name):
     alike(found["beginning", 2][name], found["beginning", 2][name, "full"])
 
 
@@ -267,7 +267,7 @@ def test_a_checkpoint_resumes_on_any_number_of_processes(found, optimizer, write
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
+def test_gradient_clipping_uses_the_norm_over_all_centres(found, count):
     run = Run("hard", Full())
     for step in range(2):
         images, labels = batch(step, CLASSES)
@@ -280,7 +280,7 @@ def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_softmax_over_sampled_classes_runs_over_all_shards(found, count):
+def test_the_softmax_over_sampled_classes_covers_all_shards(found, count):
     drawn, value, gradient = found["beginning", count]["sampled"]
     classes = torch.nonzero(drawn)[:, 0].tolist()
     images, labels = batch(0, CLASSES)
@@ -294,13 +294,13 @@ def test_the_softmax_over_sampled_classes_runs_over_all_shards(found, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_fused_head_computes_on_its_own_process(found, count):
+def test_a_fused_head_computes_locally(found, count):
     fused, full = found["beginning", count]["fused"]
     torch.testing.assert_close(fused, full, rtol=1e-5, atol=1e-5)
 
 
-def test_a_launcher_without_a_process_group_shards_nothing(monkeypatch):
-    """Two processes of srun or torchrun that each train alone."""
+def test_without_a_process_group_nothing_is_sharded(monkeypatch):
+    """Two processes of srun or torchrun that train independently."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = Run("hard", ClassParallel(block=3))

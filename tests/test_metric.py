@@ -1,4 +1,4 @@
-"""Metrics against the organisers' answers, loops over sets, and numbers counted by hand."""
+"""Metrics against the organisers' results, loops over sets, and numbers computed by hand."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from landmark.metric import gldv2, relevance
 
 
 def loop_retrieval(ranking: list[int], relevant: set[int], k: int) -> dict[str, float]:
-    """The organisers' loop: a repeated result counts once and keeps its place."""
+    """The organisers' loop: a repeated result counts once and keeps its position."""
     found, precisions, first, seen = 0, 0.0, k + 1, set()
     for place, row in enumerate(ranking[:k], start=1):
         if row >= 0 and row in relevant and row not in seen:
@@ -29,7 +29,7 @@ def loop_retrieval(ranking: list[int], relevant: set[int], k: int) -> dict[str, 
 
 @st.composite
 def retrievals(draw):
-    """Rankings with repeats and pads, labels of queries and gallery, and a depth."""
+    """Rankings with repeats and padding, labels of queries and gallery, and k."""
     size, depth = draw(st.integers(1, 8)), draw(st.integers(0, 9))
     label = st.integers(0, 3)
     gallery = draw(st.lists(label, min_size=size, max_size=size))
@@ -42,7 +42,7 @@ def retrievals(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(retrieval=retrievals(), as_text=st.booleans())
-def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
+def test_retrieval_metrics_equal_a_loop(retrieval, as_text):
     rows, queries, gallery, k = retrieval
     lists = [np.flatnonzero(gallery == label) for label in queries]
     names = (queries.astype(str), gallery.astype(str)) if as_text else (queries, gallery)
@@ -72,7 +72,7 @@ def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
     ),
     block_size=st.integers(1, 40),
 )
-def test_a_repeat_is_no_hit_whatever_the_block(results, block_size):
+def test_a_repeated_result_is_no_hit_for_any_block_size(results, block_size):
     rows = np.array([[row for row, _ in ranking] for ranking in results])
     hits = np.array([[hit for _, hit in ranking] for ranking in results])
     expected = [
@@ -82,14 +82,14 @@ def test_a_repeat_is_no_hit_whatever_the_block(results, block_size):
     np.testing.assert_array_equal(relevance.first_places(rows, hits, block_size), expected)
 
 
-def test_an_empty_gallery_answers_nothing():
+def test_an_empty_gallery_has_no_hits():
     hits, relevant = relevance.hits_by_label(np.full((2, 3), -1), ["a", "b"], [])
     assert not hits.any()
     assert relevant.tolist() == [0, 0]
     assert gldv2.map_at_k(hits, relevant) == 0
 
 
-def test_retrieval_metrics_counted_by_hand():
+def test_retrieval_metrics_computed_by_hand():
     rows = np.array([[4, 0, 4, 1], [2, -1, -1, -1], [0, 1, 2, 3]])
     hits, relevant = relevance.hits_by_label(rows, ["a", "b", "z"], ["a", "a", "b", "b", "a"])
     assert relevant.tolist() == [3, 2, 0]
@@ -118,7 +118,7 @@ def loop_micro_ap(scores: list[float], correct: list[bool], positives: int) -> f
     made=st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5000001, 2, -1]), st.booleans())),
     missing=st.integers(0, 3),
 )
-def test_recognition_metrics_are_those_of_a_loop(made, missing):
+def test_recognition_metrics_equal_a_loop(made, missing):
     scores = [float(score) for score, _ in made]
     correct = [right for _, right in made]
     positives = sum(correct) + missing
@@ -128,7 +128,7 @@ def test_recognition_metrics_are_those_of_a_loop(made, missing):
     assert top == pytest.approx(sum(correct) / positives if positives else 0)
 
 
-def test_recognition_metrics_counted_by_hand():
+def test_recognition_metrics_computed_by_hand():
     scores, correct = np.array([0.2, 0.9, 0.9, 0.5]), np.array([True, False, True, True])
     assert gldv2.micro_ap(scores, correct, positives=5) == pytest.approx(
         (1 / 2 + 2 / 3 + 3 / 4) / 5
@@ -143,7 +143,7 @@ def read_column(path, column: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("part", ["Public", "Private"])
-def test_the_organisers_retrieval_answers(shared, part):
+def test_the_retrieval_results_of_the_organisers(shared, part):
     """From the files to the numbers without the project's own readers."""
     folder = shared / "reference" / "gldv2_metrics"
     truth = read_column(folder / "retrieval_solution.csv", "images")

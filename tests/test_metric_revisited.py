@@ -29,7 +29,7 @@ def loop_revisited(ranking: list[int], positive: set[int], junk: set[int]) -> tu
 
 @st.composite
 def revisits(draw):
-    """Rankings of some of the gallery with pads, and lists that may be empty or overlap."""
+    """Rankings of part of the gallery with padding, and lists that may be empty or overlap."""
     size = draw(st.integers(1, 14))
     photos = st.sets(st.integers(0, size - 1), max_size=5).map(sorted)
     kinds = st.fixed_dictionaries({"easy": photos, "hard": photos, "junk": photos})
@@ -44,7 +44,7 @@ def revisits(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(revisit=revisits())
-def test_the_protocols_are_those_of_a_loop(revisit):
+def test_the_protocols_equal_a_loop(revisit):
     rows, truth = revisit
     result = revisited.evaluate(rows, truth)
     for protocol, positive, junk in (
@@ -68,21 +68,21 @@ def test_the_protocols_are_those_of_a_loop(revisit):
         np.testing.assert_allclose(means, np.mean(at, axis=0) if at else np.zeros(3), atol=1e-12)
 
 
-def test_a_protocol_counted_by_hand():
+def test_a_protocol_computed_by_hand():
     truth = [{"easy": [0, 1], "hard": [2], "junk": [3]}, {"easy": [], "hard": [0], "junk": []}]
     rows = np.array([[3, 0, 4, 2, 1], [4, 0, 1, 2, 3]])
     easy = revisited.evaluate(rows, truth, precision_at=(1, 3))["easy"]
-    # Without junk and hard the first ranking is 0 4 1: places 0 and 2 of two.
+    # Without junk and hard the first ranking is 0 4 1: positions 0 and 2 of the two positives.
     first = ((1 + 1) + (1 / 2 + 2 / 3)) / 4
     np.testing.assert_allclose(easy["average_precision"], [first, np.nan])
     assert (easy["map"], easy["mp_at_1"]) == (pytest.approx(first), 1)
     assert easy["mp_at_3"] == pytest.approx(2 / 3)
     hard = revisited.evaluate(rows, truth)["hard"]
-    # 4 2, the hard one at place 1; and 0 at place 1 of the second ranking.
+    # 4 2, the hard one at position 1; and 0 at position 1 of the second ranking.
     np.testing.assert_allclose(hard["average_precision"], [1 / 4, 1 / 4])
 
 
-def test_as_many_rankings_as_queries_are_needed():
+def test_the_numbers_of_rankings_and_queries_must_agree():
     with pytest.raises(ValueError, match="1 rankings for 2 queries"):
         revisited.evaluate(np.zeros((1, 2), int), [{"easy": [], "hard": [], "junk": []}] * 2)
 
