@@ -117,21 +117,21 @@ def test_only_sampled_rows_step(name, make):
     head.attach(loss)
     optimizer = OPTIMIZERS[name](loss.parameters())
     head.register_optimizer(loss, optimizer)
-    alone = RowByRow(loss.weight, OPTIMIZERS[name])
+    row_by_row = RowByRow(loss.weight, OPTIMIZERS[name])
     twin, _, _ = drawn(make, 1, 4, 5, 16, **options)
     Sampled(0.3).attach(twin)
     for step in range(6):
         _, embeddings, labels = drawn(ArcFace, 50 + step, 4, 5, 16)
-        twin.weight.data = alone.weight()
+        twin.weight.data = row_by_row.weight()
         twin.weight.grad = None
-        for one in (twin, loss):
+        for copy in (twin, loss):
             torch.manual_seed(step)
             optimizer.zero_grad()
-            one(embeddings, labels).backward()
+            copy(embeddings, labels).backward()
         gradient = twin.weight.grad.coalesce()
-        alone.step(gradient.indices()[0], gradient.values())
+        row_by_row.step(gradient.indices()[0], gradient.values())
         optimizer.step()
-        torch.testing.assert_close(loss.weight.detach(), alone.weight(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(loss.weight.detach(), row_by_row.weight(), rtol=1e-9, atol=1e-9)
     for key, value in optimizer.state[loss.weight].items():
         assert value.shape in (loss.weight.shape, ()), key
 

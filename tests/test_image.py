@@ -148,16 +148,16 @@ def test_reduced_decoding_uses_the_smallest_sufficient_scale(
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("wanted", [(512, 384), (400, 300), (256, 192), (200, 200)])
-def test_reduced_decoding_is_visually_lossless(tmp_path, orientation, wanted):
+@pytest.mark.parametrize("size", [(512, 384), (400, 300), (256, 192), (200, 200)])
+def test_reduced_decoding_is_visually_lossless(tmp_path, orientation, size):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path, photo_like(1024, 768), "JPEG", quality=90, exif=exif)
-    wanted = wanted if orientation == 1 else wanted[::-1]
+    size = size if orientation == 1 else size[::-1]
     full = decode(path)
-    expected = full.resize(wanted, Image.Resampling.BOX)
-    ours = psnr(resize(decode(path, wanted), wanted), expected)
-    plain = psnr(full.resize(wanted, Image.Resampling.BILINEAR), expected)
+    expected = full.resize(size, Image.Resampling.BOX)
+    ours = psnr(resize(decode(path, size), size), expected)
+    plain = psnr(full.resize(size, Image.Resampling.BILINEAR), expected)
     assert ours > min(34, plain - 0.5)
 
 

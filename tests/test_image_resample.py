@@ -32,22 +32,22 @@ def apart(pixels: torch.Tensor, image: Image.Image) -> int:
 @settings(max_examples=150, deadline=None)
 @given(st.data(), SIDES, SIDES, SIDES, SIDES, st.sampled_from(INTERPOLATIONS))
 def test_values_equal_pillow_s(data, width, height, new_width, new_height, interpolation):
-    # Noise has the steepest steps there are; beyond black and white "bicubic" would be cut off,
-    # in pillow after each of its two passes.
+    # Noise has the steepest edges. "bicubic" must not exceed black or white, because pillow clips
+    # after each of its two passes.
     photo = photo_of(width, height, 0, (64, 191) if interpolation == "bicubic" else (0, 255))
     before = np.asarray(photo).copy()
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     right = data.draw(st.integers(left + 1, width))
     bottom = data.draw(st.integers(top + 1, height))
     box, size = (left, top, right, bottom), (new_width, new_height)
-    found = resample(photo, size, interpolation, box)
-    assert (found.dtype, tuple(found.shape)) == (torch.uint8, (3, new_height, new_width))
-    assert found.is_contiguous()
+    result = resample(photo, size, interpolation, box)
+    assert (result.dtype, tuple(result.shape)) == (torch.uint8, (3, new_height, new_width))
+    assert result.is_contiguous()
     if interpolation in ("area", "lanczos"):
-        assert apart(found, resize(photo, size, interpolation, box)) == 0
+        assert apart(result, resize(photo, size, interpolation, box)) == 0
     else:
         filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-        assert apart(found, photo.crop(box).resize(size, filters[interpolation])) <= 2
+        assert apart(result, photo.crop(box).resize(size, filters[interpolation])) <= 2
     assert np.array_equal(np.asarray(photo), before)
 
 
@@ -95,7 +95,7 @@ def test_a_view_with_every_change_equals_pillow_s():
         saturation=0.5,
         erased=(0.0, 0.0, 0.25, 0.5),
     )
-    found = apply_view(photo, view, (80, 60), "bilinear", (0.0, 0.0, 60.0, 40.0))
+    result = apply_view(photo, view, (80, 60), "bilinear", (0.0, 0.0, 60.0, 40.0))
     expected = Image.new("RGB", (80, 60))
     expected.paste(photo.crop((0, 4, 54, 40)).resize((72, 60), Image.Resampling.BILINEAR), (8, 0))
     for enhancer, factor in (
@@ -105,7 +105,7 @@ def test_a_view_with_every_change_equals_pillow_s():
     ):
         expected = enhancer(expected).enhance(factor)
     expected.paste((128, 128, 128), (0, 0, 20, 30))
-    assert apart(found, expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) <= 3
+    assert apart(result, expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) <= 3
 
 
 def test_to_image_inverts_to_tensor():

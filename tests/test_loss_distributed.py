@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from landmark.loss.build import build_loss
 
 LOSSES = choices("loss")
-# Each process draws its own margins.
+# Each process samples its own margins.
 ALIKE = {"elasticface": {"deviation": 0.0}}
 STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
 

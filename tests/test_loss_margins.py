@@ -87,9 +87,9 @@ def check(loss, seed, on_target, on_negative=None, added=None, size=7):
 @given(seeds, st.integers(1, 4), st.sampled_from([0.0, 0.5, 2.0]), smoothings)
 @settings(max_examples=25, deadline=None)
 def test_subcenter_arcface_uses_the_nearest_centre(seed, k, margin, smoothing):
-    made = SubCenterArcFace(DIM, CLASSES, margin, 30.0, k, label_smoothing=smoothing)
-    loss = fresh(made, seed)
-    # `check` pulls photos to rows of the weight: with k centres any will do.
+    loss = SubCenterArcFace(DIM, CLASSES, margin, 30.0, k, label_smoothing=smoothing)
+    loss = fresh(loss, seed)
+    # `check` moves photos towards rows of the weight, which may be any of the k centres.
     check(loss, seed, lambda cosine, *_: arc(cosine, margin))
 
 
@@ -203,8 +203,8 @@ def test_elasticface_samples_a_margin_for_each_photo(seed, on, sort, smoothing):
     margins = (0.4 + 0.1 * torch.randn(len(own), dtype=torch.float64)).tolist()
     if sort:
         margins.sort()
-        places = np.argsort(np.argsort(-np.array(own)))
-        margins = [margins[place] for place in places]
+        ranks = np.argsort(np.argsort(-np.array(own)))
+        margins = [margins[rank] for rank in ranks]
     for row, label, margin in zip(rows, labels.tolist(), margins, strict=True):
         row[label] = arc(row[label], margin) if on == "angle" else row[label] - margin
     logits = [[loss.scale * z for z in row] for row in rows]

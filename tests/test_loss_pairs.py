@@ -53,8 +53,8 @@ def distance(cosine):
 
 
 def mean_above_0(values):
-    kept = [value for value in values if value > 1e-12]
-    return sum(kept) / len(kept) if kept else 0.0
+    positive = [value for value in values if value > 1e-12]
+    return sum(positive) / len(positive) if positive else 0.0
 
 
 def naive_contrastive(s, positives, negatives):
@@ -73,16 +73,16 @@ def naive_triplet(s, positives, negatives):
 
 
 def naive_multi_similarity(s, positives, negatives):
-    total, kept = 0.0, [0, 0]
+    total, counts = 0.0, [0, 0]
     for row, ps, ns in zip(s, positives, negatives, strict=True):
         if not ps or not ns:
             continue
         hard_p = [row[p] for p in ps if row[p] - 0.1 < max(row[n] for n in ns)]
         hard_n = [row[n] for n in ns if row[n] + 0.1 > min(row[p] for p in ps)]
-        kept = [kept[0] + len(hard_p), kept[1] + len(hard_n)]
+        counts = [counts[0] + len(hard_p), counts[1] + len(hard_n)]
         total += math.log(1 + sum(math.exp(-2 * (x - 0.5)) for x in hard_p)) / 2
         total += math.log(1 + sum(math.exp(50 * (x - 0.5)) for x in hard_n)) / 50
-    return 0.0 if max(kept) <= 1 else total / len(s)  # the library returns 0 for a single pair
+    return 0.0 if max(counts) <= 1 else total / len(s)  # the library returns 0 for a single pair
 
 
 def naive_circle(s, positives, negatives):
@@ -127,7 +127,7 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
 
 
-def naive_place(s, i, positive, among, temperature):
+def naive_rank(s, i, positive, among, temperature):
     others = (j for j in among if j not in (i, positive))
     return 1 + sum(sigmoid((s[i][j] - s[i][positive]) / temperature) for j in others)
 
@@ -135,7 +135,7 @@ def naive_place(s, i, positive, among, temperature):
 def naive_smooth_ap(s, positives, negatives, temperature=0.01):
     precisions = [
         sum(
-            naive_place(s, i, p, ps, temperature) / naive_place(s, i, p, range(len(s)), temperature)
+            naive_rank(s, i, p, ps, temperature) / naive_rank(s, i, p, range(len(s)), temperature)
             for p in ps
         )
         / len(ps)
@@ -150,9 +150,9 @@ def naive_recall_at_k(s, positives, negatives, temperature=0.01, place_temperatu
     for k in (1, 2, 4, 8, 16):
         for i, ps in enumerate(positives):
             if ps:
-                places = [naive_place(s, i, p, range(len(s)), temperature) for p in ps]
-                found = sum(sigmoid((k - place) / place_temperature) for place in places)
-                recalls.append(found / min(k, len(ps)))
+                ranks = [naive_rank(s, i, p, range(len(s)), temperature) for p in ps]
+                recalled = sum(sigmoid((k - rank) / place_temperature) for rank in ranks)
+                recalls.append(recalled / min(k, len(ps)))
     return 1 - sum(recalls) / len(recalls)
 
 
@@ -189,12 +189,12 @@ def test_low_temperatures_give_average_precision_and_recall(seed):
         if not ps:
             continue
         ranking = sorted((j for j in range(len(labels)) if j != i), key=lambda j: -cosines[i][j])
-        places = sorted(ranking.index(p) + 1 for p in ps)
-        precisions.append(np.mean([(n + 1) / place for n, place in enumerate(places)]))
+        ranks = sorted(ranking.index(p) + 1 for p in ps)
+        precisions.append(np.mean([(n + 1) / rank for n, rank in enumerate(ranks)]))
         # The sigmoid is 1/2 at rank k.
-        recalls.append(sum((place < 2) + 0.5 * (place == 2) for place in places) / min(2, len(ps)))
-    got = SmoothAP(DIM, CLASSES, temperature=1e-9)(embeddings, labels).item()
-    assert got == pytest.approx(1 - np.mean(precisions), abs=1e-6)
+        recalls.append(sum((rank < 2) + 0.5 * (rank == 2) for rank in ranks) / min(2, len(ps)))
+    smooth_ap = SmoothAP(DIM, CLASSES, temperature=1e-9)(embeddings, labels).item()
+    assert smooth_ap == pytest.approx(1 - np.mean(precisions), abs=1e-6)
     sharp = RecallAtK(DIM, CLASSES, [2], 1e-9, 1e-2)
     assert sharp(embeddings, labels).item() == pytest.approx(1 - np.mean(recalls), abs=1e-6)
 

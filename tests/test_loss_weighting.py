@@ -122,7 +122,7 @@ def test_class_weights_are_not_in_the_checkpoint():
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"focal": -1.0}, "Softmax: focal=-1.0"),
         ({"class_weights": "inverse"}, "needs class_counts"),
@@ -130,6 +130,6 @@ def test_class_weights_are_not_in_the_checkpoint():
         ({"class_weights": "inverse", "class_counts": [1, 1, 0, 1, 1, 1]}, "class 2 has none"),
     ],
 )
-def test_the_message_names_the_setting_out_of_range(options, words):
-    with pytest.raises(UserError, match=words):
+def test_the_message_names_the_setting_out_of_range(options, message):
+    with pytest.raises(UserError, match=message):
         Softmax(DIM, CLASSES, **options)

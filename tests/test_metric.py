@@ -13,16 +13,16 @@ from landmark.metric import gldv2, relevance
 
 def loop_retrieval(ranking: list[int], relevant: set[int], k: int) -> dict[str, float]:
     """The organisers' loop: a repeated result counts once and keeps its position."""
-    found, precisions, first, seen = 0, 0.0, k + 1, set()
-    for place, row in enumerate(ranking[:k], start=1):
+    hits, precisions, first, seen = 0, 0.0, k + 1, set()
+    for position, row in enumerate(ranking[:k], start=1):
         if row >= 0 and row in relevant and row not in seen:
-            found += 1
-            precisions += found / place
-            first = min(first, place)
+            hits += 1
+            precisions += hits / position
+            first = min(first, position)
         seen.add(row)
     return {
         "ap": precisions / min(len(relevant), k) if relevant else np.nan,
-        "precision": found / k,
+        "precision": hits / k,
         "first": first,
     }
 
@@ -51,8 +51,8 @@ def test_retrieval_metrics_equal_a_loop(retrieval, as_text):
     np.testing.assert_array_equal(hits, by_list)
     np.testing.assert_array_equal(relevant, counts)
     loops = [
-        loop_retrieval(list(ranking), set(wanted.tolist()), k)
-        for ranking, wanted in zip(rows.tolist(), lists, strict=True)
+        loop_retrieval(list(ranking), set(listed.tolist()), k)
+        for ranking, listed in zip(rows.tolist(), lists, strict=True)
     ]
     expected = {key: np.array([one[key] for one in loops]) for key in loops[0]}
     precisions = gldv2.average_precision_at_k(hits, relevant, k)
@@ -105,25 +105,25 @@ def test_retrieval_metrics_computed_by_hand():
 
 def loop_micro_ap(scores: list[float], correct: list[bool], positives: int) -> float:
     order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))
-    found, total = 0, 0.0
-    for place, row in enumerate(order, start=1):
+    hits, total = 0, 0.0
+    for position, row in enumerate(order, start=1):
         if correct[row]:
-            found += 1
-            total += found / place
+            hits += 1
+            total += hits / position
     return total / positives if positives else 0.0
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    made=st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5000001, 2, -1]), st.booleans())),
+    predictions=st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5000001, 2, -1]), st.booleans())),
     missing=st.integers(0, 3),
 )
-def test_recognition_metrics_equal_a_loop(made, missing):
-    scores = [float(score) for score, _ in made]
-    correct = [right for _, right in made]
+def test_recognition_metrics_equal_a_loop(predictions, missing):
+    scores = [float(score) for score, _ in predictions]
+    correct = [right for _, right in predictions]
     positives = sum(correct) + missing
-    found = gldv2.micro_ap(np.array(scores), np.array(correct, bool), positives)
-    assert found == pytest.approx(loop_micro_ap(scores, correct, positives), abs=1e-12)
+    value = gldv2.micro_ap(np.array(scores), np.array(correct, bool), positives)
+    assert value == pytest.approx(loop_micro_ap(scores, correct, positives), abs=1e-12)
     top = gldv2.top_1(np.array(correct, bool), positives)
     assert top == pytest.approx(sum(correct) / positives if positives else 0)
 
@@ -144,7 +144,7 @@ def read_column(path, column: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("part", ["Public", "Private"])
 def test_the_retrieval_results_of_the_organisers(shared, part):
-    """From the files to the numbers without the project's own readers."""
+    """Read the files without the readers of the project."""
     folder = shared / "reference" / "gldv2_metrics"
     truth = read_column(folder / "retrieval_solution.csv", "images")
     usage = read_column(folder / "retrieval_solution.csv", "Usage")
@@ -153,16 +153,16 @@ def test_the_retrieval_results_of_the_organisers(shared, part):
     names = {image for one in (truth, predicted) for images in one.values() for image in images}
     number = {name: row for row, name in enumerate(sorted(names))}
     rows = np.full((len(queries), 200), -1)
-    for place, query in enumerate(queries):
+    for row, query in enumerate(queries):
         images = predicted.get(query, [])
-        rows[place, : len(images)] = [number[image] for image in images]
+        rows[row, : len(images)] = [number[image] for image in images]
     lists = [[number[image] for image in truth[query]] for query in queries]
     hits, relevant = relevance.hits_by_list(rows, lists)
     positions = gldv2.first_hit_position(hits)
     expected = json.loads((folder / "expected.json").read_text())[part.lower()]
     for k in (100, 10):
-        answer = expected[f"mean_average_precision_at_{k}"]
-        assert gldv2.map_at_k(hits, relevant, k) == pytest.approx(answer, abs=1e-9)
+        value = expected[f"mean_average_precision_at_{k}"]
+        assert gldv2.map_at_k(hits, relevant, k) == pytest.approx(value, abs=1e-9)
     means = [gldv2.precision_at_k(hits, k).mean() for k in (1, 5, 10, 100)]
     np.testing.assert_allclose(means, expected["mean_precision_at_1_5_10_100"], atol=1e-9)
     assert positions.mean() == pytest.approx(expected["mean_position"], abs=1e-9)
