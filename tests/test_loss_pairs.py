@@ -245,7 +245,7 @@ def test_half_precision_only_rounds_the_embeddings(make, dtype):
 @pytest.mark.parametrize("make", EVERY)
 @pytest.mark.parametrize("labels", [[1], [0, 1, 2, 5]])
 def test_a_batch_without_a_positive_pair_is_rejected(make, labels):
-    with pytest.raises(UserError, match=f"the batch of {len(labels)} .*sampler=per_class"):
+    with pytest.raises(UserError, match=rf"the batch of {len(labels)}\. .*sampler=per_class"):
         make(DIM, CLASSES)(torch.randn(len(labels), DIM), torch.tensor(labels))
 
 

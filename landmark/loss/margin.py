@@ -32,9 +32,9 @@ class AnyHead(Protocol):
 class MarginLoss(ClassifierLoss):
     """Softmax cross entropy over scaled cosines between embeddings and class centres.
 
-    A new loss of this family is one file: subclass, and override `target_margin` (the cosine to
+    A new loss of this family is one file: a subclass that overrides `target_margin` (the cosine to
     the target class), `adjust_negatives` (the cosines to all other classes), `logit_scale` or
-    `penalty`. Each takes `embedding_dim`, `num_classes` and the keywords of `SoftmaxOptions`
+    `penalty`. It takes `embedding_dim`, `num_classes` and the keywords of `SoftmaxOptions`
     besides its own options.
 
     The margin changes one column per row, by gather and scatter; there is no (B, C) one-hot. The

@@ -14,7 +14,7 @@ from landmark.loss.base import Loss
 class PairLoss(Loss):
     """A loss that compares the photos of a batch with each other; it has no class centres.
 
-    A new loss of this family is one file: subclass, and write `batch_loss`. Each takes
+    A new loss of this family is one file: a subclass that overrides `batch_loss`. It takes
     `embedding_dim` and `num_classes` besides its own options. Each rank computes the loss of the
     joint batch; the gradients equal those of one process with that batch, see `join_batch`.
 
@@ -57,8 +57,8 @@ class PairLoss(Loss):
         embeddings, labels = join_batch(embeddings, labels)
         if self.needs_pairs and len(labels.unique()) == len(labels):
             raise UserError(
-                f"{type(self).__name__} compares photos of one landmark, but the batch of "
-                f"{len(labels)} has no two. Choose sampler=per_class."
+                f"{type(self).__name__} compares photos of one landmark, but no landmark has two "
+                f"photos in the batch of {len(labels)}. Choose sampler=per_class."
             )
         return self.batch_loss(embeddings, labels)
 
