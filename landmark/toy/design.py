@@ -48,17 +48,6 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Tower:
-    """A tower of the facade; lengths are in widths of the body."""
-
-    centre: float
-    width: float
-    height: float
-    roof: str
-    windows: int
-
-
-@dataclass(frozen=True)
 class Design:
     """The design of a landmark; lengths are in widths of the body unless stated otherwise.
 
@@ -71,7 +60,8 @@ class Design:
         blind: Bays without a window, for each floor.
         door: (width, height) of the door as fractions of the body's.
         door_place: Centre of the door, 0 to 1 from the left.
-        towers: Towers of the landmark, in front of or behind the body.
+        tower_places: Centres of the towers, which are alike; one in the middle is higher.
+        tower_windows: Number of windows of a tower.
         emblem: Kind of the sign on the facade.
         emblem_size: Width of the sign.
         emblem_place: Centre of the sign as fractions of the body, from the left and the ground.
@@ -89,7 +79,11 @@ class Design:
     blind: tuple[frozenset[int], ...]
     door: tuple[float, float]
     door_place: float
-    towers: tuple[Tower, ...]
+    tower_places: tuple[float, ...]
+    tower_width: float
+    tower_height: float
+    tower_roof: str
+    tower_windows: int
     emblem: str
     emblem_size: float
     emblem_place: tuple[float, float]
@@ -128,7 +122,11 @@ def draw_design(style: Style, random: Generator) -> Design:
         blind=tuple(_blind_bays(bays, random) for _ in range(floors)),
         door=(random.uniform(0.1, 0.28), random.uniform(0.2, 0.45)),
         door_place=_choice(random, (0.5, 0.5, 0.5, 0.25, 0.75)),
-        towers=_draw_towers(style, height, random),
+        tower_places=_choice(random, _TOWER_PLACES),
+        tower_width=random.uniform(0.12, 0.26),
+        tower_height=height + random.uniform(0.15, 0.8),
+        tower_roof=_choice(random, (style.roof, "pyramid", "dome", "battlement")),
+        tower_windows=int(random.integers(1, 5)),
         emblem=_choice(random, EMBLEMS),
         emblem_size=random.uniform(0.1, 0.22),
         emblem_place=(_choice(random, (0.5, 0.5, 0.3, 0.7)), random.uniform(0.6, 0.9)),
@@ -148,18 +146,6 @@ def _blind_bays(bays: int, random: Generator) -> frozenset[int]:
         case 2:
             return frozenset(np.flatnonzero(random.random(bays) < 0.35).tolist())
     return frozenset()
-
-
-def _draw_towers(style: Style, height: float, random: Generator) -> tuple[Tower, ...]:
-    places = _choice(random, _TOWER_PLACES)
-    width = random.uniform(0.12, 0.26)
-    top = height + random.uniform(0.15, 0.8)
-    roof = _choice(random, (style.roof, "pyramid", "dome", "battlement"))
-    windows = int(random.integers(1, 5))
-    return tuple(
-        Tower(place, width, top * (1.15 if place == 0.5 else 1.0), roof, windows)
-        for place in places
-    )
 
 
 def draw_colour(random: Generator, low: int, high: int) -> Colour:

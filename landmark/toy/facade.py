@@ -5,7 +5,7 @@ from numpy.random import Generator
 from PIL import Image
 from PIL.ImageDraw import Draw
 
-from landmark.toy.design import Design, Tower, shaded, to_image
+from landmark.toy.design import Design, shaded, to_image
 from landmark.toy.ornament import (
     UNIT,
     Box,
@@ -24,21 +24,23 @@ def draw_front(design: Design, random: Generator) -> Image.Image:
 
     The ground is the lower edge, and the body starts `MARGIN` widths from the left edge.
     """
-    tops = [tower.height + tower.width * 1.3 for tower in design.towers]
+    # Centre and height of each tower.
+    towers = {x: design.tower_height * (1.15 if x == 0.5 else 1) for x in design.tower_places}
+    tops = [tower + design.tower_width * 1.3 for tower in towers.values()]
     tallest = max([design.height + design.roof_height, *tops])
     width, height = round((1 + 2 * MARGIN) * UNIT), round((tallest + 0.05) * UNIT)
     image = Image.new("RGBA", (width, height))
     draw, left = Draw(image), MARGIN * UNIT
     body = (left, height - design.height * UNIT, left + UNIT, height)
-    behind = [tower for tower in design.towers if tower.height > design.height + 0.3]
-    for tower in behind:
-        _draw_tower(image, design, tower, random)
+    behind = {x: tower for x, tower in towers.items() if tower > design.height + 0.3}
+    for x, tower in behind.items():
+        _draw_tower(image, design, x, tower, random)
     draw_roof(draw, design.style.roof, body, design.roof_height * UNIT, design.style.roof_colour)
     _draw_body(image, design, body, design.bays, random)
     draw_door(draw, design, body)
-    for tower in design.towers:
-        if tower not in behind:
-            _draw_tower(image, design, tower, random)
+    for x, tower in towers.items():
+        if x not in behind:
+            _draw_tower(image, design, x, tower, random)
     draw_emblem(draw, design, body)
     return image
 
@@ -93,14 +95,17 @@ def _draw_wall(image: Image.Image, design: Design, box: Box, random: Generator) 
     image.paste(to_image(np.asarray(wall) + grain).convert("RGBA"), (left, top))
 
 
-def _draw_tower(image: Image.Image, design: Design, tower: Tower, random: Generator) -> None:
-    left = (MARGIN + tower.centre - tower.width / 2) * UNIT
-    box = (left, image.height - tower.height * UNIT, left + tower.width * UNIT, image.height)
+def _draw_tower(
+    image: Image.Image, design: Design, place: float, height: float, random: Generator
+) -> None:
+    width = design.tower_width * UNIT
+    left, top = (MARGIN + place - design.tower_width / 2) * UNIT, image.height - height * UNIT
+    box = (left, top, left + width, image.height)
     draw = Draw(image)
-    draw_roof(draw, tower.roof, box, tower.width * UNIT * 1.2, design.style.roof_colour)
+    draw_roof(draw, design.tower_roof, box, width * 1.2, design.style.roof_colour)
     _draw_wall(image, design, box, random)
-    centre, half = (box[0] + box[2]) / 2, tower.width * UNIT * 0.16
-    for window in range(tower.windows):
-        top = box[1] + UNIT * (0.05 + 0.17 * window)
-        draw_opening(draw, design, (centre - half, top, centre + half, top + UNIT * 0.12))
-    draw.rectangle((box[0], box[1], box[2], box[1] + UNIT * 0.02), fill=design.style.trim_colour)
+    centre, half = (box[0] + box[2]) / 2, width * 0.16
+    for window in range(design.tower_windows):
+        y = top + UNIT * (0.05 + 0.17 * window)
+        draw_opening(draw, design, (centre - half, y, centre + half, y + UNIT * 0.12))
+    draw.rectangle((left, top, box[2], top + UNIT * 0.02), fill=design.style.trim_colour)
