@@ -1,4 +1,4 @@
-"""Margin losses for the tests of heads, and the softmax over cosines written out one by one."""
+"""Margin losses for the tests of heads, and a softmax computed cosine by cosine."""
 
 import torch
 
@@ -7,7 +7,7 @@ from landmark.loss.margin import MarginLoss
 
 
 class Hard(MarginLoss):
-    """Overrides every hook: a margin by norm and label, hard classes enlarged, a penalty."""
+    """A loss that overrides every hook: margin by norm and label, hard negatives, penalty."""
 
     def __init__(self, embedding_dim, num_classes, **options):
         super().__init__(embedding_dim, num_classes, 16.0, **options)

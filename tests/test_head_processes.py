@@ -1,4 +1,4 @@
-"""Class-parallel centres on several processes: one process's losses, gradients and checkpoints."""
+"""Class-parallel centres on several processes give the results and checkpoints of one process."""
 
 from functools import cache
 
@@ -39,7 +39,7 @@ def is_supported(loss):
 
 
 SUPPORTED = [choice for choice in choices("loss") if is_supported(configured(choice))]
-# More processes than some of the classes, several centres, every hook, label smoothing.
+# Cases: fewer classes than processes, several centres, every hook, label smoothing.
 MORE = {
     "hard": lambda: Hard(DIM, CLASSES, sub_centres=2, label_smoothing=0.1),
     "centres": lambda: Centres(DIM, CLASSES, sub_centres=3),
@@ -70,7 +70,7 @@ class Task(nn.Module):
 
 
 class Run:
-    """A few steps of a task on this process's share of the photos, as a training run does them."""
+    """A few training steps on this process's share of the photos."""
 
     def __init__(self, name, head, optimizer="sgd", checkpoint=None):
         self.several = torch.distributed.is_initialized()
@@ -91,7 +91,7 @@ class Run:
         for step in range(first, last):
             images, labels = batch(step, self.task.loss.num_classes)
             share = slice(self.rank * BATCH // self.count, (self.rank + 1) * BATCH // self.count)
-            torch.manual_seed(100 * step + self.rank)  # of losses that draw their margins
+            torch.manual_seed(100 * step + self.rank)  # for losses that sample their margins
             self.optimizer.zero_grad()
             loss = model(images[share], labels[share])
             loss.backward()
@@ -126,29 +126,29 @@ class Run:
         return gathered.clone()
 
 
-def alike(one, other):
-    """Losses, gradients and weights after the steps, to a share of each tensor's largest value.
+def assert_close_runs(one, other):
+    """Compare losses, gradients and final weights, relative to the largest value of each tensor.
 
-    At scale 80 a gradient's elements are sums of large terms that cancel: a small element is only
-    as exact as the large ones. Later steps begin from weights that differ by as much already.
+    At scale 80 the elements of a gradient are sums of large terms that cancel: a small element is
+    only as accurate as the large ones. Later steps start from weights that already differ.
     """
     (losses, gradients, weights), (losses_2, gradients_2, weights_2) = one, other
     torch.testing.assert_close(losses[0], losses_2[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses, losses_2, rtol=1e-4, atol=1e-4)
     every = zip([*gradients, weights], [*gradients_2, weights_2], strict=True)
-    for place, (found, expected) in enumerate(every):
-        assert found.keys() == expected.keys()
+    for index, (result, expected) in enumerate(every):
+        assert result.keys() == expected.keys()
         for name, value in expected.items():
-            off = (found[name] - value).abs().max()
-            assert off <= (1e-4 if place else 1e-5) * value.abs().max().clamp(min=1), name
+            error = (result[name] - value).abs().max()
+            assert error <= (1e-4 if index else 1e-5) * value.abs().max().clamp(min=1), name
 
 
 def sampled():
-    """A step over a random part of each share: what was drawn, mean loss, centres' gradient."""
+    """A step over sampled classes of each shard: sample, mean loss, gradient of the centres."""
     run = Run("hard", ClassParallel(ratio=0.3))
     loss = run.task.loss
     images, labels = batch(0, CLASSES)
-    # The run's optimizer has not taken the gradient: it is looked at as it comes.
+    # No optimizer step: the test reads the sparse gradient.
     loss.weight = nn.Parameter(loss.weight.detach())
     share = slice(run.rank * BATCH // run.count, (run.rank + 1) * BATCH // run.count)
     value = loss(run.task.layer(images[share]), labels[share])
@@ -162,24 +162,24 @@ def sampled():
     return drawn, run._mean(value.detach()), gradient
 
 
-def beginning(folder, count):
+def first_steps(folder, count):
     """Every loss, and checkpoints of each optimizer after two steps."""
-    found = {}
+    results = {}
     for name in LOSSES:
-        found[name] = Run(name, ClassParallel(block=3)).steps(0, STEPS)
+        results[name] = Run(name, ClassParallel(block=3)).steps(0, STEPS)
         if name in SUPPORTED and count == 2:
-            found[name, "full"] = Run(name, Full()).steps(0, STEPS)
+            results[name, "full"] = Run(name, Full()).steps(0, STEPS)
     for optimizer in OPTIMIZERS:
         run = Run("hard", ClassParallel(), optimizer)
         run.steps(0, 2)
         checkpoint = run.checkpoint()
         if run.rank == 0:
             torch.save(checkpoint, folder / f"{optimizer}-of-{count}.ckpt")
-    found["clipped"] = Run("hard", ClassParallel()).steps(0, 2, longest=0.5)
+    results["clipped"] = Run("hard", ClassParallel()).steps(0, 2, longest=0.5)
     if count > 1:
-        found["sampled"] = sampled()
-        found["fused"] = on_this_process(Fused(block=3)), on_this_process(Full())
-    return found
+        results["sampled"] = sampled()
+        results["fused"] = on_this_process(Fused(block=3)), on_this_process(Full())
+    return results
 
 
 def on_this_process(head):
@@ -190,20 +190,20 @@ def on_this_process(head):
     return loss.detach(), {name: p.grad for name, p in task.named_parameters()}
 
 
-def going_on(folder, count):
+def resumed_steps(folder, count):
     """Two more steps from the checkpoints of every number of processes."""
-    found = {}
+    results = {}
     for optimizer in OPTIMIZERS:
         for writers in (1, 2, 3):
             file = folder / f"{optimizer}-of-{writers}.ckpt"
             saved = torch.load(file, weights_only=True)
-            found[optimizer, writers] = Run("hard", ClassParallel(), optimizer, saved).steps(2, 4)
-    return found
+            results[optimizer, writers] = Run("hard", ClassParallel(), optimizer, saved).steps(2, 4)
+    return results
 
 
 def process(rank, folder):
     torch.set_num_threads(1)
-    for work in (beginning, going_on):
+    for work in (first_steps, resumed_steps):
         for count in (2, 3):
             if rank >= count:
                 continue
@@ -211,20 +211,20 @@ def process(rank, folder):
             torch.distributed.init_process_group(
                 "gloo", init_method=meeting, rank=rank, world_size=count
             )
-            found = work(folder, count)
+            results = work(folder, count)
             if rank == 0:
-                torch.save(found, folder / f"{work.__name__}-{count}.pt")
+                torch.save(results, folder / f"{work.__name__}-{count}.pt")
             torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What one, two and three processes found in each part of the work."""
+def results(tmp_path_factory):
+    """The results of one, two and three processes."""
     folder = tmp_path_factory.mktemp("processes")
-    results = {("beginning", 1): beginning(folder, 1)}
+    results = {("first_steps", 1): first_steps(folder, 1)}
     torch.multiprocessing.spawn(process, args=(folder,), nprocs=3)
-    results["going_on", 1] = going_on(folder, 1)
-    for work in ("beginning", "going_on"):
+    results["resumed_steps", 1] = resumed_steps(folder, 1)
+    for work in ("first_steps", "resumed_steps"):
         for count in (2, 3):
             file = folder / f"{work}-{count}.pt"
             results[work, count] = torch.load(file, weights_only=True)
@@ -232,18 +232,18 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_class_parallel_gives_the_losses_and_gradients_of_one_process(found, name):
+def test_class_parallel_has_the_losses_and_gradients_of_one_process(results, name):
     expected = Run(name, Full()).steps(0, STEPS)
-    alike(found["beginning", 1][name], expected)
+    assert_close_runs(results["first_steps", 1][name], expected)
     if draws_its_margins(name):
-        return  # each process draws for its own photos
+        return  # each process samples for its own photos
     for count in (2, 3):
-        alike(found["beginning", count][name], expected)
+        assert_close_runs(results["first_steps", count][name], expected)
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_class_parallel_gives_the_losses_and_gradients_of_ddp(found, name):
-    alike(found["beginning", 2][name], found["beginning", 2][name, "full"])
+def test_class_parallel_has_the_losses_and_gradients_of_ddp(results, name):
+    assert_close_runs(results["first_steps", 2][name], results["first_steps", 2][name, "full"])
 
 
 def draws_its_margins(name):
@@ -260,14 +260,16 @@ def draws_its_margins(name):
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("writers", [1, 2, 3])
 @pytest.mark.parametrize("readers", [1, 2, 3])
-def test_a_checkpoint_resumes_on_any_number_of_processes(found, optimizer, writers, readers):
-    whole = Run("hard", Full(), optimizer)
-    whole.steps(0, 2)
-    alike(found["going_on", readers][optimizer, writers], whole.steps(2, 4))
+def test_a_checkpoint_resumes_on_any_number_of_processes(results, optimizer, writers, readers):
+    uninterrupted = Run("hard", Full(), optimizer)
+    uninterrupted.steps(0, 2)
+    assert_close_runs(
+        results["resumed_steps", readers][optimizer, writers], uninterrupted.steps(2, 4)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
+def test_gradient_clipping_uses_the_norm_over_all_centres(results, count):
     run = Run("hard", Full())
     for step in range(2):
         images, labels = batch(step, CLASSES)
@@ -276,12 +278,12 @@ def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
         torch.nn.utils.clip_grad_norm_(run.task.parameters(), 0.5)
         run.optimizer.step()
     expected = {name: value.detach() for name, value in run.task.named_parameters()}
-    torch.testing.assert_close(found["beginning", count]["clipped"][2], expected)
+    torch.testing.assert_close(results["first_steps", count]["clipped"][2], expected)
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_softmax_over_sampled_classes_runs_over_all_shards(found, count):
-    drawn, value, gradient = found["beginning", count]["sampled"]
+def test_the_softmax_over_sampled_classes_covers_all_shards(results, count):
+    drawn, value, gradient = results["first_steps", count]["sampled"]
     classes = torch.nonzero(drawn)[:, 0].tolist()
     images, labels = batch(0, CLASSES)
     assert set(labels.tolist()) <= set(classes)
@@ -294,18 +296,18 @@ def test_the_softmax_over_sampled_classes_runs_over_all_shards(found, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_fused_head_computes_on_its_own_process(found, count):
-    fused, full = found["beginning", count]["fused"]
+def test_a_fused_head_computes_locally(results, count):
+    fused, full = results["first_steps", count]["fused"]
     torch.testing.assert_close(fused, full, rtol=1e-5, atol=1e-5)
 
 
-def test_a_launcher_without_a_process_group_shards_nothing(monkeypatch):
-    """Two processes of srun or torchrun that each train alone."""
+def test_without_a_process_group_nothing_is_sharded(monkeypatch):
+    """Two processes of srun or torchrun that train independently."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = Run("hard", ClassParallel(block=3))
     assert len(run.task.loss.weight) == CLASSES * run.task.loss.sub_centres
-    alike(run.steps(0, 1), Run("hard", Full()).steps(0, 1))
+    assert_close_runs(run.steps(0, 1), Run("hard", Full()).steps(0, 1))
 
 
 @pytest.mark.parametrize("count", [1, 5, 10, 81_313])

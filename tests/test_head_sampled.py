@@ -1,4 +1,4 @@
-"""A random sample of the classes: which, their loss, and the optimizer's steps."""
+"""A random sample of the classes: its distribution, its loss, and the optimizer's steps."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_every_other_class_is_equally_likely():
     block=st.integers(1, 9),
 )
 @settings(max_examples=30, deadline=None)
-def test_the_loss_is_the_formula_s_over_the_sampled_classes(
+def test_the_loss_equals_the_formula_over_the_sampled_classes(
     seed, name, ratio, centres, smoothing, block
 ):
     options = {"label_smoothing": smoothing}
@@ -76,7 +76,7 @@ def test_the_loss_is_the_formula_s_over_the_sampled_classes(
     torch.testing.assert_close(loss.weight.grad.to_dense(), weight.grad, rtol=1e-6, atol=1e-6)
 
 
-def test_evaluation_takes_all_classes():
+def test_evaluation_uses_all_classes():
     loss, embeddings, labels = drawn(ArcFace, 0, 5, 4, 30)
     expected = loss(embeddings, labels)
     Sampled(0.1).attach(loss)
@@ -86,7 +86,7 @@ def test_evaluation_takes_all_classes():
 
 
 class RowByRow:
-    """Each row of the centres a parameter with an optimizer of its own, stepped when sampled."""
+    """Each row of the centres as a parameter with its own optimizer, stepped when sampled."""
 
     def __init__(self, weight, make):
         self.rows = [torch.nn.Parameter(row.clone()) for row in weight.detach()]
@@ -110,33 +110,33 @@ class RowByRow:
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("make", [ArcFace, Centres])
-def test_sampled_rows_step_as_if_alone_and_the_others_stay(name, make):
+def test_only_sampled_rows_step(name, make):
     options = {"sub_centres": 2} if make is Centres else {}
     loss, _, _ = drawn(make, 1, 4, 5, 16, **options)
     head = Sampled(0.3)
     head.attach(loss)
     optimizer = OPTIMIZERS[name](loss.parameters())
     head.register_optimizer(loss, optimizer)
-    alone = RowByRow(loss.weight, OPTIMIZERS[name])
+    row_by_row = RowByRow(loss.weight, OPTIMIZERS[name])
     twin, _, _ = drawn(make, 1, 4, 5, 16, **options)
     Sampled(0.3).attach(twin)
     for step in range(6):
         _, embeddings, labels = drawn(ArcFace, 50 + step, 4, 5, 16)
-        twin.weight.data = alone.weight()
+        twin.weight.data = row_by_row.weight()
         twin.weight.grad = None
-        for one in (twin, loss):
+        for copy in (twin, loss):
             torch.manual_seed(step)
             optimizer.zero_grad()
-            one(embeddings, labels).backward()
+            copy(embeddings, labels).backward()
         gradient = twin.weight.grad.coalesce()
-        alone.step(gradient.indices()[0], gradient.values())
+        row_by_row.step(gradient.indices()[0], gradient.values())
         optimizer.step()
-        torch.testing.assert_close(loss.weight.detach(), alone.weight(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(loss.weight.detach(), row_by_row.weight(), rtol=1e-9, atol=1e-9)
     for key, value in optimizer.state[loss.weight].items():
         assert value.shape in (loss.weight.shape, ()), key
 
 
-def test_gradients_of_several_backward_passes_add_up():
+def test_gradients_of_several_backward_passes_accumulate():
     def fresh():
         loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
         Sampled(0.3).attach(loss)
@@ -155,8 +155,8 @@ def test_gradients_of_several_backward_passes_add_up():
     torch.testing.assert_close(loss.weight.detach(), expected)
 
 
-def test_a_step_left_out_leaves_nothing_behind():
-    """As a gradient scaler does when it finds an infinite gradient."""
+def test_a_skipped_step_leaves_no_state():
+    """A gradient scaler skips a step with an infinite gradient."""
     loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
     loss.head = Sampled(0.3)
     optimizer = OPTIMIZERS["adamw"](loss.parameters())
@@ -178,7 +178,7 @@ def test_a_step_left_out_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_saved_optimizer_resumes_as_if_never_stopped(name):
+def test_a_saved_optimizer_resumes_exactly(name):
     def fresh():
         loss, embeddings, labels = drawn(ArcFace, 3, 4, 5, 16)
         head = Sampled(0.3)
@@ -205,6 +205,6 @@ def test_a_saved_optimizer_resumes_as_if_never_stopped(name):
     assert torch.equal(second[0].weight, whole[0].weight)
 
 
-def test_several_processes_are_refused_in_one_line():
+def test_several_processes_are_rejected():
     with pytest.raises(UserError, match=r"^head=sampled supports one .* head.ratio=0.25\.$"):
         Sampled(0.25).check_world_size(2)

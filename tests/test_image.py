@@ -1,4 +1,4 @@
-"""Decoding: modes, orientation, reduced scale, boxes, and what cannot be decoded."""
+"""Decoding: modes, orientation, reduced scale, boxes, and undecodable files."""
 
 import io
 import sys
@@ -21,7 +21,7 @@ def noise(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
 
 
 def photo_like(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth colours with a few hard edges."""
+    """A smooth image with a few hard edges."""
     random = np.random.default_rng(seed)
     small = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     image = small.resize((width, height), Image.Resampling.BICUBIC)
@@ -33,7 +33,7 @@ def photo_like(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def saved(folder: Path, image: Image.Image, kind: str, **options) -> Path:
-    path = folder / "photo.jpg"  # the ending says nothing: pillow looks into the file
+    path = folder / "photo.jpg"  # pillow ignores the extension
     image.save(path, kind, **options)
     return path
 
@@ -50,7 +50,7 @@ def a_few_pixels_do(monkeypatch):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(8, 20), st.integers(8, 20), st.integers(0, 99))
-def test_alpha_lies_over_white(tmp_path_factory, height, width, seed):
+def test_alpha_is_composited_over_white(tmp_path_factory, height, width, seed):
     folder = tmp_path_factory.mktemp("alpha")
     pixels = noise(height, width, 4, seed)
     alpha = pixels[..., 3:] / 255
@@ -93,7 +93,7 @@ def test_deep_grey_is_scaled_down(tmp_path, a_few_pixels_do):
         assert np.asarray(decode(path))[0, :, 0].tolist() == expected.tolist()
 
 
-def test_one_bit_and_grey(tmp_path, a_few_pixels_do):
+def test_one_bit_and_greyscale(tmp_path, a_few_pixels_do):
     bits = np.array([[True, False, True]])
     path = saved(tmp_path, Image.fromarray(bits), "PNG")
     assert np.asarray(decode(path))[0, :, 2].tolist() == [255, 0, 255]
@@ -136,7 +136,7 @@ def test_damaged_exif_counts_as_upright(tmp_path):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(64, 700), st.integers(64, 700), st.integers(32, 300), st.integers(32, 300))
-def test_reduced_decoding_is_the_smallest_that_is_large_enough(
+def test_reduced_decoding_uses_the_smallest_sufficient_scale(
     tmp_path_factory, width, height, wanted_width, wanted_height
 ):
     path = saved(tmp_path_factory.mktemp("draft"), photo_like(width, height), "JPEG", quality=90)
@@ -148,20 +148,20 @@ def test_reduced_decoding_is_the_smallest_that_is_large_enough(
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("wanted", [(512, 384), (400, 300), (256, 192), (200, 200)])
-def test_reduced_decoding_loses_nothing_visible(tmp_path, orientation, wanted):
+@pytest.mark.parametrize("size", [(512, 384), (400, 300), (256, 192), (200, 200)])
+def test_reduced_decoding_is_visually_lossless(tmp_path, orientation, size):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path, photo_like(1024, 768), "JPEG", quality=90, exif=exif)
-    wanted = wanted if orientation == 1 else wanted[::-1]
+    size = size if orientation == 1 else size[::-1]
     full = decode(path)
-    expected = full.resize(wanted, Image.Resampling.BOX)
-    ours = psnr(resize(decode(path, wanted), wanted), expected)
-    plain = psnr(full.resize(wanted, Image.Resampling.BILINEAR), expected)
+    expected = full.resize(size, Image.Resampling.BOX)
+    ours = psnr(resize(decode(path, size), size), expected)
+    plain = psnr(full.resize(size, Image.Resampling.BILINEAR), expected)
     assert ours > min(34, plain - 0.5)
 
 
-def test_a_box_is_cut_at_every_scale(tmp_path):
+def test_a_box_is_cropped_at_every_scale(tmp_path):
     path = saved(tmp_path, photo_like(800, 600), "JPEG", quality=95)
     box = (100.4, 49.6, 500.5, 450.4)
     full = decode(path, box=box)
@@ -173,7 +173,7 @@ def test_a_box_is_cut_at_every_scale(tmp_path):
         decode(path, box=(900, 0, 950, 50))
 
 
-def test_undecodable_files_are_named(tmp_path, monkeypatch):
+def test_the_message_names_an_undecodable_file(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"gone.jpg does not exist"):
         decode(tmp_path / "gone.jpg")
     (tmp_path / "text.jpg").write_text("not a photo")
@@ -197,7 +197,7 @@ def test_undecodable_files_are_named(tmp_path, monkeypatch):
 
 
 def test_real_photos(shared):
-    """Real files behind .jpg are JPEG, WebP, grey: all decode to the size that was read."""
+    """Real .jpg files (JPEG, WebP, greyscale) decode to the size that `read_size` returns."""
     photos = sorted((shared / "photos").glob("*/*"))[::60]
     assert photos
     for path in photos:

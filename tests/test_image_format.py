@@ -1,4 +1,4 @@
-"""Aspect groups, sizes, and how a photo becomes a tensor."""
+"""Aspect groups, sizes, and the conversion of a photo to a tensor."""
 
 from bisect import bisect_right
 from pathlib import Path
@@ -45,7 +45,7 @@ def photo(tmp_path_factory) -> Path:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20))
-def test_groups_are_those_of_a_loop(sides):
+def test_groups_equal_a_loop(sides):
     image_format = ImageFormat(S2)
     widths, heights = np.array(sides).T
     expected = [bisect_right([0.67, 0.77, 1.33, 1.5], height / width) for width, height in sides]
@@ -69,7 +69,7 @@ def test_published_sizes(name):
 
 
 @pytest.mark.parametrize("choice", choices("image"))
-def test_yaml_holds_the_constructors_keys_and_defaults(choice):
+def test_yaml_lists_the_arguments_and_defaults_of_the_constructor(choice):
     kind = LongestSide if choice.startswith("longest") else ImageFormat
     content = settings_of(choice, kind)
     parameters = read_signature(f"landmark.image.{kind.__name__}").parameters
@@ -112,12 +112,12 @@ def test_scaled_sizes():
         ({"sizes": []}, "one or more"),
     ],
 )
-def test_wrong_settings_are_named(options, match):
+def test_the_message_names_a_wrong_setting(options, match):
     with pytest.raises(UserError, match=match):
         ImageFormat(**options)
 
 
-def test_a_format_takes_the_lists_of_a_composed_configuration():
+def test_a_format_accepts_the_lists_of_a_composed_configuration():
     config = OmegaConf.create({"sizes": S2, "cuts": [0.5, 0.6, 0.7, 0.8]})
     image = ImageFormat(config.sizes, config.cuts)
     assert image.sizes == [tuple(size) for size in S2]
@@ -136,7 +136,7 @@ def test_squash_keeps_all_and_crop_keeps_proportions(tmp_path):
     assert cropped[:, :, 2:-2].sum() == 0
 
 
-def test_images_of_several_sizes_are_those_made_alone(photo):
+def test_images_of_several_sizes_equal_single_ones(photo):
     image_format = ImageFormat([[96, 64]])
     sizes = [(96, 64), (64, 32), (128, 96)]
     for size, image in zip(sizes, image_format.images(photo, sizes), strict=True):
@@ -146,7 +146,7 @@ def test_images_of_several_sizes_are_those_made_alone(photo):
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("fit", ["squash", "crop"])
-def test_views_depend_on_the_seed_alone(photo, augmentation, fit):
+def test_views_depend_only_on_the_seed(photo, augmentation, fit):
     image_format = ImageFormat([[96, 64]], augmentation=augmentation, fit=fit)
     torch.manual_seed(5)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -161,7 +161,7 @@ def test_views_depend_on_the_seed_alone(photo, augmentation, fit):
     assert same == (augmentation == "none")
 
 
-def test_without_augmentation_training_sees_the_test_image(photo):
+def test_without_augmentation_training_images_equal_test_images(photo):
     image_format = ImageFormat([[96, 64]])
     assert torch.equal(image_format.train_image(photo, 0, 7), image_format.image(photo, (96, 64)))
 
@@ -190,7 +190,7 @@ def test_views_stay_in_their_ranges(name, seed):
     assert abs(view.shear) <= augmentation.shear
 
 
-def test_beyond_the_photo_is_black(tmp_path):
+def test_outside_the_photo_is_black(tmp_path):
     Image.new("RGB", (200, 200), "white").save(tmp_path / "white.png")
     image_format = ImageFormat([[100, 100]], augmentation="soft")
     views = AUGMENTATIONS["soft"]

@@ -1,4 +1,4 @@
-"""Parts of photos at exact sizes, and colours, each against pillow."""
+"""Resampling and colours, each against pillow."""
 
 from typing import get_args
 
@@ -31,27 +31,27 @@ def apart(pixels: torch.Tensor, image: Image.Image) -> int:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), SIDES, SIDES, SIDES, SIDES, st.sampled_from(INTERPOLATIONS))
-def test_values_are_those_of_pillow(data, width, height, new_width, new_height, interpolation):
-    # Noise has the steepest steps there are; beyond black and white "bicubic" would be cut off,
-    # in pillow after each of its two passes.
+def test_values_equal_pillow_s(data, width, height, new_width, new_height, interpolation):
+    # Noise has the steepest edges. "bicubic" must not exceed black or white, because pillow clips
+    # after each of its two passes.
     photo = photo_of(width, height, 0, (64, 191) if interpolation == "bicubic" else (0, 255))
     before = np.asarray(photo).copy()
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     right = data.draw(st.integers(left + 1, width))
     bottom = data.draw(st.integers(top + 1, height))
     box, size = (left, top, right, bottom), (new_width, new_height)
-    found = resample(photo, size, interpolation, box)
-    assert (found.dtype, tuple(found.shape)) == (torch.uint8, (3, new_height, new_width))
-    assert found.is_contiguous()
+    result = resample(photo, size, interpolation, box)
+    assert (result.dtype, tuple(result.shape)) == (torch.uint8, (3, new_height, new_width))
+    assert result.is_contiguous()
     if interpolation in ("area", "lanczos"):
-        assert apart(found, resize(photo, size, interpolation, box)) == 0
+        assert apart(result, resize(photo, size, interpolation, box)) == 0
     else:
         filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-        assert apart(found, photo.crop(box).resize(size, filters[interpolation])) <= 2
+        assert apart(result, photo.crop(box).resize(size, filters[interpolation])) <= 2
     assert np.array_equal(np.asarray(photo), before)
 
 
-def test_a_box_between_pixels_is_taken_to_the_next_one():
+def test_a_box_between_pixels_is_rounded():
     photo = photo_of(40, 30)
     whole = resample(photo, (16, 16), "bilinear", (3, 4, 20, 21))
     assert torch.equal(resample(photo, (16, 16), "bilinear", (3.4, 3.6, 19.6, 21.4)), whole)
@@ -59,13 +59,13 @@ def test_a_box_between_pixels_is_taken_to_the_next_one():
     assert torch.equal(single, to_tensor(photo)[:, 29:, 39:].expand(3, 2, 2))
 
 
-def test_photos_in_several_blocks_of_memory():
+def test_photos_in_several_memory_blocks():
     photo = photo_of(3000, 2200)
     assert apart(resample(photo, (64, 48)), resize(photo, (64, 48))) <= 2
     assert torch.equal(resample(photo, photo.size), to_tensor(photo))
 
 
-def test_the_photo_may_be_gone_before_its_pixels():
+def test_pixels_outlive_the_photo():
     whole = resample(photo_of(50, 40), (50, 40))
     part = resample(photo_of(50, 40), (20, 20))
     _ = [photo_of(50, 40, seed) for seed in range(1, 20)]
@@ -75,7 +75,7 @@ def test_the_photo_may_be_gone_before_its_pixels():
 
 @settings(max_examples=100, deadline=None)
 @given(SIDES, SIDES, FACTORS, st.integers(0, 9))
-def test_colours_are_those_of_pillow(width, height, factor, seed):
+def test_colours_equal_pillow_s(width, height, factor, seed):
     photo = photo_of(width, height, seed)
     for ours, theirs in (
         (brightened, ImageEnhance.Brightness),
@@ -85,7 +85,7 @@ def test_colours_are_those_of_pillow(width, height, factor, seed):
         assert apart(ours(to_tensor(photo), factor), theirs(photo).enhance(factor)) == 0
 
 
-def test_a_view_with_everything_is_that_of_pillow():
+def test_a_view_with_every_change_equals_pillow_s():
     photo = photo_of(60, 40)
     view = View(
         box=(-0.1, 0.1, 0.9, 1.0),
@@ -95,7 +95,7 @@ def test_a_view_with_everything_is_that_of_pillow():
         saturation=0.5,
         erased=(0.0, 0.0, 0.25, 0.5),
     )
-    found = apply_view(photo, view, (80, 60), "bilinear", (0.0, 0.0, 60.0, 40.0))
+    result = apply_view(photo, view, (80, 60), "bilinear", (0.0, 0.0, 60.0, 40.0))
     expected = Image.new("RGB", (80, 60))
     expected.paste(photo.crop((0, 4, 54, 40)).resize((72, 60), Image.Resampling.BILINEAR), (8, 0))
     for enhancer, factor in (
@@ -105,15 +105,15 @@ def test_a_view_with_everything_is_that_of_pillow():
     ):
         expected = enhancer(expected).enhance(factor)
     expected.paste((128, 128, 128), (0, 0, 20, 30))
-    assert apart(found, expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) <= 3
+    assert apart(result, expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) <= 3
 
 
-def test_tensor_and_image_are_each_others_inverse():
+def test_to_image_inverts_to_tensor():
     photo = photo_of(31, 17)
     assert np.array_equal(np.asarray(to_image(to_tensor(photo))), np.asarray(photo))
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_the_same_size_changes_nothing(interpolation):
+def test_resampling_to_the_same_size_is_a_no_op(interpolation):
     photo = photo_of(12, 9)
     assert torch.equal(resample(photo, (12, 9), interpolation), to_tensor(photo))

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from landmark.loss.build import build_loss
 
 LOSSES = choices("loss")
-# Each process draws its own margins.
+# Each process samples its own margins.
 ALIKE = {"elasticface": {"deviation": 0.0}}
 STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
 
@@ -68,7 +68,7 @@ def of_two(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_two_processes_give_the_gradients_of_one(of_two, name):
+def test_two_processes_have_the_gradients_of_one(of_two, name):
     gradients, state = trained(name, lambda network: network)
     for results in of_two:
         got, got_state = results[name]

@@ -31,7 +31,7 @@ EVERY = [Circle, Contrastive, FastAP, MultiSimilarity, RecallAtK, SmoothAP, SupC
 
 
 def paired(seed, size=10, classes=4):
-    """A batch in which class 0 has two photos at least, and embeddings lie near their class'."""
+    """A batch with at least two photos of class 0, and embeddings near those of their class."""
     embeddings, labels = batch(seed, size, classes)
     labels[:2] = 0
     centres = torch.randn(classes, DIM, generator=torch.Generator().manual_seed(seed % 1000))
@@ -39,7 +39,7 @@ def paired(seed, size=10, classes=4):
 
 
 def view(embeddings, labels):
-    """Cosines (N, N) as lists, and of each photo its positives and its negatives."""
+    """Cosines (N, N) as lists, and the positives and negatives of each photo."""
     unit = torch.nn.functional.normalize(embeddings)
     cosines, labels = (unit @ unit.T).tolist(), labels.tolist()
     rows = range(len(labels))
@@ -53,8 +53,8 @@ def distance(cosine):
 
 
 def mean_above_0(values):
-    kept = [value for value in values if value > 1e-12]
-    return sum(kept) / len(kept) if kept else 0.0
+    positive = [value for value in values if value > 1e-12]
+    return sum(positive) / len(positive) if positive else 0.0
 
 
 def naive_contrastive(s, positives, negatives):
@@ -73,16 +73,16 @@ def naive_triplet(s, positives, negatives):
 
 
 def naive_multi_similarity(s, positives, negatives):
-    total, kept = 0.0, [0, 0]
+    total, counts = 0.0, [0, 0]
     for row, ps, ns in zip(s, positives, negatives, strict=True):
         if not ps or not ns:
             continue
         hard_p = [row[p] for p in ps if row[p] - 0.1 < max(row[n] for n in ns)]
         hard_n = [row[n] for n in ns if row[n] + 0.1 > min(row[p] for p in ps)]
-        kept = [kept[0] + len(hard_p), kept[1] + len(hard_n)]
+        counts = [counts[0] + len(hard_p), counts[1] + len(hard_n)]
         total += math.log(1 + sum(math.exp(-2 * (x - 0.5)) for x in hard_p)) / 2
         total += math.log(1 + sum(math.exp(50 * (x - 0.5)) for x in hard_n)) / 50
-    return 0.0 if max(kept) <= 1 else total / len(s)  # a single pair is nothing to the library
+    return 0.0 if max(counts) <= 1 else total / len(s)  # the library returns 0 for a single pair
 
 
 def naive_circle(s, positives, negatives):
@@ -127,7 +127,7 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
 
 
-def naive_place(s, i, positive, among, temperature):
+def naive_rank(s, i, positive, among, temperature):
     others = (j for j in among if j not in (i, positive))
     return 1 + sum(sigmoid((s[i][j] - s[i][positive]) / temperature) for j in others)
 
@@ -135,7 +135,7 @@ def naive_place(s, i, positive, among, temperature):
 def naive_smooth_ap(s, positives, negatives, temperature=0.01):
     precisions = [
         sum(
-            naive_place(s, i, p, ps, temperature) / naive_place(s, i, p, range(len(s)), temperature)
+            naive_rank(s, i, p, ps, temperature) / naive_rank(s, i, p, range(len(s)), temperature)
             for p in ps
         )
         / len(ps)
@@ -150,9 +150,9 @@ def naive_recall_at_k(s, positives, negatives, temperature=0.01, place_temperatu
     for k in (1, 2, 4, 8, 16):
         for i, ps in enumerate(positives):
             if ps:
-                places = [naive_place(s, i, p, range(len(s)), temperature) for p in ps]
-                found = sum(sigmoid((k - place) / place_temperature) for place in places)
-                recalls.append(found / min(k, len(ps)))
+                ranks = [naive_rank(s, i, p, range(len(s)), temperature) for p in ps]
+                recalled = sum(sigmoid((k - rank) / place_temperature) for rank in ranks)
+                recalls.append(recalled / min(k, len(ps)))
     return 1 - sum(recalls) / len(recalls)
 
 
@@ -171,7 +171,7 @@ NAIVE = [
 @pytest.mark.parametrize(("make", "naive"), NAIVE, ids=lambda value: value.__name__)
 @given(seed=seeds, size=st.integers(3, 12), classes=st.integers(2, 5))
 @settings(max_examples=15, deadline=None)
-def test_a_pair_loss_is_its_formula(make, naive, seed, size, classes):
+def test_a_pair_loss_equals_its_formula(make, naive, seed, size, classes):
     embeddings, labels = paired(seed, size, classes)
     expected = naive(*view(embeddings, labels))
     assert make(DIM, CLASSES)(embeddings, labels).item() == pytest.approx(
@@ -181,7 +181,7 @@ def test_a_pair_loss_is_its_formula(make, naive, seed, size, classes):
 
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
-def test_at_a_low_temperature_the_losses_are_average_precision_and_recall(seed):
+def test_low_temperatures_give_average_precision_and_recall(seed):
     embeddings, labels = paired(seed)
     cosines, positives, _ = view(embeddings, labels)
     precisions, recalls = [], []
@@ -189,12 +189,12 @@ def test_at_a_low_temperature_the_losses_are_average_precision_and_recall(seed):
         if not ps:
             continue
         ranking = sorted((j for j in range(len(labels)) if j != i), key=lambda j: -cosines[i][j])
-        places = sorted(ranking.index(p) + 1 for p in ps)
-        precisions.append(np.mean([(n + 1) / place for n, place in enumerate(places)]))
-        # The sigmoid is 1/2 at place k itself.
-        recalls.append(sum((place < 2) + 0.5 * (place == 2) for place in places) / min(2, len(ps)))
-    got = SmoothAP(DIM, CLASSES, temperature=1e-9)(embeddings, labels).item()
-    assert got == pytest.approx(1 - np.mean(precisions), abs=1e-6)
+        ranks = sorted(ranking.index(p) + 1 for p in ps)
+        precisions.append(np.mean([(n + 1) / rank for n, rank in enumerate(ranks)]))
+        # The sigmoid is 1/2 at rank k.
+        recalls.append(sum((rank < 2) + 0.5 * (rank == 2) for rank in ranks) / min(2, len(ps)))
+    smooth_ap = SmoothAP(DIM, CLASSES, temperature=1e-9)(embeddings, labels).item()
+    assert smooth_ap == pytest.approx(1 - np.mean(precisions), abs=1e-6)
     sharp = RecallAtK(DIM, CLASSES, [2], 1e-9, 1e-2)
     assert sharp(embeddings, labels).item() == pytest.approx(1 - np.mean(recalls), abs=1e-6)
 
@@ -217,7 +217,7 @@ def test_gradients(make):
 
 
 @pytest.mark.parametrize("make", [*EVERY, XBM])
-def test_copies_of_a_photo_and_single_classes_have_finite_gradients(make):
+def test_duplicate_photos_and_single_classes_have_finite_gradients(make):
     for labels in ([0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 2]):
         embeddings = torch.ones(4, DIM)
         embeddings[2:] = -1.0
@@ -230,7 +230,7 @@ def test_copies_of_a_photo_and_single_classes_have_finite_gradients(make):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("make", [*EVERY, XBM])
-def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
+def test_half_precision_only_rounds_the_embeddings(make, dtype):
     embeddings, labels = paired(9)
     half = embeddings.to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=dtype):
@@ -244,13 +244,13 @@ def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
 
 @pytest.mark.parametrize("make", EVERY)
 @pytest.mark.parametrize("labels", [[1], [0, 1, 2, 5]])
-def test_a_batch_without_two_photos_of_a_landmark_is_refused(make, labels):
-    with pytest.raises(UserError, match=f"the batch of {len(labels)} .*sampler=per_class"):
+def test_a_batch_without_a_positive_pair_is_rejected(make, labels):
+    with pytest.raises(UserError, match=rf"the batch of {len(labels)}\. .*sampler=per_class"):
         make(DIM, CLASSES)(torch.randn(len(labels), DIM), torch.tensor(labels))
 
 
 @pytest.mark.parametrize("make", [*EVERY, XBM])
-def test_a_label_that_is_no_class_is_refused(make):
+def test_a_label_outside_the_classes_is_rejected(make):
     with pytest.raises(LabelError, match="classes 0 to 5"):
         make(DIM, CLASSES)(torch.randn(2, DIM), torch.tensor([0, CLASSES]))
 
@@ -266,8 +266,8 @@ MEMBERS = {
 
 @pytest.mark.parametrize("name", MEMBERS)
 @pytest.mark.parametrize("size", [1, 5])
-def test_a_memory_compares_with_its_latest_embeddings(name, size):
-    """The naive loss of the photos of the batch as queries in the queue, themselves left out."""
+def test_a_memory_compares_with_the_latest_embeddings(name, size):
+    """The naive loss with the photos of the batch as queries in the queue, except themselves."""
     loss = XBM(DIM, CLASSES, name, memory_size=12)
     past, past_labels = torch.empty(0, DIM, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
     for step in range(15 if size == 1 else 4):
@@ -280,12 +280,12 @@ def test_a_memory_compares_with_its_latest_embeddings(name, size):
         queries = [[rows[i] for i in new] for rows in (cosines, positives, negatives)]
         value = loss(embeddings, labels)
         if all(sum(map(len, pairs)) <= 1 for pairs in queries[1:]):
-            continue  # a single pair is nothing to the library
+            continue  # the library returns 0 for a single pair
         expected = MEMBERS[name][1](*queries)
         assert value.item() == pytest.approx(expected, rel=1e-3, abs=1e-4), step
 
 
-def test_a_memory_resumes_from_a_checkpoint_as_if_never_stopped():
+def test_a_memory_resumes_from_a_checkpoint():
     one, other = XBM(DIM, CLASSES, memory_size=12), XBM(DIM, CLASSES, memory_size=12)
     for step in range(5):
         one(*batch(step, 5, dtype=torch.float32))
@@ -304,7 +304,7 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize("way", OVERRIDES)
-def test_a_memory_takes_its_pair_loss_from_the_command_line(way):
+def test_a_memory_accepts_a_pair_loss_from_the_command_line(way):
     config = composed("train", "loss=xbm", "loss.memory_size=8", *OVERRIDES[way])
     check_config(config, settings_class("train"))
     loss = build_loss(instantiate(config.loss), DIM, np.ones(CLASSES))
@@ -313,13 +313,13 @@ def test_a_memory_takes_its_pair_loss_from_the_command_line(way):
     assert len(loss.memory) == 8
 
 
-def test_wrong_options_of_a_composed_pair_loss_are_named_before_training():
+def test_wrong_options_of_a_composed_pair_loss_fail_before_training():
     override = ["loss=xbm", "+loss@loss.pair_loss=triplet", "loss.pair_loss.margin=-1"]
     with pytest.raises(UserError, match=r"^loss\.pair_loss\.margin=-1 is not valid\."):
         check_config(composed("train", *override), settings_class("train"))
 
 
-def test_a_memory_takes_a_pair_loss_of_the_user():
+def test_a_memory_accepts_a_custom_pair_loss():
     class Wide(Triplet):
         def __init__(self, embedding_dim, num_classes, width=1.0):
             super().__init__(embedding_dim, num_classes, margin=width)
@@ -354,11 +354,11 @@ def test_a_memory_takes_a_pair_loss_of_the_user():
         (XBM, {"pair_loss": SmoothAP}, "SmoothAP cannot compare a batch with a memory"),
     ],
 )
-def test_settings_out_of_range_are_named(make, options, word):
+def test_the_message_names_the_setting_out_of_range(make, options, word):
     with pytest.raises(UserError, match=word):
         make(DIM, CLASSES, **options)
 
 
-def test_a_batch_larger_than_the_memory_is_refused():
+def test_a_batch_larger_than_the_memory_is_rejected():
     with pytest.raises(UserError, match="memory_size=3 is below the 4 photos"):
         XBM(DIM, CLASSES, memory_size=3)(torch.randn(4, DIM), torch.tensor([0, 0, 1, 1]))

@@ -44,7 +44,7 @@ def test_the_loss_is_the_weighted_modulated_mean(seed, counts, kind, focal):
 
 
 @pytest.mark.parametrize("make", [ArcFace, CosFace, Softmax])
-def test_losses_weigh_and_modulate_each_photo(make):
+def test_losses_weight_and_modulate_each_photo(make):
     embeddings, labels = batch(3)
     counts = [5, 1, 7, 2, 9, 3]
     plain = fresh(make(DIM, CLASSES, label_smoothing=0.1), 3)
@@ -57,7 +57,7 @@ def test_losses_weigh_and_modulate_each_photo(make):
     torch.testing.assert_close(loss(embeddings, labels), expected)
 
 
-def test_p2sgrad_weighs_its_classes():
+def test_p2sgrad_weights_its_classes():
     embeddings, labels = batch(3)
     counts = [5, 1, 7, 2, 9, 3]
     loss = fresh(P2SGrad(DIM, CLASSES, class_weights="inverse", class_counts=counts), 3)
@@ -72,7 +72,7 @@ def test_p2sgrad_weighs_its_classes():
 
 @given(st.sampled_from([0.5, 1.0, 2.0]))
 @settings(max_examples=3, deadline=None)
-def test_a_photo_that_is_certain_has_a_finite_gradient(focal):
+def test_a_perfectly_classified_photo_has_a_finite_gradient(focal):
     losses = torch.tensor([0.0, 1e-30, 0.3], requires_grad=True)
     PhotoWeighting(2, focal=focal)(losses, torch.tensor([0, 1, 1])).backward()
     assert bool(torch.isfinite(losses.grad).all())
@@ -116,13 +116,13 @@ def test_a_loss_that_takes_no_class_counts_receives_none(make):
     assert not getattr(loss, "options", {})
 
 
-def test_weights_are_no_part_of_a_checkpoint():
+def test_class_weights_are_not_in_the_checkpoint():
     loss = ArcFace(DIM, CLASSES, class_weights="inverse", class_counts=[1] * CLASSES)
     assert set(loss.state_dict()) == {"weight"}
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"focal": -1.0}, "Softmax: focal=-1.0"),
         ({"class_weights": "inverse"}, "needs class_counts"),
@@ -130,6 +130,6 @@ def test_weights_are_no_part_of_a_checkpoint():
         ({"class_weights": "inverse", "class_counts": [1, 1, 0, 1, 1, 1]}, "class 2 has none"),
     ],
 )
-def test_settings_out_of_range_are_named(options, words):
-    with pytest.raises(UserError, match=words):
+def test_the_message_names_the_setting_out_of_range(options, message):
+    with pytest.raises(UserError, match=message):
         Softmax(DIM, CLASSES, **options)

@@ -1,4 +1,4 @@
-"""Metrics against the organisers' answers, loops over sets, and numbers counted by hand."""
+"""Metrics against the organisers' results, loops over sets, and numbers computed by hand."""
 
 import csv
 import json
@@ -12,24 +12,24 @@ from landmark.metric import gldv2, relevance
 
 
 def loop_retrieval(ranking: list[int], relevant: set[int], k: int) -> dict[str, float]:
-    """The organisers' loop: a repeated result counts once and keeps its place."""
-    found, precisions, first, seen = 0, 0.0, k + 1, set()
-    for place, row in enumerate(ranking[:k], start=1):
+    """The organisers' loop: a repeated result counts once and keeps its position."""
+    hits, precisions, first, seen = 0, 0.0, k + 1, set()
+    for position, row in enumerate(ranking[:k], start=1):
         if row >= 0 and row in relevant and row not in seen:
-            found += 1
-            precisions += found / place
-            first = min(first, place)
+            hits += 1
+            precisions += hits / position
+            first = min(first, position)
         seen.add(row)
     return {
         "ap": precisions / min(len(relevant), k) if relevant else np.nan,
-        "precision": found / k,
+        "precision": hits / k,
         "first": first,
     }
 
 
 @st.composite
 def retrievals(draw):
-    """Rankings with repeats and pads, labels of queries and gallery, and a depth."""
+    """Rankings with repeats and padding, labels of queries and gallery, and k."""
     size, depth = draw(st.integers(1, 8)), draw(st.integers(0, 9))
     label = st.integers(0, 3)
     gallery = draw(st.lists(label, min_size=size, max_size=size))
@@ -42,7 +42,7 @@ def retrievals(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(retrieval=retrievals(), as_text=st.booleans())
-def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
+def test_retrieval_metrics_equal_a_loop(retrieval, as_text):
     rows, queries, gallery, k = retrieval
     lists = [np.flatnonzero(gallery == label) for label in queries]
     names = (queries.astype(str), gallery.astype(str)) if as_text else (queries, gallery)
@@ -51,8 +51,8 @@ def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
     np.testing.assert_array_equal(hits, by_list)
     np.testing.assert_array_equal(relevant, counts)
     loops = [
-        loop_retrieval(list(ranking), set(wanted.tolist()), k)
-        for ranking, wanted in zip(rows.tolist(), lists, strict=True)
+        loop_retrieval(list(ranking), set(listed.tolist()), k)
+        for ranking, listed in zip(rows.tolist(), lists, strict=True)
     ]
     expected = {key: np.array([one[key] for one in loops]) for key in loops[0]}
     precisions = gldv2.average_precision_at_k(hits, relevant, k)
@@ -72,7 +72,7 @@ def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
     ),
     block_size=st.integers(1, 40),
 )
-def test_a_repeat_is_no_hit_whatever_the_block(results, block_size):
+def test_a_repeated_result_is_no_hit_for_any_block_size(results, block_size):
     rows = np.array([[row for row, _ in ranking] for ranking in results])
     hits = np.array([[hit for _, hit in ranking] for ranking in results])
     expected = [
@@ -82,14 +82,14 @@ def test_a_repeat_is_no_hit_whatever_the_block(results, block_size):
     np.testing.assert_array_equal(relevance.first_places(rows, hits, block_size), expected)
 
 
-def test_an_empty_gallery_answers_nothing():
+def test_an_empty_gallery_has_no_hits():
     hits, relevant = relevance.hits_by_label(np.full((2, 3), -1), ["a", "b"], [])
     assert not hits.any()
     assert relevant.tolist() == [0, 0]
     assert gldv2.map_at_k(hits, relevant) == 0
 
 
-def test_retrieval_metrics_counted_by_hand():
+def test_retrieval_metrics_computed_by_hand():
     rows = np.array([[4, 0, 4, 1], [2, -1, -1, -1], [0, 1, 2, 3]])
     hits, relevant = relevance.hits_by_label(rows, ["a", "b", "z"], ["a", "a", "b", "b", "a"])
     assert relevant.tolist() == [3, 2, 0]
@@ -105,30 +105,30 @@ def test_retrieval_metrics_counted_by_hand():
 
 def loop_micro_ap(scores: list[float], correct: list[bool], positives: int) -> float:
     order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))
-    found, total = 0, 0.0
-    for place, row in enumerate(order, start=1):
+    hits, total = 0, 0.0
+    for position, row in enumerate(order, start=1):
         if correct[row]:
-            found += 1
-            total += found / place
+            hits += 1
+            total += hits / position
     return total / positives if positives else 0.0
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    made=st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5000001, 2, -1]), st.booleans())),
+    predictions=st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5000001, 2, -1]), st.booleans())),
     missing=st.integers(0, 3),
 )
-def test_recognition_metrics_are_those_of_a_loop(made, missing):
-    scores = [float(score) for score, _ in made]
-    correct = [right for _, right in made]
+def test_recognition_metrics_equal_a_loop(predictions, missing):
+    scores = [float(score) for score, _ in predictions]
+    correct = [right for _, right in predictions]
     positives = sum(correct) + missing
-    found = gldv2.micro_ap(np.array(scores), np.array(correct, bool), positives)
-    assert found == pytest.approx(loop_micro_ap(scores, correct, positives), abs=1e-12)
+    value = gldv2.micro_ap(np.array(scores), np.array(correct, bool), positives)
+    assert value == pytest.approx(loop_micro_ap(scores, correct, positives), abs=1e-12)
     top = gldv2.top_1(np.array(correct, bool), positives)
     assert top == pytest.approx(sum(correct) / positives if positives else 0)
 
 
-def test_recognition_metrics_counted_by_hand():
+def test_recognition_metrics_computed_by_hand():
     scores, correct = np.array([0.2, 0.9, 0.9, 0.5]), np.array([True, False, True, True])
     assert gldv2.micro_ap(scores, correct, positives=5) == pytest.approx(
         (1 / 2 + 2 / 3 + 3 / 4) / 5
@@ -143,8 +143,8 @@ def read_column(path, column: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("part", ["Public", "Private"])
-def test_the_organisers_retrieval_answers(shared, part):
-    """From the files to the numbers without the project's own readers."""
+def test_the_retrieval_results_of_the_organisers(shared, part):
+    """Read the files without the readers of the project."""
     folder = shared / "reference" / "gldv2_metrics"
     truth = read_column(folder / "retrieval_solution.csv", "images")
     usage = read_column(folder / "retrieval_solution.csv", "Usage")
@@ -153,16 +153,16 @@ def test_the_organisers_retrieval_answers(shared, part):
     names = {image for one in (truth, predicted) for images in one.values() for image in images}
     number = {name: row for row, name in enumerate(sorted(names))}
     rows = np.full((len(queries), 200), -1)
-    for place, query in enumerate(queries):
+    for row, query in enumerate(queries):
         images = predicted.get(query, [])
-        rows[place, : len(images)] = [number[image] for image in images]
+        rows[row, : len(images)] = [number[image] for image in images]
     lists = [[number[image] for image in truth[query]] for query in queries]
     hits, relevant = relevance.hits_by_list(rows, lists)
     positions = gldv2.first_hit_position(hits)
     expected = json.loads((folder / "expected.json").read_text())[part.lower()]
     for k in (100, 10):
-        answer = expected[f"mean_average_precision_at_{k}"]
-        assert gldv2.map_at_k(hits, relevant, k) == pytest.approx(answer, abs=1e-9)
+        value = expected[f"mean_average_precision_at_{k}"]
+        assert gldv2.map_at_k(hits, relevant, k) == pytest.approx(value, abs=1e-9)
     means = [gldv2.precision_at_k(hits, k).mean() for k in (1, 5, 10, 100)]
     np.testing.assert_allclose(means, expected["mean_precision_at_1_5_10_100"], atol=1e-9)
     assert positions.mean() == pytest.approx(expected["mean_position"], abs=1e-9)

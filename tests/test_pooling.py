@@ -27,7 +27,7 @@ def random_map(shape, seed):
 
 
 def naive_gem(x, p, eps=1e-6):
-    """Double precision, one channel at a time; p is one number a channel."""
+    """Double precision, one channel at a time; p has one number per channel."""
     out = np.zeros(x.shape[:2])
     for image, channel in np.ndindex(*x.shape[:2]):
         values = np.maximum(x[image, channel].astype("float64"), eps).ravel()
@@ -48,7 +48,7 @@ def test_gem_is_the_root_of_the_mean_power(shape, seed, p):
 
 @few
 @given(shapes, seeds)
-def test_gem_with_an_exponent_a_channel(shape, seed):
+def test_gem_with_an_exponent_per_channel(shape, seed):
     x = random_map(shape, seed)
     p = np.random.default_rng(seed).uniform(1, 5, shape[1])
     pooling = GeM(learned=True, channels=shape[1])
@@ -80,7 +80,7 @@ def test_gem_is_stable_in_half_precision(dtype):
     torch.testing.assert_close(pooled.float(), GeM()(x.float()), rtol=tolerance, atol=0)
 
 
-def test_gem_names_the_channels_to_set():
+def test_gem_names_the_number_of_channels():
     with pytest.raises(UserError, match=r"pooling\.channels=7"):
         GeM(learned=True, channels=5)(torch.rand(1, 7, 2, 2))
     with pytest.raises(UserError, match="learned=true"):
@@ -136,14 +136,14 @@ def test_rmac_needs_a_level():
         RMAC(levels=0)
 
 
-def test_stages_are_pooled_one_by_one():
+def test_stages_are_pooled_separately():
     maps = [torch.rand(2, channels, side, side + 1) for channels, side in ((4, 8), (6, 4), (9, 2))]
     pooled = Stages(stages=(0, 1, 2), p=2)(SimpleNamespace(maps=maps))
     want = np.concatenate([naive_gem(x.numpy(), [2] * x.shape[1]) for x in maps], axis=1)
     np.testing.assert_allclose(pooled, want, rtol=1e-4)
 
 
-def test_class_token_alone_and_beside_gem():
+def test_class_token_with_and_without_gem():
     token, tokens = torch.rand(2, 5), torch.rand(2, 5, 3, 4)
     features = SimpleNamespace(maps=[tokens], class_token=token)
     assert torch.equal(ClassToken()(features), token)
@@ -159,7 +159,7 @@ def test_class_token_of_a_network_without_one(pooling):
 
 
 @pytest.mark.parametrize("choice", choices("pooling"))
-def test_yaml_holds_the_constructor_and_its_defaults(choice):
+def test_yaml_lists_the_arguments_and_defaults_of_the_constructor(choice):
     config = choice_alone("pooling", choice)
     target = get_class(config["_target_"])
     defaults = {

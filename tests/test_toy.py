@@ -1,4 +1,4 @@
-"""The toy world: the same photos for the same settings, whoever draws them."""
+"""The toy world: the same settings give the same photos in any process."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def test_a_seed_determines_the_photos(world, tmp_path):
     assert world.rows["split"].value_counts().to_dict() == {"train": 30, "gallery": 12, "query": 6}
 
 
-def test_a_photo_does_not_depend_on_how_many_there_are(world, tmp_path):
+def test_a_photo_does_not_depend_on_the_number_of_photos(world, tmp_path):
     fewer = toy(tmp_path, photos=2, landmarks=3, styles=3).read()
     path = fewer.rows["path"].iloc[0]
     assert (fewer.root / path).read_bytes() == (world.root / path).read_bytes()
@@ -62,7 +62,7 @@ def test_a_world_is_cached_under_its_settings(world, tmp_path, monkeypatch):
     others = [replace(source.world, **{name: 9}) for name in ("landmarks", "photos", "seed")]
     others += [replace(source.world, styles=4), replace(source.world, scale=0.5)]
     assert len({one.folder(tmp_path) for one in [source.world, *others]}) == 6
-    # Worlds that earlier versions drew stay valid: the folder's name is fixed.
+    # The name of the folder is fixed, so that worlds of earlier versions remain valid.
     assert Toy(tmp_path, landmarks=3, photos=2, styles=1, scale=0.5).root.name == "ca6caad497726678"
 
 
@@ -77,7 +77,7 @@ def test_a_failed_drawing_leaves_no_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_process_may_be_faster(world, tmp_path, monkeypatch):
+def test_another_process_may_finish_first(world, tmp_path, monkeypatch):
     source = toy(tmp_path)
     draw = toy_world.draw_landmark
 

@@ -12,15 +12,15 @@ from landmark.head.negatives import MIN_NORM, NegativeLogits
 
 
 def photo_losses(shard: ClassShard, embeddings: Tensor, norms: Tensor, labels: Tensor) -> Tensor:
-    """Compute the cross entropy of each of this process's photos over the classes of all ranks.
+    """Compute the cross entropy of this process's photos over the classes of all ranks.
 
     The gradient of `weight` is the mean over the ranks of the gradients of their losses, as DDP
-    would average it; where only some classes are sampled it is a sparse tensor.
+    would average it; it is a sparse tensor if the classes are sampled.
 
     Args:
         shard: The classes that this process computes.
         embeddings: (B, D), float32 or wider.
-        norms: Of the embeddings, (B,).
+        norms: Norms of the embeddings, (B,).
         labels: (B,).
 
     Returns:
@@ -46,9 +46,9 @@ class _Blockwise(torch.autograd.Function):
         loss, rows = shard.loss, shard.rows()
         centres = weight.detach() if rows is None else weight.detach()[rows]
         units, columns = shard.gather(unit), shard.columns(shard.gather(labels))
-        own = TargetLogit(units, centres, columns, loss.sub_centres)
+        target_logit = TargetLogit(units, centres, columns, loss.sub_centres)
         with torch.enable_grad():
-            cosine = shard.own(shard.total(own.cosine)).detach().requires_grad_()
+            cosine = shard.own(shard.total(target_logit.cosine)).detach().requires_grad_()
             norms = norms.detach().requires_grad_()
             target = loss.target_margin(cosine, labels, norms)
         targets = shard.gather(target.detach())
@@ -64,7 +64,8 @@ class _Blockwise(torch.autograd.Function):
             smoothing = shard.smoothing()
             losses = losses - smoothing * (shard.own(shard.total(logits_sum)) + logit)
 
-        ctx.shard, ctx.rows, ctx.own, ctx.smoothing = shard, rows, own, smoothing
+        ctx.shard, ctx.rows, ctx.smoothing = shard, rows, smoothing
+        ctx.target_logit = target_logit
         ctx.margin = (cosine, norms, target)
         ctx.save_for_backward(units, weight, None if rows is None else centres)
         ctx.state = (columns, targets, centre_norms, logit, log_sum)
@@ -74,7 +75,7 @@ class _Blockwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, Tensor, None]:  # noqa: ANN401
         """Compute the gradients of embeddings, norms and centres."""
-        shard, rows, own, smoothing = ctx.shard, ctx.rows, ctx.own, ctx.smoothing
+        shard, rows, smoothing = ctx.shard, ctx.rows, ctx.smoothing
         loss = shard.loss
         units, weight, centres = ctx.saved_tensors
         centres = weight.detach() if centres is None else centres
@@ -102,7 +103,7 @@ class _Blockwise(torch.autograd.Function):
                 allow_unused=True,
                 materialize_grads=True,
             )
-            own.backward(shard.gather(cosine_grad), units_grad, centres_grad)
+            ctx.target_logit.backward(shard.gather(cosine_grad), units_grad, centres_grad)
             unit_grad = shard.own(shard.total(units_grad))
             if shard.ranks > 1:
                 centres_grad /= shard.ranks
@@ -114,15 +115,15 @@ class _Blockwise(torch.autograd.Function):
 
 
 class TargetLogit:
-    """The cosines of photos to their own classes among this process's, and their backward pass.
+    """The cosines of photos to their own classes, and the backward pass of this rank's classes.
 
     Attributes:
-        cosine: To the nearest centre of the own class, (B,); 0 where another rank has the class.
+        cosine: Cosine to the nearest centre of the own class, (B,); 0 for classes of other ranks.
     """
 
     def __init__(self, unit: Tensor, centres: Tensor, columns: Tensor, sub_centres: int) -> None:
         self._unit = unit
-        self._is_here = columns >= 0
+        self._is_local = columns >= 0
         within = torch.arange(sub_centres, device=columns.device)
         self._rows = columns.clamp(min=0)[:, None] * sub_centres + within  # (B, K)
         # A process without classes has no row to read.
@@ -131,14 +132,14 @@ class TargetLogit:
         self._norms = own.norm(dim=2).clamp(min=MIN_NORM)
         self._directions = own / self._norms[..., None]  # (B, K, D)
         self._cosines = (self._directions * unit[:, None]).sum(2)
-        self.cosine = torch.where(self._is_here, self._cosines.amax(1), 0)
+        self.cosine = torch.where(self._is_local, self._cosines.amax(1), 0)
 
     def backward(self, gradient: Tensor, unit_grad: Tensor, centres_grad: Tensor) -> None:
         """Add the effect of `gradient` (B,) to the gradients of unit embeddings and centres."""
         if not len(centres_grad):
             return
         nearest = (self._cosines == self._cosines.amax(1, keepdim=True)).to(gradient.dtype)
-        slopes = nearest * (torch.where(self._is_here, gradient, 0) / nearest.sum(1))[:, None]
+        slopes = nearest * (torch.where(self._is_local, gradient, 0) / nearest.sum(1))[:, None]
         unit_grad += (slopes[..., None] * self._directions).sum(1)
         tangent = self._unit[:, None] - self._cosines[..., None] * self._directions
         tangent *= (slopes / self._norms)[..., None]

@@ -1,4 +1,4 @@
-"""Each process holds its shard of the classes."""
+"""Class-parallel softmax: each process has its shard of the classes."""
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from landmark.settings import checked
 class ClassParallel(Head):
     """The softmax of `Full` with the classes sharded across the processes.
 
-    Each step communicates the embeddings, their gradient and a few numbers a photo; the centres,
-    their gradient and the optimizer's state stay local, whatever C is. The loss is exact:
-    denominators are summed over all ranks. Each rank computes its shard block by block like
-    `Fused`, or with `ratio` below 1 a random part of it like `Sampled`.
+    Each step communicates the embeddings, their gradient and a few numbers per photo; the centres,
+    their gradient and the optimizer's state stay local. The loss is exact: denominators are summed
+    over all ranks. Each rank computes its shard block by block like `Fused`, or a random part of it
+    like `Sampled` if `ratio` is below 1.
 
     Args:
         ratio: Share of the classes in a training step.
@@ -34,11 +34,11 @@ class ClassParallel(Head):
         self.block = block
 
     def is_sharded(self) -> bool:
-        """Each rank has centres of its own."""
+        """Return True."""
         return True
 
     def shard_weights(self, loss: MarginLoss) -> None:
-        """Reduce `loss.weight` to this rank's shard; it must have been equal on all ranks."""
+        """Reduce `loss.weight`, which must be equal on all ranks, to this rank's shard."""
         if len(loss.weight) == loss.num_classes * loss.sub_centres:
             loss.weight = nn.Parameter(self.shard(loss, loss.weight.detach()).clone())
 
@@ -71,5 +71,5 @@ class ClassParallel(Head):
 
 
 def _classes(loss: MarginLoss, rank: int, world_size: int) -> slice:
-    """The classes that a rank owns."""
+    """Return the classes of a rank."""
     return processes.shard(loss.num_classes, rank, world_size)

@@ -23,10 +23,11 @@ class ClassShard:
 
     Attributes:
         loss: Holds this process's centres as `weight`.
-        block: Classes computed at a time. None means 4,096 on the CPU and 65,536 elsewhere.
+        block: Classes per block. None means 4,096 on the CPU and 65,536 on other devices.
         first: Class of the first row of `weight`.
         sampled: Classes in this step, counted from `first`, ascending, (n,). None means all.
-        is_parallel: Whether the other processes have the other classes, for the photos of all.
+        is_parallel: Whether the classes are sharded across the processes, each of which then
+            computes its shard for the photos of all.
     """
 
     loss: MarginLoss
@@ -42,7 +43,7 @@ class ClassShard:
 
     @property
     def block_size(self) -> int:
-        """Classes computed at a time."""
+        """Classes per block."""
         default = _CPU_BLOCK if self.loss.weight.device.type == "cpu" else _DEVICE_BLOCK
         return self.block or default
 
@@ -55,14 +56,14 @@ class ClassShard:
         """Reduce the classes to a random share, in training steps; see `sample_classes`."""
         if ratio == 1 or not (self.loss.training and torch.is_grad_enabled()):
             return self
-        # Alone, a label beyond the classes must fail in the indexing, see `check_labels`.
+        # In one process a label that is not a class must fail in the indexing, see `check_labels`.
         columns = self.columns(self.gather(labels)) if self.is_parallel else labels
         return replace(self, sampled=sample_classes(columns, self.count, ratio))
 
     def smoothing(self) -> float | Tensor:
         """Return the share of the target that label smoothing gives each class of the softmax.
 
-        A tensor where only the ranks together know the number of classes: reading it would stall a
+        It is a tensor where the number of classes is a sum over ranks, as reading it would stall a
         GPU.
         """
         if self.sampled is None:
@@ -81,19 +82,19 @@ class ClassShard:
         return processes.total(values) if self.is_parallel else values
 
     def own(self, rows: Tensor) -> Tensor:
-        """Return this rank's rows (B, …) of gathered ones (ranks · B, …)."""
+        """Return this rank's rows (B, …) of gathered rows (ranks · B, …)."""
         if not self.is_parallel:
             return rows
         rank, world_size = processes.rank_and_size()
         return rows.chunk(world_size)[rank]
 
     def columns(self, labels: Tensor) -> Tensor:
-        """Return the index of each label among this process's classes, -1 where it has none."""
+        """Return the index of each label among this process's classes, -1 for other labels."""
         rows = labels - self.first
-        is_here = (rows >= 0) & (rows < self.count)
+        is_local = (rows >= 0) & (rows < self.count)
         if self.sampled is not None:  # which includes the class of every label
             rows = torch.searchsorted(self.sampled, rows)
-        return torch.where(is_here, rows, -1)
+        return torch.where(is_local, rows, -1)
 
     def rows(self) -> Tensor | None:
         """Return the rows of `weight` in this step, (n · K,). None means all."""
@@ -109,7 +110,7 @@ def sample_classes(columns: Tensor, count: int, ratio: float) -> Tensor:
     Args:
         columns: Class of each photo, (B,); -1 where it is not one of these classes.
         count: Number of classes C.
-        ratio: Share of the classes, in (0, 1]; more where the photos' own are more.
+        ratio: Share of the classes, in (0, 1]; exceeded if the photos' own classes are more.
 
     Returns:
         Classes, ascending, (max(⌈ratio · C⌉, own),).
@@ -118,11 +119,11 @@ def sample_classes(columns: Tensor, count: int, ratio: float) -> Tensor:
         An et al., Partial FC, 2020, arXiv 2010.05222, section 3.3.
     """
     size = math.ceil(ratio * count)
-    if len(columns) >= size:  # rarely, as the number of own classes stalls a GPU
+    if len(columns) >= size:  # rare: reading the number of own classes stalls a GPU
         own = columns[columns >= 0].unique()
         if len(own) >= size:
             return own
     priority = torch.rand(count, device=columns.device)
     priority = torch.cat([priority, priority.new_zeros(1)])
-    priority[columns] = 2.0  # above all random ones; -1 is the place behind the last class
+    priority[columns] = 2.0  # above all random ones; -1 indexes the extra last element
     return priority[:count].topk(size, sorted=False).indices.sort().values

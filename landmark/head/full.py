@@ -1,4 +1,4 @@
-"""All cosines at once."""
+"""The complete cosine matrix."""
 
 from torch import nn
 

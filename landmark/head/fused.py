@@ -10,15 +10,15 @@ from landmark.settings import checked
 
 
 class Fused(Head):
-    """The loss and both gradients of `Full` without its memory.
+    """The loss and gradients of `Full`, computed block by block in less memory.
 
     Neither the normalised centres nor the cosines ever exist in full: beyond the gradient of the
     centres, which the optimizer needs, memory is a few blocks of (B, `block`). Cosines are computed
     twice, forward and backward, and each pass reads the centres once.
 
     Args:
-        block: Classes computed at a time. None means 4,096 on the CPU, where a block then fits its
-            caches, and 65,536 on other devices, where many small kernels are slow.
+        block: Classes per block. None means 4,096 on the CPU, where a block fits the caches, and
+            65,536 on other devices, where many small kernels are slow.
     """
 
     @checked

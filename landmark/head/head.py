@@ -10,17 +10,17 @@ from landmark.loss.margin import MarginLoss
 
 
 class Head:
-    """A way to compute a margin loss over many classes; the loss keeps the class centres.
+    """Computes a margin loss over many classes, whose centres remain parameters of the loss.
 
     A run calls `attach` when the loss is constructed, `shard_weights` once its process group is
     initialised, and `register_optimizer` when the optimizer is constructed.
     """
 
     def attach(self, loss: nn.Module) -> None:
-        """Compute the photos' losses of the margin losses that `loss` is or contains.
+        """Compute the cross entropies of `loss`, or of the margin losses that it contains.
 
         Raises:
-            UserError: There is none, or it needs all cosines of a batch at once.
+            UserError: There is no margin loss, or it needs the complete cosine matrix.
         """
         margins = margin_losses(loss)
         if not margins:
@@ -31,8 +31,8 @@ class Head:
         for margin in margins:
             if margin.needs_all_cosines:
                 raise UserError(
-                    f"head={choice(self)}: loss={choice(margin)} needs all cosines of a batch at "
-                    "once. Choose head=full."
+                    f"head={choice(self)}: loss={choice(margin)} needs the complete cosine "
+                    "matrix. Choose head=full."
                 )
             margin.head = self
 
@@ -47,10 +47,10 @@ class Head:
         raise NotImplementedError
 
     def check_world_size(self, world_size: int) -> None:
-        """Raise a UserError where the head does not support so many processes."""
+        """Raise a UserError if the head does not support this number of processes."""
 
     def is_sharded(self) -> bool:
-        """Whether each rank has centres of its own, which DDP must then ignore."""
+        """Return whether the centres are sharded across ranks, so that DDP must ignore them."""
         return False
 
     def shard_weights(self, loss: MarginLoss) -> None:
@@ -65,7 +65,7 @@ class Head:
         return rows
 
     def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:
-        """Hook into the steps of the optimizer of `loss.weight`, where the head needs to."""
+        """Hook into the optimizer of `loss.weight` if the head needs it; here a no-op."""
 
 
 def margin_losses(loss: nn.Module) -> list[MarginLoss]:
@@ -74,5 +74,5 @@ def margin_losses(loss: nn.Module) -> list[MarginLoss]:
 
 
 def choice(part: object) -> str:
-    """Return the override that chooses a loss or head: the name of its module and YAML."""
+    """Return the name that selects a loss or head: that of its module and YAML."""
     return type(part).__module__.rpartition(".")[2]

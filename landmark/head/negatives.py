@@ -1,4 +1,4 @@
-"""The softmax terms of the classes that are not a photo's own, block by block.
+"""The softmax terms of the negatives (all classes but a photo's own), block by block.
 
 Forward and backward each read the centres once and never hold more than a block of cosines. The
 backward pass recomputes them and writes the gradient of each block of centres in place, including
@@ -31,7 +31,7 @@ class NegativeLogits:
         centres: (n · K, D), of any norm.
         columns: Index of each photo's own class among the n, (B,); -1 where it is not one of them.
         target: Cosine to the own class after the margin, (B,).
-        block_size: Classes computed at a time.
+        block_size: Classes per block.
     """
 
     loss: MarginLoss
@@ -45,11 +45,11 @@ class NegativeLogits:
         """Compute the softmax terms of these classes, each photo's own excluded.
 
         Args:
-            with_sum: Whether to sum the logits, which label smoothing needs.
+            with_sum: Whether to sum the logits, as label smoothing requires.
 
         Returns:
             Logarithm of the sum of the exponentials of the logits, (B,); sum of the logits, (B,),
-            0 without `with_sum`; norms of the centres, (n · K,).
+            or 0 without `with_sum`; norms of the centres, (n · K,).
         """
         norms = self.unit.new_empty(len(self.centres))
         highest = self.unit.new_full((len(self.unit),), torch.finfo(self.unit.dtype).min)
@@ -79,12 +79,12 @@ class NegativeLogits:
         smoothing: float | Tensor,
         out: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Compute the gradients that come from these classes, each photo's own excluded.
+        """Compute the gradients from these classes, each photo's own excluded.
 
         Args:
-            norms: Of the centres, from `forward`.
+            norms: Norms of the centres, from `forward`.
             log_sum: Logarithm of the softmax's denominator, own class included, (B,).
-            gradient: Of each photo's loss, (B,).
+            gradient: Gradient of each photo's loss, (B,).
             smoothing: Share of the target that label smoothing gives each class.
             out: Receives the gradient of the centres, (n · K, D), of the centres' dtype.
 
@@ -115,16 +115,16 @@ class NegativeLogits:
             radial = torch.mul(cosines, slopes, out=cosines).sum(0).div_(block_norms.square())
             slopes = slopes.div_(block_norms)
             unit_grad.addmm_(slopes, centres)
-            part = out[first : first + len(centres)]
-            written = part if part.dtype == centres.dtype else torch.empty_like(centres)
-            torch.mm(slopes.T, self.unit, out=written)
-            written.addcmul_(centres, radial[:, None], value=-1)
-            if written is not part:
-                part.copy_(written)
+            rows = out[first : first + len(centres)]
+            centres_grad = rows if rows.dtype == centres.dtype else torch.empty_like(centres)
+            torch.mm(slopes.T, self.unit, out=centres_grad)
+            centres_grad.addcmul_(centres, radial[:, None], value=-1)
+            if centres_grad is not rows:
+                rows.copy_(centres_grad)
         return unit_grad, target_grad
 
     def _blocks(self, buffers: int) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
-        """Yield first row, centres (m · K, D) and flat buffers of each block."""
+        """Yield the first row, the centres (m · K, D) and flat buffers of each block."""
         rows = self.block_size * self.loss.sub_centres
         size = len(self.unit) * min(rows, len(self.centres))
         space = [self.unit.new_empty(size) for _ in range(buffers)]
@@ -144,14 +144,14 @@ class NegativeLogits:
         return cosines.view(len(cosines), -1, self.loss.sub_centres).amax(2)
 
     def _fill_own(self, values: Tensor, first: int, fill: float) -> None:
-        """Write `fill` where a photo meets its own class, without a device synchronisation."""
+        """Write `fill` at each photo's own class, without a device synchronisation."""
         columns = self.columns - first // self.loss.sub_centres
-        is_here = ((columns >= 0) & (columns < values.shape[1]))[:, None]
+        in_block = ((columns >= 0) & (columns < values.shape[1]))[:, None]
         columns = columns.clamp(0, values.shape[1] - 1)[:, None]
-        values.scatter_(1, columns, values.gather(1, columns).masked_fill_(is_here, fill))
+        values.scatter_(1, columns, values.gather(1, columns).masked_fill_(in_block, fill))
 
     def _adjusted(self, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return cosines, target and the adjusted cosines, with a graph between them."""
+        """Return cosines, target and adjusted cosines, connected by an autograd graph."""
         with torch.enable_grad():
             cosines = nearest.clone().requires_grad_()
             target = self.target[:, None].clone().requires_grad_()
@@ -168,7 +168,7 @@ def _through(adjusted: tuple[Tensor, Tensor, Tensor], slopes: Tensor) -> tuple[T
 
 
 def _to_nearest(slopes: Tensor, cosines: Tensor, nearest: Tensor) -> Tensor:
-    """Route a class's gradient to its nearest centre, equally near ones sharing it, (B, m · K)."""
+    """Route a class's gradient to its nearest centre, split evenly between ties, (B, m · K)."""
     centres = cosines.view(*nearest.shape, -1)
     chosen = (centres == nearest[..., None]).to(slopes.dtype)
     chosen *= (slopes / chosen.sum(2))[..., None]

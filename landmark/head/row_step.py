@@ -1,4 +1,4 @@
-"""Optimizer steps for some rows of a parameter only."""
+"""Optimizer steps that touch only some rows of a parameter."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ class RowStep:
     gradient and their slice of the optimizer's state replaces `parameter` in the optimizer; after
     the optimizer's step the rows are written back. Any element-wise optimizer (SGD with momentum,
     AdamW …) thus treats these rows exactly as those of a dense parameter; the other rows keep
-    value, momentum and all, and take no time. Gradients of several backward passes add up. Counters
-    such as Adam's `step` count steps of the optimizer, not of a row. Between steps optimizer and
-    parameter look as usual, and so do checkpoints.
+    their values and state, and cost no time. Gradients of several backward passes accumulate.
+    Counters such as Adam's `step` count steps of the optimizer, not of a row. Between steps the
+    optimizer, the parameter and checkpoints have their usual form.
 
     Source:
         An et al., Killing Two Birds with One Stone: Efficient and Robust Training of Face
@@ -25,7 +25,7 @@ class RowStep:
 
     Args:
         parameter: (R, D).
-        optimizer: Has `parameter` in one of its groups.
+        optimizer: Optimizer with `parameter` in one of its groups.
     """
 
     def __init__(self, parameter: Parameter, optimizer: Optimizer) -> None:

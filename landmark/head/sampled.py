@@ -1,4 +1,4 @@
-"""A random share of the classes each step."""
+"""Partial FC: a random sample of the classes in each step."""
 
 from pydantic import PositiveInt
 from torch import Tensor
@@ -13,13 +13,12 @@ from landmark.settings import checked
 
 
 class Sampled(Head):
-    """Partial FC: the softmax runs over the batch's own classes and a random sample of the others.
+    """Softmax over the classes of the batch and a random sample of the others (Partial FC).
 
-    Each training step takes ⌈ratio · C⌉ classes, or the batch's own where these are more;
-    evaluation takes all. Label smoothing spreads over the classes of the step. The gradient of the
-    centres is sparse: rows that were not sampled have none, and the optimizer leaves them
-    unchanged, momentum and weight decay included (`RowStep`); a custom training loop calls
-    `register_optimizer` for that.
+    Each training step uses ⌈ratio · C⌉ classes, or the batch's own if these are more; evaluation
+    uses all. Label smoothing spreads over the classes of the step. The gradient of the centres is
+    sparse: the optimizer leaves rows that were not sampled unchanged, their momentum and weight
+    decay included (`RowStep`). A custom training loop must call `register_optimizer` for this.
 
     Args:
         ratio: Share r of the classes.
@@ -35,10 +34,10 @@ class Sampled(Head):
         self.block = block
 
     def check_world_size(self, world_size: int) -> None:
-        """Refuse several processes: they would sample different classes of the same centres.
+        """Reject several processes: they would sample different classes of the same centres.
 
         Raises:
-            UserError: There are several.
+            UserError: There are several processes.
         """
         if world_size > 1:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Photo files to pixels of the sizes that networks take."""
+"""Decode photo files and resize them to the input sizes of a network."""
 
 from landmark.image.decode import decode, read_size, resize
 from landmark.image.format import ImageFormat

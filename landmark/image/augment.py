@@ -1,4 +1,4 @@
-"""Random views of a photo for training: how they are drawn and applied to pixels.
+"""Random views of a photo for training: draw their parameters, apply them to pixels.
 
 `soft` and `middle` follow the released code of the first place in Google Landmark Retrieval 2019
 (Ozaki and Yokoo, arXiv 1906.04087).
@@ -22,18 +22,19 @@ _MID_GREY = 128
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from which one view of a photo is drawn.
+    """Ranges of the parameters of a view.
 
     Attributes:
-        crop: Each side of the view is the photo's times 1 ± crop; beyond the photo it is black.
-        area: (least, most) fraction of the photo's area that the view keeps instead, its aspect
-            ratio changed by 3/4 to 4/3 (random resized crop, Szegedy et al., arXiv 1409.4842).
+        crop: Each side of the view is the photo's times 1 ± crop; outside the photo it is black.
+        area: Instead of `crop`: (smallest, largest) fraction of the photo's area in the view, whose
+            aspect ratio changes by 3/4 to 4/3 (random resized crop, Szegedy et al., arXiv
+            1409.4842).
         shear: Degrees along x, ± shear.
         brightness, contrast, saturation: Factors 1 ± the value.
-        colour_probability: Probability that the three are applied.
-        randaugment: Whether two operations of magnitude 9 follow (Cubuk et al., arXiv 1909.13719).
+        colour_probability: Probability that these three are applied.
+        randaugment: Whether to add two operations of magnitude 9 (Cubuk et al., arXiv 1909.13719).
         flip: Probability of a mirrored view.
-        grey: Probability of a view without colour.
+        grey: Probability of a greyscale view.
         erasing: Probability that a rectangle of 2 to 25 % of the view becomes mid-grey (random
             erasing, Zhong et al., arXiv 1708.04896).
     """
@@ -71,7 +72,7 @@ AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
 
 @dataclass(frozen=True)
 class View:
-    """One drawn view. The box is in fractions of the photo's sides and may exceed 0..1."""
+    """Parameters of a view. The box is in fractions of the photo's sides and may exceed 0 to 1."""
 
     box: Box = (0.0, 0.0, 1.0, 1.0)
     flip: bool = False
@@ -84,7 +85,7 @@ class View:
 
 
 def draw_view(augmentation: Augmentation, generator: np.random.Generator) -> View:
-    """Draw one view; a fixed number of random numbers is used, so settings do not shift others."""
+    """Draw one view. No setting changes the random numbers that the others get."""
     draws = generator.random(10).tolist()
     shear, brightness, contrast, saturation = (2 * value - 1 for value in draws[4:8])
     colour, flip = draws[8:]
@@ -112,7 +113,7 @@ def _view_box(augmentation: Augmentation, draws: list[float]) -> Box:
 
 
 def _random_box(area: tuple[float, float], log_stretch: float, draws: list[float]) -> Box:
-    """Return a box of an area within bounds and of an aspect ratio around 1, from 4 numbers."""
+    """Return a box with a random area and aspect ratio, from 4 uniform numbers."""
     side = math.sqrt(area[0] + (area[1] - area[0]) * draws[0])
     stretch = math.exp(log_stretch * (2 * draws[1] - 1))
     return _placed_box(min(1.0, side * stretch), min(1.0, side / stretch), draws[2:])
@@ -127,14 +128,14 @@ def _placed_box(width: float, height: float, draws: list[float]) -> Box:
 def apply_view(
     photo: Image.Image, view: View, size: Size, interpolation: Interpolation, frame: Box
 ) -> torch.Tensor:
-    """Return the view of `frame` (a part of the RGB photo, in its pixels) as uint8 (3, h, w).
+    """Apply a view to a part of an RGB photo and return it as uint8 (3, h, w).
 
     Args:
         photo: Decoded photo, at any scale.
-        view: The drawn view.
-        size: (w, h).
-        interpolation: See `ImageFormat`.
-        frame: (left, top, right, bottom).
+        view: Parameters of the view.
+        size: (w, h) of the result.
+        interpolation: Resampling filter.
+        frame: (left, top, right, bottom) in pixels of the photo.
     """
     pixels = _cut(photo, view.box, size, interpolation, frame)
     if view.shear:
@@ -158,7 +159,7 @@ def apply_view(
 def _cut(
     photo: Image.Image, box: Box, size: Size, interpolation: Interpolation, frame: Box
 ) -> torch.Tensor:
-    """Resize the box (fractions of the frame) to `size`; what lies beyond the frame is black."""
+    """Resize the box (fractions of the frame) to `size`; outside the frame it is black."""
     inside = tuple(min(max(edge, 0.0), 1.0) for edge in box)
     left, right = (round(size[0] * (x - box[0]) / (box[2] - box[0])) for x in inside[::2])
     top, bottom = (round(size[1] * (y - box[1]) / (box[3] - box[1])) for y in inside[1::2])
@@ -185,7 +186,7 @@ def _sheared(image: Image.Image, degrees: float) -> Image.Image:
 
 
 def _randaugmented(image: Image.Image, seed: int) -> Image.Image:
-    """Apply torchvision's RandAugment, whose draws come from torch's global generator."""
+    """Apply torchvision's RandAugment, which uses torch's global generator."""
     from torchvision.transforms import InterpolationMode, v2
 
     transform = v2.RandAugment(interpolation=InterpolationMode.BILINEAR)

@@ -1,4 +1,4 @@
-"""Brightness, contrast and saturation of uint8 pixels (3, h, w), value for value as in pillow."""
+"""Brightness, contrast and saturation of uint8 pixels (3, h, w), exactly as in pillow."""
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ def saturated(pixels: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _blended(base: NDArray[np.float32], factor: float) -> NDArray[np.uint8]:
-    """Return what each level becomes, (256,)."""
+    """Return the look-up table of the levels, (256,)."""
     return np.clip(base + np.float32(factor) * (_LEVELS - base), 0, 255).astype(np.uint8)
 
 
 def _mapped(table: NDArray[np.uint8], pixels: torch.Tensor) -> torch.Tensor:
-    # The fastest table look-up for bytes in Python, numpy and torch.
+    # The fastest look-up of bytes that Python, numpy and torch offer.
     mapped = bytearray(pixels.contiguous().numpy()).translate(table.tobytes())
     return torch.frombuffer(mapped, dtype=torch.uint8).view(pixels.shape)
 

@@ -1,4 +1,4 @@
-"""A photo file to pixels: its size from the header, its pixels at no more than the scale needed."""
+"""Read the size of a photo from its header, and its pixels at the smallest sufficient scale."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 Interpolation = Literal["bilinear", "bicubic", "area", "lanczos"]
 
-SMALLEST_SIDE = 8  # a photo with a shorter side shows nothing to recognise
+SMALLEST_SIDE = 8  # nothing can be recognised on a shorter side
 ADVICE = "Replace it, remove it, or pass data.bad_image=skip."
 
 _TURNS = {
@@ -37,7 +37,7 @@ _RESAMPLING: dict[Interpolation, Image.Resampling] = {
 
 
 def read_size(path: str | Path) -> Size:
-    """Return (width, height) of the upright photo, read from the file's header alone.
+    """Return (width, height) of the upright photo, reading only the file's header.
 
     Raises:
         UserError: The file is missing, not an image or beyond pillow's limit on pixels, or a side
@@ -48,14 +48,14 @@ def read_size(path: str | Path) -> Size:
 
 
 def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -> Image.Image:
-    """Return the photo as an RGB image, upright (EXIF orientation applied), cut to `box`.
+    """Return the photo as an RGB image, upright (EXIF orientation applied) and cropped to `box`.
 
     Args:
-        path: Any file that pillow reads, whatever its extension says.
+        path: Image in any format that pillow reads, regardless of its extension.
         size: (width, height) to which the result will be resized. A JPEG is then decoded at the
-            smallest of the scales 1, 1/2, 1/4, 1/8 (by leaving out DCT coefficients, not pixels)
-            at which the part to cut out is still at least this large. The result has that scale;
-            `resize` makes the size exact.
+            smallest of the scales 1, 1/2, 1/4, 1/8 (by omitting DCT coefficients, not pixels) at
+            which the crop is at least this large. The result has that scale; `resize` makes the
+            size exact.
         box: (left, top, right, bottom) in pixels of the upright photo at full scale.
 
     Raises:
@@ -82,10 +82,10 @@ def resize(
     interpolation: Interpolation = "bilinear",
     box: Box | None = None,
 ) -> Image.Image:
-    """Return `box` of the image (default all) at exactly `size`, low-pass filtered to shrink.
+    """Return `box` of the image at exactly `size`, antialiased. `box` defaults to the entire image.
 
-    Shrinking by more than three first averages blocks of pixels, which is faster and
-    indistinguishable (pillow's `reducing_gap`).
+    Shrinking by a factor above three first averages blocks of pixels, which is faster and looks the
+    same (pillow's `reducing_gap`).
     """
     if image.size == tuple(size) and (box is None or tuple(box) == (0, 0, *image.size)):
         return image
@@ -115,13 +115,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; pillow turns TIFF itself while loading."""
+    """Return the EXIF orientation, 1 to 8; always 1 for TIFF, which pillow rotates on loading."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1
     try:
-        # PngImageFile.getexif would read the whole file to look behind the pixels.
+        # PngImageFile.getexif would read the complete file: EXIF may follow the pixels.
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # pillow raises many kinds over a damaged EXIF block
+    except Exception:  # pillow raises many kinds of errors on a damaged EXIF block
         return 1
     return orientation if orientation in _TURNS else 1
 
@@ -131,16 +131,16 @@ def _upright_size(size: Size, orientation: int) -> Size:
 
 
 def _reduce(image: Image.Image, size: Size, box: Box | None, orientation: int) -> None:
-    """Have a JPEG decode at the smallest scale whose `box` is at least `size` (others: no-op)."""
+    """Set the smallest scale of a JPEG whose `box` is at least `size`; other formats: no-op."""
     width, height = _upright_size(image.size, orientation)
     part_width, part_height = (width, height) if box is None else (box[2] - box[0], box[3] - box[1])
     if part_width <= 0 or part_height <= 0:
         return
-    wanted = (
+    draft_size = (
         min(width, math.ceil(size[0] * width / part_width)),
         min(height, math.ceil(size[1] * height / part_height)),
     )
-    image.draft("RGB", _upright_size(wanted, orientation))
+    image.draft("RGB", _upright_size(draft_size, orientation))
 
 
 def _scaled_box(

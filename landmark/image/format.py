@@ -1,4 +1,4 @@
-"""The sizes at which photos enter a network, one for each group of aspect ratios."""
+"""The input sizes of a network, one for each group of aspect ratios."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ class FormatOptions(TypedDict, total=False):
     """Options of every image format.
 
     Attributes:
-        augmentation: Of training images: "none"; "soft" (view of 1 ± 0.2 of each side, brightness
-            ± 0.1 for half of the photos); "middle" (± 0.3, shear ± 4 degrees, brightness and
-            contrast ± 0.1); "randaugment" (soft's views and two operations of magnitude 9);
-            "strong" (random resized crop of 0.2 to 1 of the area, flip, colour ± 0.3, sometimes
-            grey, sometimes a rectangle erased).
-        flip: Probability of mirroring a training image. Defaults to the augmentation's own (0.5 for
-            "strong", else 0).
-        interpolation: All are low-pass filtered. Defaults to "bilinear"; the commands pass the
-            backbone's own instead.
-        multiple: Sides at scales other than 1 are floored to multiples of this.
+        augmentation: Augmentation of training images: "none"; "soft" (each side cropped or padded
+            to 1 ± 0.2, brightness ± 0.1 for half of the photos); "middle" (sides ± 0.3, shear ± 4
+            degrees, brightness and contrast ± 0.1); "randaugment" (soft's crops and two operations
+            of magnitude 9); "strong" (random resized crop of 0.2 to 1 of the area, flip, colour
+            ± 0.3, sometimes greyscale, sometimes a rectangle erased).
+        flip: Probability of mirroring a training image. Defaults to that of the augmentation (0.5
+            for "strong", else 0).
+        interpolation: Resampling filter, antialiased. Defaults to "bilinear"; the commands pass
+            the backbone's own instead.
+        multiple: Sides at scales other than 1 are rounded down to multiples of this.
         smallest: Lower bound of the sides at scales other than 1.
     """
 
@@ -48,16 +48,16 @@ class FormatOptions(TypedDict, total=False):
 
 
 class ImageFormat:
-    """Photos to uint8 tensors (3, h, w) of the size that their aspect group has.
+    """Converts photos to uint8 tensors (3, h, w) of the size of their aspect group.
 
     Args:
         sizes: [width, height] of each aspect group, the widest first. With one entry every photo
             gets this size, and `cuts` is ignored. Defaults to `XS`.
         cuts: Ascending values of height / width that separate the groups; a ratio equal to a cut
             belongs to the narrower group.
-        fit: "squash" scales both sides freely, so that nothing of a photo is lost: the choice for
-            retrieval, where the landmark may be at the edge. "crop" keeps the photo's proportions
-            and takes the centre, as ImageNet classifiers are tested.
+        fit: "squash" resizes both sides independently and loses nothing of a photo: for retrieval,
+            where the landmark may be at the edge. "crop" keeps the photo's proportions and takes
+            the centre, as in the evaluation of ImageNet classifiers.
         augmentation, flip, interpolation, multiple, smallest: See `FormatOptions`.
 
     Raises:
@@ -91,9 +91,9 @@ class ImageFormat:
         self.fit = fit
         self.multiple = multiple
         self.smallest = smallest
-        self._views = AUGMENTATIONS[augmentation]
+        self._augmentation = AUGMENTATIONS[augmentation]
         if flip is not None:
-            self._views = dataclasses.replace(self._views, flip=flip)
+            self._augmentation = dataclasses.replace(self._augmentation, flip=flip)
 
     @property
     def is_uniform(self) -> bool:
@@ -102,11 +102,11 @@ class ImageFormat:
 
     @property
     def representative_size(self) -> Size:
-        """The (width, height) that a network of one fixed size is made and exported for."""
+        """The (width, height) for which a network of one fixed size is built and exported."""
         return self.sizes[0]
 
     def groups(self, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
-        """Return each photo's aspect group (N,), 0 = the widest, from its sides in pixels (N,)."""
+        """Return the aspect groups (N,), 0 the widest, of photos with sides in pixels (N,)."""
         ratios = np.asarray(heights, np.float64) / np.asarray(widths, np.float64)
         return np.searchsorted(self.cuts, ratios, side="right").astype(np.int64)
 
@@ -115,14 +115,15 @@ class ImageFormat:
         return self.sizes[group]
 
     def scaled_size(self, group: int, scale: float) -> Size:
-        """Return the group's (width, height) at a scale; scale 1 gives the size itself.
+        """Return the group's (width, height) times `scale`.
 
-        Otherwise each side is floored to a multiple of `multiple` and is at least `smallest`.
+        Unless the scale is 1, each side is rounded down to a multiple of `multiple`, but is at
+        least `smallest`.
         """
         width, height = self.size(group)
         if scale == 1:
             return width, height
-        # The 1e-9 keeps products such as 160 * 0.7 / 0.7 from falling under their own value.
+        # 1e-9 absorbs the rounding error of products such as 160 * 0.7 / 0.7.
         return tuple(  # type: ignore[return-value]
             max(int(side * scale / self.multiple + 1e-9) * self.multiple, self.smallest)
             for side in (width, height)
@@ -135,7 +136,7 @@ class ImageFormat:
     def images(
         self, path: str | Path, sizes: Sequence[Size], box: Box | None = None
     ) -> list[torch.Tensor]:
-        """Return the photo at several sizes (w, h), each resized from one decoding."""
+        """Return the photo, or its `box`, at several sizes (w, h), decoding it once."""
         largest = (max(width for width, _ in sizes), max(height for _, height in sizes))
         photo = decode(path, largest, box)
         return [
@@ -147,16 +148,16 @@ class ImageFormat:
     ) -> torch.Tensor:
         """Return an augmented view as a uint8 tensor (3, h, w) of the group's size.
 
-        The view depends on `rng_seed` (one or several integers) alone.
+        The view depends only on `rng_seed`, one or several integers.
         """
         size = self.size(group)
-        view = draw_view(self._views, np.random.default_rng(rng_seed))
+        view = draw_view(self._augmentation, np.random.default_rng(rng_seed))
         width, height = view.box[2] - view.box[0], view.box[3] - view.box[1]
         photo = decode(path, (round(size[0] / width), round(size[1] / height)), box)
         return apply_view(photo, view, size, self.interpolation, self._frame(photo, size))
 
     def _frame(self, photo: Image.Image, size: Size) -> Box:
-        """Return the part of the photo that becomes the image: all, or the centre of its shape."""
+        """Return the part of the photo to resize: all, or the centre in proportion to `size`."""
         width, height = photo.size
         if self.fit == "squash":
             return 0.0, 0.0, float(width), float(height)
@@ -166,7 +167,7 @@ class ImageFormat:
 
 
 def _validated_cuts(cuts: Sequence[float], groups: int) -> np.ndarray:
-    """Return the cuts (groups - 1,); none for a single group."""
+    """Return the cuts, (groups - 1,)."""
     if groups == 1:
         return np.empty(0)
     if len(cuts) != groups - 1 or sorted(cuts) != list(cuts):

@@ -1,4 +1,4 @@
-"""Photos in their own proportions, the longer side of a given length."""
+"""Photos in their own proportions, resized to a length of the longer side."""
 
 from typing import Unpack
 
@@ -13,13 +13,13 @@ _BITS = 20
 
 
 class LongestSide(ImageFormat):
-    """Each photo in its own proportions: the format in which ROxford and RParis are compared.
+    """Photos in their own proportions, as in the evaluation on ROxford and RParis.
 
-    A group is a size, so that only photos of one size are stacked.
+    Each size is a group, so that only photos of one size are stacked.
 
     Args:
-        side: Length of the longer side in pixels at scale 1, where sides are rounded to multiples
-            of `multiple` and are at least `smallest`.
+        side: Length of the longer side in pixels at scale 1. Sides are rounded to multiples of
+            `multiple` and are at least `smallest`.
         **options: See `FormatOptions`.
 
     Raises:
@@ -43,7 +43,7 @@ class LongestSide(ImageFormat):
 
     @property
     def is_uniform(self) -> bool:
-        """Sizes differ with the photos' proportions."""
+        """Return False: sizes differ with the photos' proportions."""
         return False
 
     @property
@@ -52,7 +52,7 @@ class LongestSide(ImageFormat):
         return self.size(int(self.groups(np.ones(1), np.ones(1))[0]))
 
     def groups(self, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
-        """Return each photo's group (N,): its size, width and height in one number."""
+        """Return the group of each photo (N,): width and height in one number."""
         sides = np.stack([np.asarray(widths, np.float64), np.asarray(heights, np.float64)])
         scaled = sides * self.side / sides.max(axis=0)
         rounded = np.maximum(np.rint(scaled / self.multiple) * self.multiple, self.smallest)

@@ -1,4 +1,4 @@
-"""Any pixel mode that pillow reads, as 8-bit RGB."""
+"""Convert any pixel mode that pillow reads to 8-bit RGB."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""A decoded photo, or a part of it, as a tensor of an exact size."""
+"""Resize a decoded photo, or a part of it, to a tensor."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from landmark.image.decode import Box, Interpolation, Size, resize
 
-# PyTorch's filters for bytes are those of pillow in vector instructions: half of its time.
+# PyTorch has vectorised versions of these filters for bytes, twice as fast as pillow's.
 _TORCH_FILTERS = {"bilinear", "bicubic"}
 
 
@@ -18,23 +18,21 @@ def resample(
     interpolation: Interpolation = "bilinear",
     box: Box | None = None,
 ) -> torch.Tensor:
-    """Return `box` of the RGB photo (default all) as uint8 (3, h, w), low-pass filtered to shrink.
+    """Return `box` of the RGB photo as uint8 (3, h, w), antialiased.
 
-    The values are those of pillow, give or take two levels; "bicubic" differs by more in places
-    where it exceeds black or white. "bilinear" and "bicubic" round the box to whole pixels and
-    ignore pixels outside; "area" and "lanczos" take it as it is.
+    The values are within two levels of pillow's; "bicubic" differs by more where it exceeds black
+    or white. "bilinear" and "bicubic" round the box to integers and ignore pixels outside it;
+    "area" and "lanczos" use the exact box.
 
     Args:
         photo: Photo of any size.
         size: (width, height) of the result.
-        interpolation: The filter.
-        box: (left, top, right, bottom) in pixels of the photo.
+        interpolation: Resampling filter.
+        box: (left, top, right, bottom) in pixels of the photo. Defaults to the entire photo.
     """
     if interpolation not in _TORCH_FILTERS:
         return to_tensor(resize(photo, size, interpolation, box))
-    left, top, right, bottom = (
-        (0, 0, *photo.size) if box is None else _whole_pixels(box, photo.size)
-    )
+    left, top, right, bottom = (0, 0, *photo.size) if box is None else _rounded_box(box, photo.size)
     part = _channels_last(photo)[top:bottom, left:right]
     shape = [size[1], size[0]]
     if list(part.shape[:2]) == shape:
@@ -63,13 +61,13 @@ def to_image(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _whole_pixels(box: Box, size: Size) -> tuple[int, int, int, int]:
-    """Return the nearest whole pixels of the photo, at least one."""
-    left, right = _whole_side(box[0], box[2], size[0])
-    top, bottom = _whole_side(box[1], box[3], size[1])
+def _rounded_box(box: Box, size: Size) -> tuple[int, int, int, int]:
+    """Round the box to integers within the photo, at least one pixel wide and high."""
+    left, right = _rounded_side(box[0], box[2], size[0])
+    top, bottom = _rounded_side(box[1], box[3], size[1])
     return left, top, right, bottom
 
 
-def _whole_side(first: float, last: float, length: int) -> tuple[int, int]:
+def _rounded_side(first: float, last: float, length: int) -> tuple[int, int]:
     start = min(max(round(first), 0), length - 1)
     return start, min(max(round(last), start + 1), length)

@@ -1,4 +1,4 @@
-"""Losses over landmarks: `loss(embeddings (B, D), labels (B,))` gives a scalar."""
+"""Losses over landmarks: `loss(embeddings (B, D), labels (B,))` returns a scalar."""
 
 from landmark.loss.adacos import AdaCos
 from landmark.loss.adaface import AdaFace

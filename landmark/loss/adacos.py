@@ -22,9 +22,9 @@ class AdaCos(MarginLoss):
         scale = log(B_avg) / cos(min(pi / 4, theta_med))
 
     with theta_med the median of the batch's target angles (the lower one of an even batch). A batch
-    for which this is not a positive number leaves the scale unchanged; it takes a handful of
-    classes, all opposite to the embeddings. The scale is a float32 buffer, saved with the weights;
-    all ranks update it by their joint batch.
+    for which this is not a positive number leaves the scale unchanged (possible only with a handful
+    of classes, all opposite to the embeddings). The scale is a float32 buffer, saved with the
+    weights; all ranks update it from their joint batch.
 
     Args:
         num_classes: Number of classes C, at least 3: log(C - 1) must be positive.
@@ -57,7 +57,7 @@ class AdaCos(MarginLoss):
             )
         scale = math.sqrt(2) * math.log(num_classes - 1)
         super().__init__(embedding_dim, num_classes, scale, **softmax)
-        del self.scale  # a number until now, from here on a buffer
+        del self.scale  # a number so far; becomes a buffer
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         self.dynamic = dynamic
         self.needs_all_cosines = dynamic
@@ -66,14 +66,14 @@ class AdaCos(MarginLoss):
         """Return the scale, updated first by this batch's cosines (B, C) while training."""
         if self.dynamic and self.training:
             self._update(cosines.detach(), labels[:, None])
-        return self.scale.clone()  # the next batch changes the buffer before this one's backward
+        return self.scale.clone()  # the next batch may change the buffer before this backward
 
     @torch.no_grad()
     def _update(self, cosines: Tensor, target: Tensor) -> None:
         negatives = (self.scale * cosines).scatter(1, target, -math.inf)
         log_sums = gather(torch.logsumexp(negatives, 1))  # (B,) of all ranks
         log_average = torch.logsumexp(log_sums, 0) - math.log(len(log_sums))
-        # Angles rise as cosines fall, and `median` takes the lower middle: hence the two signs.
+        # `median` returns the lower middle value. That of the angles has the upper middle cosine.
         median_cosine = -(-gather(cosines.gather(1, target)[:, 0])).median()
         scale = log_average / median_cosine.clamp(min=math.cos(math.pi / 4))
         is_usable = torch.isfinite(scale) & (scale > 0)

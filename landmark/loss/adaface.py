@@ -25,13 +25,13 @@ class AdaFace(MarginLoss):
     get a larger weight, unrecognisable ones a smaller one. Norms are clipped to [0.001, 100], and
     no gradient flows through them; theta - margin * z is clipped to [0.001, pi - 0.001].
 
-    Mean and deviation are running statistics of training batches, from 20 and 100 as in the
-    authors' code: new = momentum * batch + (1 - momentum) * old. They are float32 buffers, saved
-    with the weights; all ranks update them by their joint batch. The deviation of a batch is
-    divided by B, so that a batch of one has one as well.
+    Mean and deviation are running statistics of the training batches, initially 20 and 100 as in
+    the authors' code: new = momentum * batch + (1 - momentum) * old. They are float32 buffers,
+    saved with the weights; all ranks update them from their joint batch. The deviation of a batch
+    is the biased one (divided by B), which is defined for a batch of one.
 
     Args:
-        margin: Angle in radians, and cosine.
+        margin: The paper's m, used both as an angle in radians and as a cosine.
         scale: Factor s on the cosines.
         concentration: The paper's h.
         momentum: Weight of a batch in the running mean and deviation.

@@ -7,7 +7,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-# A margin on the angle.
 Angle = Annotated[float, Field(ge=0, le=math.pi, description="an angle in radians, 0 to pi")]
 
 
@@ -16,7 +15,7 @@ def shift_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
 
     Args:
         cosine: (B,).
-        margin: Radians, one for all or (B,).
+        margin: Radians, a scalar or (B,).
 
     Returns:
         (B,).
@@ -40,7 +39,7 @@ def shift_angle_monotonic(cosine: Tensor, margin: float | Tensor) -> Tensor:
 
     Args:
         cosine: (B,).
-        margin: Radians, one for all or (B,).
+        margin: Radians, a scalar or (B,).
 
     Returns:
         (B,).

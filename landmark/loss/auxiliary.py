@@ -1,4 +1,4 @@
-"""Losses added to the main one, each times its weight."""
+"""Weighted auxiliary losses, added to the main loss."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from landmark.settings import check_value
 
 
 class AuxiliaryLosses(nn.Module):
-    """Losses of the same embeddings, added to a main loss.
+    """Weighted losses of the same embeddings, added to a main loss.
 
     Args:
-        losses: By name; embeddings (B, D), labels (B,) → scalar.
-        weights: By name, each above 0.
+        losses: Losses by name, each from embeddings (B, D) and labels (B,) to a scalar.
+        weights: Factors by name, each above 0.
 
     Raises:
         UserError: A weight is not above 0.
@@ -34,7 +34,7 @@ class AuxiliaryLosses(nn.Module):
         self.weights = {name: float(weights[name]) for name in losses}
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Compute each loss, without its weight: embeddings (B, D), labels (B,)."""
+        """Compute each loss without its weight: embeddings (B, D), labels (B,)."""
         return {name: loss(embeddings, labels) for name, loss in self.losses.items()}
 
     def total(self, main: Tensor, values: Mapping[str, Tensor]) -> Tensor:

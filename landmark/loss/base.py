@@ -1,4 +1,4 @@
-"""Base of all losses: checked labels, full precision."""
+"""Base of all losses: label checks and full precision."""
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,15 @@ class Loss(nn.Module):
 
     Raises:
         LabelError: A label on the CPU is not a class (see `check_labels` for other devices).
+
+    Example:
+        >>> class MeanNorm(Loss):
+        ...     num_classes = 2
+        ...
+        ...     def compute(self, embeddings, labels):
+        ...         return embeddings.norm(dim=1).mean()
+        >>> MeanNorm()(torch.tensor([[3.0, 4.0]]), torch.tensor([1])).item()
+        5.0
     """
 
     num_classes: int
@@ -39,8 +48,8 @@ class Loss(nn.Module):
 def check_labels(labels: Tensor, num_classes: int) -> None:
     """Check that labels are in 0 … num_classes - 1, without a device synchronisation.
 
-    Only labels on the CPU are read. On a GPU reading them would stall every step; there the kernels
-    that index with them (gather, cross entropy) fail with their own device assertion.
+    Only labels on the CPU are read. Reading them on a GPU would stall every step; the kernels that
+    index with them (gather, cross entropy) raise a device assertion instead.
 
     Args:
         labels: Class of each embedding, (B,).
@@ -66,7 +75,16 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
 
 
 def full_precision(*tensors: Tensor) -> list[Tensor]:
-    """Convert tensors to one dtype, float32 or wider, whatever autocast made of them."""
+    """Promote tensors, such as autocast's half-precision ones, to one dtype of float32 or wider.
+
+    Example:
+        >>> import torch
+        >>> half, double = torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.float64)
+        >>> [tensor.dtype for tensor in full_precision(half)]
+        [torch.float32]
+        >>> [tensor.dtype for tensor in full_precision(half, double)]
+        [torch.float64, torch.float64]
+    """
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)

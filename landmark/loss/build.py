@@ -1,4 +1,4 @@
-"""Losses constructed for the data that they are trained on."""
+"""Construct losses for the classes of the training data."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ def build_loss(
     """Construct a loss for the classes of the data.
 
     Args:
-        make: A loss with its own options set, such as a partial of Hydra. It is called with
-            `embedding_dim` and `num_classes`, and with `class_counts` if it takes them.
+        make: Constructor of the loss with its options bound, such as Hydra's partial. It is called
+            with `embedding_dim` and `num_classes`, and with `class_counts` if it takes them.
         embedding_dim: Embedding length D.
         counts: Training photos of each class, (C,).
-        head: How the softmax over the classes is computed. Defaults to all cosines at once.
+        head: How the softmax over the classes is computed. Defaults to the complete cosine matrix.
 
     Raises:
         UserError: The head does not support this loss.
@@ -45,13 +45,13 @@ def build_loss(
 
 
 def _takes_class_counts(make: Callable[..., nn.Module]) -> bool:
-    """Whether a loss takes `class_counts`, itself or among the `**options` that it passes on."""
+    """Whether a loss takes `class_counts`, as a parameter or among its `**options`."""
     while isinstance(make, partial):
         make = make.func
     parameters = inspect.signature(make).parameters
     if "class_counts" in parameters:
         return True
-    options = [one.annotation for one in parameters.values() if one.kind is one.VAR_KEYWORD]
+    options = [p.annotation for p in parameters.values() if p.kind is p.VAR_KEYWORD]
     is_classifier = inspect.isclass(make) and issubclass(make, ClassifierLoss)
     return bool(options) and (is_classifier or options == [Unpack[SoftmaxOptions]])
 
@@ -62,7 +62,7 @@ def build_auxiliary(
     embedding_dim: int,
     counts: np.ndarray,
 ) -> AuxiliaryLosses:
-    """Construct the losses added to the main one, as `build_loss` does, each with its weight.
+    """Construct the auxiliary losses, each as `build_loss` does, with their weights.
 
     Example:
         >>> from landmark.loss import SupCon
@@ -77,12 +77,11 @@ def check_pairs(losses: Mapping[str, nn.Module], photos_per_class: int) -> None:
     """Check, before a long run, that the sampler's batches contain the pairs that a loss compares.
 
     Args:
-        losses: By the names that were chosen.
-        photos_per_class: Photos of each landmark that the sampler puts into a batch; 1 where it
-            guarantees no more.
+        losses: Losses by the names of their overrides.
+        photos_per_class: Photos of each landmark that the sampler guarantees in a batch.
 
     Raises:
-        UserError: Names the loss.
+        UserError: A loss needs pairs that the sampler does not guarantee.
 
     Example:
         >>> from landmark.loss import SupCon

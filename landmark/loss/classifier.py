@@ -1,4 +1,4 @@
-"""What the losses with one weight vector a class share: options, weights, weighted mean."""
+"""Base of the losses with weight vectors for each class: options, weights, cross entropy."""
 
 from typing import Annotated, TypedDict
 
@@ -18,13 +18,13 @@ _NO_LABEL = torch.iinfo(torch.int64).min
 
 
 class SoftmaxOptions(TypedDict, total=False):
-    """Options of every softmax loss, passed on as keywords; the loss adds its own.
+    """Options of every softmax loss, passed through as keywords.
 
     Attributes:
         label_smoothing: Share of the target spread evenly over all classes (Szegedy et al. 2016,
             arXiv 1512.00567, section 7). Defaults to 0.
-        class_weights: inverse, inverse_sqrt or effective: weight of a class by its number of
-            photos, see `PhotoWeighting`. Defaults to None: equal weights.
+        class_weights: Weight of a class by its number of photos: inverse, inverse_sqrt or
+            effective, see `PhotoWeighting`. Defaults to None: equal weights.
         focal: Exponent gamma of the focal modulation, see `PhotoWeighting`. Defaults to 0: off.
         class_counts: Training photos of each class, (C,), as array or list; required by
             `class_weights` and by `DynamicMargin`.
@@ -46,11 +46,15 @@ class ClassifierLoss(Loss):
         label_smoothing, class_weights, focal, class_counts: See `SoftmaxOptions`.
 
     Attributes:
-        weight: (C · K, D), the vectors of a class adjacent.
-        weighting: Reduces per-photo losses to one.
+        weight: Weight vectors (C · K, D); those of a class are adjacent.
+        weighting: Reduces the photos' losses to a scalar.
 
     Raises:
         UserError: An option is out of range, or `class_counts` does not fit.
+
+    Example:
+        >>> ClassifierLoss(embedding_dim=8, num_classes=3, vectors_per_class=2).weight.shape
+        torch.Size([6, 8])
     """
 
     @checked

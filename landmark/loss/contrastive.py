@@ -11,12 +11,12 @@ class Contrastive(LibraryPairLoss):
     """Contrastive loss (Hadsell et al. 2006, CVPR) of distances between unit-length embeddings.
 
     The mean of max(0, d - positive_margin) over the pairs of one landmark plus the mean of
-    max(0, negative_margin - d) over all other pairs, each over the non-zero terms, as in
+    max(0, negative_margin - d) over all other pairs, each averaged over its non-zero terms, as in
     pytorch-metric-learning (the paper squares both).
 
     Args:
-        positive_margin: Distance up to which a pair of one landmark has no loss.
-        negative_margin: Distance from which a pair of two landmarks has no loss.
+        positive_margin: Distance up to which a positive pair has no loss.
+        negative_margin: Distance from which a negative pair has no loss.
 
     Example:
         >>> import torch

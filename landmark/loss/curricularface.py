@@ -17,14 +17,14 @@ class CurricularFace(MarginLoss):
 
     The target has ArcFace's margin. A cosine to another class that exceeds the target's after its
     margin is hard, and becomes cos(theta_j) * (t + cos(theta_j)); all others are unchanged. t
-    starts at 0 and is a running mean, while training, of the mean cosine r of a batch to its target
-    classes: t = momentum * r + (1 - momentum) * t. It is a float32 buffer, saved with the weights;
-    all ranks update it by their joint batch.
+    starts at 0. Each training batch updates it with the mean cosine r to the target classes:
+    t = momentum * r + (1 - momentum) * t. It is a float32 buffer, saved with the weights; all ranks
+    update it from their joint batch.
 
     Args:
         margin: Angle in radians added to the target's.
         scale: Factor s on the cosines.
-        momentum: Weight of a batch in t.
+        momentum: Weight of a batch in the running mean t.
 
     Example:
         >>> import torch
@@ -61,5 +61,5 @@ class CurricularFace(MarginLoss):
 
     def adjust_negatives(self, cosines: Tensor, target: Tensor) -> Tensor:
         """Return cos(theta_j) * (t + cos(theta_j)) where cos(theta_j) exceeds the target."""
-        t = self.t.clone()  # the next batch changes the buffer before this one's backward
+        t = self.t.clone()  # the next batch may change the buffer before this backward
         return torch.where(cosines > target, cosines * (t + cosines), cosines)

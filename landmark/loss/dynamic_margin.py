@@ -1,4 +1,4 @@
-"""ArcFace with a larger margin for landmarks of few photos (Ha et al. 2020, arXiv 2010.05350)."""
+"""ArcFace with a larger margin for landmarks with few photos (Ha et al. 2020, arXiv 2010.05350)."""
 
 from typing import Annotated, Unpack
 
@@ -17,15 +17,14 @@ class DynamicMargin(MarginLoss):
     """ArcFace with a margin for each class (Ha et al. 2020, arXiv 2010.05350, section 3.2).
 
     The loss of the third place of the GLDv2 recognition competition of 2020 and of the winners of
-    2021. A class of n training photos has the margin a * n^power + b, with a and b such that the
-    class of the most photos has `smallest_margin` and that of the fewest `largest_margin`. Where
-    all classes have the same number of photos, all have the mean of the two. The winners' code
-    calls this loss ArcFaceLossAdaptiveMargin; its cosines come from sub-centres, an option here.
-    `class_counts` is required.
+    2021. A class with n training photos has the margin a * n^power + b, with a and b such that the
+    class with the most photos has `smallest_margin` and the class with the fewest `largest_margin`.
+    If all classes have the same number of photos, the margin is the mean of the two. The winners'
+    code calls this loss ArcFaceLossAdaptiveMargin and uses sub-centres. `class_counts` is required.
 
     Args:
-        smallest_margin: Angle in radians, of the class with the most photos.
-        largest_margin: Angle in radians, of the class with the fewest.
+        smallest_margin: Angle in radians for the class with the most photos.
+        largest_margin: Angle in radians for the class with the fewest photos.
         power: Exponent of the number of photos.
         scale: Factor s on the cosines.
         sub_centres: Centres K of each class, see `SubCenterArcFace`.
@@ -62,7 +61,7 @@ class DynamicMargin(MarginLoss):
         counts = validated_counts(softmax.get("class_counts"), num_classes, "loss=dynamic_margin")
         powers = counts**power
         low, high = powers.min(), powers.max()
-        position = torch.where(high > low, (powers - low) / (high - low), 0.5)  # 0 … 1
+        position = torch.where(high > low, (powers - low) / (high - low), 0.5)  # 0 … 1, (C,)
         margins = smallest_margin + (largest_margin - smallest_margin) * position  # (C,)
         # Recomputed from the counts in each run, so not part of a checkpoint.
         self.register_buffer("margins", margins.float(), persistent=False)

@@ -16,15 +16,15 @@ class ElasticFace(MarginLoss):
 
     While training each photo's margin is sampled from a normal distribution around `margin`, from
     torch's global generator; in evaluation it is `margin` itself. It is added to the angle as in
-    ArcFace, or subtracted from the cosine as in CosFace. With `sort` (ElasticFace+) the sampled
-    margins are assigned by size, the largest to the photo farthest from its centre.
+    ArcFace, or subtracted from the cosine as in CosFace. With `sort` (ElasticFace+) the largest
+    sampled margin goes to the photo farthest from its centre, and so on.
 
     Args:
         margin: Mean m of the margins.
         deviation: Standard deviation sigma of the margins.
         scale: Factor s on the cosines.
         margin_on: Where the margin applies, angle or cosine.
-        sort: Assign the sampled margins by distance, the largest to the farthest photo.
+        sort: Assign larger margins to photos farther from their centres.
 
     Example:
         >>> import torch

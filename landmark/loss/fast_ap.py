@@ -11,8 +11,8 @@ from landmark.settings import checked
 class FastAP(LibraryPairLoss):
     """FastAP (Cakir et al. 2019, CVPR, Deep Metric Learning to Rank, equations 6 and 7).
 
-    For each photo the batch is ranked by squared distance between unit-length embeddings, in
-    `bins` soft bins of [0, 4]. With h+ the positives and h all photos of a bin, and H+ and H their
+    Each photo ranks the batch by squared distance between unit-length embeddings, in `bins` soft
+    bins of [0, 4]. With h+ the positives and h all photos of a bin, and H+ and H their
     cumulative sums, the average precision is the mean over the positives of h+ * H+ / H. The loss
     is 1 minus its mean over the photos with positives.
 

@@ -16,12 +16,12 @@ class MagFace(MarginLoss):
 
     With a the norm of an embedding, clipped to [shortest, longest], the target has ArcFace's margin
     of m(a), which rises linearly from `smallest_margin` to `largest_margin`. strength * g(a) with
-    g(a) = 1 / a + a / longest^2, which falls with a, is added to the photo's loss: embeddings grow
-    long where the photo is easy enough for the larger margin. Gradients flow through the norms.
+    g(a) = 1 / a + a / longest^2, which falls with a, is added to the photo's loss, so that easy
+    photos get long embeddings despite the larger margin. Gradients flow through the norms.
 
     Args:
-        shortest: Norm l_a of the smallest margin.
-        longest: Norm u_a of the largest margin.
+        shortest: Norm l_a, which has the smallest margin.
+        longest: Norm u_a, which has the largest margin.
         smallest_margin: Angle l_m in radians.
         largest_margin: Angle u_m in radians.
         strength: Factor lambda_g on the regulariser.

@@ -18,51 +18,62 @@ _IMPLIED_BY = {
 
 
 class AnyHead(Protocol):
-    """Another way to compute the cross entropies of a batch: a head of landmark.head."""
+    """Computes the cross entropies of a batch: the interface of the heads in landmark.head."""
 
     def attach(self, loss: nn.Module) -> None:
-        """Compute the photos' losses of the margin losses that `loss` is or contains."""
+        """Compute the cross entropies of `loss`, or of the margin losses that it contains."""
 
     def photo_losses(
         self, loss: "MarginLoss", embeddings: Tensor, norms: Tensor, labels: Tensor
     ) -> Tensor:
-        """As `MarginLoss.photo_losses`."""
+        """Compute the cross entropy of each photo, as `MarginLoss.photo_losses`."""
 
 
 class MarginLoss(ClassifierLoss):
     """Softmax cross entropy over scaled cosines between embeddings and class centres.
 
-    A new loss of this family is one file: subclass, and override `target_margin` (the cosine to
+    A new loss of this family is one file: a subclass that overrides `target_margin` (the cosine to
     the target class), `adjust_negatives` (the cosines to all other classes), `logit_scale` or
-    `penalty`. Each takes `embedding_dim`, `num_classes` and the keywords of `SoftmaxOptions`
+    `penalty`. It takes `embedding_dim`, `num_classes` and the keywords of `SoftmaxOptions`
     besides its own options.
 
-    The margin changes one column a row, by gather and scatter; there is no (B, C) one-hot. At scale
-    30 the rounding of a half-precision cosine exceeds the loss of a well-classified photo, hence
-    float32 or wider throughout.
+    The margin changes one column per row, by gather and scatter; there is no (B, C) one-hot. The
+    computation is in float32 or wider, because at scale 30 the rounding error of a half-precision
+    cosine exceeds the loss of a well-classified photo.
 
     Args:
         embedding_dim: Embedding length D.
         num_classes: Number of classes C.
         scale: Factor on the cosines.
-        sub_centres: Centres K of each class; the cosine to a class is that to the nearest of them.
+        sub_centres: Centres K of each class; the nearest gives the cosine to the class.
         **softmax: See `SoftmaxOptions`.
 
     Attributes:
-        needs_all_cosines: Whether the loss needs all cosines of a batch at once, which no head
-            but `Full` provides. A subclass that overrides `forward`, `compute`, `photo_losses` or
-            `logit_scale` needs them unless it says otherwise.
-        changes_negatives: Whether `adjust_negatives` changes anything. A subclass that overrides
-            it does unless it says otherwise.
-        head: Computes the photos' cross entropies. None means all cosines at once.
+        needs_all_cosines: Whether the loss needs the complete (B, C) cosine matrix, which only the
+            head `Full` provides. Defaults to True in a subclass that overrides `forward`,
+            `compute`, `photo_losses` or `logit_scale`.
+        changes_negatives: Whether `adjust_negatives` changes anything. Defaults to True in a
+            subclass that overrides it.
+        head: Computes the photos' cross entropies. None means from the complete cosine matrix.
 
     Shape:
         embeddings (B, D), of any norm; labels (B,) int64; output a scalar, the mean over B.
-        `weight` is (C · K, D), the centres of a class adjacent.
+        `weight` is (C · K, D); the centres of a class are adjacent.
 
     Raises:
         UserError: An option is out of range.
         LabelError: A label on the CPU is not a class (see `check_labels` for other devices).
+
+    Example:
+        >>> import torch
+        >>> class HalvedCosine(MarginLoss):
+        ...     def target_margin(self, cosine, labels, norms):
+        ...         return cosine / 2
+        >>> loss = HalvedCosine(embedding_dim=2, num_classes=2, scale=1.0)
+        >>> loss.weight.data = torch.eye(2)
+        >>> embeddings = torch.tensor([[3.0, 4.0]])  # cosines 0.6 and 0.8
+        >>> round(loss(embeddings, torch.tensor([0])).item(), 4)  # logits 0.3 and 0.8
+        0.9741
     """
 
     needs_all_cosines: bool = False
@@ -70,10 +81,10 @@ class MarginLoss(ClassifierLoss):
     head: AnyHead | None
 
     def __init_subclass__(cls) -> None:
-        """Set the attributes that a subclass leaves out but implies by what it overrides."""
+        """Set the attributes that a subclass omits but implies by overriding a method."""
         super().__init_subclass__()
         for attribute, methods in _IMPLIED_BY.items():
-            nearest = next(vars(o) for o in cls.__mro__ if {attribute, *methods} & vars(o).keys())
+            nearest = next(vars(c) for c in cls.__mro__ if {attribute, *methods} & vars(c).keys())
             if attribute not in nearest:
                 setattr(cls, attribute, True)
 
@@ -98,7 +109,7 @@ class MarginLoss(ClassifierLoss):
         Args:
             cosine: (B,).
             labels: (B,).
-            norms: Of the embeddings before normalisation, (B,).
+            norms: Norms of the embeddings before normalisation, (B,).
 
         Returns:
             (B,).
@@ -121,7 +132,7 @@ class MarginLoss(ClassifierLoss):
         return cosines
 
     def penalty(self, norms: Tensor) -> Tensor | None:
-        """Return what is added to each photo's loss for the norm of its embedding, (B,)."""
+        """Return a term for each photo's loss from the norm of its embedding, (B,); here None."""
         return None
 
     def logit_scale(self, cosines: Tensor, labels: Tensor) -> float | Tensor:
@@ -129,11 +140,11 @@ class MarginLoss(ClassifierLoss):
         return self.scale
 
     def photo_losses(self, embeddings: Tensor, norms: Tensor, labels: Tensor) -> Tensor:
-        """Compute the cross entropy of each photo from its cosines to all classes at once.
+        """Compute the cross entropy of each photo from the complete cosine matrix.
 
         Args:
             embeddings: (B, D), float32 or wider.
-            norms: Of the embeddings, (B,).
+            norms: Norms of the embeddings, (B,).
             labels: (B,).
 
         Returns:
@@ -150,7 +161,7 @@ class MarginLoss(ClassifierLoss):
         return cross_entropy(scale * logits, labels, self.label_smoothing)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Compute the mean loss of a batch, by the head where there is one."""
+        """Compute the mean loss of a batch, with the head if one is attached."""
         norms = embeddings.norm(dim=1)
         if self.head is None:
             losses = self.photo_losses(embeddings, norms, labels)

@@ -9,9 +9,9 @@ from landmark.settings import checked
 class MultiSimilarity(LibraryPairLoss):
     """Multi-similarity loss with its mining (Wang et al. 2019, arXiv 1904.06627, section 3.3).
 
-    Mining (equations 10 to 12): a positive pair counts if its cosine is below the highest of the
-    photo's negatives plus `mining_margin`, a negative pair if its cosine is above the lowest of the
-    positives minus it. The loss of a photo (equation 15) is log(1 + sum of
+    Mining (equations 10 to 12): a positive pair counts if its cosine is below the photo's highest
+    negative plus `mining_margin`, a negative pair if its cosine is above the photo's lowest
+    positive minus `mining_margin`. The loss of a photo (equation 15) is log(1 + sum of
     exp(-alpha * (s - base)) over its positives) / alpha + log(1 + sum of exp(beta * (s - base))
     over its negatives) / beta; the mean over all photos.
 

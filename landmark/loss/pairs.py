@@ -14,23 +14,32 @@ from landmark.loss.base import Loss
 class PairLoss(Loss):
     """A loss that compares the photos of a batch with each other; it has no class centres.
 
-    A new loss of this family is one file: subclass, and write `batch_loss`. Each takes
+    A new loss of this family is one file: a subclass that overrides `batch_loss`. It takes
     `embedding_dim` and `num_classes` besides its own options. Each rank computes the loss of the
-    joint batch, with the gradients of one process with that batch, see `join_batch`.
+    joint batch; the gradients equal those of one process with that batch, see `join_batch`.
 
     Args:
         embedding_dim: Embedding length D.
         num_classes: Number of classes C.
 
     Attributes:
-        needs_pairs: Whether a batch must contain two photos of one landmark, which takes a sampler
-            that provides them.
+        needs_pairs: Whether each batch must contain two photos of one landmark, which requires a
+            sampler that guarantees them.
 
     Shape:
         embeddings (B, D), of any norm; labels (B,) int64; output a scalar.
 
     Raises:
         UserError: A label on the CPU is not a class, or no two photos of the batch share a class.
+
+    Example:
+        >>> import torch
+        >>> class MeanCosine(PairLoss):
+        ...     def batch_loss(self, embeddings, labels):
+        ...         return (embeddings @ embeddings.T)[labels[:, None] != labels].mean()
+        >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]])
+        >>> round(MeanCosine(2, 2)(embeddings, torch.tensor([0, 0, 1])).item(), 4)
+        0.6
     """
 
     needs_pairs: ClassVar[bool] = True
@@ -48,8 +57,8 @@ class PairLoss(Loss):
         embeddings, labels = join_batch(embeddings, labels)
         if self.needs_pairs and len(labels.unique()) == len(labels):
             raise UserError(
-                f"{type(self).__name__} compares photos of one landmark, but the batch of "
-                f"{len(labels)} has no two. Choose sampler=per_class."
+                f"{type(self).__name__} compares photos of one landmark, but no landmark has two "
+                f"photos in the batch of {len(labels)}. Choose sampler=per_class."
             )
         return self.batch_loss(embeddings, labels)
 
@@ -57,7 +66,7 @@ class PairLoss(Loss):
 class LibraryPairLoss(PairLoss):
     """A pair loss that pytorch-metric-learning computes.
 
-    Where at most one pair of each kind remains of a batch, that library returns 0.
+    The library returns 0 where a batch has at most one pair of each kind.
 
     Args:
         embedding_dim: Embedding length D.
@@ -67,6 +76,14 @@ class LibraryPairLoss(PairLoss):
 
     Attributes:
         takes_references: Whether the loss can compare a batch with other embeddings, as `XBM` does.
+
+    Example:
+        >>> import torch
+        >>> from pytorch_metric_learning.losses import ContrastiveLoss
+        >>> loss = LibraryPairLoss(2, 2, ContrastiveLoss(pos_margin=0, neg_margin=1))
+        >>> embeddings, labels = torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 1, 0, 1])
+        >>> round(loss(embeddings, labels).item(), 4)  # positives at 1.4142, negatives at 0
+        2.4142
     """
 
     takes_references: ClassVar[bool] = True
@@ -89,12 +106,11 @@ class LibraryPairLoss(PairLoss):
 
 
 def join_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Join the embeddings (B, D) and labels (B,) of all ranks; alone: return them unchanged.
+    """Join the embeddings (B, D) and labels (B,) of all ranks; no-op in a single process.
 
-    The rows of the ranks alternate, as they do in the batch that the ranks share. Each rank
-    computes the loss of the joint batch; gradients flow to its own rows, times the number of
-    ranks: the mean over the ranks, which DistributedDataParallel takes, is then the gradient of
-    that one loss. Nothing is communicated in the backward pass.
+    The rows of the ranks alternate. Each rank computes the loss of the joint batch; gradients flow
+    to its own rows, times the number of ranks. DistributedDataParallel's mean over the ranks is
+    then the gradient of that one loss. The backward pass needs no communication.
 
     Returns:
         (world_size · B, D) and (world_size · B,).

@@ -17,14 +17,14 @@ class RecallAtK(PairLoss):
 
     Each photo of the batch is a query, and all others are ranked for it by cosine. With ranks
     counted by sigmoids of `temperature`, recall@k is the sum over its positives of
-    sigmoid((k - rank) / place_temperature), over min(k, number of positives) as in the authors'
-    code. The loss is 1 minus the mean over the values of k and over the photos with positives. It
-    needs large batches: ranks join theirs.
+    sigmoid((k - rank) / place_temperature), divided by min(k, number of positives) as in the
+    authors' code. The loss is 1 minus the mean over the values of k and over the photos with
+    positives. It needs large batches; with several ranks the joint batch counts.
 
     Args:
         k: Values of k.
-        temperature: Of the sigmoids of cosines (the paper's tau_2).
-        place_temperature: Of the sigmoid of ranks (tau_1).
+        temperature: Temperature of the sigmoids of cosines (the paper's tau_2).
+        place_temperature: Temperature of the sigmoid of ranks (tau_1).
 
     Example:
         >>> import torch

@@ -17,7 +17,7 @@ class SmoothAP(PairLoss):
     with positives, in [0, 1). Landmarks can have any number of photos in the batch.
 
     Args:
-        temperature: Of the sigmoids.
+        temperature: Temperature of the sigmoids.
 
     Example:
         >>> import torch

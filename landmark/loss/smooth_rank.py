@@ -17,7 +17,7 @@ def smooth_ranks(
     Args:
         embeddings: (N, D), of any norm.
         labels: (N,).
-        temperature: Above 0; the smaller, the nearer to the true ranks and the sparser the
+        temperature: Above 0. A smaller one gives ranks closer to the true ones and sparser
             gradients.
 
     Returns:

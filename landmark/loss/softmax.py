@@ -11,7 +11,7 @@ from landmark.loss.classifier import ClassifierLoss, SoftmaxOptions, cross_entro
 
 
 class Softmax(ClassifierLoss):
-    """Softmax cross entropy over a linear layer with bias; embeddings keep their norm.
+    """Softmax cross entropy over a linear layer with bias; embeddings are not normalised.
 
     Args:
         embedding_dim: Embedding length D.

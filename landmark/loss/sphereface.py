@@ -14,10 +14,10 @@ class SphereFace(MarginLoss):
     """Multiplicative angular margin loss (Liu et al. 2017, arXiv 1704.08063, equation 7).
 
     Embeddings are normalised and multiplied by a scale, as in SphereFace Revived (Liu et al. 2022,
-    arXiv 2109.05565). The target's logit is scale * psi(theta) with
+    arXiv 2109.05565), whose margin is the default; the 4 of 2017 trains only when it is phased in
+    slowly. The target's logit is scale * psi(theta) with
     psi(theta) = (-1)^k * cos(margin * theta) - 2 * k for margin * theta from k * pi to
-    (k + 1) * pi, which falls with theta everywhere. The default factor is that of 2022; 4, that of
-    2017, trains only when it is phased in slowly.
+    (k + 1) * pi, which falls with theta everywhere.
 
     Args:
         margin: Factor m on the target's angle.

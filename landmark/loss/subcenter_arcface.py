@@ -13,9 +13,9 @@ from landmark.settings import checked
 class SubCenterArcFace(MarginLoss):
     """Sub-centre ArcFace (Deng et al. 2020, ECCV, Boosting Face Recognition by Noisy Web Faces).
 
-    Each class has K centres, and the cosine to a class is that to the nearest of them, for the
-    target as for all others; ArcFace's margin applies to it. Interiors, old prints and mislabelled
-    photos of a landmark gather at a centre of their own.
+    Each class has K centres, and the nearest gives the cosine to the class. The target has
+    ArcFace's margin. Interiors, old prints and mislabelled photos of a landmark gather at a
+    separate centre.
 
     Args:
         margin: Angle in radians added to the target's.

@@ -11,7 +11,7 @@ class SupCon(LibraryPairLoss):
 
     For each photo the mean over its positives p of -log(exp(s_p / temperature) / sum over all other
     photos of exp(s / temperature)) with s the cosines; the mean over the photos with positives.
-    A batch of a single landmark gives 0.
+    The loss of a batch of a single landmark is 0.
 
     Args:
         temperature: Divisor of the cosines.

@@ -9,13 +9,13 @@ from landmark.settings import checked
 class Triplet(LibraryPairLoss):
     """Batch-hard triplet loss (Hermans et al. 2017, arXiv 1703.07737, equation 5).
 
-    For each photo of the batch, with d+ the distance to the farthest photo of its landmark and d-
-    to the nearest of another: max(0, margin + d+ - d-), or with `soft`
-    log(1 + exp(margin + d+ - d-)); the mean over all photos with both. Distances are between
-    unit-length embeddings.
+    With d+ the distance of a photo to the farthest photo of its landmark and d- to the nearest of
+    another, its loss is max(0, margin + d+ - d-), or with `soft` log(1 + exp(margin + d+ - d-)).
+    The loss of the batch is the mean over all photos with both. Distances are between unit-length
+    embeddings.
 
     Args:
-        margin: Required difference of the two distances.
+        margin: Required difference d- - d+.
         soft: Use the smooth form, whose gradient never vanishes.
 
     Example:

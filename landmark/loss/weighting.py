@@ -1,4 +1,4 @@
-"""Reduction of per-photo losses to one: class weights, focal modulation, mean."""
+"""Reduce the photos' losses to a scalar: class weights, focal modulation, mean."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -23,7 +23,7 @@ _WEIGHT_OF: dict[str, Callable[[Tensor], Tensor]] = {
 class PhotoWeighting(nn.Module):
     """Mean over a batch of weight(class) * (1 - p)^focal * loss, with p = exp(-loss).
 
-    The weight of a class of n training photos is
+    The weight of a class with n training photos is
 
         inverse       1 / n
         inverse_sqrt  1 / sqrt(n)
@@ -32,8 +32,8 @@ class PhotoWeighting(nn.Module):
     times a constant that makes the mean weight over all training photos 1. The learning rate keeps
     its meaning, and the batch loss is a plain mean, so that ranks can share a batch.
 
-    Focal modulation (Lin et al. 2017, arXiv 1708.02002, equation 4) reduces the loss of photos
-    that are classified well already.
+    Focal modulation (Lin et al. 2017, arXiv 1708.02002, equation 4) reduces the loss of
+    well-classified photos.
 
     Args:
         num_classes: Number of classes C.
@@ -96,6 +96,13 @@ def validated_counts(class_counts: ArrayLike | None, num_classes: int, key: str)
 
     Raises:
         UserError: The counts are missing, are not C numbers, or a class has no photo.
+
+    Example:
+        >>> validated_counts([3, 1], num_classes=2, key="loss.class_weights").tolist()
+        [3.0, 1.0]
+        >>> validated_counts([3, 0], num_classes=2, key="loss.class_weights")
+        Traceback (most recent call last):
+        landmark.error.UserError: loss.class_weights needs a training photo of every landmark, ...
     """
     if class_counts is None:
         raise UserError(f"{key} needs class_counts. Pass the number of photos of each landmark.")

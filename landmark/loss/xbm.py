@@ -29,14 +29,14 @@ _PAIR_LOSSES: dict[str, type[LibraryPairLoss]] = {
 class XBM(PairLoss):
     """A pair loss between a batch and a memory of batches (Wang et al. 2020, arXiv 1912.06798).
 
-    The embeddings of each batch enter a queue of the latest `memory_size` and are not recomputed;
-    the loss is that of the pairs of a photo of the batch and one in the queue (algorithm 1), not
-    itself. No gradient flows to the queue. The queue is part of a checkpoint, and the same on all
-    ranks.
+    The embeddings of each batch enter a queue of the latest `memory_size` and are not recomputed.
+    The loss is computed over the pairs of a batch photo and another photo in the queue
+    (algorithm 1). No gradient flows to the queue. The queue is part of a checkpoint, and the same
+    on all ranks.
 
     Args:
-        pair_loss: The pair loss by name, or what constructs it from `embedding_dim` and
-            `num_classes`, such as a node of conf/loss.
+        pair_loss: Name of the pair loss, or its constructor, which is called with `embedding_dim`
+            and `num_classes`, such as a node of conf/loss.
         memory_size: Embeddings in the queue, at least a joint batch of all ranks.
         options: Options of the pair loss, such as {temperature: 0.07}.
 
@@ -71,24 +71,24 @@ class XBM(PairLoss):
         super().__init__(embedding_dim, num_classes)
         make = _PAIR_LOSSES[pair_loss] if isinstance(pair_loss, str) else pair_loss
         _check_options(make, options or {})
-        made = make(embedding_dim=embedding_dim, num_classes=num_classes, **(options or {}))
-        if not isinstance(made, LibraryPairLoss) or not made.takes_references:
+        inner = make(embedding_dim=embedding_dim, num_classes=num_classes, **(options or {}))
+        if not isinstance(inner, LibraryPairLoss) or not inner.takes_references:
             raise UserError(
-                f"XBM: {type(made).__name__} cannot compare a batch with a memory. "
+                f"XBM: {type(inner).__name__} cannot compare a batch with a memory. "
                 f"Pass pair_loss={', '.join(_PAIR_LOSSES)} or a subclass of one."
             )
-        self.pair_loss = made
+        self.pair_loss = inner
         self.register_buffer("memory", torch.zeros(memory_size, embedding_dim))
         self.register_buffer("memory_labels", torch.zeros(memory_size, dtype=torch.int64))
-        self.register_buffer("seen", torch.tensor(0))  # embeddings that ever entered
+        self.register_buffer("seen", torch.tensor(0))  # embeddings enqueued so far
 
     def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of the pairs of the batch with the queue, which the batch enters."""
+        """Enqueue the batch and compute the loss of its pairs with the queue."""
         from pytorch_metric_learning.utils import loss_and_miner_utils
 
         slots = self._enqueue(embeddings, labels)
         filled = min(int(self.seen), len(self.memory))
-        # The next batch overwrites rows before this one's backward, if gradients accumulate.
+        # The next batch may overwrite rows before this backward.
         queue = self.memory[:filled].to(embeddings.dtype, copy=True)
         queue_labels = self.memory_labels[:filled]
         miner = self.pair_loss.miner

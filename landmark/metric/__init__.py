@@ -1,4 +1,4 @@
-"""Metrics of landmark retrieval and recognition, plain functions on numpy arrays."""
+"""Metrics of landmark retrieval and recognition: plain functions of numpy arrays."""
 
 from landmark.metric import bootstrap, gldv2, relevance, revisited
 

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of a mean over queries, and of a change of it."""
+"""Bootstrap confidence intervals of a mean over queries."""
 
 from typing import NamedTuple
 
@@ -27,17 +27,17 @@ def mean_interval(
 ) -> Interval:
     """Compute the percentile bootstrap interval of a mean.
 
-    For the change between two rankings of the same queries, pass each query's change: the
-    resampling is then paired.
+    To compare two rankings of the same queries, pass the difference for each query: the resampling
+    is then paired.
 
     Args:
-        values: (Q,) one value per query; NaN excludes a query.
+        values: One value per query, (Q,); NaN excludes a query.
         confidence: Level of the interval, between 0 and 1.
         resamples: Number of bootstrap samples of size Q, drawn with replacement.
-        seed: Seed of the draws.
+        seed: Seed of the resampling.
 
     Returns:
-        Mean, lower and upper bound; all 0 if no query counts.
+        Mean, lower and upper bound; all 0 if every value is NaN.
 
     Source:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.

@@ -18,13 +18,13 @@ def average_precision_at_k(
     """Compute the average precision of each query's first `k` results.
 
     Args:
-        hits: (Q, K) whether the result at that position is relevant. A repeated result counts
+        hits: Whether the result at each position is relevant, (Q, K). A repeated result counts
             once, at its first position (see `landmark.metric.relevance`).
-        relevant: (Q,) number of relevant gallery images.
+        relevant: Number of relevant gallery images of each query, (Q,).
         k: Number of results that count.
 
     Returns:
-        (Q,) sum of the precisions at the hits, divided by min(relevant, k); NaN for queries
+        Sum of the precisions at the hits, divided by min(relevant, k), (Q,); NaN for queries
         without a relevant image.
 
     Example:
@@ -43,8 +43,8 @@ def map_at_k(hits: Hits, relevant: NDArray[np.integer], k: int = 100) -> float:
     """Compute the mean average precision over the queries that have a relevant image.
 
     Args:
-        hits: (Q, K), as in `average_precision_at_k`.
-        relevant: (Q,) number of relevant gallery images.
+        hits: As in `average_precision_at_k`, (Q, K).
+        relevant: Number of relevant gallery images of each query, (Q,).
         k: Number of results that count.
 
     Returns:
@@ -64,11 +64,11 @@ def precision_at_k(hits: Hits, k: int) -> NDArray[np.float64]:
     """Compute the fraction of each query's first `k` positions that are hits.
 
     Args:
-        hits: (Q, K), as in `average_precision_at_k`.
+        hits: As in `average_precision_at_k`, (Q, K).
         k: Number of positions; those beyond K are misses.
 
     Returns:
-        (Q,) precisions.
+        Precisions, (Q,).
 
     Example:
         >>> precision_at_k(np.array([[True, False, True]]), k=4).tolist()
@@ -81,11 +81,11 @@ def first_hit_position(hits: Hits, k: int = 100) -> NDArray[np.int64]:
     """Return the position of each query's first hit.
 
     Args:
-        hits: (Q, K), as in `average_precision_at_k`.
+        hits: As in `average_precision_at_k`, (Q, K).
         k: Number of results that count.
 
     Returns:
-        (Q,) positions from 1; k + 1 for queries without a hit among the first `k` results.
+        Positions from 1, (Q,); k + 1 for queries without a hit among the first `k` results.
 
     Example:
         >>> first_hit_position(np.array([[False, True], [False, False]])).tolist()
@@ -101,9 +101,9 @@ def micro_ap(scores: NDArray[np.floating], correct: NDArray[np.bool_], positives
     """Compute the micro average precision of recognition, also called GAP.
 
     Args:
-        scores: (P,) confidence of each prediction. Of equal scores the earlier comes first; the
-            challenge orders them by image id.
-        correct: (P,) whether the predicted landmark is one of the image's landmarks.
+        scores: Confidence of each prediction, (P,). Equal scores keep their order; the challenge
+            orders them by image id.
+        correct: Whether the predicted landmark is one of the image's landmarks, (P,).
         positives: Number of images that show a landmark, with or without a prediction.
 
     Returns:
@@ -127,7 +127,7 @@ def top_1(correct: NDArray[np.bool_], positives: int) -> float:
     """Compute the top-1 accuracy of recognition.
 
     Args:
-        correct: (P,) whether the prediction names one of the image's landmarks.
+        correct: Whether the predicted landmark is one of the image's landmarks, (P,).
         positives: Number of images that show a landmark, with or without a prediction.
 
     Returns:

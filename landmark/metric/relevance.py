@@ -1,4 +1,4 @@
-"""Which results of a ranking are relevant: by landmark, or by a list for each query."""
+"""Mark the relevant results of a ranking, by landmark or by a list for each query."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,9 +14,9 @@ def hits_by_label(
     """Mark the results that show the query's landmark.
 
     Args:
-        rows: (Q, K) gallery rows, best first; -1 pads.
-        query_labels: (Q,) integers or strings.
-        gallery_labels: (N,) integers or strings.
+        rows: Gallery rows, best first, (Q, K); -1 pads.
+        query_labels: Landmark of each query, (Q,) integers or strings.
+        gallery_labels: Landmark of each gallery image, (N,) integers or strings.
 
     Returns:
         hits (Q, K), a repeated row being a hit only at its first position, and the number of
@@ -45,8 +45,8 @@ def hits_by_list(
     """Mark the results that are in the query's list of relevant gallery rows.
 
     Args:
-        rows: (Q, K) gallery rows, best first; -1 pads.
-        relevant: The relevant rows of each query, Q lists.
+        rows: Gallery rows, best first, (Q, K); -1 pads.
+        relevant: Relevant gallery rows of each query, Q lists.
 
     Returns:
         hits (Q, K), a repeated row being a hit only at its first position, and the number of
@@ -62,8 +62,8 @@ def hits_by_list(
     hits = np.zeros(rows.shape, bool)
     for query, listed in enumerate(lists):
         if len(listed):
-            place = np.minimum(np.searchsorted(listed, rows[query]), len(listed) - 1)
-            hits[query] = listed[place] == rows[query]
+            index = np.minimum(np.searchsorted(listed, rows[query]), len(listed) - 1)
+            hits[query] = listed[index] == rows[query]
     return first_places(rows, hits), np.array([len(listed) for listed in lists], np.int64)
 
 
@@ -73,12 +73,12 @@ def first_places(
     """Drop hits whose row occurs earlier in the same ranking.
 
     Args:
-        rows: (Q, K) gallery rows, best first.
-        hits: (Q, K) whether the row is relevant.
+        rows: Gallery rows, best first, (Q, K).
+        hits: Whether the row is relevant, (Q, K).
         block_size: Results processed per block.
 
     Returns:
-        (Q, K) hits without the repeated ones.
+        Hits without the repeated ones, (Q, K).
 
     Example:
         >>> first_places(np.array([[5, 7, 5]]), np.array([[True, False, True]])).tolist()
@@ -86,16 +86,16 @@ def first_places(
     """
     first = np.zeros(hits.shape, bool)
     for block in _blocks(rows, block_size):
-        query, place = np.nonzero(hits[block])
-        ranked = rows[block][query, place].astype(np.int64)
-        # Hits are few among the results, so only they are sorted.
-        _, kept = np.unique(query * (ranked.max(initial=0) + 1) + ranked, return_index=True)
-        first[block][query[kept], place[kept]] = True
+        query, position = np.nonzero(hits[block])
+        ranked = rows[block][query, position].astype(np.int64)
+        # Only hits, which are few among the results, are sorted.
+        _, unique = np.unique(query * (ranked.max(initial=0) + 1) + ranked, return_index=True)
+        first[block][query[unique], position[unique]] = True
     return first
 
 
 def _blocks(rows: NDArray[np.integer], block_size: int = BLOCK_SIZE) -> Iterator[slice]:
-    """Slices of queries with about `block_size` results each."""
+    """Yield slices of queries with about `block_size` results each."""
     step = max(1, block_size // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         yield slice(start, start + step)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Protocol → (lists that are positive, lists that are junk).
+# Protocol → (positive lists, junk lists).
 PROTOCOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
@@ -30,9 +30,9 @@ def evaluate(
     """Compute mean average precision and mean precision at k under the three protocols.
 
     Args:
-        rows: (Q, K) gallery rows, best first; -1 pads. A positive that is not ranked is a miss.
+        rows: Gallery rows, best first, (Q, K); -1 pads. A positive that is not ranked is a miss.
         ground_truth: The `easy`, `hard` and `junk` gallery rows of each query.
-        precision_at: Positions k of the mean precision at k.
+        precision_at: Values of k for the mean precision at k.
 
     Returns:
         For `easy`, `medium` and `hard`: `map` (mean over the queries with positives; 0 without
@@ -44,7 +44,7 @@ def evaluate(
     Example:
         >>> truth = [{"easy": [0], "hard": [2], "junk": [1]}]
         >>> result = evaluate(np.array([[1, 0, 3, 2]]), truth, precision_at=[1])
-        >>> {name: round(one["map"], 4) for name, one in result.items()}
+        >>> {name: round(metrics["map"], 4) for name, metrics in result.items()}
         {'easy': 1.0, 'medium': 0.7917, 'hard': 0.25}
         >>> result["medium"]["mp_at_1"]
         1.0
@@ -52,25 +52,31 @@ def evaluate(
     rows = np.asarray(rows)
     if len(rows) != len(ground_truth):
         raise ValueError(f"{len(rows)} rankings for {len(ground_truth)} queries")
-    precisions = {name: np.full(len(rows), np.nan) for name in PROTOCOLS}
-    at = {name: np.full((len(rows), len(precision_at)), np.nan) for name in PROTOCOLS}
+    average_precisions = {name: np.full(len(rows), np.nan) for name in PROTOCOLS}
+    precisions_at = {name: np.full((len(rows), len(precision_at)), np.nan) for name in PROTOCOLS}
     is_padded = bool(rows.size) and int(rows.min()) < 0
     lists_of_row = np.zeros(1 + _highest_row(rows, ground_truth), np.int8)
     for query, lists in enumerate(ground_truth):
         ranking = rows[query][rows[query] >= 0] if is_padded else rows[query]
         for protocol, positives in _positives(ranking, lists, lists_of_row).items():
             if positives.total:
-                precisions[protocol][query] = trapezoid_average_precision(*positives)
-                at[protocol][query] = [_precision_at(positives.places, k) for k in precision_at]
+                average_precisions[protocol][query] = trapezoid_average_precision(*positives)
+                precisions_at[protocol][query] = [
+                    _precision_at(positives.places, k) for k in precision_at
+                ]
     result = {}
     for protocol in PROTOCOLS:
-        counted = ~np.isnan(precisions[protocol])
-        any_ = counted.any()
-        means = at[protocol][counted].mean(axis=0) if any_ else np.zeros(len(precision_at))
+        average_precision = average_precisions[protocol]
+        counted = ~np.isnan(average_precision)
+        if counted.any():
+            mean = float(average_precision[counted].mean())
+            means = precisions_at[protocol][counted].mean(axis=0)
+        else:
+            mean, means = 0.0, np.zeros(len(precision_at))
         result[protocol] = {
-            "map": float(precisions[protocol][counted].mean()) if any_ else 0.0,
-            "average_precision": precisions[protocol],
-            **{f"mp_at_{k}": float(mean) for k, mean in zip(precision_at, means, strict=True)},
+            "map": mean,
+            "average_precision": average_precision,
+            **{f"mp_at_{k}": float(mp) for k, mp in zip(precision_at, means, strict=True)},
         }
     return result
 
@@ -93,7 +99,7 @@ def trapezoid_average_precision(places: NDArray[np.integer], positives: int) -> 
 
 
 class _Positives(NamedTuple):
-    """Positions of the ranked positives, from 0, with junk removed; and the number of all."""
+    """Positions of the ranked positives, from 0, with junk removed; number of all positives."""
 
     places: NDArray[np.int64]
     total: int
@@ -102,17 +108,17 @@ class _Positives(NamedTuple):
 def _positives(
     ranking: NDArray[np.integer], truth: Mapping[str, ArrayLike], lists_of_row: NDArray[np.int8]
 ) -> dict[str, _Positives]:
-    """The positives of one query under each protocol.
+    """Return the positives of one query under each protocol.
 
     Args:
         ranking: Gallery rows, best first.
         truth: The query's `easy`, `hard` and `junk` rows.
-        lists_of_row: Buffer of zeros, one a gallery row; zeros again on return.
+        lists_of_row: Buffer of zeros, one per gallery row; zeros again on return.
     """
     lists = {name: np.unique(np.asarray(truth[name], np.int64)) for name in _BITS}
     for name, rows in lists.items():
         lists_of_row[rows] |= _BITS[name]
-    listed = np.flatnonzero(lists_of_row[ranking])  # few: the protocols look at these alone
+    listed = np.flatnonzero(lists_of_row[ranking])  # few, and all that the protocols need
     bits = lists_of_row[ranking[listed]]
     for rows in lists.values():
         lists_of_row[rows] = 0
@@ -133,7 +139,7 @@ def _highest_row(rows: NDArray[np.integer], ground_truth: Sequence[Mapping[str, 
 
 
 def _precision_at(places: NDArray[np.int64], k: int) -> float:
-    """Precision at `k`, or at the last ranked positive if that comes earlier."""
+    """Return the precision at `k`, or at the last ranked positive if that comes earlier."""
     if len(places) == 0:
         return 0.0
     last = min(int(places.max()) + 1, k)

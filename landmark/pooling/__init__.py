@@ -1,10 +1,9 @@
 """Poolings: feature map to vector.
 
-A plain pooling is a module (B, C, h, w) → (B, C'). One that needs more than the last map sets the
-class attribute `takes = "features"` and is called with the backbone's features, of which it reads
-`maps` (the requested stages' (B, C_i, h_i, w_i), finest first) and `class_token` ((B, C), or None
-where the backbone has none); its attribute `stages` names the stages it needs. A new pooling is one
-file here and one YAML in conf/pooling.
+A pooling is a module (B, C, h, w) → (B, C'). If it needs more than the last map, it sets the class
+attribute `takes = "features"` and is called with the backbone's features: `maps` (those of the
+stages in its attribute `stages`, each (B, C_i, h_i, w_i), finest first) and `class_token` ((B, C),
+or None if the backbone has none). A new pooling is one file here and one YAML in conf/pooling.
 """
 
 from landmark.pooling.class_token import ClassToken, ClassTokenAndGeM

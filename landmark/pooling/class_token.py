@@ -26,7 +26,7 @@ def _class_token(features: _HasClassToken) -> Tensor:
 
 
 class ClassToken(nn.Module):
-    """The class token of a transformer: (B, C).
+    """The class token of a transformer, (B, C).
 
     Example:
         >>> from landmark.model import Features

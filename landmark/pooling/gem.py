@@ -12,12 +12,12 @@ def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
     """Compute the generalised mean over the positions of a map, in float32.
 
     Args:
-        x: (B, C, h, w); values below `eps` count as `eps`.
-        p: Exponent, one number or one for each channel: 1 gives the mean, infinity the maximum.
-        eps: Smallest value that is raised to the power.
+        x: Map (B, C, h, w); values below `eps` are raised to it.
+        p: Exponent, a scalar or one per channel: 1 gives the mean, infinity the maximum.
+        eps: Smallest activation.
 
     Returns:
-        (B, C) in the type of `x`.
+        (B, C) in the dtype of `x`.
 
     Example:
         >>> x = torch.tensor([[[[1.0, 2.0]]]])
@@ -33,7 +33,7 @@ class GeM(nn.Module):
     """Generalised mean (B, C, h, w) → (B, C): the p-th root of the mean p-th power.
 
     Args:
-        p: Exponent, or its initial value where it is learned.
+        p: Exponent, or its initial value if it is learned.
         learned: Train the exponent with the network.
         channels: Number of channels, for one learned exponent each. None means one for all.
         eps: Smallest activation.
@@ -58,7 +58,7 @@ class GeM(nn.Module):
         super().__init__()
         if channels is not None and not learned:
             raise UserError(
-                f"pooling.channels={channels} is for learned exponents. Pass pooling.learned=true."
+                f"pooling.channels={channels} needs learned exponents. Pass pooling.learned=true."
             )
         self.p: float | nn.Parameter = p
         if learned:

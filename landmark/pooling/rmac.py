@@ -10,7 +10,7 @@ MAX_ALONG_LONG_SIDE = 7
 
 
 def _starts(length: int, window: int, count: int) -> list[int]:
-    """First positions of `count` windows spread evenly over `length`."""
+    """Return the starts of `count` windows spread evenly over `length`."""
     if count == 1:
         return [0]
     return [step * (length - window) // (count - 1) for step in range(count)]
@@ -20,10 +20,10 @@ def region_grid(height: int, width: int, levels: int) -> list[tuple[int, list[in
     """Compute the square regions of R-MAC, level by level.
 
     The number of regions along the long side at the first level brings the overlap of neighbours
-    nearest to 40 %; each level adds one region along both sides and shrinks them.
+    nearest to 40 %; each further level adds one region along both sides and shrinks them.
 
     Returns:
-        One (side, tops, lefts) for each level: regions of `side` × `side` start at each pair.
+        (side, tops, lefts) of each level: a region of `side` × `side` starts at each pair of them.
 
     Example:
         >>> region_grid(height=4, width=6, levels=2)
@@ -74,9 +74,6 @@ class RMAC(nn.Module):
         self.levels = levels
         self.eps = eps
 
-    def _unit(self, x: Tensor) -> Tensor:
-        return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + self.eps)
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, C), not of unit length."""
         maxima = x.amax((-2, -1))
@@ -86,4 +83,5 @@ class RMAC(nn.Module):
                 rows = x[:, :, top : top + side].amax(2)  # (B, C, w)
                 regions.extend(rows[:, :, left : left + side].amax(2) for left in lefts)
         stacked = torch.stack(regions, dim=-1).float()  # (B, C, regions)
-        return self._unit(stacked).sum(-1).to(x.dtype)
+        unit = stacked / (torch.linalg.vector_norm(stacked, dim=1, keepdim=True) + self.eps)
+        return unit.sum(-1).to(x.dtype)

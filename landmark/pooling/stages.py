@@ -16,7 +16,7 @@ class _HasMaps(Protocol):
 
 
 class Stages(nn.Module):
-    """GeM of each of several stages' maps, concatenated: maps (B, C_i, h_i, w_i) → (B, Σ C_i).
+    """GeM of the maps of several stages, concatenated: maps (B, C_i, h_i, w_i) → (B, Σ C_i).
 
     The "G,G,G,G" pooling of the ensemble's FishNet.
 
@@ -50,5 +50,5 @@ class Stages(nn.Module):
 
     def forward(self, features: _HasMaps) -> Tensor:
         """Return (B, Σ C_i), in the order of the stages."""
-        pairs = zip(self.poolings, features.maps, strict=True)
-        return torch.cat([pooling(x) for pooling, x in pairs], dim=1)
+        pooled = [pool(x) for pool, x in zip(self.poolings, features.maps, strict=True)]
+        return torch.cat(pooled, dim=1)

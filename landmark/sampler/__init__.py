@@ -1,4 +1,4 @@
-"""Batch samplers: which photos are in which batch, on which process."""
+"""Batch samplers: the photos of each batch on each process."""
 
 from landmark.sampler.aspect import Aspect
 from landmark.sampler.balanced import Balanced

@@ -10,17 +10,17 @@ from landmark.settings import checked
 
 
 class Aspect(EpochSampler):
-    """Batches of one aspect group, every photo once per epoch: the recipe's sampler.
+    """Batches of one aspect group, every photo once per epoch. The recipe uses this sampler.
 
-    The photos of each group are shuffled and cut into steps of batch_size * num_replicas photos.
-    The remaining r photos of a group make one smaller step: ceil(r / num_replicas) photos per
-    process, but at least 2 (BatchNorm needs two; with batch_size 1 it stays 1). Where r does not
-    fill it, the group's first photos of this epoch are repeated: at most 2 * num_replicas - 1 of
-    them, and no others. The order of the steps is shuffled over the groups.
+    The photos of each group are shuffled and split into steps of batch_size * num_replicas photos.
+    The remaining r photos of a group form one smaller step: ceil(r / num_replicas) photos per
+    process, but at least 2 because of BatchNorm (1 if batch_size is 1). If r photos do not fill it,
+    the group's first photos of this epoch are repeated, at most 2 * num_replicas - 1 of them. The
+    steps of all groups are shuffled together.
 
     Args:
-        drop_last: Drop each group's smaller step instead, so that all batches have one size; up to
-            batch_size * num_replicas - 1 photos per group miss the epoch.
+        drop_last: Drop each group's smaller step instead, so that all batches have one size. Up to
+            batch_size * num_replicas - 1 photos per group are then left out of an epoch.
         **options: See `SamplerOptions`; the labels are ignored.
 
     Raises:
@@ -50,11 +50,11 @@ class Aspect(EpochSampler):
 
     @property
     def steps(self) -> int:
-        """Batches that each process takes in an epoch, the same in every epoch."""
+        """Batches per process in an epoch, the same in every epoch."""
         return int(self._steps_of_group.sum())
 
     def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Shuffle each group and cut it into steps."""
+        """Shuffle each group and split it into steps."""
         order = shuffle_within_cells(self._group_of, random)
         rows, sizes = [], []
         for photos, steps in zip(
@@ -63,7 +63,7 @@ class Aspect(EpochSampler):
             size = np.full(steps, self.batch_size)
             if not self.drop_last:
                 size[-1] = self._last_size(len(photos))
-            # Cut to the steps, or wrapped to fill them.
+            # Truncate the photos to the steps, or repeat the first ones to fill them.
             rows.append(np.resize(photos, size.sum() * self.num_replicas))
             sizes.append(size)
         return np.concatenate(rows), np.concatenate(sizes)

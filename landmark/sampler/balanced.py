@@ -8,14 +8,14 @@ from landmark.sampler.epoch import EpochSampler, SamplerOptions, apportion, shuf
 
 
 class Balanced(EpochSampler):
-    """Batches of one aspect group, drawn so that all landmarks are equally likely.
+    """Batches of one aspect group in which all landmarks are equally likely.
 
-    A photo's chance is 1 / (photos of its landmark). An epoch has ceil(N / (batch_size *
-    num_replicas)) steps, all full; it repeats photos of rare landmarks and leaves out photos of
-    frequent ones, others in each epoch. The steps are apportioned to the groups by their chance,
-    and a group's photos are drawn evenly spaced over its landmarks: a landmark of n expected photos
-    in the group gets n rounded down or up, and none of its photos is repeated before all of them
-    have been drawn.
+    A photo's probability is proportional to 1 / (photos of its landmark). An epoch has
+    ceil(N / (batch_size * num_replicas)) full steps; it repeats photos of rare landmarks and leaves
+    out photos of frequent ones, different ones in each epoch. The steps are apportioned to the
+    groups by their probability. A group's photos are drawn by systematic sampling: a landmark with
+    n expected photos in the group gets n rounded down or up, and none of its photos is repeated
+    before all of them are drawn.
 
     Args:
         **options: See `SamplerOptions`.
@@ -34,10 +34,10 @@ class Balanced(EpochSampler):
         super().__init__(**options)
         _, label_of, photos = np.unique(self.labels, return_inverse=True, return_counts=True)
         _, group_of, counts = np.unique(self.groups, return_inverse=True, return_counts=True)
-        self._chance = 1 / (photos[label_of] * len(photos))  # sums to 1 over all photos
+        self._probability = 1 / (photos[label_of] * len(photos))  # sums to 1 over all photos
         self._cell_of = group_of * len(photos) + label_of
         self._bounds = np.concatenate([[0], np.cumsum(counts)])
-        self._shares = np.bincount(group_of, weights=self._chance)
+        self._shares = np.bincount(group_of, weights=self._probability)
 
     def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Apportion the steps to the groups and fill them evenly over the landmarks."""
@@ -45,7 +45,7 @@ class Balanced(EpochSampler):
         parts = []
         for group, steps in enumerate(apportion(self.steps, self._shares, random)):
             rows = order[self._bounds[group] : self._bounds[group + 1]]
-            cumulative = np.cumsum(self._chance[rows])
+            cumulative = np.cumsum(self._probability[rows])
             photos = steps * self.step_size
             points = (np.arange(photos) + random.random()) / max(1, photos)
             drawn = np.searchsorted(cumulative, points * cumulative[-1], side="right")

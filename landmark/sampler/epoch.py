@@ -1,4 +1,4 @@
-"""Base of the batch samplers: an epoch planned for all processes, and the batches of each."""
+"""Base of the batch samplers: plan an epoch for all processes, yield the batches of one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from landmark.settings import checked
 
 
 class SamplerOptions(TypedDict, total=False):
-    """What every batch sampler is constructed with, by keyword.
+    """Options of every batch sampler, passed through as keywords.
 
     Attributes:
-        groups: Aspect group of each photo, (N,) int; the photos of a batch share one.
+        groups: Aspect group of each photo, (N,) int; a batch has photos of one group.
         labels: Label of each photo, (N,) int.
         batch_size: Photos per batch on each process.
-        seed: Seed of the order.
+        seed: Seed of the order of the photos.
         num_replicas: Number of processes.
         rank: Rank of this process, 0 ... num_replicas - 1.
     """
@@ -33,12 +33,12 @@ class SamplerOptions(TypedDict, total=False):
 
 
 class EpochSampler(Sampler[list[int]], ABC):
-    """Base of the batch samplers; a sampler is one file that overrides `draw`.
+    """Base of the batch samplers; a new sampler is one file with a subclass that overrides `draw`.
 
-    The order depends on `seed` and the epoch alone, so each process plans the same epoch and takes
-    its own batches: ranks need no communication. At any step all processes have batches of one size
-    and one aspect group, so none waits for another and the mean of their gradients is the mean over
-    the photos. Call `set_epoch` before each epoch; without it every epoch has the same order.
+    The order depends only on `seed` and the epoch, so that each process plans the same epoch and
+    takes its own batches without communication. At each step the batches of all processes have the
+    same size and aspect group, so that no process waits for another and the mean of their gradients
+    is the mean over the photos. Call `set_epoch` before each epoch, otherwise the order repeats.
 
     Args:
         groups, labels, batch_size, seed, num_replicas, rank: See `SamplerOptions`.
@@ -74,12 +74,12 @@ class EpochSampler(Sampler[list[int]], ABC):
 
     @abstractmethod
     def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Plan the steps of one epoch over all processes; `__iter__` shuffles them.
+        """Plan the steps of one epoch for all processes; `__iter__` shuffles them.
 
         Returns:
-            The photos, step by step, a repeated photo twice; and the photos per process at each
-            step, (`steps`,): step i takes the next `sizes[i] * num_replicas` photos, `sizes[i]`
-            consecutive ones for each process.
+            The photos, step by step, and the number `sizes` of photos per process at each step,
+            (`steps`,). Step i has the next `sizes[i] * num_replicas` photos, of which each process
+            takes `sizes[i]` consecutive ones.
         """
 
     @property
@@ -89,25 +89,25 @@ class EpochSampler(Sampler[list[int]], ABC):
 
     @property
     def steps(self) -> int:
-        """Batches that each process takes in an epoch, the same in every epoch."""
+        """Batches per process in an epoch, the same in every epoch."""
         return -(-len(self.labels) // self.step_size)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose the epoch to iterate next.
+        """Set the epoch of the next iteration.
 
         Args:
-            epoch: Number of the epoch, which determines the order.
-            start_batch: Batches to skip at its beginning, to resume in mid-epoch.
+            epoch: Epoch number, which determines the order.
+            start_batch: Number of batches to skip, to resume in mid-epoch.
         """
         self.epoch = epoch
         self.start_batch = start_batch
 
     def __len__(self) -> int:
-        """Return the batches of a complete epoch on this process, skipped ones included."""
+        """Return the number of batches per process in a complete epoch, skipped ones included."""
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield batches of photo numbers, each of one aspect group; the groups mix over time."""
+        """Yield this process's batches of photo numbers, in random order of all aspect groups."""
         random = np.random.default_rng((self.seed, self.epoch))
         rows, sizes = self.draw(random)
         ends = np.cumsum(sizes) * self.num_replicas
@@ -117,12 +117,12 @@ class EpochSampler(Sampler[list[int]], ABC):
 
 
 def shuffle_within_cells(cell_of: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return all photos sorted by their cell, in random order within each cell.
+    """Return all photos sorted by cell, in random order within each cell.
 
     Args:
         cell_of: Cell of each photo, (N,) int from 0; a cell is an aspect group, or a landmark
-            within one.
-        random: Shuffles.
+            within an aspect group.
+        random: Random generator.
 
     Returns:
         Photo numbers, (N,) int32.
@@ -137,9 +137,9 @@ def apportion(total: int, shares: np.ndarray, random: np.random.Generator) -> np
     Systematic sampling: each number is its expectation rounded down or up.
 
     Args:
-        total: The sum.
-        shares: (G,), sum 1.
-        random: Rounds.
+        total: Sum of the numbers.
+        shares: Shares of the sum, (G,), which add up to 1.
+        random: Random generator.
 
     Returns:
         (G,) int.

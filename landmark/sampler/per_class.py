@@ -1,4 +1,4 @@
-"""Batches of a few photos of each of a few landmarks."""
+"""Batches of P landmarks with K photos each."""
 
 from typing import Unpack
 
@@ -11,18 +11,18 @@ from landmark.settings import checked
 
 
 class PerClass(EpochSampler):
-    """Batches of P landmarks and K photos of each, all of one aspect group.
+    """Batches of P landmarks with K photos each, all of one aspect group.
 
     An epoch has ceil(N / (P * K * num_replicas)) steps, apportioned to the aspect groups by their
-    photos. Within a group the landmarks are equally likely: they are taken in random order, P at a
-    time, all before any is repeated (except for the fewer than P that remain at the end of a
-    round). Each time a landmark is taken, it contributes its next K photos of the group, cyclically
-    in an order that is new each epoch; one with fewer than K photos repeats them in the batch. A
-    group of fewer than P landmarks has smaller batches, of all its landmarks.
+    numbers of photos. Within a group the landmarks are equally likely: each round takes them in
+    random order, P at a time, and skips the fewer than P that remain at its end. Each time a
+    landmark is taken, it contributes its next K photos of the group, cyclically in an order that
+    changes each epoch; a landmark with fewer than K photos repeats them in the batch. A group with
+    fewer than P landmarks has smaller batches, of all its landmarks.
 
     Args:
-        classes_per_batch: P.
-        photos_per_class: K.
+        classes_per_batch: Landmarks P in a batch.
+        photos_per_class: Photos K of each landmark.
         **options: See `SamplerOptions`; the batch size is P * K.
 
     Raises:
@@ -76,11 +76,11 @@ class PerClass(EpochSampler):
         return rows, np.repeat(per_batch * self.photos_per_class, steps_of_group)
 
     def _photos_of(self, cells: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Return the next K photos of each cell in turn: cells (M,), result (M * K,)."""
+        """Return the next K photos of each of the cells (M,): (M * K,)."""
         order = shuffle_within_cells(self._cell_of, random)
         by_cell = np.argsort(cells, kind="stable")
         times = np.bincount(cells, minlength=len(self._counts))
-        turn = np.empty(len(cells), np.int64)  # how often the cell occurred before, (M,)
+        turn = np.empty(len(cells), np.int64)  # number of earlier occurrences of the cell, (M,)
         turn[by_cell] = np.arange(len(cells)) - np.repeat(np.cumsum(times) - times, times)
         position = turn[:, None] * self.photos_per_class + np.arange(self.photos_per_class)
         position = self._first[cells, None] + position % self._counts[cells, None]  # (M, K)
@@ -88,7 +88,7 @@ class PerClass(EpochSampler):
 
 
 def _rounds(cells: int, count: int, batches: int, random: np.random.Generator) -> np.ndarray:
-    """Draw `batches` times `count` distinct numbers below `cells`: (batches * count,)."""
+    """Draw `count` distinct numbers below `cells` for each batch: (batches * count,)."""
     batches_per_round = cells // count
     rounds = -(-batches // batches_per_round)
     order = random.permuted(np.tile(np.arange(cells), (rounds, 1)), axis=1)

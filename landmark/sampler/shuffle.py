@@ -13,11 +13,11 @@ from landmark.settings import checked
 class Shuffle(Aspect):
     """Batches from one shuffled order of all photos, every photo once per epoch.
 
-    A batch is one tensor, so all photos must have one size: one aspect group. The end of the epoch
-    is filled as in `Aspect`.
+    A batch is one tensor, so all photos must be of one size: one aspect group. The last step is
+    filled as in `Aspect`.
 
     Args:
-        drop_last: Drop the last step if it is smaller than the others.
+        drop_last: Drop the last step if it is not full.
         **options: See `SamplerOptions`; the labels are ignored.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A world of drawn landmarks: small, quick to make, and free of anybody's rights."""
+"""A data set of drawn landmarks: small, quick to generate and free of copyright."""
 
 from landmark.toy.world import ToyWorld
 

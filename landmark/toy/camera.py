@@ -1,4 +1,4 @@
-"""A pinhole camera in front of a toy landmark, and pictures on walls seen through it."""
+"""A pinhole camera in front of a toy landmark, and the perspective view of its walls."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ _LARGEST_YAW = 35.0
 
 @dataclass(frozen=True)
 class Camera:
-    """World: x along the front (the body is 0..1), y up, z away from the viewer, the front z = 0.
+    """World coordinates: x along the front (the body is 0..1), y up, z away from the viewer.
+
+    The front is at z = 0.
 
     Attributes:
         position: Position of the eye, (3,).
@@ -32,26 +34,21 @@ class Camera:
     size: Size
 
     def matrix(self) -> NDArray[np.float64]:
-        """Return (3, 3): direction from the eye to homogeneous pixels."""
+        """Return (3, 3): directions from the eye to homogeneous pixels."""
         width, height = self.size
         return (
             np.array([[self.focal, 0, width / 2], [0, self.focal, height / 2], [0, 0, 1.0]])
             @ self.rotation
         )
 
-    def horizon(self) -> float:
-        """Return the height in pixels (from the top) at which the ground ends."""
-        _, y, depth = self.matrix() @ (self.rotation[2] * np.array([1, 0, 1]))
+    def row(self, direction: NDArray[np.float64]) -> float:
+        """Return the pixel row, from the top, at which a direction from the eye (3,) is seen."""
+        _, y, depth = self.matrix() @ direction
         return float(y / depth)
-
-    def pixel(self, point: tuple[float, float, float]) -> tuple[float, float]:
-        """Return where a point of the world is seen."""
-        x, y, depth = self.matrix() @ (np.array(point) - self.position)
-        return float(x / depth), float(y / depth)
 
 
 def draw_camera(design: Design, size: Size, random: Generator) -> Camera:
-    """Draw a viewpoint: direction, distance, height of the eye, zoom, aim and a slight roll."""
+    """Draw a viewpoint: direction, distance, eye height, zoom, aim and a slight roll."""
     yaw = math.radians(random.uniform(-_LARGEST_YAW, _LARGEST_YAW))
     distance = random.uniform(1.8, 4.0) * max(1.0, design.height)
     eye = float(random.choice([random.uniform(0.05, 0.2), random.uniform(0.2, 1.0)]))
@@ -62,11 +59,11 @@ def draw_camera(design: Design, size: Size, random: Generator) -> Camera:
     loose = max(0.08, (zoom - 0.75) * 0.4)
     x = 0.5 + random.uniform(-loose, loose)
     y = height * (0.5 + random.uniform(-loose, loose))
-    rotation = _looking(np.array([x, y, 0.0]) - position, random.normal(0, 2.5))
+    rotation = _rotation(np.array([x, y, 0.0]) - position, random.normal(0, 2.5))
     return Camera(position, rotation, focal, size)
 
 
-def _looking(direction: NDArray[np.float64], roll_degrees: float) -> NDArray[np.float64]:
+def _rotation(direction: NDArray[np.float64], roll_degrees: float) -> NDArray[np.float64]:
     forward = direction / np.linalg.norm(direction)
     right = np.cross([0.0, 1.0, 0.0], forward)
     right /= np.linalg.norm(right)
@@ -78,7 +75,7 @@ def _looking(direction: NDArray[np.float64], roll_degrees: float) -> NDArray[np.
 def paste_building(
     photo: Image.Image, camera: Camera, front: Image.Image, side: Image.Image
 ) -> None:
-    """Draw the side wall that the camera sees, if any, and the front onto the photo."""
+    """Draw the visible side wall, if any, and the front onto the photo."""
     x = camera.position[0]
     if not 0 <= x <= 1:
         _paste_wall(photo, camera, side, 0.0 if x < 0 else 1.0, [0, 0, 1.0])
@@ -88,7 +85,7 @@ def paste_building(
 def _paste_wall(
     photo: Image.Image, camera: Camera, picture: Image.Image, left: float, along: list[float]
 ) -> None:
-    """Draw a picture that stands on the ground, from x = `left`, z = 0 on, its rows `along`."""
+    """Draw an upright picture whose lower edge starts at (`left`, 0, 0) and runs `along`."""
     corner = np.array([left, picture.height / UNIT, 0.0]) - camera.position
     shrink = max(1, int(UNIT * np.linalg.norm(corner) / camera.focal / 1.2))
     small = picture.reduce(shrink) if shrink > 1 else picture

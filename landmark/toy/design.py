@@ -1,4 +1,4 @@
-"""What the toy world's landmarks look like: styles that several share, and one design each."""
+"""The appearance of the toy landmarks: shared styles, and a design for each landmark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
 
 Colour = tuple[int, int, int]
 Option = TypeVar("Option")
@@ -34,7 +36,7 @@ _TOWER_PLACES = ((), (), (0.5,), (0.08, 0.92), (0.08, 0.92), (0.1,), (0.9,), (0.
 
 @dataclass(frozen=True)
 class Style:
-    """What two or three landmarks have in common."""
+    """Traits that several landmarks share."""
 
     roof: str
     opening: str
@@ -46,19 +48,8 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Tower:
-    """A tower of the facade; lengths in widths of the body."""
-
-    centre: float
-    width: float
-    height: float
-    roof: str
-    windows: int
-
-
-@dataclass(frozen=True)
 class Design:
-    """One landmark; lengths in widths of the body unless said otherwise.
+    """The design of a landmark; lengths are in widths of the body unless stated otherwise.
 
     Attributes:
         height: Height of the body.
@@ -67,10 +58,14 @@ class Design:
         floors, bays: Rows and columns of windows.
         window: (width, height) of a window as fractions of its cell.
         blind: Bays without a window, for each floor.
-        door: (width, height) as fractions of the body's; the door stands at `door_place` (0..1).
-        towers: Towers drawn over the body.
-        emblem: Sign on the facade, of `emblem_size`, its centre at `emblem_place`.
-        cornices: Floors with a ledge above.
+        door: (width, height) of the door as fractions of the body's.
+        door_place: Centre of the door, 0 to 1 from the left.
+        tower_places: Centres of the towers, which are alike; one in the middle is higher.
+        tower_windows: Number of windows of a tower.
+        emblem: Kind of the sign on the facade.
+        emblem_size: Width of the sign.
+        emblem_place: Centre of the sign as fractions of the body, from the left and the ground.
+        cornices: Floors with a ledge above, counted from 1.
         panel: Colour of the bands between the floors.
     """
 
@@ -84,7 +79,11 @@ class Design:
     blind: tuple[frozenset[int], ...]
     door: tuple[float, float]
     door_place: float
-    towers: tuple[Tower, ...]
+    tower_places: tuple[float, ...]
+    tower_width: float
+    tower_height: float
+    tower_roof: str
+    tower_windows: int
     emblem: str
     emblem_size: float
     emblem_place: tuple[float, float]
@@ -108,7 +107,7 @@ def draw_style(random: Generator) -> Style:
 
 
 def draw_design(style: Style, random: Generator) -> Design:
-    """Draw a landmark of a style: proportions, openings, towers, ornaments, a shade of colour."""
+    """Draw a landmark in a style: proportions, openings, towers, ornaments, a shade of colour."""
     floors, bays = int(random.integers(1, 5)), int(random.integers(3, 9))
     height = random.uniform(0.45, 1.25)
     wall = _varied(style.wall_colour, 16, random)
@@ -123,7 +122,11 @@ def draw_design(style: Style, random: Generator) -> Design:
         blind=tuple(_blind_bays(bays, random) for _ in range(floors)),
         door=(random.uniform(0.1, 0.28), random.uniform(0.2, 0.45)),
         door_place=_choice(random, (0.5, 0.5, 0.5, 0.25, 0.75)),
-        towers=_draw_towers(style, height, random),
+        tower_places=_choice(random, _TOWER_PLACES),
+        tower_width=random.uniform(0.12, 0.26),
+        tower_height=height + random.uniform(0.15, 0.8),
+        tower_roof=_choice(random, (style.roof, "pyramid", "dome", "battlement")),
+        tower_windows=int(random.integers(1, 5)),
         emblem=_choice(random, EMBLEMS),
         emblem_size=random.uniform(0.1, 0.22),
         emblem_place=(_choice(random, (0.5, 0.5, 0.3, 0.7)), random.uniform(0.6, 0.9)),
@@ -134,7 +137,7 @@ def draw_design(style: Style, random: Generator) -> Design:
 
 
 def _blind_bays(bays: int, random: Generator) -> frozenset[int]:
-    """Draw the bays without a window: every second, the outer or any, which a viewer can count."""
+    """Draw the bays without a window: every second one, the outer ones, random ones or none."""
     match int(random.integers(5)):
         case 0:
             return frozenset(range(int(random.integers(2)), bays, 2))
@@ -145,20 +148,8 @@ def _blind_bays(bays: int, random: Generator) -> frozenset[int]:
     return frozenset()
 
 
-def _draw_towers(style: Style, height: float, random: Generator) -> tuple[Tower, ...]:
-    places = _choice(random, _TOWER_PLACES)
-    width = random.uniform(0.12, 0.26)
-    top = height + random.uniform(0.15, 0.8)
-    roof = _choice(random, (style.roof, "pyramid", "dome", "battlement"))
-    windows = int(random.integers(1, 5))
-    return tuple(
-        Tower(place, width, top * (1.15 if place == 0.5 else 1.0), roof, windows)
-        for place in places
-    )
-
-
 def draw_colour(random: Generator, low: int, high: int) -> Colour:
-    """Draw any colour whose channels lie in low ... high - 1."""
+    """Draw a colour whose channels are in low … high - 1."""
     red, green, blue = random.integers(low, high, 3).tolist()
     return red, green, blue
 
@@ -167,6 +158,11 @@ def shaded(colour: Colour, factor: float) -> Colour:
     """Return the colour, darker for a factor below 1."""
     red, green, blue = (min(255, round(value * factor)) for value in colour)
     return red, green, blue
+
+
+def to_image(pixels: NDArray[np.floating]) -> Image.Image:
+    """Return pixels (height, width, 3), clipped to 0 … 255, as an RGB image."""
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def _choice(random: Generator, options: Sequence[Option]) -> Option:

@@ -1,11 +1,11 @@
-"""Draws a landmark of the toy world flat: its front and a side wall, transparent around."""
+"""Draw the front and a side wall of a toy landmark as flat pictures."""
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
 from PIL.ImageDraw import Draw
 
-from landmark.toy.design import Design, Tower, shaded
+from landmark.toy.design import Design, shaded, to_image
 from landmark.toy.ornament import (
     UNIT,
     Box,
@@ -20,31 +20,33 @@ MARGIN = 0.16
 
 
 def draw_front(design: Design, random: Generator) -> Image.Image:
-    """Return the front (RGBA), its bottom edge the ground, the body's width `UNIT` pixels.
+    """Return the front (RGBA, transparent around it), `UNIT` pixels per width of the body.
 
-    The body begins `MARGIN` widths from the left edge.
+    The ground is the lower edge, and the body starts `MARGIN` widths from the left edge.
     """
-    tops = [tower.height + tower.width * 1.3 for tower in design.towers]
+    # Centre and height of each tower.
+    towers = {x: design.tower_height * (1.15 if x == 0.5 else 1) for x in design.tower_places}
+    tops = [tower + design.tower_width * 1.3 for tower in towers.values()]
     tallest = max([design.height + design.roof_height, *tops])
     width, height = round((1 + 2 * MARGIN) * UNIT), round((tallest + 0.05) * UNIT)
     image = Image.new("RGBA", (width, height))
     draw, left = Draw(image), MARGIN * UNIT
     body = (left, height - design.height * UNIT, left + UNIT, height)
-    behind = [tower for tower in design.towers if tower.height > design.height + 0.3]
-    for tower in behind:
-        _draw_tower(image, design, tower, random)
+    behind = {x: tower for x, tower in towers.items() if tower > design.height + 0.3}
+    for x, tower in behind.items():
+        _draw_tower(image, design, x, tower, random)
     draw_roof(draw, design.style.roof, body, design.roof_height * UNIT, design.style.roof_colour)
     _draw_body(image, design, body, design.bays, random)
     draw_door(draw, design, body)
-    for tower in design.towers:
-        if tower not in behind:
-            _draw_tower(image, design, tower, random)
+    for x, tower in towers.items():
+        if x not in behind:
+            _draw_tower(image, design, x, tower, random)
     draw_emblem(draw, design, body)
     return image
 
 
 def draw_side(design: Design, random: Generator) -> Image.Image:
-    """Return a side wall (RGBA, opaque): the body's height, `depth` wide, darker than the front."""
+    """Return a side wall (RGBA, opaque), as high as the body and darker than the front."""
     width, height = round(design.depth * UNIT), round(design.height * UNIT)
     image = Image.new("RGBA", (width, height))
     bays = max(1, round(design.bays * design.depth))
@@ -53,7 +55,7 @@ def draw_side(design: Design, random: Generator) -> Image.Image:
 
 
 def _draw_body(image: Image.Image, design: Design, box: Box, bays: int, random: Generator) -> None:
-    """Draw wall, windows, ledges and columns into `box` (left, top, right, bottom)."""
+    """Draw wall, windows, ledges and columns into the box."""
     _draw_wall(image, design, box, random)
     draw = Draw(image)
     left, top, right, bottom = box
@@ -90,18 +92,20 @@ def _draw_wall(image: Image.Image, design: Design, box: Box, random: Generator) 
     stains = random.normal(0, 9, (max(2, height // 24), max(2, width // 24))).astype(np.float32)
     soft = Image.fromarray(stains).resize((width, height), Image.Resampling.BICUBIC)
     grain = np.asarray(soft)[..., None] + random.normal(0, 4, (height, width, 1))
-    pixels = np.clip(np.asarray(wall) + grain, 0, 255).astype(np.uint8)
-    image.paste(Image.fromarray(pixels).convert("RGBA"), (left, top))
+    image.paste(to_image(np.asarray(wall) + grain).convert("RGBA"), (left, top))
 
 
-def _draw_tower(image: Image.Image, design: Design, tower: Tower, random: Generator) -> None:
-    left = (MARGIN + tower.centre - tower.width / 2) * UNIT
-    box = (left, image.height - tower.height * UNIT, left + tower.width * UNIT, image.height)
+def _draw_tower(
+    image: Image.Image, design: Design, place: float, height: float, random: Generator
+) -> None:
+    width = design.tower_width * UNIT
+    left, top = (MARGIN + place - design.tower_width / 2) * UNIT, image.height - height * UNIT
+    box = (left, top, left + width, image.height)
     draw = Draw(image)
-    draw_roof(draw, tower.roof, box, tower.width * UNIT * 1.2, design.style.roof_colour)
+    draw_roof(draw, design.tower_roof, box, width * 1.2, design.style.roof_colour)
     _draw_wall(image, design, box, random)
-    centre, half = (box[0] + box[2]) / 2, tower.width * UNIT * 0.16
-    for window in range(tower.windows):
-        top = box[1] + UNIT * (0.05 + 0.17 * window)
-        draw_opening(draw, design, (centre - half, top, centre + half, top + UNIT * 0.12))
-    draw.rectangle((box[0], box[1], box[2], box[1] + UNIT * 0.02), fill=design.style.trim_colour)
+    centre, half = (box[0] + box[2]) / 2, width * 0.16
+    for window in range(design.tower_windows):
+        y = top + UNIT * (0.05 + 0.17 * window)
+        draw_opening(draw, design, (centre - half, y, centre + half, y + UNIT * 0.12))
+    draw.rectangle((left, top, box[2], top + UNIT * 0.02), fill=design.style.trim_colour)

@@ -5,12 +5,12 @@ from PIL.ImageDraw import ImageDraw
 
 from landmark.toy.design import Colour, Design, shaded
 
-UNIT = 360
-Box = tuple[float, float, float, float]
+UNIT = 360  # pixels per width of the body
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def draw_opening(draw: ImageDraw, design: Design, box: Box) -> None:
-    """Draw a window of the style, with its frame, into the box."""
+    """Draw a framed window in the style of the design into the box."""
     frame = UNIT * 0.008
     _fill_opening(draw, design.style.opening, box, design.style.trim_colour)
     inner = (box[0] + frame, box[1] + frame, box[2] - frame, box[3] - frame)
@@ -47,7 +47,7 @@ def _fill_opening(draw: ImageDraw, kind: str, box: Box, colour: Colour) -> None:
 
 
 def draw_columns(draw: ImageDraw, design: Design, box: Box, bays: int) -> None:
-    """Draw columns between the bays, from the top of the box to its bottom."""
+    """Draw columns between the bays, over the height of the box."""
     left, top, right, bottom = box
     half = UNIT * (0.008 if design.style.columns == "pilasters" else 0.016)
     light, dark = design.style.trim_colour, shaded(design.style.trim_colour, 0.7)
@@ -60,7 +60,7 @@ def draw_columns(draw: ImageDraw, design: Design, box: Box, bays: int) -> None:
 
 
 def draw_roof(draw: ImageDraw, kind: str, body: Box, rise: float, colour: Colour) -> None:
-    """Draw a roof of a kind, `rise` pixels high, on the upper edge of the body."""
+    """Draw a roof, `rise` pixels high, onto the upper edge of the body."""
     left, top, right, _ = body
     width, middle, ridge = right - left, (left + right) / 2, top - rise
     over = width * 0.04
@@ -97,7 +97,7 @@ def draw_roof(draw: ImageDraw, kind: str, body: Box, rise: float, colour: Colour
 
 
 def draw_emblem(draw: ImageDraw, design: Design, body: Box) -> None:
-    """Draw the landmark's sign over the body."""
+    """Draw the landmark's emblem onto the body."""
     left, top, right, bottom = body
     x = left + (right - left) * design.emblem_place[0]
     y = bottom - (bottom - top) * design.emblem_place[1]

@@ -1,15 +1,14 @@
-"""One photo of a toy landmark: viewpoint, scenery, light, obstacles, the camera's faults."""
+"""Take a photo of a toy landmark: viewpoint, scenery, light, obstacles, defects."""
 
 import math
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from PIL.ImageDraw import Draw
 
 from landmark.toy.camera import draw_camera, paste_building
-from landmark.toy.design import Design
+from landmark.toy.design import Design, to_image
 from landmark.toy.scenery import draw_background, draw_obstacles, smooth_noise
 
 _SIZES = ((320, 240), (320, 240), (320, 212), (240, 320), (240, 320), (212, 320), (280, 280))
@@ -19,13 +18,13 @@ _WATERMARKS = ("(c) photo stock", "12 08 2009", "www.travel.example", "IMG_2041"
 def take_photo(
     design: Design, front: Image.Image, side: Image.Image, random: Generator, scale: float = 1.0
 ) -> tuple[Image.Image, int]:
-    """Return an RGB photo and the JPEG quality to save it at.
+    """Return an RGB photo and the JPEG quality with which to save it.
 
     Args:
-        design: The landmark.
+        design: Design of the landmark.
         front: Picture of its front.
         side: Picture of its side wall.
-        random: Draws everything that differs between photos.
+        random: Random generator of everything that differs between photos.
         scale: Factor on the photo's sides, about 320 × 240 at 1.
     """
     width, height = _SIZES[random.integers(len(_SIZES))]
@@ -45,7 +44,7 @@ def take_photo(
 
 
 def _lit(building: Image.Image, night: bool, random: Generator) -> Image.Image:
-    """Return the building's colours by lamps, in the sun with a cast shadow, or as they are."""
+    """Return the building lit by lamps at night, by the sun with a cast shadow, or evenly."""
     pixels = np.asarray(building.convert("RGB")).astype(np.float32)
     height, width = pixels.shape[:2]
     if night:
@@ -59,11 +58,11 @@ def _lit(building: Image.Image, night: bool, random: Generator) -> Image.Image:
         across = (x / width - place) * math.cos(angle) + (y / height - place) * math.sin(angle)
         shade = np.clip(across * np.float32(30) + np.float32(0.5), 0, 1)
         pixels *= 1 - np.float32(random.uniform(0.15, 0.45)) * shade[..., None]
-    return _image(pixels)
+    return to_image(pixels)
 
 
 def _developed(photo: Image.Image, random: Generator) -> Image.Image:
-    """Return the photo with haze, a colour cast, exposure, contrast, fading, blur and noise."""
+    """Apply haze, colour cast, exposure, contrast, fading, blur and noise."""
     levels = np.repeat(np.arange(256.0)[None] / 255, 3, axis=0)
     if random.random() < 0.15:
         haze = random.uniform(0.6, 0.95, (3, 1))
@@ -80,11 +79,11 @@ def _developed(photo: Image.Image, random: Generator) -> Image.Image:
     if random.random() < 0.4:
         photo = photo.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.3)))
     noise = random.standard_normal((photo.height, photo.width, 1), np.float32)
-    return _image(np.asarray(photo) + noise * np.float32(random.gamma(1.2, 3.0)))
+    return to_image(np.asarray(photo) + noise * np.float32(random.gamma(1.2, 3.0)))
 
 
 def _stamp(photo: Image.Image, random: Generator) -> None:
-    """Draw a frame around the photo, or a watermark or date onto it."""
+    """Draw a frame around the photo, or a watermark onto it."""
     draw = Draw(photo)
     if random.random() < 0.3:
         draw.rectangle((0, 0, photo.width - 1, photo.height - 1), outline="white", width=8)
@@ -92,7 +91,3 @@ def _stamp(photo: Image.Image, random: Generator) -> None:
     place = (random.uniform(0, 0.5) * photo.width, random.uniform(0.05, 0.9) * photo.height)
     text = _WATERMARKS[random.integers(len(_WATERMARKS))]
     draw.text(place, text, fill=(255, 255, 255), font_size=18)
-
-
-def _image(pixels: NDArray[np.floating]) -> Image.Image:
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

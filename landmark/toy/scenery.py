@@ -1,4 +1,4 @@
-"""What surrounds a toy landmark: sky, distant scenery and ground behind it, obstacles before it."""
+"""The surroundings of a toy landmark: sky, horizon and ground behind it, obstacles in front."""
 
 import numpy as np
 from numpy.random import Generator
@@ -7,9 +7,9 @@ from PIL import Image
 from PIL.ImageDraw import Draw, ImageDraw
 
 from landmark.toy.camera import Camera, Size
-from landmark.toy.design import draw_colour, palette, shaded
+from landmark.toy.design import draw_colour, palette, shaded, to_image
 
-# Upper and lower colour of one sky after the other.
+# Pairs of the upper and lower colour of a sky.
 _SKIES = palette(
     "4682d2 bed7f0 6ea0dc e1e8f0 aab0b8 d6d8da e2e4e6 f0f0f0 5a5082 f6aa6e 3c466e fad2aa"
 )
@@ -18,32 +18,32 @@ _GROUNDS = palette("608042 96928a b0a080 54545a 5a788c d0cecc")
 
 
 def smooth_noise(size: Size, grain: int, random: Generator) -> NDArray[np.float32]:
-    """Return (height, width) noise of unit spread whose blots are about `grain` pixels wide."""
+    """Return smooth noise (height, width) with details about `grain` pixels wide."""
     small = random.standard_normal((size[1] // grain + 2, size[0] // grain + 2))
     picture = Image.fromarray(small.astype(np.float32))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
 
 
 def draw_background(camera: Camera, night: bool, random: Generator) -> Image.Image:
-    """Return an RGB photo of sky, clouds, a far horizon and the ground, without the landmark."""
+    """Return an RGB photo of sky, clouds, horizon and ground, without the landmark."""
     width, height = camera.size
     skies = np.array(_NIGHTS if night else _SKIES, np.float32).reshape(-1, 2, 3)
     upper, lower = skies[random.integers(len(skies))]
-    horizon = float(np.clip(camera.horizon(), 0.1 * height, 1.5 * height))
+    horizon = float(np.clip(camera.row(camera.rotation[2] * [1, 0, 1]), 0.1 * height, 1.5 * height))
     share = np.clip(np.arange(height, dtype=np.float32) / horizon, 0, 1)[:, None, None]
     sky = np.broadcast_to(upper + (lower - upper) * share, (height, width, 3)).copy()
     if random.random() < 0.6:
         clouds = np.clip(smooth_noise(camera.size, int(random.integers(20, 70)), random), 0, 1)
         cover = np.float32(random.uniform(0.2, 0.9)) * clouds[..., None]
         sky += (np.float32(60 if night else 240) - sky) * cover
-    image = Image.fromarray(np.clip(sky, 0, 255).astype(np.uint8))
+    image = to_image(sky)
     _draw_distance(Draw(image), camera.size, horizon, random)
     _paste_ground(image, horizon, random)
     return image
 
 
 def _draw_distance(draw: ImageDraw, size: Size, horizon: float, random: Generator) -> None:
-    """Draw hills, a row of other houses, woods or nothing behind the landmark."""
+    """Draw hills, a row of houses, woods or nothing behind the landmark."""
     width, height = size
     kind, colour = random.integers(4), draw_colour(random, 60, 180)
     if kind == 0:
@@ -75,14 +75,14 @@ def _paste_ground(image: Image.Image, horizon: float, random: Generator) -> None
     base = np.array(_GROUNDS[random.integers(len(_GROUNDS))], np.float32)
     shade = smooth_noise((width, height), 12, random)[..., None] * 12
     slope = np.linspace(0.9, 1.1, height, dtype=np.float32)[:, None, None]
-    ground = np.clip(base * slope + shade, 0, 255).astype(np.uint8)
-    image.paste(Image.fromarray(ground), (0, top))
+    image.paste(to_image(base * slope + shade), (0, top))
 
 
 def draw_obstacles(image: Image.Image, camera: Camera, random: Generator) -> None:
     """Draw up to two obstacles between the camera and the landmark."""
     draw = Draw(image)
-    foot = min(image.height * 1.02, max(camera.pixel((0.5, 0.0, 0.0))[1], image.height * 0.75))
+    foot = max(camera.row([0.5, 0.0, 0.0] - camera.position), image.height * 0.75)
+    foot = min(image.height * 1.02, foot)
     obstacles = (_tree, _people, _car, _post, _people, _tree)
     for _ in range(random.integers(0, 3)):
         obstacle = obstacles[random.integers(len(obstacles))]

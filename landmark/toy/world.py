@@ -1,4 +1,4 @@
-"""Draws the photos of a toy world into a folder, the same bytes for the same settings."""
+"""Draw the photos of a toy world into a folder, the same bytes for the same settings."""
 
 import multiprocessing
 import sys
@@ -21,17 +21,17 @@ from landmark.toy.photo import take_photo
 _RENDERER_VERSION = 1
 _STYLE, _DESIGN, _PHOTO = 1, 2, 3  # streams of random numbers
 _START_METHOD = "fork" if sys.platform == "linux" else None
-_PHOTOS_PER_POOL = 32  # fewer are drawn faster than processes start
+_PHOTOS_PER_POOL = 32  # below this, starting processes takes longer than drawing
 
 
 @dataclass(frozen=True)
 class ToyWorld:
-    """The settings that the photos of a world depend on.
+    """The settings that determine the photos of a toy world.
 
     Attributes:
         landmarks: Number of landmarks.
         photos: Photos of each landmark.
-        seed: Seed of everything that is drawn.
+        seed: Seed of the drawing.
         styles: Number of architectural styles, assigned to the landmarks in turn.
         scale: Factor on the photos' sides, about 320 × 240 at 1.
     """
@@ -47,9 +47,10 @@ class ToyWorld:
         return root / digest_of({"drawing": _RENDERER_VERSION, **asdict(self)})
 
     def make(self, root: Path) -> Path:
-        """Draw the world unless its folder exists, with one process per CPU; return the folder.
+        """Draw the world with one process per CPU unless its folder exists; return the folder.
 
-        The folder appears complete. If several processes draw the same world at once, one wins.
+        The folder appears only when complete. Several processes may draw the same world; the first
+        to finish wins.
         """
         folder = self.folder(root)
         if not folder.is_dir():
@@ -57,27 +58,28 @@ class ToyWorld:
                 with atomic_folder(folder) as temporary:
                     self._draw(temporary)
             except UserError:
-                if not folder.is_dir():  # otherwise another process was faster
+                if not folder.is_dir():  # otherwise another process finished first
                     raise
         return folder
 
     def _draw(self, folder: Path) -> None:
         draw, count = partial(draw_landmark, self, folder), self.landmarks
-        bar = partial(tqdm, total=count, desc="draw toy world", unit="landmark", leave=False)
         processes = min(usable_cpus(), count)
         if processes == 1 or count * self.photos < _PHOTOS_PER_POOL:
-            for _ in bar(map(draw, range(count)), disable=True):
-                pass
+            for number in range(count):
+                draw(number)
             return
         with multiprocessing.get_context(_START_METHOD).Pool(processes) as pool:
-            for _ in bar(pool.imap_unordered(draw, range(count)), disable=None):
+            drawn = pool.imap_unordered(draw, range(count))
+            bar = tqdm(drawn, "draw toy world", count, unit="landmark", leave=False, disable=None)
+            for _ in bar:
                 pass
 
 
 def draw_landmark(world: ToyWorld, folder: Path, number: int) -> None:
     """Draw the photos of one landmark into `folder/<landmark>/<photo>.jpg`.
 
-    A photo depends on the seed, the styles, the scale, its landmark and its own number alone.
+    A photo depends only on the seed, the styles, the scale, its landmark and its number.
     """
     style = draw_style(np.random.default_rng((world.seed, _STYLE, number % world.styles)))
     random = np.random.default_rng((world.seed, _DESIGN, number))
