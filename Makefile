@@ -135,7 +135,7 @@ format: $(INSTALLED) ## Put the code into the project's format
 	$(BIN)/ruff format .
 
 benchmark: $(INSTALLED) ## Run the benchmarks: ours beside the alternative, with ratios
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 clean: ## Remove the environment and what runs wrote
 	rm -rf .venv runs toy
