@@ -159,7 +159,7 @@ def test_the_third_stage_keeps_head_and_batchnorm(recipe):
 def test_a_missing_root_is_one_line():
     result = make("recipe", "GLDV1=somewhere")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: GLDV2: say where its photos lie")
+    assert result.stderr.startswith("error: GLDV2 is missing. Run make recipe GLDV2=FOLDER")
 
 
 def test_a_head_of_other_landmarks_or_another_loss_is_refused(recipe):
