@@ -32,14 +32,14 @@ PLAIN = st.recursive(
 
 @settings(max_examples=40, deadline=None)
 @given(value=PLAIN, protocol=st.integers(0, pickle.HIGHEST_PROTOCOL))
-def test_plain_values_return_from_a_pickle(tmp_path_factory, value, protocol):
+def test_plain_values_are_read_from_a_pickle(tmp_path_factory, value, protocol):
     path = tmp_path_factory.mktemp("pickle") / "p.pkl"
     path.write_bytes(pickle.dumps(value, protocol=protocol))
     assert load_pickle(path) == value
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_numpy_arrays_return_from_a_pickle(tmp_path, protocol):
+def test_numpy_arrays_are_read_from_a_pickle(tmp_path, protocol):
     value = {"rows": np.arange(6).reshape(2, 3), "one": np.float32(2.5), "names": np.array(["x"])}
     (tmp_path / "p.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
     read = load_pickle(tmp_path / "p.pkl")

@@ -100,7 +100,7 @@ def test_no_photos_and_no_folder(scripts, tmp_path):
         ("", ["table.csv"]),
     ],
 )
-def test_tables_that_are_none(scripts, place, table, words):
+def test_invalid_tables(scripts, place, table, words):
     (place / "photos" / "table.csv").write_text(table)
     overrides = [*SMALL, "data=table", "data.root=photos"]
     refused(scripts, "train.py", *overrides, cwd=place, words=words)
@@ -142,21 +142,21 @@ def test_extraction_leaves_bad_photos_out_and_shifts_no_row(scripts, place, trai
     assert sorted(listed["path"]) == ["a/1.jpg", "b/3.jpg"]
 
 
-def test_one_photo_a_landmark_gives_no_query(scripts, place):
+def test_one_photo_per_landmark_gives_no_query(scripts, place):
     for landmark in "abc":
         for number in range(1, 5):
             (place / "photos" / landmark / f"{number}.jpg").unlink()
     refused(scripts, "train.py", *FOLDER, cwd=place, words=["keep=best", "keep=last"])
 
 
-def test_a_query_without_an_answer_in_the_gallery(scripts, tmp_path):
+def test_a_query_without_a_relevant_photo_in_the_gallery(scripts, tmp_path):
     for name, landmark in (("query", "a"), ("gallery", "b")):
         store(tmp_path / name, landmark_ids=[landmark] * 4)
     overrides = ["query=query", "gallery=gallery", "output=out"]
     refused(scripts, "rerank.py", *overrides, cwd=tmp_path, words=["no query's landmark"])
 
 
-def test_stores_that_do_not_fit(scripts, tmp_path):
+def test_inconsistent_stores(scripts, tmp_path):
     store(tmp_path / "gallery")
     store(tmp_path / "narrow", dim=4)
     store(tmp_path / "other", embedder="another")
@@ -235,7 +235,7 @@ class _Bang:
         return os.system, ("touch executed",)
 
 
-def test_a_pickle_of_something_else_is_no_checkpoint(scripts, place):
+def test_a_pickle_of_something_else_is_not_a_checkpoint(scripts, place):
     (place / "evil.ckpt").write_bytes(pickle.dumps(_Bang()))
     torch.save({"state_dict": {"a": torch.ones(2)}}, place / "poor.ckpt")
     for name in ("evil", "poor"):
@@ -256,7 +256,7 @@ def test_steps_between_checkpoints_are_at_least_one(scripts, place):
     refused(scripts, "train.py", *wrong, cwd=place, words=["save_every_steps=0", "null"])
 
 
-def test_places_that_cannot_be_written(scripts, place, trained):
+def test_unwritable_outputs(scripts, place, trained):
     (place / "file").write_text("")
     run = [*FOLDER, "hydra.run.dir=file/run"]
     refused(scripts, "train.py", *run, cwd=place, words=["file/run", "Not a directory"])
@@ -267,7 +267,7 @@ def test_places_that_cannot_be_written(scripts, place, trained):
     refused(scripts, "rerank.py", *search, cwd=place, words=["file/out"])
 
 
-def test_a_full_disk_ends_training_and_leaves_the_earlier_checkpoint(disk, tmp_path):
+def test_a_full_disk_stops_training_and_keeps_the_previous_checkpoint(disk, tmp_path):
     file = disk / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"weights": torch.ones(2000)}, file)
@@ -285,7 +285,7 @@ def test_a_run_on_a_full_disk_is_one_line(scripts, place, disk):
     assert "No space left" in lines[0]
 
 
-def test_a_setting_outside_its_range_in_a_run_that_goes_on(scripts, place):
+def test_a_setting_outside_its_range_in_a_resumed_run(scripts, place):
     scripts.run("train.py", *FOLDER, "workers=0", cwd=place)
     other = [*FOLDER, "loss.margin=0.4"]
     refused(scripts, "train.py", *other, cwd=place, words=["run", "loss.margin", "overwrite=true"])

@@ -79,7 +79,7 @@ def test_gldv1(world, tmp_path):
         GLDv1(root, photos="{split}/{a}.jpg")
 
 
-def test_the_choices_of_the_set_read_their_own_layouts(world, tmp_path):
+def test_each_data_choice_reads_its_own_layout(world, tmp_path):
     flat = google_landmarks(world, tmp_path / "flat", folders=False)
     clean = google_landmarks_clean(world, tmp_path / "clean")
     for choice, root, photos in (("gldv1", flat, 30), ("gldv2_clean", clean, 18)):

@@ -59,7 +59,7 @@ def test_the_lock_of_a_dead_process_does_not_block(tmp_path):
         assert str(os.getpid()) in (staging / LOCK).read_text()
 
 
-def test_a_staging_folder_with_work_remains_and_an_empty_one_is_removed(tmp_path):
+def test_a_staging_folder_with_files_is_kept_and_an_empty_one_removed(tmp_path):
     with locked(tmp_path / "s") as staging:
         (staging / "work").touch()
     assert names(staging) == [LOCK, "work"]
@@ -68,7 +68,7 @@ def test_a_staging_folder_with_work_remains_and_an_empty_one_is_removed(tmp_path
     assert names(tmp_path) == []
 
 
-def test_the_staging_folder_is_beside_the_target_of_a_link(tmp_path, monkeypatch):
+def test_the_staging_folder_is_next_to_the_target_of_a_symlink(tmp_path, monkeypatch):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "s")
     assert staging_folder(tmp_path / "link") == tmp_path / "disk" / ".s.partial"
@@ -76,7 +76,7 @@ def test_the_staging_folder_is_beside_the_target_of_a_link(tmp_path, monkeypatch
     assert staging_folder(Path()) == tmp_path / ".disk.partial"
 
 
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path, read_only):
+def test_an_unwritable_output_is_one_line(tmp_path, read_only):
     (tmp_path / "file").touch()
     for output, reason in (
         (tmp_path / "file" / "s", "Not a directory"),

@@ -86,7 +86,7 @@ def test_any_size_and_batch(convolutional, scripts, tmp_path):
     )
 
 
-def test_normalisation_and_length_outside_and_one_size(convolutional, scripts, tmp_path):
+def test_export_without_normalisation_and_unit_length_in_one_size(convolutional, scripts, tmp_path):
     scripts.run(
         "export.py",
         f"embedder={convolutional}",
@@ -128,7 +128,7 @@ def test_a_transformer_of_one_size(scripts, tmp_path):
     assert_equal_at(tmp_path / "file.onnx", embedder, sizes)
 
 
-def test_tensorflows_padding_is_fixed_where_strides_divide():
+def test_tensorflow_padding_is_fixed_where_the_strides_divide_the_size():
     embedder = build_embedder("tf_efficientnet_lite0", GeM(), embedding_dim=8).eval()
     exported = exporting.ExportedEmbedder(embedder).eval()
     assert exported.multiples == [32]
@@ -141,7 +141,7 @@ def test_tensorflows_padding_is_fixed_where_strides_divide():
             torch.testing.assert_close(fixed(images), exported(images), rtol=1e-5, atol=1e-6)
 
 
-def test_a_file_that_differs_is_not_written(convolutional, scripts, tmp_path):
+def test_an_onnx_model_that_differs_is_not_written(convolutional, scripts, tmp_path):
     """The same export beside a PyTorch embedder that was changed after writing."""
     embedder, _ = load_embedder(convolutional)
     exported = exporting.ExportedEmbedder(embedder).eval()

@@ -39,7 +39,7 @@ def some(table, rows):
     return type(table)(table.root, table.rows.iloc[list(rows)].reset_index(drop=True))
 
 
-def test_descriptors_equal_those_of_each_photo_alone(world):
+def test_descriptors_equal_those_of_single_photos(world):
     table, image_format = table_of(world / "photos"), ImageFormat(**IMAGE)
     embedder, _ = load_embedder(world / "embedder")
     store = DescriptorStore.open(world / "complete")
@@ -60,7 +60,7 @@ def test_descriptors_equal_those_of_each_photo_alone(world):
     assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # no photo is confused with another
 
 
-def test_descriptors_that_are_not_numbers_are_refused(world, tmp_path):
+def test_descriptors_that_are_not_finite_are_refused(world, tmp_path):
     broken = write_embedder_into(tmp_path / "broken")
     made = plan(world, tmp_path / "s", embedder=broken)
     with torch.no_grad():
@@ -80,9 +80,7 @@ def unreadable(monkeypatch):
     monkeypatch.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
 
 
-def test_photos_that_cannot_be_read_are_skipped_and_no_row_shifts(
-    world, tmp_path, unreadable, capsys
-):
+def test_unreadable_photos_are_skipped_and_no_row_shifts(world, tmp_path, unreadable, capsys):
     store, complete = extract(world, tmp_path / "s"), DescriptorStore.open(world / "complete")
     rows = [row for row, photo in enumerate(complete.ids) if photo not in BAD]
     assert store.ids.tolist() == complete.ids[rows].tolist()
@@ -97,7 +95,7 @@ def test_photos_that_cannot_be_read_are_skipped_and_no_row_shifts(
     assert store.skipped.equals(skipped)
 
 
-def test_a_store_without_a_readable_photo_is_not_written(world, tmp_path, unreadable):
+def test_a_store_without_readable_photos_is_not_written(world, tmp_path, unreadable):
     table = table_of(world / "photos")
     bad = some(table, np.flatnonzero(table.rows["id"].isin(BAD)))
     with pytest.raises(UserError, match="none of the 4 photos can be read"):
@@ -105,7 +103,7 @@ def test_a_store_without_a_readable_photo_is_not_written(world, tmp_path, unread
     assert list(tmp_path.iterdir()) == []
 
 
-def test_photos_that_have_become_readable_are_added(world, tmp_path, monkeypatch):
+def test_photos_that_became_readable_are_added(world, tmp_path, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(UnreadablePhotos, "bad", BAD)
         context.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
@@ -119,9 +117,7 @@ def test_photos_that_have_become_readable_are_added(world, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_only_the_photos_that_a_store_lacks_are_described(
-    world, tmp_path, monkeypatch, capsys, dtype
-):
+def test_only_missing_photos_are_extracted(world, tmp_path, monkeypatch, capsys, dtype):
     table = table_of(world / "photos")
     old_rows, new_rows = [4, 2, 18], [0, 1, 3, *range(5, 18), 19]
     old = extract(world, tmp_path / "s", table=some(table, old_rows), dtype=dtype)
@@ -150,7 +146,7 @@ def test_only_the_photos_that_a_store_lacks_are_described(
     assert files_of(tmp_path / "s") == before
 
 
-def test_photos_that_are_not_in_the_table_stay(world, tmp_path, capsys):
+def test_photos_that_are_not_in_the_table_are_kept(world, tmp_path, capsys):
     table = table_of(world / "photos")
     extract(world, tmp_path / "s", table=some(table, range(10)))
     store = extract(world, tmp_path / "s", add=True, table=some(table, range(6, 14)))
@@ -158,7 +154,7 @@ def test_photos_that_are_not_in_the_table_stay(world, tmp_path, capsys):
     assert "6 of its photos are not in the table; they stay." in capsys.readouterr().out
 
 
-def test_adding_to_nothing_writes_the_store(world, tmp_path):
+def test_adding_to_a_missing_store_writes_it(world, tmp_path):
     extract(world, tmp_path / "s", add=True)
     assert files_of(tmp_path / "s") == files_of(world / "complete")
 

@@ -125,7 +125,7 @@ def is_alive(number):
     return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_two_killed_processes_and_then_one_give_the_bytes_of_one(world):
+def test_two_killed_ranks_resumed_by_one_write_the_same_bytes(world):
     (world / "hook").mkdir()
     (world / "hook" / "sitecustomize.py").write_text(STOPS_HALF_WAY)
     reached, output = world / "reached", world / "killed"
@@ -146,7 +146,7 @@ def test_two_killed_processes_and_then_one_give_the_bytes_of_one(world):
     assert_same_as_one_process(world, output)
 
 
-def test_each_job_of_a_sweep_writes_its_own_store(world):
+def test_each_job_of_a_sweep_writes_a_separate_store(world):
     printed, _ = Script(world, "-m", "devices=2,1", "output=swept/${devices}").ended()
     assert [line for line in printed.splitlines() if line.startswith("wrote")] == [
         "wrote swept/2",
@@ -157,7 +157,7 @@ def test_each_job_of_a_sweep_writes_its_own_store(world):
     assert sorted(path.name for path in (world / "swept").iterdir()) == ["1", "2"]
 
 
-def test_an_error_in_a_worker_ends_all_with_its_line(world, tmp_path):
+def test_an_error_in_a_worker_stops_all_with_its_message(world, tmp_path):
     photos = write_photos(tmp_path / "photos")
     broken = photos / "4" / "011.jpg"
     Folder(photos).read().with_sizes()  # reads only the headers
@@ -181,7 +181,7 @@ def free_port(ports=range(15000, 25000)):
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
-def test_the_processes_of_a_launcher_share_the_photos(world, launcher):
+def test_the_ranks_of_a_launcher_share_the_photos(world, launcher):
     port = free_port()
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     if launcher == "srun":
@@ -202,7 +202,7 @@ def test_the_processes_of_a_launcher_share_the_photos(world, launcher):
     assert_same_as_one_process(world, world / launcher)
 
 
-def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
+def test_no_rank_hangs_when_another_one_fails(world, tmp_path):
     photos = write_photos(tmp_path / "photos")
     table = Folder(photos).read().with_sizes()
     # The second batch is the second process's.
@@ -221,7 +221,7 @@ def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
     assert "Traceback" not in errors
 
 
-def test_devices_must_fit(world, tmp_path, monkeypatch):
+def test_devices_are_validated(world, tmp_path, monkeypatch):
     for device, words in (("cuda", "there is no GPU"), ("gpu", "Pass auto, cpu")):
         with pytest.raises(UserError, match=words):
             write_store(plan(world, tmp_path / "s", device=device))

@@ -111,7 +111,7 @@ def killed(work, prepare, count=MOMENTS):
         yield moment
 
 
-def test_killed_at_seeded_moments_it_ends_with_the_same_bytes(world, tmp_path):
+def test_a_resumed_extraction_writes_the_same_bytes(world, tmp_path):
     output = tmp_path / "s"
     work = lambda: extract(world, output)  # noqa: E731
     for moment in killed(work, lambda: shutil.rmtree(output, ignore_errors=True)):
@@ -132,7 +132,7 @@ def test_skipped_photos_stay_skipped_after_a_kill(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["add", "overwrite"])
-def test_a_kill_leaves_the_old_store_or_the_new_one(world, tmp_path, how):
+def test_a_kill_leaves_the_old_or_the_new_store(world, tmp_path, how):
     table = table_of(world / "photos")
     few = type(table)(table.root, table.rows.iloc[5:12].reset_index(drop=True))
     extract(world, tmp_path / "old", table=few)
@@ -173,7 +173,7 @@ def stopped(world, output, monkeypatch, **changes):
             extract(world, output, **changes)
 
 
-def test_finished_photos_are_not_described_again(world, tmp_path, monkeypatch, capsys):
+def test_finished_photos_are_not_extracted_again(world, tmp_path, monkeypatch, capsys):
     stopped(world, tmp_path / "s", monkeypatch)
     done = PartialStore(staging_folder(tmp_path / "s")).done
     assert 0 < done < PHOTOS
@@ -210,7 +210,7 @@ KEYS = ["embedder", "table", "scales", "flip", "dtype", "precision", "whitening"
 
 
 @pytest.mark.parametrize("key", [*KEYS, "batch_size"])
-def test_a_changed_setting_stops_a_stopped_extraction(world, tmp_path, monkeypatch, key):
+def test_a_changed_setting_is_refused_when_resuming(world, tmp_path, monkeypatch, key):
     stopped(world, tmp_path / "s", monkeypatch)
     before = files_of(staging_folder(tmp_path / "s") / "store")
     with pytest.raises(UserError, match=rf"a different {key} \("):
@@ -221,7 +221,7 @@ def test_a_changed_setting_stops_a_stopped_extraction(world, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_changed_setting_stops_before_a_finished_store(world, tmp_path, key):
+def test_a_changed_setting_is_refused_for_a_finished_store(world, tmp_path, key):
     shutil.copytree(world / "complete", tmp_path / "s")
     with pytest.raises(UserError, match=rf"s already exists with a different {key} \(") as caught:
         extract(world, tmp_path / "s", **changed(world, key))
@@ -247,7 +247,7 @@ def test_a_failure_at_the_first_batch_leaves_nothing(world, tmp_path, monkeypatc
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_two_do_not_write_one_store(world, tmp_path):
+def test_two_processes_cannot_write_the_same_store(world, tmp_path):
     def refused():
         with pytest.raises(UserError, match="s is being written by process"):
             extract(world, tmp_path / "s")
@@ -257,7 +257,7 @@ def test_two_do_not_write_one_store(world, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_other_things_is_never_replaced(world, tmp_path):
+def test_a_folder_of_other_files_is_never_replaced(world, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "a.jpg").write_text("precious")
     for overwrite, words in ((False, "already exists"), (True, r"no meta\.json")):
@@ -280,7 +280,7 @@ def test_a_damaged_staging_folder_is_refused(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("extends", [False, True])
-def test_what_version_0_1_0_left_resumes(world, tmp_path, monkeypatch, capsys, extends):
+def test_a_staging_folder_of_version_0_1_0_resumes(world, tmp_path, monkeypatch, capsys, extends):
     """The staging folder written out file by file, so that its layout cannot change unnoticed."""
     table, complete = table_of(world / "photos"), DescriptorStore.open(world / "complete")
     output, staging, kept = tmp_path / "s", tmp_path / ".s.partial", 0
@@ -332,7 +332,7 @@ def test_what_version_0_1_0_left_resumes(world, tmp_path, monkeypatch, capsys, e
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-def test_a_finished_store_on_a_read_only_disk_is_only_looked_at(world, tmp_path, capsys):
+def test_a_finished_store_on_a_read_only_disk_is_up_to_date(world, tmp_path, capsys):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]

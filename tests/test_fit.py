@@ -38,7 +38,7 @@ def cloud(seed, count=60, dim=5, landmarks=None):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999), dim=st.integers(1, 5), blocks=st.sampled_from([7, 8192]))
-def test_pca_equals_the_singular_value_decomposition(tmp_path_factory, seed, dim, blocks):
+def test_pca_equals_a_singular_value_decomposition(tmp_path_factory, seed, dim, blocks):
     x = cloud(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors_module.row_blocks, "__defaults__", (blocks, 0))
@@ -81,7 +81,7 @@ def naive_learned(x, landmarks):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999), blocks=st.sampled_from([7, 8192]))
-def test_the_learned_whitening_equals_that_of_all_pairs(tmp_path_factory, seed, blocks):
+def test_the_learned_whitening_equals_a_loop_over_all_pairs(tmp_path_factory, seed, blocks):
     random = np.random.default_rng(seed)
     landmarks = random.permutation(np.repeat(np.arange(9), random.integers(1, 9, 9)))
     x = cloud(seed, len(landmarks), landmarks=landmarks)
@@ -110,7 +110,7 @@ def test_the_learned_whitening_equals_that_of_all_pairs(tmp_path_factory, seed, 
     np.testing.assert_allclose(made.projection, expected, atol=tolerance)
 
 
-def test_the_learned_whitening_separates_landmarks_that_noise_hides(tmp_path):
+def test_the_learned_whitening_separates_landmarks_in_noise(tmp_path):
     random = np.random.default_rng(0)
     landmarks = np.repeat(np.arange(30), 6)
     signal = random.standard_normal((30, 8))[landmarks]
@@ -159,7 +159,7 @@ def test_queries_and_gallery_must_have_the_same_whitening(tmp_path):
         Stores.open(tmp_path / "one", tmp_path / "other")
 
 
-def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
+def test_a_whitening_is_refused_for_other_descriptors(tmp_path):
     store = write(tmp_path / "s", cloud(0))
     whitening = fit_pca(store, 4)
     for name, other, words in (
@@ -192,7 +192,7 @@ def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
         (fit_learned, {}, r"has no landmark_id to learn from\. Pass fit=pca"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(tmp_path, fit, keywords, words):
+def test_inconsistent_options_are_refused(tmp_path, fit, keywords, words):
     with pytest.raises(UserError, match=words):
         fit(write(tmp_path / "s", cloud(0)), **keywords)
 
@@ -247,7 +247,7 @@ def test_a_damaged_whitening_is_refused(tmp_path):
         Whitening.open(tmp_path / "w")
 
 
-def test_a_digest_tells_numbers_and_origin(tmp_path):
+def test_the_digest_depends_on_numbers_and_origin(tmp_path):
     base = Whitening(np.zeros(2), np.eye(2), {"method": "pca"})
     others = [
         Whitening(np.ones(2), np.eye(2), {"method": "pca"}),

@@ -45,7 +45,7 @@ def results(loss, embeddings, labels):
     block=st.integers(1, 11),
 )
 @settings(max_examples=60, deadline=None)
-def test_loss_and_gradients_are_the_formula_s(
+def test_loss_and_gradients_equal_the_formula(
     seed, name, head, size, dim, classes, centres, smoothing, block
 ):
     options = {"label_smoothing": smoothing}
@@ -91,7 +91,7 @@ def two_batches(choice, smoothing, head, dtype):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("choice", choices("loss"))
-def test_heads_give_what_each_configured_loss_gives_itself(choice, smoothing):
+def test_each_head_equals_the_loss_without_a_head(choice, smoothing):
     loss = configured(choice, smoothing)
     is_supported = isinstance(loss, MarginLoss) and not loss.needs_all_cosines
     for head in (Fused(5), Fused(64), ClassParallel(block=7), Sampled(1.0)):
@@ -108,7 +108,7 @@ def test_heads_give_what_each_configured_loss_gives_itself(choice, smoothing):
 
 
 @pytest.mark.parametrize("make", [ArcFace, Hard, Centres])
-def test_gradients_are_those_of_finite_differences(make):
+def test_gradients_equal_finite_differences(make):
     loss, embeddings, labels = drawn(make, 5, 6, 4, 7, label_smoothing=0.2)
     Fused(3).attach(loss)
     weight = loss.weight.detach().clone().requires_grad_()
@@ -119,7 +119,7 @@ def test_gradients_are_those_of_finite_differences(make):
     assert torch.autograd.gradcheck(value, (embeddings, weight))
 
 
-def test_each_photo_s_loss_has_a_gradient_of_its_own():
+def test_each_photos_loss_has_a_separate_gradient():
     """Class weights and focal modulation multiply the losses of the photos."""
     loss, embeddings, labels = drawn(Hard, 8, 6, 5, 9, label_smoothing=0.1)
     factors = torch.rand(6, dtype=torch.float64)
@@ -132,7 +132,7 @@ def test_each_photo_s_loss_has_a_gradient_of_its_own():
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
 
 
-def test_equally_near_centres_share_the_gradient():
+def test_equally_near_centres_split_the_gradient():
     loss, embeddings, labels = drawn(Centres, 1, 6, 4, 5, sub_centres=2)
     loss.weight.data = loss.weight.data.view(5, 2, 4)[:, :1].repeat(1, 2, 1).view(10, 4)
     expected = results(loss, embeddings, labels)
@@ -152,7 +152,7 @@ def test_a_steep_scale_neither_overflows_nor_vanishes(scale):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_loses_only_the_rounding_of_the_embeddings(dtype):
+def test_autocast_only_rounds_the_embeddings(dtype):
     loss, embeddings, labels = drawn(ArcFace, 3, 12, 8, 20, torch.float32)
     half = embeddings.detach().to(dtype)
     exact = results(loss, half.float(), labels)
@@ -176,7 +176,7 @@ def test_centres_in_bfloat16_have_gradients_in_bfloat16():
         torch.testing.assert_close(one, other, rtol=0, atol=roundings)
 
 
-def test_a_label_that_is_no_class_is_refused_by_every_head():
+def test_every_head_refuses_labels_outside_the_classes():
     for head in (Fused(), Sampled(), ClassParallel()):
         loss, embeddings, labels = drawn(ArcFace, 4, 3, 4, 6)
         head.attach(loss)
@@ -186,7 +186,7 @@ def test_a_label_that_is_no_class_is_refused_by_every_head():
 
 
 @pytest.mark.parametrize("head", [Fused(), Sampled(), ClassParallel()])
-def test_losses_that_need_all_cosines_are_refused_in_one_line(head):
+def test_losses_that_need_all_cosines_are_refused(head):
     for loss, word in ((AdaCos(4, 5), "adacos"), (Softmax(4, 5), "softmax")):
         with pytest.raises(UserError, match=f"^head={choice(head)}: loss={word} .*Choose head="):
             head.attach(loss)
@@ -273,14 +273,14 @@ def test_a_loss_that_overrides_the_full_computation_is_refused(make):
     Full().attach(make(4, 5))
 
 
-def test_a_loss_that_states_that_a_head_can_compute_it_is_supported():
+def test_a_loss_that_declares_head_support_is_supported():
     loss, embeddings, labels = drawn(Stated, 4, 6, 4, 5)
     expected = results(loss, embeddings, labels)
     Fused(2).attach(loss)
     torch.testing.assert_close(results(loss, embeddings, labels), expected)
 
 
-def test_negatives_change_where_a_subclass_overrides_them():
+def test_changes_negatives_is_true_where_a_class_overrides_adjust_negatives():
     class Unchanged(Hard):
         pass
 
@@ -301,7 +301,7 @@ def test_block_sizes_depend_on_the_device():
         assert ClassShard(ArcFace(4, 5).to(device), block=7).block_size == 7
 
 
-def test_the_default_block_gives_the_bits_of_4096_classes():
+def test_the_default_block_size_gives_the_bits_of_4096_classes():
     outcomes = []
     for block in (None, 4096):
         loss, embeddings, labels = drawn(Hard, 9, 6, 4, 9000, torch.float32)

@@ -232,7 +232,7 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_class_parallel_gives_the_losses_and_gradients_of_one_process(found, name):
+def test_class_parallel_equals_one_process(found, name):
     expected = Run(name, Full()).steps(0, STEPS)
     alike(found["beginning", 1][name], expected)
     if draws_its_margins(name):
@@ -242,7 +242,7 @@ def test_class_parallel_gives_the_losses_and_gradients_of_one_process(found, nam
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_class_parallel_gives_the_losses_and_gradients_of_ddp(found, name):
+def test_class_parallel_equals_ddp(found, name):
     alike(found["beginning", 2][name], found["beginning", 2][name, "full"])
 
 
@@ -267,7 +267,7 @@ def test_a_checkpoint_resumes_on_any_number_of_processes(found, optimizer, write
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
+def test_the_clipped_gradient_norm_covers_all_shards(found, count):
     run = Run("hard", Full())
     for step in range(2):
         images, labels = batch(step, CLASSES)
@@ -280,7 +280,7 @@ def test_the_norm_that_is_clipped_goes_over_all_centres(found, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_softmax_over_sampled_classes_runs_over_all_shards(found, count):
+def test_the_sampled_softmax_covers_all_shards(found, count):
     drawn, value, gradient = found["beginning", count]["sampled"]
     classes = torch.nonzero(drawn)[:, 0].tolist()
     images, labels = batch(0, CLASSES)
@@ -294,7 +294,7 @@ def test_the_softmax_over_sampled_classes_runs_over_all_shards(found, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_fused_head_computes_on_its_own_process(found, count):
+def test_a_fused_head_computes_locally(found, count):
     fused, full = found["beginning", count]["fused"]
     torch.testing.assert_close(fused, full, rtol=1e-5, atol=1e-5)
 
@@ -310,7 +310,7 @@ def test_a_launcher_without_a_process_group_shards_nothing(monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 5, 10, 81_313])
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
-def test_shards_cover_all_classes_and_differ_by_one_at_most(count, processes):
+def test_shards_cover_all_classes_and_differ_by_at_most_one(count, processes):
     shares = [shard(count, rank, processes) for rank in range(processes)]
     assert [share.start for share in shares] == [0, *(share.stop for share in shares[:-1])]
     assert shares[-1].stop == count

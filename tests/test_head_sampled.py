@@ -22,7 +22,7 @@ OPTIMIZERS = {
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.01, 1.0))
 @settings(max_examples=50, deadline=None)
-def test_the_photos_own_classes_are_always_sampled(seed, count, ratio):
+def test_the_classes_of_the_batch_are_always_sampled(seed, count, ratio):
     torch.manual_seed(seed)
     columns = torch.randint(-1, count, (6,))
     chosen = sample_classes(columns, count, ratio)
@@ -52,7 +52,7 @@ def test_every_other_class_is_equally_likely():
     block=st.integers(1, 9),
 )
 @settings(max_examples=30, deadline=None)
-def test_the_loss_is_the_formula_s_over_the_sampled_classes(
+def test_the_loss_equals_the_formula_over_the_sampled_classes(
     seed, name, ratio, centres, smoothing, block
 ):
     options = {"label_smoothing": smoothing}
@@ -76,7 +76,7 @@ def test_the_loss_is_the_formula_s_over_the_sampled_classes(
     torch.testing.assert_close(loss.weight.grad.to_dense(), weight.grad, rtol=1e-6, atol=1e-6)
 
 
-def test_evaluation_takes_all_classes():
+def test_evaluation_uses_all_classes():
     loss, embeddings, labels = drawn(ArcFace, 0, 5, 4, 30)
     expected = loss(embeddings, labels)
     Sampled(0.1).attach(loss)
@@ -110,7 +110,7 @@ class RowByRow:
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("make", [ArcFace, Centres])
-def test_sampled_rows_step_as_if_alone_and_the_others_stay(name, make):
+def test_only_sampled_rows_are_updated(name, make):
     options = {"sub_centres": 2} if make is Centres else {}
     loss, _, _ = drawn(make, 1, 4, 5, 16, **options)
     head = Sampled(0.3)
@@ -155,7 +155,7 @@ def test_gradients_of_several_backward_passes_add_up():
     torch.testing.assert_close(loss.weight.detach(), expected)
 
 
-def test_a_step_left_out_leaves_nothing_behind():
+def test_a_skipped_step_has_no_effect():
     """As a gradient scaler does when it finds an infinite gradient."""
     loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
     loss.head = Sampled(0.3)
@@ -178,7 +178,7 @@ def test_a_step_left_out_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_saved_optimizer_resumes_as_if_never_stopped(name):
+def test_a_resumed_optimizer_equals_an_uninterrupted_one(name):
     def fresh():
         loss, embeddings, labels = drawn(ArcFace, 3, 4, 5, 16)
         head = Sampled(0.3)
@@ -205,6 +205,6 @@ def test_a_saved_optimizer_resumes_as_if_never_stopped(name):
     assert torch.equal(second[0].weight, whole[0].weight)
 
 
-def test_several_processes_are_refused_in_one_line():
+def test_several_processes_are_refused():
     with pytest.raises(UserError, match=r"^head=sampled supports one .* head.ratio=0.25\.$"):
         Sampled(0.25).check_world_size(2)

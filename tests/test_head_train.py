@@ -43,13 +43,13 @@ def place(scripts, tmp_path_factory):
 
 
 @pytest.mark.parametrize("head", ["fused", "class_parallel"])
-def test_a_head_trains_the_weights_that_all_cosines_train(place, head):
+def test_each_head_trains_the_same_weights_as_full(place, head):
     assert_same_weights(weights(place / head), weights(place / "full"), rtol=1e-3, atol=1e-5)
     centres = [checkpoint(place / name)["state_dict"]["loss.weight"] for name in (head, "full")]
     torch.testing.assert_close(*centres, rtol=1e-3, atol=1e-5)
 
 
-def test_a_sampled_head_trains_and_goes_on_where_it_was(scripts, place):
+def test_a_sampled_head_trains_and_resumes(scripts, place):
     settings = [*ONE_EPOCH, "head=sampled", "head.ratio=0.6", "callback=ema"]
     settings += ["trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=2"]
     settings += ["task.imprint=true", "hydra.run.dir=sampled"]
@@ -63,7 +63,7 @@ def test_a_sampled_head_trains_and_goes_on_where_it_was(scripts, place):
 
 
 @pytest.mark.slow
-def test_class_parallel_is_killed_and_ends_like_a_run_that_never_was(scripts, place):
+def test_a_killed_class_parallel_run_resumes_to_the_same_result(scripts, place):
     settings = [*ONE_EPOCH, *TWO_PROCESSES, "save_every_steps=1", "batch_size=6"]
     settings += ["callback=ema", "callback.ema.decay=0.9", "task.imprint=true"]
     settings += ["trainer.gradient_clip_val=0.5"]
@@ -94,7 +94,7 @@ def test_class_parallel_is_killed_and_ends_like_a_run_that_never_was(scripts, pl
         (["head=sampled", "head.ratio=2"], "error: head.ratio=2 is not valid. Pass a number > 0"),
     ],
 )
-def test_what_a_head_cannot_serve_is_refused_in_one_line(scripts, place, settings, words):
+def test_unsupported_losses_of_a_head_are_refused(scripts, place, settings, words):
     result = scripts.run("train.py", *ONE_EPOCH, *settings, cwd=place, status=2)
     assert result.stderr.startswith(words)
     assert len(result.stderr.strip().splitlines()) == 1

@@ -50,7 +50,7 @@ def a_few_pixels_do(monkeypatch):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(8, 20), st.integers(8, 20), st.integers(0, 99))
-def test_alpha_lies_over_white(tmp_path_factory, height, width, seed):
+def test_alpha_is_composited_over_white(tmp_path_factory, height, width, seed):
     folder = tmp_path_factory.mktemp("alpha")
     pixels = noise(height, width, 4, seed)
     alpha = pixels[..., 3:] / 255
@@ -80,7 +80,7 @@ def test_transparent_colour_of_an_rgb_png(tmp_path, a_few_pixels_do):
     assert np.asarray(decode(path))[0].tolist() == [[255, 255, 255], [200, 10, 30]]
 
 
-def test_deep_grey_is_scaled_down(tmp_path, a_few_pixels_do):
+def test_sixteen_bit_grey_is_scaled_to_eight_bits(tmp_path, a_few_pixels_do):
     values = np.array([[0, 257, 32768, 65535, 300]], np.uint16)
     expected = np.rint(values / 257).astype(int)[0]
     for kind in ("PNG", "TIFF"):
@@ -136,7 +136,7 @@ def test_damaged_exif_counts_as_upright(tmp_path):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(64, 700), st.integers(64, 700), st.integers(32, 300), st.integers(32, 300))
-def test_reduced_decoding_is_the_smallest_that_is_large_enough(
+def test_reduced_decoding_uses_the_smallest_sufficient_scale(
     tmp_path_factory, width, height, wanted_width, wanted_height
 ):
     path = saved(tmp_path_factory.mktemp("draft"), photo_like(width, height), "JPEG", quality=90)
@@ -161,7 +161,7 @@ def test_reduced_decoding_loses_nothing_visible(tmp_path, orientation, wanted):
     assert ours > min(34, plain - 0.5)
 
 
-def test_a_box_is_cut_at_every_scale(tmp_path):
+def test_a_box_is_cropped_at_every_scale(tmp_path):
     path = saved(tmp_path, photo_like(800, 600), "JPEG", quality=95)
     box = (100.4, 49.6, 500.5, 450.4)
     full = decode(path, box=box)

@@ -45,7 +45,7 @@ def photo(tmp_path_factory) -> Path:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20))
-def test_groups_are_those_of_a_loop(sides):
+def test_groups_equal_a_naive_loop(sides):
     image_format = ImageFormat(S2)
     widths, heights = np.array(sides).T
     expected = [bisect_right([0.67, 0.77, 1.33, 1.5], height / width) for width, height in sides]
@@ -53,7 +53,7 @@ def test_groups_are_those_of_a_loop(sides):
     assert not ImageFormat([[224, 224]]).groups(widths, heights).any()
 
 
-def test_a_cut_belongs_to_the_narrower_group():
+def test_a_ratio_equal_to_a_cut_belongs_to_the_narrower_group():
     image_format = ImageFormat(S2)
     groups = image_format.groups(np.array([300, 100, 100, 100, 2]), np.array([200, 77, 133, 67, 3]))
     assert groups.tolist() == [0, 2, 3, 1, 4]
@@ -69,7 +69,7 @@ def test_published_sizes(name):
 
 
 @pytest.mark.parametrize("choice", choices("image"))
-def test_yaml_holds_the_constructors_keys_and_defaults(choice):
+def test_yaml_lists_the_constructors_keys_and_defaults(choice):
     kind = LongestSide if choice.startswith("longest") else ImageFormat
     content = settings_of(choice, kind)
     parameters = read_signature(f"landmark.image.{kind.__name__}").parameters
@@ -112,19 +112,19 @@ def test_scaled_sizes():
         ({"sizes": []}, "one or more"),
     ],
 )
-def test_wrong_settings_are_named(options, match):
+def test_invalid_settings_are_named(options, match):
     with pytest.raises(UserError, match=match):
         ImageFormat(**options)
 
 
-def test_a_format_takes_the_lists_of_a_composed_configuration():
+def test_a_format_accepts_the_lists_of_a_composed_configuration():
     config = OmegaConf.create({"sizes": S2, "cuts": [0.5, 0.6, 0.7, 0.8]})
     image = ImageFormat(config.sizes, config.cuts)
     assert image.sizes == [tuple(size) for size in S2]
     assert image.representative_size == (512, 352)
 
 
-def test_squash_keeps_all_and_crop_keeps_proportions(tmp_path):
+def test_squash_keeps_the_complete_photo_and_crop_keeps_proportions(tmp_path):
     pixels = np.zeros((100, 300, 3), np.uint8)
     pixels[:, :100], pixels[:, 200:] = (255, 0, 0), (0, 0, 255)
     Image.fromarray(pixels).save(tmp_path / "flag.png")
@@ -136,7 +136,7 @@ def test_squash_keeps_all_and_crop_keeps_proportions(tmp_path):
     assert cropped[:, :, 2:-2].sum() == 0
 
 
-def test_images_of_several_sizes_are_those_made_alone(photo):
+def test_images_of_several_sizes_equal_single_images(photo):
     image_format = ImageFormat([[96, 64]])
     sizes = [(96, 64), (64, 32), (128, 96)]
     for size, image in zip(sizes, image_format.images(photo, sizes), strict=True):
@@ -146,7 +146,7 @@ def test_images_of_several_sizes_are_those_made_alone(photo):
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("fit", ["squash", "crop"])
-def test_views_depend_on_the_seed_alone(photo, augmentation, fit):
+def test_augmentation_depends_only_on_the_seed(photo, augmentation, fit):
     image_format = ImageFormat([[96, 64]], augmentation=augmentation, fit=fit)
     torch.manual_seed(5)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -161,7 +161,7 @@ def test_views_depend_on_the_seed_alone(photo, augmentation, fit):
     assert same == (augmentation == "none")
 
 
-def test_without_augmentation_training_sees_the_test_image(photo):
+def test_without_augmentation_the_training_image_equals_the_test_image(photo):
     image_format = ImageFormat([[96, 64]])
     assert torch.equal(image_format.train_image(photo, 0, 7), image_format.image(photo, (96, 64)))
 
@@ -173,7 +173,7 @@ def test_flip(photo):
 
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from(["soft", "middle", "strong"]), st.integers(0, 10**6))
-def test_views_stay_in_their_ranges(name, seed):
+def test_augmentation_stays_within_its_ranges(name, seed):
     augmentation = AUGMENTATIONS[name]
     view = draw_view(augmentation, np.random.default_rng(seed))
     sides = np.array(view.box[2:]) - view.box[:2]
@@ -190,7 +190,7 @@ def test_views_stay_in_their_ranges(name, seed):
     assert abs(view.shear) <= augmentation.shear
 
 
-def test_beyond_the_photo_is_black(tmp_path):
+def test_pixels_outside_the_photo_are_black(tmp_path):
     Image.new("RGB", (200, 200), "white").save(tmp_path / "white.png")
     image_format = ImageFormat([[100, 100]], augmentation="soft")
     views = AUGMENTATIONS["soft"]

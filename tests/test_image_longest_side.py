@@ -15,7 +15,7 @@ from landmark.image import LongestSide
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([(1024, 32), (480, 16)]))
-def test_a_groups_size_is_the_photos_scaled_and_rounded(width, height, choice):
+def test_the_size_of_a_group_is_the_photos_scaled_and_rounded(width, height, choice):
     side, multiple = choice
     image = LongestSide(side, multiple=multiple, smallest=64)
     group = image.groups(np.array([width]), np.array([height]))[0]
@@ -46,7 +46,7 @@ def test_photos_are_read_at_their_groups_size(tmp_path):
         ({"multiple": 0}, "multiple=0 is not valid"),
     ],
 )
-def test_wrong_settings_are_named(options, match):
+def test_invalid_settings_are_named(options, match):
     with pytest.raises(UserError, match=match):
         LongestSide(**options)
 
@@ -60,11 +60,11 @@ def test_wrong_settings_are_named(options, match):
         ({"side": 40}, (128, 128)),
     ],
 )
-def test_a_network_of_one_size_is_made_for_a_square_photo(options, size):
+def test_a_network_of_one_size_uses_the_square(options, size):
     assert LongestSide(**options).representative_size == size
 
 
-def test_a_network_trained_on_own_proportions_has_a_size(scripts, tmp_path):
+def test_a_network_trained_on_original_proportions_has_a_size(scripts, tmp_path):
     settings = [
         "data.landmarks=4",
         "data.photos=6",

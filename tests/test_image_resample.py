@@ -31,7 +31,7 @@ def apart(pixels: torch.Tensor, image: Image.Image) -> int:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), SIDES, SIDES, SIDES, SIDES, st.sampled_from(INTERPOLATIONS))
-def test_values_are_those_of_pillow(data, width, height, new_width, new_height, interpolation):
+def test_values_equal_those_of_pillow(data, width, height, new_width, new_height, interpolation):
     # Noise has the steepest steps there are; beyond black and white "bicubic" would be cut off,
     # in pillow after each of its two passes.
     photo = photo_of(width, height, 0, (64, 191) if interpolation == "bicubic" else (0, 255))
@@ -51,7 +51,7 @@ def test_values_are_those_of_pillow(data, width, height, new_width, new_height, 
     assert np.array_equal(np.asarray(photo), before)
 
 
-def test_a_box_between_pixels_is_taken_to_the_next_one():
+def test_a_fractional_box_is_rounded_to_pixels():
     photo = photo_of(40, 30)
     whole = resample(photo, (16, 16), "bilinear", (3, 4, 20, 21))
     assert torch.equal(resample(photo, (16, 16), "bilinear", (3.4, 3.6, 19.6, 21.4)), whole)
@@ -65,7 +65,7 @@ def test_photos_in_several_blocks_of_memory():
     assert torch.equal(resample(photo, photo.size), to_tensor(photo))
 
 
-def test_the_photo_may_be_gone_before_its_pixels():
+def test_pixels_outlive_the_photo():
     whole = resample(photo_of(50, 40), (50, 40))
     part = resample(photo_of(50, 40), (20, 20))
     _ = [photo_of(50, 40, seed) for seed in range(1, 20)]
@@ -75,7 +75,7 @@ def test_the_photo_may_be_gone_before_its_pixels():
 
 @settings(max_examples=100, deadline=None)
 @given(SIDES, SIDES, FACTORS, st.integers(0, 9))
-def test_colours_are_those_of_pillow(width, height, factor, seed):
+def test_colours_equal_those_of_pillow(width, height, factor, seed):
     photo = photo_of(width, height, seed)
     for ours, theirs in (
         (brightened, ImageEnhance.Brightness),
@@ -85,7 +85,7 @@ def test_colours_are_those_of_pillow(width, height, factor, seed):
         assert apart(ours(to_tensor(photo), factor), theirs(photo).enhance(factor)) == 0
 
 
-def test_a_view_with_everything_is_that_of_pillow():
+def test_a_view_with_all_augmentations_equals_pillow():
     photo = photo_of(60, 40)
     view = View(
         box=(-0.1, 0.1, 0.9, 1.0),
@@ -108,7 +108,7 @@ def test_a_view_with_everything_is_that_of_pillow():
     assert apart(found, expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) <= 3
 
 
-def test_tensor_and_image_are_each_others_inverse():
+def test_tensor_and_image_conversions_are_inverse():
     photo = photo_of(31, 17)
     assert np.array_equal(np.asarray(to_image(to_tensor(photo))), np.asarray(photo))
 

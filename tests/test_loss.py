@@ -45,14 +45,14 @@ def arcface_target(margin: float, easy: bool):
 
 @given(seeds, st.sampled_from([0.0, 0.3, 0.5, 1.5, 3.0]), st.booleans(), smoothings)
 @settings(max_examples=40, deadline=None)
-def test_arcface_is_the_paper_s_formula(seed, margin, easy, smoothing):
+def test_arcface_equals_the_papers_formula(seed, margin, easy, smoothing):
     loss = fresh(ArcFace(DIM, CLASSES, margin, 30.0, easy, label_smoothing=smoothing), seed)
     embeddings, labels = batch(seed)
     expected = naive_margin_loss(loss, embeddings, labels, arcface_target(margin, easy))
     assert loss(embeddings, labels).item() == pytest.approx(expected, rel=1e-7)
 
 
-def test_arcface_falls_with_the_angle_all_the_way():
+def test_arcface_decreases_monotonically_with_the_angle():
     angles = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
     for margin in (0.3, 0.5, 1.2):
         target = ArcFace(DIM, CLASSES, margin).target_margin(angles.cos(), angles, angles)
@@ -61,7 +61,7 @@ def test_arcface_falls_with_the_angle_all_the_way():
 
 @given(seeds, st.sampled_from([0.0, 0.3, 0.9]), smoothings)
 @settings(max_examples=20, deadline=None)
-def test_cosface_is_the_paper_s_formula(seed, margin, smoothing):
+def test_cosface_equals_the_papers_formula(seed, margin, smoothing):
     loss = fresh(CosFace(DIM, CLASSES, margin, 24.0, label_smoothing=smoothing), seed)
     embeddings, labels = batch(seed)
     expected = naive_margin_loss(loss, embeddings, labels, lambda cosine: cosine - margin)
@@ -85,7 +85,7 @@ def naive_adacos_scale(cosines, labels, scale: float) -> float:
 
 @given(seeds, st.integers(1, 8), smoothings)
 @settings(max_examples=20, deadline=None)
-def test_adacos_updates_its_scale_by_the_paper_s_formula(seed, size, smoothing):
+def test_adacos_updates_its_scale_by_the_papers_formula(seed, size, smoothing):
     loss = fresh(AdaCos(DIM, 40, label_smoothing=smoothing), seed)
     scale = math.sqrt(2) * math.log(39)
     assert float(loss.scale) == pytest.approx(scale, rel=1e-6)
@@ -107,7 +107,7 @@ def test_adacos_keeps_its_scale_when_fixed_or_in_evaluation():
         assert float(loss.scale) == pytest.approx(math.sqrt(2) * math.log(CLASSES - 1))
 
 
-def test_adacos_keeps_its_scale_where_the_formula_gives_none():
+def test_adacos_keeps_its_scale_where_the_formula_is_undefined():
     loss = AdaCos(DIM, 3)
     direction = torch.zeros(3, DIM)
     direction[:, 0] = torch.tensor([1.0, -1.0, -1.0])
@@ -120,7 +120,7 @@ def test_adacos_keeps_its_scale_where_the_formula_gives_none():
 
 @given(seeds, smoothings)
 @settings(max_examples=20, deadline=None)
-def test_softmax_is_a_linear_classifier(seed, smoothing):
+def test_softmax_equals_a_linear_classifier(seed, smoothing):
     loss = fresh(Softmax(DIM, CLASSES, label_smoothing=smoothing), seed)
     embeddings, labels = batch(seed)
     logits = embeddings.numpy() @ loss.weight.detach().numpy().T + loss.bias.detach().numpy()
@@ -130,7 +130,7 @@ def test_softmax_is_a_linear_classifier(seed, smoothing):
 
 @pytest.mark.parametrize("margin", [0.3, 1.4])
 @pytest.mark.parametrize("name", ["ArcFace", "CosFace"])
-def test_margin_losses_agree_with_pytorch_metric_learning(name, margin):
+def test_margin_losses_equal_pytorch_metric_learning(name, margin):
     peers = pytest.importorskip("pytorch_metric_learning.losses")
     ours = {"ArcFace": ArcFace, "CosFace": CosFace}[name](DIM, CLASSES, margin, 30.0)
     embeddings, labels = batch(3, 64, dtype=torch.float32)
@@ -163,7 +163,7 @@ def test_gradients(loss):
 
 
 @pytest.mark.parametrize("make", [ArcFace, CosFace, AdaCos, Softmax])
-def test_gradients_are_finite_on_and_opposite_the_centres(make):
+def test_gradients_are_finite_at_and_opposite_the_centres(make):
     loss = make(DIM, CLASSES)
     embeddings = torch.cat([loss.weight, -loss.weight]).detach().requires_grad_()
     loss(embeddings, torch.arange(CLASSES).repeat(2)).backward()
@@ -173,7 +173,7 @@ def test_gradients_are_finite_on_and_opposite_the_centres(make):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("make", [ArcFace, CosFace, AdaCos, Softmax])
-def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
+def test_half_precision_only_rounds_the_embeddings(make, dtype):
     loss = make(DIM, CLASSES)
     embeddings, labels = batch(9, dtype=torch.float32)
     half = (40 * embeddings).to(dtype).requires_grad_()  # squares near fp16's largest number
@@ -189,7 +189,7 @@ def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
 
 @pytest.mark.parametrize("make", [ArcFace, CosFace, AdaCos, Softmax])
 @pytest.mark.parametrize("label", [-100, -1, CLASSES])
-def test_a_label_that_is_no_class_is_refused(make, label):
+def test_labels_outside_the_classes_are_refused(make, label):
     embeddings, labels = batch(1)
     labels[2] = label
     with pytest.raises(LabelError, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):
@@ -216,7 +216,7 @@ def test_adacos_needs_three_landmarks():
         AdaCos(DIM, 2)
 
 
-def test_a_larger_margin_makes_a_larger_loss():
+def test_a_larger_margin_increases_the_loss():
     embeddings, labels = batch(2)
     for make in (ArcFace, CosFace):
         losses = []

@@ -46,7 +46,7 @@ def test_a_weight_must_be_above_0(weight):
         AuxiliaryLosses({"supcon": SupCon(DIM, CLASSES)}, {"supcon": weight})
 
 
-def test_pair_losses_need_a_sampler_that_brings_pairs():
+def test_pair_losses_need_a_sampler_with_pairs():
     check_pairs({"arcface": ArcFace(DIM, CLASSES)}, 1)
     check_pairs({"triplet": Triplet(DIM, CLASSES)}, 2)
     with pytest.raises(UserError, match=r"triplet.*sampler=per_class"):
@@ -67,7 +67,7 @@ def test_a_run_with_auxiliary_losses_logs_each(scripts, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_run_goes_on_with_the_memory_of_its_batches(tmp_path):
+def test_a_killed_run_resumes_with_its_cross_batch_memory(tmp_path):
     """The loss of a step depends on the embeddings of the steps before it."""
     options = [*TINY, *PAIRS, "model=resnet10t", "auxiliary=[xbm]", "auxiliary.xbm.memory_size=20"]
     options += ["trainer.max_epochs=2", "save_every_steps=2", "loss=curricularface"]

@@ -68,7 +68,7 @@ def of_two(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_two_processes_give_the_gradients_of_one(of_two, name):
+def test_two_ranks_equal_one_process(of_two, name):
     gradients, state = trained(name, lambda network: network)
     for results in of_two:
         got, got_state = results[name]

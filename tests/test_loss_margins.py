@@ -86,7 +86,7 @@ def check(loss, seed, on_target, on_negative=None, added=None, size=7):
 
 @given(seeds, st.integers(1, 4), st.sampled_from([0.0, 0.5, 2.0]), smoothings)
 @settings(max_examples=25, deadline=None)
-def test_subcenter_arcface_takes_the_nearest_centre(seed, k, margin, smoothing):
+def test_subcenter_arcface_uses_the_nearest_centre(seed, k, margin, smoothing):
     made = SubCenterArcFace(DIM, CLASSES, margin, 30.0, k, label_smoothing=smoothing)
     loss = fresh(made, seed)
     # `check` pulls photos to rows of the weight: with k centres any will do.
@@ -95,14 +95,14 @@ def test_subcenter_arcface_takes_the_nearest_centre(seed, k, margin, smoothing):
 
 @given(seeds, st.sampled_from([1, 2]), smoothings)
 @settings(max_examples=20, deadline=None)
-def test_dynamic_margin_falls_with_the_fourth_root_of_the_photos(seed, k, smoothing):
+def test_dynamic_margin_decreases_with_the_fourth_root_of_the_count(seed, k, smoothing):
     loss = fresh(counted_dynamic(DIM, CLASSES, sub_centres=k, label_smoothing=smoothing), seed)
     roots = [count**-0.25 for count in COUNTS]
     share = [(root - min(roots)) / (max(roots) - min(roots)) for root in roots]
     check(loss, seed, lambda cosine, label, _: arc(cosine, 0.05 + 0.45 * share[label]))
 
 
-def test_dynamic_margins_span_their_range_and_are_alike_for_alike_classes():
+def test_dynamic_margins_span_their_range_and_are_equal_for_equal_counts():
     margins = counted_dynamic(DIM, CLASSES).margins
     assert float(margins[COUNTS.index(1)]) == pytest.approx(0.5)
     assert float(margins[COUNTS.index(81)]) == pytest.approx(0.05)
@@ -153,14 +153,14 @@ def naive_adaface(loss):
 
 @given(seeds, st.sampled_from([(20.0, 100.0), (9.0, 0.5), (3.0, 2.0)]), smoothings)
 @settings(max_examples=25, deadline=None)
-def test_adaface_sets_the_margin_by_the_norm(seed, running, smoothing):
+def test_adaface_margin_depends_on_the_norm(seed, running, smoothing):
     loss = fresh(AdaFace(DIM, CLASSES, label_smoothing=smoothing), seed).eval()
     loss.mean_length.fill_(running[0])
     loss.length_deviation.fill_(running[1])
     check(loss, seed, naive_adaface(loss))
 
 
-def test_adaface_tracks_the_norms_and_lets_no_gradient_through_them():
+def test_adaface_tracks_the_norms_without_gradient():
     loss = AdaFace(DIM, CLASSES, momentum=0.5)
     embeddings, labels = batch(4, dtype=torch.float32)
     lengths = embeddings.norm(dim=1).numpy().astype("float64")
@@ -175,7 +175,7 @@ def test_adaface_tracks_the_norms_and_lets_no_gradient_through_them():
 
 @given(seeds, smoothings)
 @settings(max_examples=25, deadline=None)
-def test_magface_sets_margin_and_regulariser_by_the_norm(seed, smoothing):
+def test_magface_margin_and_regulariser_depend_on_the_norm(seed, smoothing):
     loss = fresh(
         MagFace(DIM, CLASSES, 5.0, 11.0, 0.3, 0.9, 2.0, 40.0, label_smoothing=smoothing), seed
     )
@@ -213,7 +213,7 @@ def test_elasticface_samples_a_margin_for_each_photo(seed, on, sort, smoothing):
     assert loss(embeddings, labels).item() == pytest.approx(expected, rel=1e-7, abs=1e-9)
 
 
-def test_elasticface_is_arcface_or_cosface_in_evaluation():
+def test_elasticface_equals_arcface_or_cosface_in_evaluation():
     embeddings, labels = batch(1)
     for on, make in (("angle", ArcFace), ("cosine", CosFace)):
         elastic = fresh(ElasticFace(DIM, CLASSES, 0.4, margin_on=on), 1).eval()
@@ -223,14 +223,14 @@ def test_elasticface_is_arcface_or_cosface_in_evaluation():
 
 @given(seeds, st.sampled_from([1.0, 1.5, 2.0, 4.0]), smoothings)
 @settings(max_examples=25, deadline=None)
-def test_sphereface_is_the_paper_s_psi(seed, margin, smoothing):
+def test_sphereface_equals_the_papers_psi(seed, margin, smoothing):
     loss = fresh(SphereFace(DIM, CLASSES, margin, label_smoothing=smoothing), seed)
     check(loss, seed, lambda cosine, *_: psi(margin * angle(cosine)))
 
 
 @given(seeds, st.sampled_from([(1, 0.3, 0.2), (0.9, 0.4, 0.15), (1.4, 1.0, 0.0)]), smoothings)
 @settings(max_examples=25, deadline=None)
-def test_combined_margins_are_equation_4(seed, margins, smoothing):
+def test_combined_margins_equal_equation_4(seed, margins, smoothing):
     m1, m2, m3 = margins
     loss = fresh(CombinedMargin(DIM, CLASSES, *margins, label_smoothing=smoothing), seed)
     check(loss, seed, lambda cosine, *_: psi(m1 * angle(cosine) + m2) - m3)
@@ -238,7 +238,7 @@ def test_combined_margins_are_equation_4(seed, margins, smoothing):
 
 @given(seeds)
 @settings(max_examples=20, deadline=None)
-def test_p2sgrad_has_the_paper_s_gradients_of_the_cosines(seed):
+def test_p2sgrad_gradients_equal_the_papers_formula(seed):
     loss = fresh(P2SGrad(DIM, CLASSES), seed)
     embeddings, labels = batch(seed)
     embeddings.requires_grad_()
@@ -254,7 +254,7 @@ def test_p2sgrad_has_the_paper_s_gradients_of_the_cosines(seed):
     assert value.item() == pytest.approx(pulled.square().sum().item() / 2 / len(labels))
 
 
-def test_they_agree_with_pytorch_metric_learning():
+def test_margin_losses_equal_pytorch_metric_learning():
     peers = pytest.importorskip("pytorch_metric_learning.losses")
     embeddings, labels = batch(3, 64, dtype=torch.float32)
     ours = SubCenterArcFace(DIM, CLASSES, 0.5, 30.0, 3)
@@ -294,7 +294,7 @@ def test_they_agree_with_pytorch_metric_learning():
     ],
     ids=lambda loss: type(loss).__name__,
 )
-def test_the_target_falls_with_the_angle_all_the_way(loss):
+def test_the_target_logit_decreases_monotonically_with_the_angle(loss):
     angles = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
     for norm in (3.0, 20.0, 99.0):
         norms, labels = torch.full_like(angles, norm), torch.zeros(2001, dtype=torch.int64)
@@ -317,7 +317,7 @@ def test_gradients(make):
 
 
 @pytest.mark.parametrize("make", EVERY)
-def test_gradients_are_finite_on_and_opposite_the_centres(make):
+def test_gradients_are_finite_at_and_opposite_the_centres(make):
     loss = make(DIM, CLASSES)
     centres = loss.weight[:CLASSES]
     embeddings = torch.cat([centres, -centres]).detach().requires_grad_()
@@ -328,7 +328,7 @@ def test_gradients_are_finite_on_and_opposite_the_centres(make):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("make", EVERY)
-def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
+def test_half_precision_only_rounds_the_embeddings(make, dtype):
     loss = make(DIM, CLASSES).eval()
     embeddings, labels = batch(9, dtype=torch.float32)
     half = (40 * embeddings).to(dtype).requires_grad_()  # squares near fp16's largest number
@@ -341,7 +341,7 @@ def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
 
 
 @pytest.mark.parametrize("make", EVERY)
-def test_a_label_that_is_no_class_is_refused(make):
+def test_labels_outside_the_classes_are_refused(make):
     embeddings, labels = batch(1)
     labels[2] = CLASSES
     with pytest.raises(LabelError, match=f"the {CLASSES} classes 0 to {CLASSES - 1}"):

@@ -171,7 +171,7 @@ NAIVE = [
 @pytest.mark.parametrize(("make", "naive"), NAIVE, ids=lambda value: value.__name__)
 @given(seed=seeds, size=st.integers(3, 12), classes=st.integers(2, 5))
 @settings(max_examples=15, deadline=None)
-def test_a_pair_loss_is_its_formula(make, naive, seed, size, classes):
+def test_a_pair_loss_equals_its_formula(make, naive, seed, size, classes):
     embeddings, labels = paired(seed, size, classes)
     expected = naive(*view(embeddings, labels))
     assert make(DIM, CLASSES)(embeddings, labels).item() == pytest.approx(
@@ -181,7 +181,7 @@ def test_a_pair_loss_is_its_formula(make, naive, seed, size, classes):
 
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
-def test_at_a_low_temperature_the_losses_are_average_precision_and_recall(seed):
+def test_at_a_low_temperature_the_losses_equal_average_precision_and_recall(seed):
     embeddings, labels = paired(seed)
     cosines, positives, _ = view(embeddings, labels)
     precisions, recalls = [], []
@@ -217,7 +217,7 @@ def test_gradients(make):
 
 
 @pytest.mark.parametrize("make", [*EVERY, XBM])
-def test_copies_of_a_photo_and_single_classes_have_finite_gradients(make):
+def test_duplicate_photos_and_single_classes_have_finite_gradients(make):
     for labels in ([0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 2]):
         embeddings = torch.ones(4, DIM)
         embeddings[2:] = -1.0
@@ -230,7 +230,7 @@ def test_copies_of_a_photo_and_single_classes_have_finite_gradients(make):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("make", [*EVERY, XBM])
-def test_half_precision_loses_only_the_rounding_of_the_embeddings(make, dtype):
+def test_half_precision_only_rounds_the_embeddings(make, dtype):
     embeddings, labels = paired(9)
     half = embeddings.to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=dtype):
@@ -250,7 +250,7 @@ def test_a_batch_without_two_photos_of_a_landmark_is_refused(make, labels):
 
 
 @pytest.mark.parametrize("make", [*EVERY, XBM])
-def test_a_label_that_is_no_class_is_refused(make):
+def test_labels_outside_the_classes_are_refused(make):
     with pytest.raises(LabelError, match="classes 0 to 5"):
         make(DIM, CLASSES)(torch.randn(2, DIM), torch.tensor([0, CLASSES]))
 
@@ -285,7 +285,7 @@ def test_a_memory_compares_with_its_latest_embeddings(name, size):
         assert value.item() == pytest.approx(expected, rel=1e-3, abs=1e-4), step
 
 
-def test_a_memory_resumes_from_a_checkpoint_as_if_never_stopped():
+def test_a_resumed_memory_equals_an_uninterrupted_one():
     one, other = XBM(DIM, CLASSES, memory_size=12), XBM(DIM, CLASSES, memory_size=12)
     for step in range(5):
         one(*batch(step, 5, dtype=torch.float32))
@@ -304,7 +304,7 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize("way", OVERRIDES)
-def test_a_memory_takes_its_pair_loss_from_the_command_line(way):
+def test_the_pair_loss_of_a_memory_is_set_on_the_command_line(way):
     config = composed("train", "loss=xbm", "loss.memory_size=8", *OVERRIDES[way])
     check_config(config, settings_class("train"))
     loss = build_loss(instantiate(config.loss), DIM, np.ones(CLASSES))
@@ -313,13 +313,13 @@ def test_a_memory_takes_its_pair_loss_from_the_command_line(way):
     assert len(loss.memory) == 8
 
 
-def test_wrong_options_of_a_composed_pair_loss_are_named_before_training():
+def test_invalid_options_of_a_composed_pair_loss_are_named_before_training():
     override = ["loss=xbm", "+loss@loss.pair_loss=triplet", "loss.pair_loss.margin=-1"]
     with pytest.raises(UserError, match=r"^loss\.pair_loss\.margin=-1 is not valid\."):
         check_config(composed("train", *override), settings_class("train"))
 
 
-def test_a_memory_takes_a_pair_loss_of_the_user():
+def test_a_memory_accepts_a_pair_loss_of_the_user():
     class Wide(Triplet):
         def __init__(self, embedding_dim, num_classes, width=1.0):
             super().__init__(embedding_dim, num_classes, margin=width)

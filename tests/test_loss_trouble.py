@@ -60,7 +60,7 @@ def stopped(folder, task, every_steps, save_every=2):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path, value):
+def test_a_nan_loss_stops_with_the_last_good_checkpoint(tmp_path, value):
     message, checkpoint = stopped(tmp_path, Spoilt(6, value), every_steps=50)
     assert message.startswith("the loss became NaN or infinite at step 7. Restart from the last ")
     assert f"last good checkpoint (step 6): init={tmp_path / 'last.ckpt'}" in message
@@ -68,7 +68,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path, 
     assert bool(torch.isfinite(checkpoint["state_dict"]["weight"]).all())
 
 
-def test_where_the_loss_is_read_seldom_no_checkpoint_is_spoilt(tmp_path, monkeypatch):
+def test_no_checkpoint_has_nan_weights_where_the_loss_is_rarely_read(tmp_path, monkeypatch):
     """As on a GPU, where reading each step would stall it."""
     monkeypatch.setattr(NanGuard, "_reads_each_step", staticmethod(lambda *_: False))
     message, checkpoint = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=1000)
@@ -78,14 +78,14 @@ def test_where_the_loss_is_read_seldom_no_checkpoint_is_spoilt(tmp_path, monkeyp
     assert message.startswith("the loss became NaN or infinite at step 7.")
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+def test_nan_weights_are_not_saved(tmp_path):
     """The loss of step 8 is finite, its gradient is not."""
     message, checkpoint = stopped(tmp_path, Spoilt(7, float("inf"), True), every_steps=50)
     assert message.startswith("weights became NaN or infinite at step 8.")
     assert checkpoint["global_step"] == 6
 
 
-def test_a_run_that_diverges_ends_in_one_line(scripts, tmp_path):
+def test_a_diverging_run_is_one_line(scripts, tmp_path):
     options = [*TINY, "trainer.max_epochs=2", "optimizer.lr=1e30", "hydra.run.dir=run"]
     result = scripts.run("train.py", *options, cwd=tmp_path, status=2)
     (line,) = result.stderr.strip().splitlines()
@@ -94,7 +94,7 @@ def test_a_run_that_diverges_ends_in_one_line(scripts, tmp_path):
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
-def test_other_landmarks_than_saved_are_named(tmp_path):
+def test_different_landmarks_than_saved_are_named(tmp_path):
     last = tmp_path / "last.ckpt"
     torch.save({"classes": ["arch", "tower"]}, last)
     check_same_classes(last, ["arch", "tower"])
@@ -107,7 +107,7 @@ def test_other_landmarks_than_saved_are_named(tmp_path):
         check_same_classes(last, ["tower", "arch"])
 
 
-def test_a_run_does_not_go_on_with_other_landmarks(scripts, tmp_path):
+def test_a_run_does_not_resume_with_different_landmarks(scripts, tmp_path):
     scripts.run("train.py", *TINY, "trainer.max_epochs=0", "hydra.run.dir=world", cwd=tmp_path)
     (world,) = (folder for folder in (tmp_path / "toy").iterdir() if folder.is_dir())
     shutil.copytree(world, tmp_path / "photos")
@@ -125,7 +125,7 @@ def test_a_run_does_not_go_on_with_other_landmarks(scripts, tmp_path):
     assert f"1 new, such as zz; 1 missing, such as {folders[0].name}" in line
 
 
-def test_imprinted_sub_centres_lie_apart_around_their_class_mean():
+def test_imprinted_sub_centres_differ_around_their_class_mean():
     loss, embedder = SubCenterArcFace(6, 4, sub_centres=3), nn.Flatten()
     images, labels = torch.randn(9, 6), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 3])
     imprint(embedder, loss, [(images, labels, torch.arange(9))])

@@ -29,7 +29,7 @@ counts_of_classes = st.lists(st.integers(1, 10_000), min_size=CLASSES, max_size=
 
 @given(seeds, counts_of_classes, st.sampled_from(list(FORMULAS)), st.sampled_from([0, 0.5, 1, 2]))
 @settings(max_examples=60, deadline=None)
-def test_the_loss_is_the_weighted_modulated_mean(seed, counts, kind, focal):
+def test_the_loss_equals_the_weighted_modulated_mean(seed, counts, kind, focal):
     weighting = PhotoWeighting(CLASSES, kind, focal, np.array(counts))
     random = np.random.default_rng(seed)
     losses, labels = random.exponential(2, 9), random.integers(0, CLASSES, 9)
@@ -44,7 +44,7 @@ def test_the_loss_is_the_weighted_modulated_mean(seed, counts, kind, focal):
 
 
 @pytest.mark.parametrize("make", [ArcFace, CosFace, Softmax])
-def test_losses_weigh_and_modulate_each_photo(make):
+def test_losses_weight_and_modulate_each_photo(make):
     embeddings, labels = batch(3)
     counts = [5, 1, 7, 2, 9, 3]
     plain = fresh(make(DIM, CLASSES, label_smoothing=0.1), 3)
@@ -57,7 +57,7 @@ def test_losses_weigh_and_modulate_each_photo(make):
     torch.testing.assert_close(loss(embeddings, labels), expected)
 
 
-def test_p2sgrad_weighs_its_classes():
+def test_p2sgrad_weights_its_classes():
     embeddings, labels = batch(3)
     counts = [5, 1, 7, 2, 9, 3]
     loss = fresh(P2SGrad(DIM, CLASSES, class_weights="inverse", class_counts=counts), 3)
@@ -72,7 +72,7 @@ def test_p2sgrad_weighs_its_classes():
 
 @given(st.sampled_from([0.5, 1.0, 2.0]))
 @settings(max_examples=3, deadline=None)
-def test_a_photo_that_is_certain_has_a_finite_gradient(focal):
+def test_a_certain_photo_has_a_finite_gradient(focal):
     losses = torch.tensor([0.0, 1e-30, 0.3], requires_grad=True)
     PhotoWeighting(2, focal=focal)(losses, torch.tensor([0, 1, 1])).backward()
     assert bool(torch.isfinite(losses.grad).all())
@@ -103,7 +103,7 @@ class OtherOptions(torch.nn.Module):
 
 
 @pytest.mark.parametrize("make", [ArcFace, Softmax, P2SGrad, OwnOptions, OwnModule])
-def test_a_loss_that_takes_class_counts_receives_them(make):
+def test_a_loss_with_class_counts_receives_them(make):
     loss = build_loss(partial(make, class_weights="inverse"), DIM, np.arange(1, CLASSES + 1))
     assert loss.weighting.class_weights.tolist() == pytest.approx(
         [3.5 / n for n in range(1, CLASSES + 1)]
@@ -111,12 +111,12 @@ def test_a_loss_that_takes_class_counts_receives_them(make):
 
 
 @pytest.mark.parametrize("make", [NoOptions, SupCon, OtherOptions])
-def test_a_loss_that_takes_no_class_counts_receives_none(make):
+def test_a_loss_without_class_counts_receives_none(make):
     loss = build_loss(make, DIM, np.arange(1, CLASSES + 1))
     assert not getattr(loss, "options", {})
 
 
-def test_weights_are_no_part_of_a_checkpoint():
+def test_class_weights_are_not_saved_in_checkpoints():
     loss = ArcFace(DIM, CLASSES, class_weights="inverse", class_counts=[1] * CLASSES)
     assert set(loss.state_dict()) == {"weight"}
 

@@ -42,7 +42,7 @@ def retrievals(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(retrieval=retrievals(), as_text=st.booleans())
-def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
+def test_retrieval_metrics_equal_a_naive_loop(retrieval, as_text):
     rows, queries, gallery, k = retrieval
     lists = [np.flatnonzero(gallery == label) for label in queries]
     names = (queries.astype(str), gallery.astype(str)) if as_text else (queries, gallery)
@@ -72,7 +72,7 @@ def test_retrieval_metrics_are_those_of_a_loop(retrieval, as_text):
     ),
     block_size=st.integers(1, 40),
 )
-def test_a_repeat_is_no_hit_whatever_the_block(results, block_size):
+def test_a_repeated_result_is_not_a_hit_for_any_block_size(results, block_size):
     rows = np.array([[row for row, _ in ranking] for ranking in results])
     hits = np.array([[hit for _, hit in ranking] for ranking in results])
     expected = [
@@ -82,7 +82,7 @@ def test_a_repeat_is_no_hit_whatever_the_block(results, block_size):
     np.testing.assert_array_equal(relevance.first_places(rows, hits, block_size), expected)
 
 
-def test_an_empty_gallery_answers_nothing():
+def test_an_empty_gallery_has_no_hits():
     hits, relevant = relevance.hits_by_label(np.full((2, 3), -1), ["a", "b"], [])
     assert not hits.any()
     assert relevant.tolist() == [0, 0]
@@ -118,7 +118,7 @@ def loop_micro_ap(scores: list[float], correct: list[bool], positives: int) -> f
     made=st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5000001, 2, -1]), st.booleans())),
     missing=st.integers(0, 3),
 )
-def test_recognition_metrics_are_those_of_a_loop(made, missing):
+def test_recognition_metrics_equal_a_naive_loop(made, missing):
     scores = [float(score) for score, _ in made]
     correct = [right for _, right in made]
     positives = sum(correct) + missing
@@ -143,7 +143,7 @@ def read_column(path, column: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("part", ["Public", "Private"])
-def test_the_organisers_retrieval_answers(shared, part):
+def test_the_organisers_retrieval_scores(shared, part):
     """From the files to the numbers without the project's own readers."""
     folder = shared / "reference" / "gldv2_metrics"
     truth = read_column(folder / "retrieval_solution.csv", "images")

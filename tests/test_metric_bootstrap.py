@@ -7,7 +7,7 @@ from scipy.stats import bootstrap
 from landmark.metric.bootstrap import mean_interval
 
 
-def test_the_interval_is_that_of_scipy():
+def test_the_interval_equals_scipys():
     values = np.random.default_rng(0).standard_normal(200) ** 3
     ours = mean_interval(values, confidence=0.9, resamples=20_000, seed=1)
     peer = bootstrap(
@@ -17,7 +17,7 @@ def test_the_interval_is_that_of_scipy():
     assert ours[1:] == pytest.approx(tuple(peer), abs=0.02 * (peer.high - peer.low))
 
 
-def test_it_holds_the_true_mean_as_often_as_it_says():
+def test_the_interval_has_its_nominal_coverage():
     random = np.random.default_rng(0)
     held = [
         low <= 0.5 <= high
@@ -28,7 +28,7 @@ def test_it_holds_the_true_mean_as_often_as_it_says():
     assert np.mean(held) == pytest.approx(0.95, abs=0.04)
 
 
-def test_a_seed_fixes_it_and_queries_that_do_not_count_are_left_out():
+def test_the_seed_determines_the_interval_and_nan_queries_are_ignored():
     values = np.random.default_rng(0).random(50)
     with_gaps = np.insert(values, [3, 20, 50], np.nan)
     assert mean_interval(values) == mean_interval(with_gaps)
@@ -36,7 +36,7 @@ def test_a_seed_fixes_it_and_queries_that_do_not_count_are_left_out():
     assert mean_interval([np.nan]) == (0, 0, 0)
 
 
-def test_many_queries_are_drawn_in_blocks(monkeypatch):
+def test_many_queries_are_resampled_in_blocks(monkeypatch):
     import landmark.metric.bootstrap as module
 
     values = np.random.default_rng(0).random(300)

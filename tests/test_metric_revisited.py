@@ -44,7 +44,7 @@ def revisits(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(revisit=revisits())
-def test_the_protocols_are_those_of_a_loop(revisit):
+def test_the_protocols_equal_a_naive_loop(revisit):
     rows, truth = revisit
     result = revisited.evaluate(rows, truth)
     for protocol, positive, junk in (
@@ -82,7 +82,7 @@ def test_a_protocol_counted_by_hand():
     np.testing.assert_allclose(hard["average_precision"], [1 / 4, 1 / 4])
 
 
-def test_as_many_rankings_as_queries_are_needed():
+def test_the_number_of_rankings_must_equal_the_number_of_queries():
     with pytest.raises(ValueError, match="1 rankings for 2 queries"):
         revisited.evaluate(np.zeros((1, 2), int), [{"easy": [], "hard": [], "junk": []}] * 2)
 

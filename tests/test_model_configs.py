@@ -24,7 +24,7 @@ def configs():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keys_and_defaults_are_the_constructors(configs, name):
+def test_keys_and_defaults_equal_the_constructors(configs, name):
     parameters = inspect.signature(build_embedder).parameters
     config = dict(configs[name])
     assert config.pop("_target_") == "landmark.model.build.build_embedder"

@@ -39,7 +39,7 @@ def naive_gem(x, p, eps=1e-6):
 
 @few
 @given(shapes, seeds, st.floats(0.5, 6))
-def test_gem_is_the_root_of_the_mean_power(shape, seed, p):
+def test_gem_equals_the_root_of_the_mean_power(shape, seed, p):
     x = random_map(shape, seed)
     want = naive_gem(x, [p] * shape[1])
     for pooling in (GeM(p), GeM(p, learned=True), GeM(p, learned=True, channels=shape[1])):
@@ -48,7 +48,7 @@ def test_gem_is_the_root_of_the_mean_power(shape, seed, p):
 
 @few
 @given(shapes, seeds)
-def test_gem_with_an_exponent_a_channel(shape, seed):
+def test_gem_with_one_exponent_per_channel(shape, seed):
     x = random_map(shape, seed)
     p = np.random.default_rng(seed).uniform(1, 5, shape[1])
     pooling = GeM(learned=True, channels=shape[1])
@@ -58,7 +58,7 @@ def test_gem_with_an_exponent_a_channel(shape, seed):
     )
 
 
-def test_gem_trains_its_exponent():
+def test_gem_learns_its_exponent():
     x = torch.rand(2, 4, 5, 6, dtype=torch.float64)
 
     def of_exponent(p):  # float32 inside, so that a wide step is needed
@@ -125,7 +125,7 @@ def naive_rmac(x, levels=3, eps=1e-6):
 
 @few
 @given(shapes, seeds, st.integers(1, 4))
-def test_rmac_against_a_loop_over_regions(shape, seed, levels):
+def test_rmac_equals_a_loop_over_regions(shape, seed, levels):
     x = random_map(shape, seed)
     want = np.stack([naive_rmac(image.astype("float64"), levels) for image in x])
     np.testing.assert_allclose(RMAC(levels)(torch.tensor(x)), want, rtol=1e-4, atol=1e-4)
@@ -136,14 +136,14 @@ def test_rmac_needs_a_level():
         RMAC(levels=0)
 
 
-def test_stages_are_pooled_one_by_one():
+def test_stages_are_pooled_separately():
     maps = [torch.rand(2, channels, side, side + 1) for channels, side in ((4, 8), (6, 4), (9, 2))]
     pooled = Stages(stages=(0, 1, 2), p=2)(SimpleNamespace(maps=maps))
     want = np.concatenate([naive_gem(x.numpy(), [2] * x.shape[1]) for x in maps], axis=1)
     np.testing.assert_allclose(pooled, want, rtol=1e-4)
 
 
-def test_class_token_alone_and_beside_gem():
+def test_class_token_with_and_without_gem():
     token, tokens = torch.rand(2, 5), torch.rand(2, 5, 3, 4)
     features = SimpleNamespace(maps=[tokens], class_token=token)
     assert torch.equal(ClassToken()(features), token)
@@ -159,7 +159,7 @@ def test_class_token_of_a_network_without_one(pooling):
 
 
 @pytest.mark.parametrize("choice", choices("pooling"))
-def test_yaml_holds_the_constructor_and_its_defaults(choice):
+def test_yaml_lists_the_constructors_keys_and_defaults(choice):
     config = choice_alone("pooling", choice)
     target = get_class(config["_target_"])
     defaults = {

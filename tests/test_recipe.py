@@ -99,7 +99,7 @@ def learning_rates(run):
     return {int(row["step"]): float(row["lr-SGD/backbone"]) for row in rows}
 
 
-def test_make_walks_the_stages_and_does_none_twice(recipe):
+def test_make_runs_the_stages_in_order_and_skips_finished_ones(recipe):
     parts = (recipe / "printed.txt").read_text().split("== ")[1:]
     assert [part.split()[0] for part in parts] == list(STAGES)
     assert ["is up to date" in part for part in parts] == [True, False, False]
@@ -108,7 +108,7 @@ def test_make_walks_the_stages_and_does_none_twice(recipe):
         assert (recipe / stage / "embedder" / "weights.safetensors").is_file()
 
 
-def test_each_stage_starts_from_the_one_before_with_the_recipes_settings(recipe):
+def test_each_stage_starts_from_the_previous_one_with_the_recipes_settings(recipe):
     one, two, three = (settings(recipe / stage) for stage in STAGES)
     assert (one["init"], one["trainer"]["max_epochs"]) == (None, 6)
     assert two["init"] == f"{recipe}/gldv1_pretrain/embedder"
@@ -123,7 +123,7 @@ def test_each_stage_starts_from_the_one_before_with_the_recipes_settings(recipe)
         assert (stage["loss"]["margin"], stage["loss"]["scale"]) == (0.3, 30.0)
 
 
-def test_the_third_stage_goes_on_where_the_cosine_of_the_second_stands(recipe):
+def test_the_third_stage_continues_the_cosine_of_the_second(recipe):
     second, third = (learning_rates(recipe / stage) for stage in STAGES[1:])
     epoch = len(third)
     assert len(second) == 6 * epoch
@@ -162,7 +162,7 @@ def test_a_missing_root_is_one_line():
     assert result.stderr.startswith("error: GLDV2 is missing. Run make recipe GLDV2=FOLDER")
 
 
-def test_a_head_of_other_landmarks_or_another_loss_is_refused(recipe):
+def test_a_head_of_different_landmarks_or_another_loss_is_refused(recipe):
     run = recipe / "gldv2_clean"
     with (run / "embedder" / "classes.csv").open() as file:
         classes = [row["landmark_id"] for row in csv.DictReader(file)]
@@ -174,7 +174,7 @@ def test_a_head_of_other_landmarks_or_another_loss_is_refused(recipe):
         restore_head(nn.Linear(8, 6), recipe / "nothing" / "embedder", classes)
 
 
-def test_the_ensemble_is_joined_with_its_weights(tmp_path):
+def test_the_ensemble_is_concatenated_with_its_weights(tmp_path):
     """The commands of `make ensemble`, without describing: the stores are made here."""
     random, sweep = np.random.default_rng(0), tmp_path / "sweep"
     weights, ids = [0.5, 1, 1, 0.5, 1, 1], ["a", "b", "c"]

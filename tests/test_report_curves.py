@@ -56,19 +56,19 @@ def test_every_series_is_drawn_as_logged(tmp_path):
     }
 
 
-def test_only_what_was_logged_has_a_panel(tmp_path):
+def test_only_logged_values_have_a_panel(tmp_path):
     figure = curves_figure(written(tmp_path / "metrics.csv", RUN[2], RUN[5]))
     assert list(lines_of(figure)) == ["loss"]
     assert figure.axes[-1].get_xlabel() == "optimizer step"
 
 
-def test_a_resumed_runs_last_word_counts(tmp_path):
+def test_later_rows_of_a_resumed_run_replace_earlier_ones(tmp_path):
     again = {"epoch": 1, "step": 4, "train/loss": 2.25}
     drawn = lines_of(curves_figure(written(tmp_path / "m.csv", RUN[2], RUN[5], again)))
     assert list(drawn["loss"].values()) == [([4, 9], [2.25, 1.5])]
 
 
-def test_a_long_loss_is_drawn_pale_with_its_mean(tmp_path):
+def test_a_long_loss_curve_is_drawn_pale_with_its_moving_mean(tmp_path):
     random = np.random.default_rng(0)
     loss = random.random(500)
     rows = [{"step": step, "train/loss": value} for step, value in enumerate(loss)]
@@ -87,13 +87,13 @@ def test_nothing_logged_draws_nothing(tmp_path, content):
     assert curves_figure(tmp_path / "metrics.csv") is None
 
 
-def test_another_table_is_a_mistake(tmp_path):
+def test_an_unrelated_table_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"m\.csv is not a table of metrics: the column step"):
         curves_figure(tmp_path / "m.csv")
 
 
-def test_the_picture_is_written_without_pyplots_global_state(tmp_path, monkeypatch):
+def test_the_plot_is_written_without_pyplots_global_state(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     figure = curves_figure(written(tmp_path / "m.csv", *RUN))
     path = write_png(figure, tmp_path / "curves.png", dpi=150)
@@ -142,7 +142,7 @@ def captions(figure, columns):
     return [texts[start : start + columns] for start in range(0, len(texts), columns)]
 
 
-def test_the_hardest_queries_stand_first_with_right_and_wrong(validation):
+def test_the_hardest_queries_come_first_with_correct_and_wrong_results(validation):
     rows, query, gallery = validation.rows, validation.query_labels, validation.gallery_labels
     found = captions(hardest_figure(validation, count=4, results=5), 6)
     precision = {}

@@ -63,7 +63,7 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-def test_a_report_is_sound_in_both_widths_and_schemes(report, tmp_path, capsys):
+def test_a_report_has_no_problems_in_both_widths_and_schemes(report, tmp_path, capsys):
     assert shots["main"]([str(report), str(tmp_path)]) == 0, capsys.readouterr().err
     taken = {}
     for path in tmp_path.iterdir():
@@ -90,7 +90,7 @@ def test_a_report_is_sound_in_both_widths_and_schemes(report, tmp_path, capsys):
     ],
     ids=["image", "style", "console", "exception", "wide"],
 )
-def test_a_page_that_is_not_sound_fails(tmp_path, capsys, monkeypatch, body, words):
+def test_a_page_with_problems_fails(tmp_path, capsys, monkeypatch, body, words):
     (tmp_path / "bad.html").write_text(
         "<!doctype html><meta name=viewport content='width=device-width'><title>t</title>"
         f"<link rel=icon href='data:,'>{body}"
@@ -100,6 +100,6 @@ def test_a_page_that_is_not_sound_fails(tmp_path, capsys, monkeypatch, body, wor
     assert words in capsys.readouterr().err
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
+def test_user_errors_are_one_line(tmp_path, capsys):
     assert shots["main"]([str(tmp_path / "gone.html"), str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: pass the page and a folder for the screenshots.\n"

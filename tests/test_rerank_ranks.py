@@ -160,7 +160,7 @@ NAMES = [f"{name}, {case}" for name in ("search", *RERANKERS) for case in CASES]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "egt, looking neighbours up"])
-def test_two_processes_return_what_one_returns(of_two, alone, name):
+def test_two_ranks_equal_one_process(of_two, alone, name):
     rows, scores = alone[0][name]
     for found, _ in of_two:
         np.testing.assert_array_equal(found[name][0], rows)
@@ -168,7 +168,7 @@ def test_two_processes_return_what_one_returns(of_two, alone, name):
 
 
 @pytest.mark.parametrize("name", [*EXPENSIVE, "search"])
-def test_each_process_does_half_of_the_work(of_two, alone, name):
+def test_each_rank_does_half_of_the_work(of_two, alone, name):
     first, second = (counted[name] for _, counted in of_two)
     total = alone[1][name]
     assert first + second == total

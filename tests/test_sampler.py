@@ -49,7 +49,7 @@ makers = pytest.mark.parametrize(
 @makers
 @given(collections(), st.integers(1, 4), st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
-def test_processes_step_together(make, collection, replicas, epoch):
+def test_all_ranks_have_the_same_number_of_steps(make, collection, replicas, epoch):
     groups, _ = collection
     ranks = everywhere(make, collection, replicas, epoch)
     assert len({len(batches) for batches in ranks}) == 1
@@ -62,7 +62,7 @@ def test_processes_step_together(make, collection, replicas, epoch):
 
 
 @makers
-def test_the_order_follows_seed_and_epoch(make):
+def test_the_order_depends_on_seed_and_epoch(make):
     random = np.random.default_rng(0)
     collection = random.integers(0, 2, 90), random.integers(0, 9, 90)
     orders = {
@@ -91,7 +91,7 @@ def test_start_batch_skips_exactly_the_first_batches(make, collection, start):
 
 @given(collections(), st.integers(1, 4), st.integers(1, 6))
 @settings(max_examples=60, deadline=None)
-def test_aspect_sees_every_photo_once_except_for_the_filling(collection, replicas, batch_size):
+def test_aspect_samples_every_photo_once_except_for_padding(collection, replicas, batch_size):
     groups, _ = collection
     ranks = everywhere(partial(Aspect, batch_size=batch_size), collection, replicas)
     seen = Counter(row for batches in ranks for batch in batches for row in batch)
@@ -108,7 +108,7 @@ def test_aspect_sees_every_photo_once_except_for_the_filling(collection, replica
 
 @given(collections(), st.integers(1, 3))
 @settings(max_examples=30, deadline=None)
-def test_drop_last_leaves_only_whole_batches(collection, replicas):
+def test_drop_last_yields_only_complete_batches(collection, replicas):
     groups, _ = collection
     whole = sum(count // (4 * replicas) for count in Counter(groups).values())
     make = partial(Aspect, batch_size=4, drop_last=True)
@@ -124,7 +124,7 @@ def test_drop_last_leaves_only_whole_batches(collection, replicas):
 
 @given(collections(one_group=True), st.integers(1, 3))
 @settings(max_examples=20, deadline=None)
-def test_shuffle_sees_every_photo(collection, replicas):
+def test_shuffle_samples_every_photo(collection, replicas):
     ranks = everywhere(partial(Shuffle, batch_size=4), collection, replicas)
     assert {row for batches in ranks for batch in batches for row in batch} == set(
         range(len(collection[0]))
@@ -136,7 +136,7 @@ def test_shuffle_refuses_several_sizes():
         Shuffle(groups=np.array([0, 0, 1]), labels=np.zeros(3, int), batch_size=2)
 
 
-def test_balanced_draws_each_landmark_equally_often():
+def test_balanced_samples_each_landmark_equally_often():
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), [400, 100, 50, 20, 6, 1])
     groups = random.integers(0, 3, len(labels))
@@ -154,7 +154,7 @@ def test_balanced_draws_each_landmark_equally_often():
 
 @given(collections(), st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
-def test_per_class_batches_hold_p_landmarks_of_k_photos(collection, replicas):
+def test_per_class_batches_have_p_landmarks_of_k_photos(collection, replicas):
     groups, labels = collection
     ranks = everywhere(MAKERS[3], collection, replicas)
     for batch in (batch for batches in ranks for batch in batches):
@@ -167,14 +167,14 @@ def test_per_class_batches_hold_p_landmarks_of_k_photos(collection, replicas):
             assert len(set(rows)) == min(2, int((in_group == landmark).sum()))
 
 
-def test_per_class_goes_round_a_landmark_s_photos_before_repeating():
+def test_per_class_uses_all_photos_of_a_landmark_before_repeating():
     collection = np.zeros(48, int), np.repeat(np.arange(4), 12)
     make = partial(PerClass, batch_size=8, classes_per_batch=4, photos_per_class=2)
     ranks = everywhere(make, collection, 2)
     assert sorted(row for batches in ranks for batch in batches for row in batch) == list(range(48))
 
 
-def test_per_class_names_a_batch_size_that_does_not_agree():
+def test_per_class_names_an_inconsistent_batch_size():
     with pytest.raises(UserError, match=r"8 x sampler\.photos_per_class=4 is not batch_size=9"):
         PerClass(groups=np.zeros(9, int), labels=np.zeros(9, int), batch_size=9)
 
@@ -201,12 +201,12 @@ def test_settings_out_of_range(make, options, match):
 
 
 @makers
-def test_a_rank_beyond_the_processes_is_a_bug(make):
+def test_a_rank_beyond_the_world_size_is_a_value_error(make):
     with pytest.raises(ValueError, match="rank 2"):
         make(groups=np.zeros(9, int), labels=np.zeros(9, int), num_replicas=2, rank=2)
 
 
-def test_an_epoch_of_a_million_photos_is_drawn_in_seconds():
+def test_an_epoch_of_a_million_photos_is_sampled_in_seconds():
     random = np.random.default_rng(0)
     labels = random.zipf(1.5, 1_000_000) % 50_000
     groups = random.integers(0, 5, len(labels))

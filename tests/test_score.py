@@ -20,7 +20,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 @pytest.mark.parametrize("task", ["retrieval", "recognition"])
-def test_the_organisers_answers(shared, task):
+def test_the_organisers_scores(shared, task):
     folder = shared / "reference" / "gldv2_metrics"
     files = [folder / f"{task}_{kind}.csv" for kind in ("solution", "submission")]
     found = {"retrieval": score_retrieval, "recognition": score_recognition}[task](*files)
@@ -124,7 +124,7 @@ def test_recognition_counted_by_hand(tmp_path):
         ),
     ],
 )
-def test_files_that_do_not_fit_are_mistakes(tmp_path, function, solution, submission, words):
+def test_inconsistent_files_are_refused(tmp_path, function, solution, submission, words):
     for name, text in (("solution.csv", solution), ("submission.csv", submission)):
         if text is not None:
             write(tmp_path / name, text)
@@ -165,7 +165,7 @@ def test_the_command_prints_the_same_as_json(tmp_path):
         ("recognition", "id,landmarks\nq,1 x", ["submission.csv", "row 1", "'x'"]),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(tmp_path, task, prediction, words):
+def test_a_user_error_is_one_line_and_status_2(tmp_path, task, prediction, words):
     write(tmp_path / "solution.csv", "id,landmarks", "q,1")
     if prediction is not None:
         write(tmp_path / "submission.csv", prediction)

@@ -76,7 +76,7 @@ def test_lists(seed):
     assert truth.relevance_labels(some, rows[some]).tolist() == kinds[some].tolist()
 
 
-def test_the_nearest_train_photo_of_each_query_of_known_landmark_counts():
+def test_nearest_accuracy_counts_only_queries_with_a_known_landmark():
     query = np.array(["a", "b", None, "c"], object)
     truth = LandmarkGroundTruth(query, np.array(["a"], object))
     train = np.array(["b", "a", "c"])

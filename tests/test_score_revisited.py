@@ -58,7 +58,7 @@ def test_the_protocols_of_a_ranking(tmp_path, named):
     assert found["hard"]["average_precision"][2] is None
 
 
-def test_queries_and_photos_are_found_by_name(tmp_path):
+def test_queries_and_photos_are_matched_by_name(tmp_path):
     """Another order of queries and gallery, and distractors, leave the truth's rows found."""
     pickled, rows, truth = revisited_case(tmp_path)
     random = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def test_queries_and_photos_are_found_by_name(tmp_path):
         assert [one or 0 for one in found["average_precision"]] == pytest.approx(wanted, abs=1e-12)
 
 
-def test_the_published_lists_put_first_are_found_wholly(shared, tmp_path):
+def test_rankings_with_the_published_lists_first_are_perfect(shared, tmp_path):
     pickled = shared / "reference" / "revisitop_gnd" / "gnd_roxford5k.pkl"
     truth = RevisitedFile.open(pickled)
     best = [[*one["junk"], *one["easy"], *one["hard"]] for one in truth.queries]
@@ -93,7 +93,7 @@ def test_the_published_lists_put_first_are_found_wholly(shared, tmp_path):
     assert [found[one]["map"] for one in ("easy", "medium", "hard")] == pytest.approx([1, 1, 1])
 
 
-def test_rankings_of_other_photos_are_mistakes(tmp_path):
+def test_rankings_of_other_photos_are_refused(tmp_path):
     pickled, rows, _ = revisited_case(tmp_path)
     names, queries = [f"g{row}" for row in range(12)], ["q0", "q1", "q2"]
     for name, arguments, words in (
@@ -122,7 +122,7 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
         ({"gnd": [EMPTY], "imlist": "abc"}, "imlist is no list"),
     ],
 )
-def test_another_pickle_is_a_mistake(tmp_path, content, words):
+def test_an_unrelated_pickle_is_refused(tmp_path, content, words):
     (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match=rf"gnd\.pkl.*{words}"):
         RevisitedFile.open(tmp_path / "gnd.pkl")
@@ -139,7 +139,7 @@ def test_another_pickle_is_a_mistake(tmp_path, content, words):
         ({"gnd": [{**EMPTY, "bbx": "here"}]}, "each bbx in gnd must be four numbers"),
     ],
 )
-def test_with_photos_more_is_required(tmp_path, changes, words):
+def test_ground_truth_for_photos_requires_more_keys(tmp_path, changes, words):
     content = {"gnd": [{**EMPTY, "bbx": [1, 2, 3, 4]}], "imlist": ["g"], "qimlist": ["q"]}
     path = tmp_path / "gnd.pkl"
     path.write_bytes(pickle.dumps(content))

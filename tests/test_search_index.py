@@ -52,7 +52,7 @@ def asked_directly(description, parameters, seed, rows):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_an_index_gives_what_faiss_gives(search, description, parameters):
+def test_an_index_equals_faiss(search, description, parameters):
     search.block_rows = 128
     rows, scores = search.build(GALLERY).search(QUERY, 25)
     drawn = search.train_rows or 900
@@ -82,7 +82,7 @@ def test_an_index_gives_what_faiss_gives(search, description, parameters):
     ids=lambda search: f"{type(search).__name__}-{search.refine}",
 )
 @pytest.mark.parametrize("dtype", ["f4", "f2"])
-def test_an_index_that_sees_all_is_exact(search, dtype):
+def test_an_index_that_probes_everything_is_exact(search, dtype):
     gallery = GALLERY.astype(dtype)
     rows, scores = search.build(gallery).search(QUERY, 10)
     expected, expected_scores = Flat(device="cpu").build(gallery).search(QUERY, 10)
@@ -120,7 +120,7 @@ def test_a_gallery_of_any_size_is_indexed(seed, count, queries, k, kind, stacked
 
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 12), more=st.integers(0, 8))
 @settings(max_examples=60, deadline=None)
-def test_candidates_are_put_in_order_by_exact_scores(seed, k, more):
+def test_candidates_are_sorted_by_exact_scores(seed, k, more):
     random = np.random.default_rng(seed)
     gallery = random.integers(-2, 3, (30, 4)).astype("f2")
     query = random.integers(-2, 3, (5, 4)).astype("f4")
@@ -162,13 +162,13 @@ def test_an_index_is_freed_with_its_variable(search):
     assert [reference() for reference in references] == [None] * len(references)
 
 
-def test_an_empty_gallery_is_an_index_of_nothing():
+def test_an_empty_gallery_builds_an_empty_index():
     rows, scores = IVFPQ(n_lists=3, code_bytes=4).build(GALLERY[:0]).search(QUERY, 2)
     assert (rows == -1).all()
     assert (scores == -np.inf).all()
 
 
-def test_wider_settings_double_until_all_is_looked_at():
+def test_wider_settings_double_until_everything_is_probed():
     search, seen = IVF(n_lists=10, n_probe=3, refine=2), []
     while search is not None:
         seen.append((search.n_probe, search.refine))
@@ -201,20 +201,20 @@ def search_of_no_lists():
         (lambda: search_of_no_lists().search(QUERY, 3), "refuses nprobe=3"),
     ],
 )
-def test_a_wrong_setting_is_named(make, words):
+def test_an_invalid_setting_is_named(make, words):
     with pytest.raises(UserError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_a_seed_fixes_the_index():
+def test_the_seed_determines_the_index():
     gallery = unit_rows(7, 2000)
     found = [IVFPQ(refine=0, seed=seed).build(gallery).search(QUERY, 20)[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(found[0], found[1])
     assert (found[0] != found[2]).any()
 
 
-def test_defaults_hold_39_photos_a_list():
+def test_defaults_give_39_photos_per_list():
     lists = [IVF().factory_string(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
     assert lists == ["IVF1,Flat", "IVF1,Flat", "IVF2,Flat", "IVF25,Flat", "IVF1265,Flat"]
     sizes = [

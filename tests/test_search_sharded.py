@@ -79,7 +79,7 @@ def of_two(tmp_path_factory):
 
 @pytest.mark.parametrize("gallery", GALLERIES)
 @pytest.mark.parametrize("search", SEARCHES)
-def test_two_processes_give_the_ranking_of_one(of_two, search, gallery):
+def test_two_ranks_return_the_ranking_of_one_process(of_two, search, gallery):
     query, vectors, k = GALLERIES[gallery]
     rows, scores = Flat(device="cpu", block_rows=64).build(vectors).search(query, k)
     for results in of_two[1]:
@@ -90,7 +90,7 @@ def test_two_processes_give_the_ranking_of_one(of_two, search, gallery):
         np.testing.assert_array_equal(found_scores, scores)
 
 
-def test_each_process_saves_the_index_of_its_part(of_two):
+def test_each_rank_saves_the_index_of_its_shard(of_two):
     folder, _ = of_two
     assert sorted(path.name for path in folder.glob("index*")) == ["index.0-of-2", "index.1-of-2"]
     rows, _ = Flat(device="cpu").build(unit_rows(7, 40)).search(unit_rows(0, 9), 3)
@@ -98,7 +98,7 @@ def test_each_process_saves_the_index_of_its_part(of_two):
         np.testing.assert_array_equal(results["train"][0], rows)
 
 
-def test_ranks_that_search_for_different_things_are_refused(of_two):
+def test_ranks_with_different_queries_are_refused(of_two):
     for results in of_two[1]:
         assert "search for different things" in results["differ"]
         assert "[2, 24, 9, 24, 3], [3, 24, 9, 24, 3]" in results["differ"]

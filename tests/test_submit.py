@@ -80,7 +80,7 @@ def words_for(run, competition="landmark-retrieval-2019", message="landmark"):
     return ["competitions", "submit", competition, "--file", file, "--message", message]
 
 
-def test_without_send_it_checks_and_only_says_what_it_would_run(run, submit, client, capsys):
+def test_without_send_it_checks_and_prints_the_command(run, submit, client, capsys):
     assert submit("DIR") == 0
     printed, errors = capsys.readouterr()
     file = run / "submission" / "submission.csv"
@@ -111,7 +111,7 @@ def test_a_client_that_fails_is_an_error(submit, client, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("more", [[], ["--ready"]], ids=["send", "ready"])
-def test_without_the_client_sending_is_a_mistake(run, submit, no_client, capsys, more):
+def test_sending_without_the_client_is_refused(run, submit, no_client, capsys, more):
     assert submit("DIR", "--send", *more) == 2
     errors = capsys.readouterr().err
     assert len(errors.splitlines()) == 1
@@ -120,7 +120,7 @@ def test_without_the_client_sending_is_a_mistake(run, submit, no_client, capsys,
     assert not (run / "submission" / "submission.csv").exists()
 
 
-def test_without_the_client_nothing_is_wrong_unless_it_is_needed(submit, no_client):
+def test_the_client_may_be_missing_unless_it_is_needed(submit, no_client):
     assert submit("DIR", "--ready") == 0
     assert submit("DIR") == 0
 
@@ -146,7 +146,7 @@ def test_ready_needs_no_submission(tmp_path, submit, client, capsys):
     ],
     ids=" ".join,
 )
-def test_mistakes_are_one_line(submit, client, capsys, arguments, words):
+def test_user_errors_are_one_line(submit, client, capsys, arguments, words):
     assert submit(*arguments) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")
@@ -192,7 +192,7 @@ def test_make_submit_sends_nothing_that_fails_the_check(run, client):
 @pytest.mark.parametrize(
     "setting", ["SUBMIT=maybe", "SOLUTION=nowhere.csv", "COMPETITION=--help", "RUN="]
 )
-def test_make_submit_stops_before_the_work_if_it_cannot_finish(run, client, setting):
+def test_make_submit_checks_its_variables_first(run, client, setting):
     done = make_submit(run, "SUBMIT=1", f"SUBMISSION={run}/submission", "EXTRACT=false", setting)
     assert done.returncode == 2
     assert setting.removesuffix("=") in done.stderr.replace("--competition", "COMPETITION")
@@ -201,7 +201,7 @@ def test_make_submit_stops_before_the_work_if_it_cannot_finish(run, client, sett
     assert not client.exists()
 
 
-def test_make_submit_sends_nothing_that_cannot_be_scored(run, client, tmp_path):
+def test_make_submit_sends_nothing_if_scoring_fails(run, client, tmp_path):
     solution = tmp_path / "solution.csv"
     solution.write_text("id,images\nq0,a\nq1,d\n")
     done = make_submit(run, "SUBMIT=1", f"SOLUTION={solution}")

@@ -49,7 +49,7 @@ def killed_once_a_job_is_done(command, cwd, folder):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
+def test_a_killed_sweep_runs_only_the_missing_jobs(scripts, tmp_path):
     command = ["-m", *TINY, "seed=1,2,3", "hydra.sweep.dir=sweep"]
     before = killed_once_a_job_is_done(
         [sys.executable, str(ROOT / "train.py"), *command], tmp_path, tmp_path / "sweep"
@@ -72,7 +72,7 @@ def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
 
 
 @pytest.mark.slow
-def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tmp_path):
+def test_parallel_jobs_share_the_sweeps_folder_and_resume(scripts, tmp_path):
     """With joblib: the second command answers job 0 and does job 1; both lie in one folder."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     command = ["-m", "hydra/launcher=processes", *TINY]
@@ -88,7 +88,7 @@ def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tm
 
 
 @pytest.mark.slow
-def test_optunas_trials_are_asked_in_the_same_order_again(scripts, tmp_path):
+def test_a_restarted_optuna_sweep_repeats_its_trials(scripts, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     command = ["-m", "hydra/sweeper=tpe", "hydra.sweep.dir=sweep", *TINY]
     command += [
@@ -116,7 +116,7 @@ def test_optunas_trials_are_asked_in_the_same_order_again(scripts, tmp_path):
         ("hydra/sweeper=tpe", "hydra_optuna_sweeper", "hydra-optuna-sweeper"),
     ],
 )
-def test_a_missing_plugin_is_named_with_what_to_install(choice, plugin, package, tmp_path):
+def test_a_missing_plugin_is_named_with_its_package(choice, plugin, package, tmp_path):
     """A process in which the plugin is not to be found, as where it is not installed."""
     hide = (
         "import sys, pkgutil\n"

@@ -34,7 +34,7 @@ def test_a_seed_determines_the_photos(world, tmp_path):
     assert world.rows["split"].value_counts().to_dict() == {"train": 30, "gallery": 12, "query": 6}
 
 
-def test_a_photo_does_not_depend_on_how_many_there_are(world, tmp_path):
+def test_a_photo_does_not_depend_on_the_number_of_photos(world, tmp_path):
     fewer = toy(tmp_path, photos=2, landmarks=3, styles=3).read()
     path = fewer.rows["path"].iloc[0]
     assert (fewer.root / path).read_bytes() == (world.root / path).read_bytes()
@@ -48,13 +48,13 @@ def test_every_start_method_draws_the_same_photos(world, tmp_path, monkeypatch, 
     assert photos_of(toy(tmp_path).read()) == photos_of(world)
 
 
-def test_one_cpu_draws_without_processes(world, tmp_path, monkeypatch):
+def test_a_single_cpu_draws_without_worker_processes(world, tmp_path, monkeypatch):
     monkeypatch.setattr(toy_world, "usable_cpus", lambda: 1)
     monkeypatch.setattr(toy_world.multiprocessing, "get_context", None)
     assert photos_of(toy(tmp_path).read()) == photos_of(world)
 
 
-def test_a_world_is_cached_under_its_settings(world, tmp_path, monkeypatch):
+def test_worlds_are_cached_by_their_settings(world, tmp_path, monkeypatch):
     source = toy(tmp_path)
     source.read()
     monkeypatch.setattr(toy_world, "draw_landmark", None)
@@ -66,7 +66,7 @@ def test_a_world_is_cached_under_its_settings(world, tmp_path, monkeypatch):
     assert Toy(tmp_path, landmarks=3, photos=2, styles=1, scale=0.5).root.name == "ca6caad497726678"
 
 
-def test_a_failed_drawing_leaves_no_folder(tmp_path, monkeypatch):
+def test_a_failure_while_drawing_leaves_no_folder(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no")
 
@@ -77,7 +77,7 @@ def test_a_failed_drawing_leaves_no_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_process_may_be_faster(world, tmp_path, monkeypatch):
+def test_another_process_may_finish_first(world, tmp_path, monkeypatch):
     source = toy(tmp_path)
     draw = toy_world.draw_landmark
 

@@ -73,14 +73,14 @@ def place(scripts, tmp_path_factory):
     return cwd
 
 
-def test_a_run_says_what_it_does_and_last_where_it_wrote(scripts, place):
+def test_a_run_prints_its_summary_and_finally_its_output(scripts, place):
     lines = (place / "printed.txt").read_text().splitlines()
     assert any(line.startswith("photos") and "5 landmarks" in line for line in lines)
     assert any(line.startswith("steps") and "2 epochs" in line for line in lines)
     assert lines[-1] == "wrote runs/one"
 
 
-def test_the_run_folder_holds_what_the_design_says(scripts, place):
+def test_the_run_folder_has_the_documented_files(scripts, place):
     folder = place / "runs" / "one"
     assert (folder / ".hydra" / "config.yaml").is_file()
     with (folder / "metrics.csv").open() as file:
@@ -105,13 +105,13 @@ def test_the_run_folder_holds_what_the_design_says(scripts, place):
     assert len((folder / "embedder" / "classes.csv").read_text().splitlines()) == 6
 
 
-def test_a_checkpoint_holds_tensors_and_plain_values_alone(scripts, place):
+def test_a_checkpoint_has_only_tensors_and_plain_values(scripts, place):
     checkpoint = torch.load(place / "runs/one/checkpoints/last.ckpt", weights_only=True)
     assert json.loads(checkpoint["settings"])["batch_size"] == 8
     assert "current_model_state" in checkpoint
 
 
-def test_descriptors_are_those_of_the_embedder_in_the_tables_order(scripts, place):
+def test_descriptors_equal_the_embedders_in_the_order_of_the_table(scripts, place):
     from landmark.data import Toy
     from landmark.model.persist import load_embedder
 
@@ -134,7 +134,7 @@ def test_descriptors_are_those_of_the_embedder_in_the_tables_order(scripts, plac
         assert expected @ store.vectors[row] > 0.995
 
 
-def test_a_checkpoint_extracts_like_the_embedder_written_from_it(scripts, place):
+def test_a_checkpoint_extracts_the_same_as_its_embedder_folder(scripts, place):
     scripts.run(
         "extract.py",
         "embedder=runs/one/checkpoints/best.ckpt",
@@ -165,7 +165,7 @@ def test_half_precision_vectors_and_flip(scripts, place):
     assert store.meta["flip"] is True
 
 
-def test_the_chain_prints_a_line_a_step_and_writes_a_submission(scripts, place):
+def test_the_chain_prints_one_line_per_step_and_writes_a_submission(scripts, place):
     result = scripts.run(
         "rerank.py",
         "query=stores/query",
@@ -210,7 +210,7 @@ def test_a_submission_is_checked_before_it_is_sent(scripts, place):
         check_submission(folder)
 
 
-def test_another_setting_does_not_go_on(scripts, place):
+def test_a_different_setting_does_not_resume(scripts, place):
     result = scripts.run(
         "train.py",
         *TINY,
@@ -226,7 +226,7 @@ def test_another_setting_does_not_go_on(scripts, place):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_an_untrained_embedder_is_written_with_no_epochs(scripts, place):
+def test_zero_epochs_write_an_untrained_embedder(scripts, place):
     scripts.run(
         "train.py", *TINY, "trainer.max_epochs=0", "hydra.run.dir=runs/untrained", cwd=place
     )
@@ -258,7 +258,7 @@ def test_a_run_starts_from_an_earlier_embedder(scripts, place):
     assert "init=runs/one/embedder" in result.stderr
 
 
-def test_a_sweep_gives_each_job_its_folder(scripts, place):
+def test_each_job_of_a_sweep_has_its_folder(scripts, place):
     scripts.run(
         "train.py",
         "-m",
@@ -276,7 +276,7 @@ def test_a_sweep_gives_each_job_its_folder(scripts, place):
         assert loss in (folder / ".hydra" / "config.yaml").read_text()
 
 
-def test_other_loggers_write_beside_the_csv(scripts, place):
+def test_other_loggers_write_in_addition_to_the_csv(scripts, place):
     scripts.run(
         "train.py",
         *TINY,

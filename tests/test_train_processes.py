@@ -31,7 +31,7 @@ def validated(folder):
     return [(float(row["val/map_at_100"]), float(row["val/top_1"])) for row in rows]
 
 
-def test_validation_over_two_processes_is_that_of_one(scripts, tmp_path):
+def test_validation_on_two_ranks_equals_one_process(scripts, tmp_path):
     still = ["optimizer.lr=0", "task.freeze_batchnorm=true", "model.neck=none", "keep=last"]
     still += ["task.freeze_backbone_epochs=1"]  # gives no gradients, which DDP must be told
     scripts.run("train.py", *ONE_EPOCH, *still, "hydra.run.dir=one", cwd=tmp_path)
@@ -43,7 +43,7 @@ def test_validation_over_two_processes_is_that_of_one(scripts, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_over_two_processes_gives_each_job_one_folder_and_one_logger_run(scripts, tmp_path):
+def test_each_job_of_a_two_rank_sweep_has_one_folder_and_one_logger_run(scripts, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WITNESS)
     (tmp_path / "witnesses").mkdir()
@@ -90,7 +90,7 @@ def test_a_sweep_over_two_processes_gives_each_job_one_folder_and_one_logger_run
     )
 
 
-def test_jobs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+def test_jobs_started_in_the_same_second_get_different_folders(tmp_path, monkeypatch):
     from landmark.cli import _jobs
     from landmark.cli._jobs import unused_folder
 

@@ -29,7 +29,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_the_finished_run_is_recognised(scripts, place):
+def test_a_finished_run_is_recognised(scripts, place):
     result = scripts.run("train.py", *TRAIN, cwd=place)
     assert "run is up to date" in result.stdout
     changed = scripts.run("train.py", *TRAIN, "loss.margin=0.4", cwd=place, status=2)
@@ -51,7 +51,7 @@ def test_a_run_without_its_best_checkpoint_is_one_line(scripts, place):
 
 
 @pytest.mark.parametrize("embedder", ["run/embedder", "run/checkpoints/last.ckpt"])
-def test_its_embedder_describes_photos_as_it_did(scripts, place, embedder):
+def test_its_embedder_computes_the_same_descriptors(scripts, place, embedder):
     options = [f"embedder={embedder}", *EXTRACT, "split=gallery", "output=new"]
     scripts.run("extract.py", *options, cwd=place)
     old, new = (DescriptorStore.open(place / name) for name in ("stores/gallery", "new"))
@@ -66,7 +66,7 @@ def test_its_store_is_up_to_date(scripts, place):
     assert "stores/gallery is up to date" in result.stdout
 
 
-def test_its_stores_are_ranked_as_they_were(scripts, place):
+def test_its_stores_give_the_same_ranking(scripts, place):
     options = [f"{name}=stores/{name}" for name in ("query", "gallery", "train")]
     scripts.run("rerank.py", *options, "rerank=[alpha_qe,two_stage]", "output=new", cwd=place)
     old, new = (Rankings.open(place / name) for name in ("ranking", "new"))
