@@ -1,4 +1,4 @@
-"""Margin losses for the tests of heads, and the softmax over cosines written out one by one."""
+"""Margin losses for the tests of heads, and a naive softmax over cosines."""
 
 import torch
 
@@ -7,7 +7,7 @@ from landmark.loss.margin import MarginLoss
 
 
 class Hard(MarginLoss):
-    """Overrides every hook: a margin by norm and label, hard classes enlarged, a penalty."""
+    """Override every hook: a margin by norm and label, enlarged hard negatives, a penalty."""
 
     def __init__(self, embedding_dim, num_classes, **options):
         super().__init__(embedding_dim, num_classes, 16.0, **options)
@@ -33,7 +33,7 @@ class Centres(MarginLoss):
 
 
 def naive_losses(loss, embeddings, weight, labels, classes=None):
-    """The loss of each photo over `classes`, cosine by cosine."""
+    """Return the loss of each photo over `classes`, computed cosine by cosine."""
     classes = range(loss.num_classes) if classes is None else classes
     losses = []
     for x, label in zip(embeddings, labels, strict=True):
@@ -62,7 +62,7 @@ def naive_losses(loss, embeddings, weight, labels, classes=None):
 
 
 def drawn(make, seed, size, dim, classes, dtype=torch.float64, **options):
-    """A loss with random centres, embeddings (size, dim) and labels."""
+    """Return a loss with random centres, embeddings (size, dim) and labels."""
     generator = torch.Generator().manual_seed(seed)
     loss = make(dim, classes, **options).to(dtype)
     centres = torch.randn(loss.weight.shape, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Cosines and cross entropies written out sample by sample, for the tests of the losses."""
+"""Naive cosines and cross entropies, sample by sample, for the tests of the losses."""
 
 import math
 
@@ -17,7 +17,7 @@ def batch(seed: int, size: int = 7, classes: int = CLASSES, dtype=torch.float64)
 
 
 def fresh(loss: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """The loss in float64 with centres drawn anew; AdaCos keeps its scale in float32."""
+    """Return the loss in float64 with new random centres; AdaCos keeps its scale in float32."""
     generator = torch.Generator().manual_seed(seed + 1)
     for parameter in loss.parameters():
         drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A published pickle gives its plain values; anything else it requests is refused and not run."""
+"""Plain values are read from a pickle; anything else is refused and not run."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ def test_numpy_arrays_are_read_from_a_pickle(tmp_path, protocol):
 
 
 class Calls:
-    """Pickles as a call of anything."""
+    """Pickle as a call of any function."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -73,7 +73,7 @@ def test_a_pickle_that_requests_a_program_is_refused_and_not_run(tmp_path, proto
             load_pickle(path)
         assert "it requests" in str(caught.value)
         assert not trace.exists()
-    # The last file does run its call when it is read without restrictions.
+    # Read without restrictions, the last file does run its call.
     pickle.loads(path.read_bytes())
     assert trace.exists()
 

@@ -12,7 +12,7 @@ from landmark.error import UserError
 
 @st.composite
 def stacks(draw):
-    """A stack, and the same rows as one array."""
+    """Return a stack and the same rows as one array."""
     dtypes = draw(st.lists(st.sampled_from(["f2", "f4"]), min_size=1, max_size=4))
     sizes = draw(st.lists(st.integers(0, 6), min_size=len(dtypes), max_size=len(dtypes)))
     random = np.random.default_rng(draw(st.integers(0, 99)))

@@ -1,4 +1,4 @@
-"""What a user can get wrong ends in one line that names the file or key, status 2, and no trace."""
+"""User errors are one line that names the file or key, with status 2 and no traceback."""
 
 import json
 import pickle
@@ -30,7 +30,7 @@ FOLDER = [*SMALL, "data=folder", "data.root=photos"]
 
 
 def refused(scripts, script, *overrides, cwd, words):
-    """The script says one line with all the words, and leaves the folder as it was."""
+    """Check that the script prints one line with all `words` and leaves the folder unchanged."""
     before = sorted(cwd.rglob("*"))
     result = scripts.run(script, *overrides, cwd=cwd, status=2)
     lines = result.stderr.strip().splitlines()
@@ -43,13 +43,13 @@ def refused(scripts, script, *overrides, cwd, words):
         for path in sorted(cwd.rglob("*"))
         if path not in before and "toy" not in path.parts and path.is_file()
     ]
-    # Hydra notes the settings of a run that fails; nothing else may be there.
+    # Hydra writes the settings of a failed run; no other file may exist.
     assert all(".hydra" in path.parts for path in left), left
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """photos/<landmark>/<number>.jpg, three landmarks of five noisy photos."""
+    """Write photos/<landmark>/<number>.jpg, three landmarks of five noisy photos."""
     root = tmp_path_factory.mktemp("folders")
     random = np.random.default_rng(0)
     for landmark in "abc":
@@ -68,7 +68,7 @@ def place(folders, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(folders, scripts):
-    """A run folder with an embedder."""
+    """Return a run folder with an embedder."""
     scripts.run("train.py", *FOLDER, "workers=0", cwd=folders)
     return folders / "run"
 

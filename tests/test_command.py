@@ -1,4 +1,4 @@
-"""The commands answer quickly, and a user's mistake is one line and status 2."""
+"""The commands start quickly, and a user error is one line with status 2."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
 
 
 def without_heavy_imports(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    """The command; fails where torch, pandas or another heavy library was imported."""
+    """Return the command, which fails if torch, pandas or another heavy library is imported."""
     hook = (
         f"import sys; sys.argv = {['landmark', *arguments]!r}\n"
         "from landmark.cli import main\n"

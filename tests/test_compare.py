@@ -1,4 +1,4 @@
-"""`landmark compare`: a line per ranking and step, with the change from line to line."""
+"""`landmark compare` prints a line per ranking and step, with the change between lines."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from landmark.error import UserError
 
 
 def ranking(folder, *steps):
-    """A ranking whose steps have these names, mAP and top-1."""
+    """Write a ranking whose steps have these names, mAP and top-1."""
     metrics = [{"step": name, "map_at_100": value, "top_1": top_1} for name, value, top_1 in steps]
     rows = np.zeros((1, 1), np.int32)
     rankings = Rankings(

@@ -1,4 +1,4 @@
-"""Every YAML composes, says its keys as its constructor does, and instantiates."""
+"""Every YAML composes, lists the keys of its constructor, and instantiates."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ from landmark.cli._signature import UNKNOWN, read_signature
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
-# What the scripts add to a group's own settings.
+# Arguments that the commands add to a group's settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
     "loss": {"embedding_dim", "num_classes", "class_counts"},
@@ -35,7 +35,7 @@ def choices(group):
 
 
 def chain(group, choice):
-    """A choice's YAML and those of its group that it inherits from: name and text."""
+    """Return the names and texts of a choice's YAML and those it inherits from."""
     text = (CONF / group / f"{choice}.yaml").read_text()
     defaults = OmegaConf.create(text).get("defaults", [])
     inherited = [one for one in defaults if isinstance(one, str) and one != "_self_"]
@@ -49,13 +49,13 @@ def composed(script, *overrides):
 
 
 def settings_class(verb):
-    """The dataclass of a command's own settings."""
+    """Return the dataclass of a command's own settings."""
     module = importlib.import_module(f"landmark.cli.{verb}")
     return getattr(module, verb.capitalize())
 
 
 def node(group, choice):
-    """The group's node of the script that uses it."""
+    """Return the group's node in the composed settings of its command."""
     config = composed(OF_SCRIPT.get(group, "train"), f"{group}={choice}")
     if group in ("rerank", "callback", "auxiliary"):
         return config[group][choice]
@@ -63,7 +63,7 @@ def node(group, choice):
 
 
 def choice_alone(group, choice):
-    """The group's node without a script around it: quicker to compose."""
+    """Return the group's node composed without a command, which is faster."""
     return composed(f"{group}/{choice}")[group]
 
 
@@ -243,7 +243,7 @@ def test_rerankers_and_searches_run(choice):
     if choice == "factory":
         search.description = "Flat"
     search = instantiate(search)
-    # All of the gallery, however far a re-ranker looks.
+    # The complete gallery, for any depth of a re-ranker.
     retrieval = Retrieval.from_search(query, gallery, 20, search, train, np.arange(12) % 4)
     if choice in choices("rerank"):
         known = retrieval.remembered("search").remembered("another")

@@ -1,4 +1,4 @@
-"""Your own photos: folders, tables, and the sizes of photos."""
+"""Folders and tables of photos, and the sizes of photos."""
 
 import shutil
 import subprocess
@@ -28,7 +28,7 @@ def world(tmp_path_factory) -> ImageTable:
 
 @pytest.fixture
 def photos(world, tmp_path) -> Path:
-    """Your own folder: six landmarks of eight photos."""
+    """Write a folder of six landmarks with eight photos each."""
     return Path(shutil.copytree(world.root, tmp_path / "photos"))
 
 

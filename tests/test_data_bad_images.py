@@ -1,4 +1,4 @@
-"""Photos that cannot be used stop a run by name, or are left out, listed, and shift nothing."""
+"""Unusable photos are an error, or are skipped, listed, and shift no row."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ SPOIL = {
 
 @pytest.fixture
 def photos(tmp_path):
-    """Nine noisy photos of three landmarks; photo k of a landmark is wide for even k."""
+    """Write nine noisy photos of three landmarks; photo k of a landmark is wide for even k."""
     random = np.random.default_rng(0)
     for landmark in "abc":
         (tmp_path / "photos" / landmark).mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_skipping_removes_the_row_or_marks_it(photos, kind):
     SPOIL[kind](photos / "b" / "1.jpg")
     whole = source(photos).read("train")
     table = whole.with_sizes()
-    if kind == "truncated":  # its header is whole
+    if kind == "truncated":  # its header is complete
         assert len(table) == 9
         row = table.rows["path"].tolist().index("b/1.jpg")
         rows = [row for _, _, row in PhotoDataset(table, WIDE_AND_TALL)]
@@ -92,7 +92,7 @@ def test_skipping_removes_the_row_or_marks_it(photos, kind):
 
 
 def test_a_bad_photo_shifts_no_other_row(photos):
-    """Each good row's pixels are those of its own path, whatever lies broken before it."""
+    """The pixels of each good row are those of its path, whatever photos before it are bad."""
     clean = list(PhotoDataset(source(photos).read("train"), SQUARE))
     truncated(photos / "a" / "1.jpg")
     (photos / "b" / "0.jpg").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Datasets and loaders: the same photos whoever draws them, each once, anew each epoch."""
+"""Data sets and loaders: every photo once per epoch, in the same order on any number of workers."""
 
 import pickle
 from functools import partial
@@ -162,7 +162,7 @@ def test_scaled_photos(source):
 
 
 class Recorder(pl.LightningModule):
-    """Trains one number and writes down which photos it saw."""
+    """Train one parameter and record the sampled photos."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,7 @@ def run(source, folder, workers=0, resume=None):
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_reshuffles_and_resumes_in_mid_epoch(source, tmp_path):
-    workers = 1  # a worker is sent the first batches before Lightning names the epoch
+    workers = 1  # a worker receives the first batches before Lightning sets the epoch
     whole = run(source, tmp_path, workers)
     epochs = [[rows for epoch, rows, _ in whole.seen if epoch == number] for number in (0, 1)]
     for batches in epochs:

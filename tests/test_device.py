@@ -1,4 +1,4 @@
-"""One grammar of devices; a device that the machine lacks is one line."""
+"""Device names, and the error of a missing device."""
 
 import os
 

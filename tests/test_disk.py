@@ -1,4 +1,4 @@
-"""Files and folders appear complete or not at all; a full disk is one clear line."""
+"""Files and folders are written atomically; a full disk is one line."""
 
 import errno
 import multiprocessing
@@ -19,7 +19,7 @@ KIB = 1024
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its text."""
+    """Return the text of every file below a folder."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.rglob("*"))
@@ -136,7 +136,7 @@ def test_the_old_folder_is_restored_when_the_last_rename_fails(tmp_path, monkeyp
 
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_kill_at_any_rename_loses_neither_folder(tmp_path, can_exchange):
-    """Killed before and after each rename: the old or the new folder is complete somewhere."""
+    """After a kill before or after any rename, the old or the new folder is complete."""
 
     def overwrite(moment):
         count = 0

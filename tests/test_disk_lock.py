@@ -1,4 +1,4 @@
-"""One process at a time prepares an output; the lock ends with its process, however it ends."""
+"""Only one process at a time writes an output; the lock ends with its process."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def in_child(work) -> int:
-    """Run `work` in a child; returns its exit status."""
+    """Run `work` in a child and return its exit status."""
     child = FORK.Process(target=work)
     child.start()
     child.join()
@@ -88,7 +88,7 @@ def test_an_unwritable_output_is_one_line(tmp_path, read_only):
 
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_kill_while_publishing_leaves_the_old_output_or_the_new_one(tmp_path, can_exchange):
-    """Killed before and after each rename; the next lock restores what was moved aside."""
+    """After a kill at any rename, the next lock restores the folder that was moved aside."""
     output = tmp_path / "s"
 
     def replace(moment):

@@ -1,4 +1,4 @@
-"""ONNX files of embedders, each held against PyTorch here too."""
+"""ONNX files of embedders, compared with PyTorch."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ GEM = {"_target_": "landmark.pooling.gem.GeM", "p": 3.0}
 
 
 def written(folder, backbone, size, pooling=GEM):
-    """An embedder whose BatchNorm has statistics, as after training."""
+    """Write an embedder whose BatchNorm has statistics, as after training."""
     module, _, name = pooling["_target_"].rpartition(".")
     options = {key: value for key, value in pooling.items() if key != "_target_"}
     make = getattr(__import__(module, fromlist=[name]), name)
@@ -69,7 +69,9 @@ def test_any_size_and_batch(convolutional, scripts, tmp_path):
     ).stdout
     assert printed.splitlines()[-1] == "wrote out/file.onnx"
     file = tmp_path / "out" / "file.onnx"
-    assert [path.name for path in file.parent.iterdir()] == ["file.onnx"]  # no data beside it
+    assert [path.name for path in file.parent.iterdir()] == [
+        "file.onnx"
+    ]  # without an external data file
     embedder, _ = load_embedder(convolutional)
     assert_equal_at(file, embedder, [(64, 64), (128, 96), (51, 77), (224, 160)])
     said = metadata(file)
@@ -142,7 +144,7 @@ def test_tensorflow_padding_is_fixed_where_the_strides_divide_the_size():
 
 
 def test_an_onnx_model_that_differs_is_not_written(convolutional, scripts, tmp_path):
-    """The same export beside a PyTorch embedder that was changed after writing."""
+    """Export a PyTorch embedder that was changed after writing."""
     embedder, _ = load_embedder(convolutional)
     exported = exporting.ExportedEmbedder(embedder).eval()
     exporting.write_onnx(exported, tmp_path / "file.onnx", (64, 64), multiple=None, opset=18)

@@ -1,4 +1,4 @@
-"""Descriptors equal those of the photos one by one; bad photos are skipped; stores are extended."""
+"""Descriptors equal those of single photos; bad photos are skipped; stores are extended."""
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def world(tmp_path_factory):
 
 
 def some(table, rows):
-    """Some rows of a table."""
+    """Return some rows of a table."""
     return type(table)(table.root, table.rows.iloc[list(rows)].reset_index(drop=True))
 
 
@@ -57,7 +57,7 @@ def test_descriptors_equal_those_of_single_photos(world):
         expected = (total / total.norm()).numpy()
         np.testing.assert_allclose(store.vectors[row], expected, atol=1e-5)
     apart = np.linalg.norm(store.vectors[:, None] - store.vectors, axis=2)
-    assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # no photo is confused with another
+    assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # no two photos are confused
 
 
 def test_descriptors_that_are_not_finite_are_refused(world, tmp_path):
@@ -75,7 +75,7 @@ BAD = frozenset(["000", "012", "013", "019"])
 
 @pytest.fixture
 def unreadable(monkeypatch):
-    """Four photos cannot be read."""
+    """Make four photos unreadable."""
     monkeypatch.setattr(UnreadablePhotos, "bad", BAD)
     monkeypatch.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
 
@@ -85,7 +85,7 @@ def test_unreadable_photos_are_skipped_and_no_row_shifts(world, tmp_path, unread
     rows = [row for row, photo in enumerate(complete.ids) if photo not in BAD]
     assert store.ids.tolist() == complete.ids[rows].tolist()
     assert store.landmark_ids.tolist() == complete.landmark_ids[rows].tolist()
-    # The grey photos were in the same batches, so that nothing rounds otherwise.
+    # The grey photos are in the same batches, so that rounding is the same.
     np.testing.assert_array_equal(store.vectors, complete.vectors[rows])
     assert "Skipped 4 photos" in capsys.readouterr().out
     skipped = pd.read_csv(tmp_path / "s" / "skipped.csv", dtype=str)

@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written is one clear line, and nothing half-written remains."""
+"""A full or read-only disk is one line and leaves no partial output."""
 
 import os
 
@@ -57,7 +57,7 @@ def test_an_extraction_resumes_after_a_full_disk_at_its_end(world, disk, monkeyp
             extract(world, disk / "s")
     assert not (disk / "s").exists()
     (disk / "filler").unlink()
-    monkeypatch.setattr(extraction, "describe", lambda *_, **__: iter(()))  # all is described
+    monkeypatch.setattr(extraction, "describe", lambda *_, **__: iter(()))  # all photos are done
     extract(world, disk / "s")
     assert files_of(disk / "s") == files_of(world / "complete")
 

@@ -1,4 +1,4 @@
-"""Extraction by the command line: with several processes, under launchers, in sweeps."""
+"""Extraction from the command line: several processes, launchers, sweeps."""
 
 import contextlib
 import multiprocessing
@@ -26,7 +26,7 @@ from landmark.extract.store import write_store
 from landmark.image.format import ImageFormat
 
 ROOT = Path(__file__).resolve().parents[1]
-# After its second save each process leaves its id and stops.
+# After its second save, each process writes its id and stops.
 STOPS_HALF_WAY = """
 import os, pathlib, time
 from landmark.artifact.partial_store import PartialStore
@@ -43,7 +43,7 @@ PartialStore.save = stopping
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """A cache of photo sizes of its own."""
+    """Use a separate cache of photo sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANDMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -51,7 +51,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, cache):
-    """An embedder, photos, and `complete`: their store, extracted by one process."""
+    """Write an embedder, photos, and `complete`, their store extracted by one process."""
     root = tmp_path_factory.mktemp("world")
     write_embedder_into(root / "embedder")
     write_photos(root / "photos")
@@ -61,7 +61,7 @@ def world(tmp_path_factory, cache):
 
 
 class Script:
-    """extract.py in a fork of this process, in which everything is already imported."""
+    """Run extract.py in a fork of this process, in which all modules are already imported."""
 
     def __init__(self, world, *overrides, **environment):
         flags = [override for override in overrides if override.startswith("-")]
@@ -87,7 +87,7 @@ class Script:
             sys.stdout.flush()
 
     def ended(self, status=0):
-        """Wait for its end; return standard output and standard error."""
+        """Wait for the process and return its standard output and standard error."""
         self.process.join(300)
         errors = (self._folder / "errors").read_text()
         assert self.process.exitcode == status, errors
@@ -162,7 +162,7 @@ def test_an_error_in_a_worker_stops_all_with_its_message(world, tmp_path):
     broken = photos / "4" / "011.jpg"
     Folder(photos).read().with_sizes()  # reads only the headers
     broken.write_bytes(broken.read_bytes()[:-300])
-    # In the decoding process of a worker process.
+    # In a data loading process of a worker process.
     script = Script(
         world, f"data.root={photos}", f"output={tmp_path / 's'}", "devices=2", "workers=1"
     )
@@ -205,7 +205,7 @@ def test_the_ranks_of_a_launcher_share_the_photos(world, launcher):
 def test_no_rank_hangs_when_another_one_fails(world, tmp_path):
     photos = write_photos(tmp_path / "photos")
     table = Folder(photos).read().with_sizes()
-    # The second batch is the second process's.
+    # The second batch belongs to rank 1.
     second = grouped_batches(table.groups(ImageFormat(**IMAGE)), 4)[1][0]
     broken = photos / table.rows["path"][second]
     broken.write_bytes(broken.read_bytes()[:-300])

@@ -1,4 +1,4 @@
-"""An extraction killed at any moment resumes and ends like one that never was."""
+"""An extraction killed at any moment resumes to the store of an uninterrupted one."""
 
 import json
 import multiprocessing
@@ -38,7 +38,7 @@ from landmark.extract.multiscale import MultiScale
 from landmark.image.format import ImageFormat
 from landmark.model.persist import embedder_digest
 
-# The steps of an extraction on the disk; it is killed before or after one of them.
+# Disk operations of an extraction, which is killed before or after one of them.
 STEPS = [
     (PartialStore, "add"),
     (PartialStore, "save"),
@@ -64,7 +64,7 @@ def world(tmp_path_factory):
 
 
 def in_a_process(work, kill_at=None, counter=None):
-    """Run `work` in a child that kills itself at one of its moments; return its exit status."""
+    """Run `work` in a child that kills itself at one of its moments and return its exit status."""
 
     def child():
         torch.set_num_threads(1)
@@ -99,7 +99,7 @@ def stepping(call, moment):
 
 
 def killed(work, prepare, count=MOMENTS):
-    """Kill `work` at seeded moments, spread over all of them; yield after each kill."""
+    """Kill `work` at seeded moments spread over its duration; yield after each kill."""
     counter = multiprocessing.get_context("fork").Value("i", 0)
     prepare()
     assert in_a_process(work, counter=counter) == 0
@@ -192,7 +192,7 @@ def test_finished_photos_are_not_extracted_again(world, tmp_path, monkeypatch, c
 
 
 def changed(world, key):
-    """Changes of the plan that change one setting."""
+    """Return changes of the plan that each change one setting."""
     if key == "embedder":
         return {"embedder": write_embedder_into(world / "other", seed=1)}
     if key == "table":
@@ -232,7 +232,7 @@ def test_a_changed_setting_is_refused_for_a_finished_store(world, tmp_path, key)
 
 def test_a_finished_store_is_not_extracted_again(world, tmp_path, monkeypatch, capsys):
     shutil.copytree(world / "complete", tmp_path / "s")
-    staging_folder(tmp_path / "s").mkdir()  # of a process that was killed after the last step
+    staging_folder(tmp_path / "s").mkdir()  # as after a kill after the last step
     monkeypatch.setattr(Extraction, "run", lambda *_, **__: pytest.fail("described again"))
     extract(world, tmp_path / "s", workers=3, devices=2, batch_size=7, save_every=3.0)
     assert "s is up to date (same settings); nothing to do." in capsys.readouterr().out
@@ -281,7 +281,7 @@ def test_a_damaged_staging_folder_is_refused(world, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("extends", [False, True])
 def test_a_staging_folder_of_version_0_1_0_resumes(world, tmp_path, monkeypatch, capsys, extends):
-    """The staging folder written out file by file, so that its layout cannot change unnoticed."""
+    """The staging folder is written file by file, so that its layout cannot change unnoticed."""
     table, complete = table_of(world / "photos"), DescriptorStore.open(world / "complete")
     output, staging, kept = tmp_path / "s", tmp_path / ".s.partial", 0
     if extends:

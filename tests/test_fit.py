@@ -1,4 +1,4 @@
-"""Whitenings equal those of singular values, and of plain loops over pairs of photos."""
+"""Whitenings equal a singular value decomposition and naive loops over pairs of photos."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ def write(path, vectors, landmarks=None, **meta):
 
 
 def cloud(seed, count=60, dim=5, landmarks=None):
-    """Unit vectors, unequally spread, about a mean that is not zero."""
+    """Return unit vectors with different variances around a mean that is not zero."""
     random = np.random.default_rng(seed)
     spread = random.standard_normal((dim, dim)) * np.linspace(1, 0.3, dim)
     points = random.standard_normal((count, dim)) @ spread + random.standard_normal(dim)
@@ -54,7 +54,7 @@ def test_pca_equals_a_singular_value_decomposition(tmp_path_factory, seed, dim, 
     signs = np.sign((ours * expected).sum(axis=0))
     np.testing.assert_allclose(ours * signs, expected, atol=1e-7)
     np.testing.assert_allclose(ours.var(axis=0), expected_values, rtol=1e-6)
-    # Whitened, each component has the variance 1; with half the power, the square root of its own.
+    # Whitened components have variance 1; with half the power, the square root of theirs.
     whitened = (x - white.mean) @ white.projection
     np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(dim), atol=1e-6)
     np.testing.assert_allclose(
@@ -64,7 +64,7 @@ def test_pca_equals_a_singular_value_decomposition(tmp_path_factory, seed, dim, 
 
 
 def naive_learned(x, landmarks):
-    """The two covariances by a loop over all pairs, and the projection by the paper's formula."""
+    """Return the projection by the paper's formula, with covariances from a loop over all pairs."""
     dim = x.shape[1]
     within, between = np.zeros((dim, dim)), np.zeros((dim, dim))
     for i, j in itertools.combinations(range(len(x)), 2):
@@ -102,7 +102,7 @@ def test_the_learned_whitening_equals_a_loop_over_all_pairs(tmp_path_factory, se
     exact = x[known].astype(np.float64)
     np.testing.assert_allclose(made.mean, exact.mean(axis=0), atol=1e-9)
     expected, values = naive_learned(exact, landmarks[known])
-    # Equal to a scale and to signs; an axis is as sure as its eigenvalue stands off the next.
+    # Equal up to scale and sign; an axis is as certain as the gap of its eigenvalue to the next.
     expected /= np.linalg.norm(expected[:, 0]) / np.linalg.norm(made.projection[:, 0])
     expected *= np.sign((expected * made.projection).sum(axis=0))
     gaps = np.min(np.abs(values[:, None] - values + np.diag([np.inf] * 5)), axis=1)

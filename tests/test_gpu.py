@@ -1,4 +1,4 @@
-"""What only a GPU shows: training, validation, extraction, search and re-ranking beside the CPU.
+"""Training, validation, extraction, search and re-ranking on a GPU equal the CPU.
 
 Run with `make test-gpu`. Without CUDA every test here skips.
 """
@@ -53,12 +53,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """A folder in which small runs are made; their photos are drawn once."""
+    """Return a folder for small runs, whose photos are drawn once."""
     return tmp_path_factory.mktemp("gpu")
 
 
 def overrides(world: Path, *more: str) -> list[str]:
-    """A small training run: every aspect group, some steps an epoch."""
+    """Return the overrides of a small training run with every aspect group."""
     return [
         f"data.root={world / 'toy'}",
         "data.landmarks=6",
@@ -111,7 +111,7 @@ def test_fused_gradients_equal_those_of_full(loss):
 
 
 def gradients(loss, head, dim=64, classes=5000, batch=32):
-    """Loss, gradient of the embeddings and of the centres, for equal weights and photos."""
+    """Return loss and gradients of embeddings and centres, for the same weights and photos."""
     torch.manual_seed(0)
     made = build_loss(loss, dim, np.ones(classes, int), head).cuda()
     embeddings = torch.randn(batch, dim, device="cuda", requires_grad=True)
@@ -172,7 +172,7 @@ def test_a_run_resumed_in_mid_epoch_equals_an_uninterrupted_one(scripts, world):
 
 @pytest.fixture(scope="module")
 def run(scripts, world) -> Path:
-    """A trained run whose validation photos can be described at the same size."""
+    """Return a trained run whose validation photos are extracted at the same size."""
     return train(scripts, world, "run", "trainer.precision=32-true")
 
 
@@ -208,7 +208,7 @@ def test_descriptors_equal_those_of_the_cpu(scripts, world, run, precision, leas
 
 
 def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:
-    """Vectors whose products are exact in float32, with many ties."""
+    """Return vectors whose products are exact in float32, with many ties."""
     return np.random.default_rng(seed).integers(-2, 3, (rows, dim)).astype(np.float32)
 
 
@@ -252,7 +252,7 @@ def test_k_reciprocal_computes_on_the_device_of_the_index(device):
 
 @pytest.fixture(scope="module")
 def clusters(world) -> dict[str, Path]:
-    """Stores of 30 landmarks whose photos lie close to one another."""
+    """Write stores of 30 landmarks with similar photos."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((30, 48))
     stores = {}
@@ -303,7 +303,7 @@ def test_ddp_with_nccl_on_one_device(scripts, world, head):
 
 def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
     settings = ("task.compile=true", "trainer.precision=32-true", "trainer.max_epochs=1")
-    # The smallest backbone: compiling takes longer than all other tests.
+    # The smallest backbone, because compiling takes longer than all other tests.
     folder = train(scripts, world, "compiled", "model.backbone=test_resnet", *settings)
     assert np.isfinite(logged(folder, "train/loss")).all()
     assert logged(folder, "val/map_at_100")

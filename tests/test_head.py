@@ -1,4 +1,4 @@
-"""Every head against the softmax written out cosine by cosine, and against the loss's own way."""
+"""Every head against a naive softmax, and against the loss without a head."""
 
 from functools import cache
 
@@ -25,7 +25,7 @@ HEADS = (Fused, ClassParallel)
 
 
 def results(loss, embeddings, labels):
-    """The loss and its two gradients."""
+    """Return the loss and its two gradients."""
     embeddings = embeddings.detach().requires_grad_()
     loss.weight.grad = None
     value = loss(embeddings, labels)
@@ -58,12 +58,12 @@ def test_loss_and_gradients_equal_the_formula(
     head(block=block).attach(loss)
     got = results(loss, embeddings, labels)
     for one, other in zip(got, (expected.detach(), embeddings.grad, weight.grad), strict=True):
-        # A margin's root multiplies the rounding of a cosine near 1 by at most 1 / sqrt(eps).
+        # The square root in a margin multiplies the rounding of a cosine near 1 by 1 / sqrt(eps).
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
 def configured(choice, smoothing):
-    """The loss of conf/loss, over 37 classes of 2 to 38 photos."""
+    """Return the loss of conf/loss for 37 classes of 2 to 38 photos."""
     options = settings_of(choice)
     if "label_smoothing" in options:
         options = {**options, "label_smoothing": smoothing}
@@ -76,7 +76,7 @@ def settings_of(choice):
 
 
 def two_batches(choice, smoothing, head, dtype):
-    """Loss and gradients of two batches, as the running statistics of a loss change."""
+    """Return loss and gradients of two batches, between which the loss updates its statistics."""
     torch.manual_seed(3)
     loss = configured(choice, smoothing).to(dtype)
     embeddings = 2 * torch.randn(24, 8, dtype=dtype)
@@ -84,7 +84,7 @@ def two_batches(choice, smoothing, head, dtype):
     head.attach(loss)
     outcomes = []
     for _ in range(2):
-        torch.manual_seed(4)  # of losses that sample their margins
+        torch.manual_seed(4)  # for losses that sample their margins
         outcomes += results(loss, embeddings, labels)
     return outcomes
 

@@ -1,4 +1,4 @@
-"""Class-parallel centres on several processes: one process's losses, gradients and checkpoints."""
+"""Class-parallel centres on several ranks equal one process: losses, gradients, checkpoints."""
 
 from functools import cache
 
@@ -39,7 +39,7 @@ def is_supported(loss):
 
 
 SUPPORTED = [choice for choice in choices("loss") if is_supported(configured(choice))]
-# More processes than some of the classes, several centres, every hook, label smoothing.
+# More ranks than classes, several centres, every hook, label smoothing.
 MORE = {
     "hard": lambda: Hard(DIM, CLASSES, sub_centres=2, label_smoothing=0.1),
     "centres": lambda: Centres(DIM, CLASSES, sub_centres=3),
@@ -56,7 +56,7 @@ def batch(step, classes):
 
 
 class Task(nn.Module):
-    """An embedder of one layer and a loss, as one module, so that DDP sees both."""
+    """An embedder of one layer and a loss in one module, for DDP."""
 
     def __init__(self, name, head):
         super().__init__()
@@ -70,7 +70,7 @@ class Task(nn.Module):
 
 
 class Run:
-    """A few steps of a task on this process's share of the photos, as a training run does them."""
+    """Steps of a task on this rank's shard of the photos, as in a training run."""
 
     def __init__(self, name, head, optimizer="sgd", checkpoint=None):
         self.several = torch.distributed.is_initialized()
@@ -91,7 +91,7 @@ class Run:
         for step in range(first, last):
             images, labels = batch(step, self.task.loss.num_classes)
             share = slice(self.rank * BATCH // self.count, (self.rank + 1) * BATCH // self.count)
-            torch.manual_seed(100 * step + self.rank)  # of losses that draw their margins
+            torch.manual_seed(100 * step + self.rank)  # for losses that sample their margins
             self.optimizer.zero_grad()
             loss = model(images[share], labels[share])
             loss.backward()
@@ -127,7 +127,7 @@ class Run:
 
 
 def alike(one, other):
-    """Losses, gradients and weights after the steps, to a share of each tensor's largest value.
+    """Check losses, gradients and weights, relative to each tensor's largest value.
 
     At scale 80 a gradient's elements are sums of large terms that cancel: a small element is only
     as exact as the large ones. Later steps begin from weights that differ by as much already.
@@ -144,11 +144,11 @@ def alike(one, other):
 
 
 def sampled():
-    """A step over a random part of each share: what was drawn, mean loss, centres' gradient."""
+    """Return sampled classes, mean loss and centre gradient of a step on samples of the shards."""
     run = Run("hard", ClassParallel(ratio=0.3))
     loss = run.task.loss
     images, labels = batch(0, CLASSES)
-    # The run's optimizer has not taken the gradient: it is looked at as it comes.
+    # The gradient before the optimizer step.
     loss.weight = nn.Parameter(loss.weight.detach())
     share = slice(run.rank * BATCH // run.count, (run.rank + 1) * BATCH // run.count)
     value = loss(run.task.layer(images[share]), labels[share])
@@ -163,7 +163,7 @@ def sampled():
 
 
 def beginning(folder, count):
-    """Every loss, and checkpoints of each optimizer after two steps."""
+    """Compute every loss, and save checkpoints of each optimizer after two steps."""
     found = {}
     for name in LOSSES:
         found[name] = Run(name, ClassParallel(block=3)).steps(0, STEPS)
@@ -183,7 +183,7 @@ def beginning(folder, count):
 
 
 def on_this_process(head):
-    """The loss of this process's own photos, and its gradients."""
+    """Return the loss of this rank's photos and its gradients."""
     task, (images, labels) = Task("hard", head), batch(rank_and_size()[0], CLASSES)
     loss = task(images, labels)
     loss.backward()
@@ -191,7 +191,7 @@ def on_this_process(head):
 
 
 def going_on(folder, count):
-    """Two more steps from the checkpoints of every number of processes."""
+    """Take two more steps from the checkpoints of every world size."""
     found = {}
     for optimizer in OPTIMIZERS:
         for writers in (1, 2, 3):
@@ -219,7 +219,7 @@ def process(rank, folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What one, two and three processes found in each part of the work."""
+    """Return the results of each part of the work with one, two and three ranks."""
     folder = tmp_path_factory.mktemp("processes")
     results = {("beginning", 1): beginning(folder, 1)}
     torch.multiprocessing.spawn(process, args=(folder,), nprocs=3)
@@ -236,7 +236,7 @@ def test_class_parallel_equals_one_process(found, name):
     expected = Run(name, Full()).steps(0, STEPS)
     alike(found["beginning", 1][name], expected)
     if draws_its_margins(name):
-        return  # each process draws for its own photos
+        return  # each rank samples the margins of its own photos
     for count in (2, 3):
         alike(found["beginning", count][name], expected)
 
@@ -300,7 +300,7 @@ def test_a_fused_head_computes_locally(found, count):
 
 
 def test_a_launcher_without_a_process_group_shards_nothing(monkeypatch):
-    """Two processes of srun or torchrun that each train alone."""
+    """Two processes of srun or torchrun that train independently."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = Run("hard", ClassParallel(block=3))

@@ -1,4 +1,4 @@
-"""A random sample of the classes: which, their loss, and the optimizer's steps."""
+"""Sampled classes: their choice, their loss, and the optimizer steps."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_every_other_class_is_equally_likely():
         drawn_often[sample_classes(torch.tensor([3, 3, 7]), 20, 0.5)] += 1
     assert drawn_often[3] == drawn_often[7] == 4000
     others = drawn_often[[c for c in range(20) if c not in (3, 7)]]
-    # 8 of 18 are sampled: the seed is fixed, five standard deviations.
+    # 8 of 18 are sampled; fixed seed, five standard deviations.
     assert bool(((others / 4000 - 8 / 18).abs() < 5 * math.sqrt(0.25 / 4000)).all())
 
 
@@ -86,7 +86,7 @@ def test_evaluation_uses_all_classes():
 
 
 class RowByRow:
-    """Each row of the centres a parameter with an optimizer of its own, stepped when sampled."""
+    """Each row of the centres as a parameter with a separate optimizer, stepped when sampled."""
 
     def __init__(self, weight, make):
         self.rows = [torch.nn.Parameter(row.clone()) for row in weight.detach()]
@@ -156,7 +156,7 @@ def test_gradients_of_several_backward_passes_add_up():
 
 
 def test_a_skipped_step_has_no_effect():
-    """As a gradient scaler does when it finds an infinite gradient."""
+    """A gradient scaler skips a step when a gradient is infinite."""
     loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
     loss.head = Sampled(0.3)
     optimizer = OPTIMIZERS["adamw"](loss.parameters())

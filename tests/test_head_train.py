@@ -1,4 +1,4 @@
-"""train.py with each head, in one process and in two, killed and begun again."""
+"""train.py with each head on one and two ranks, killed and resumed."""
 
 import json
 import os
@@ -7,10 +7,10 @@ import pytest
 import torch
 from test_train import ROOT, TINY, assert_same_weights, weights
 
-# SGD: the first steps of Adam follow the sign of a gradient, and so its last bits.
+# SGD, because the first steps of Adam depend on the sign of a gradient, and so on its last bits.
 ONE_EPOCH = [*TINY, "trainer.max_epochs=1", "keep=last", "model=resnet10t", "optimizer=sgd"]
 TWO_PROCESSES = ["trainer=ddp_cpu", "head=class_parallel", "head.block=2"]
-# Kills the second process at its third batch: the first then ends as well.
+# Kill rank 1 at its third batch; rank 0 then ends as well.
 KILLER = """
 import os
 from landmark.task import RetrievalTask
@@ -30,11 +30,11 @@ def checkpoint(folder):
 
 @pytest.fixture(scope="module")
 def place(scripts, tmp_path_factory):
-    """A folder with the run of each head that gives all cosines' loss."""
+    """Return a folder with a run of each head that computes the exact loss."""
     cwd = tmp_path_factory.mktemp("heads")
     for head in ("full", "fused", "class_parallel"):
         settings = [] if head == "full" else ["head.block=2"]
-        # A difference in the last bit is 1e-7 after two steps and grows tenfold with each more.
+        # A difference in the last bit is 1e-7 after two steps and grows tenfold with every step.
         run = [*ONE_EPOCH, "trainer.max_steps=2", f"head={head}", *settings]
         run += [f"hydra.run.dir={head}"]
         result = scripts.run("train.py", *run, cwd=cwd)
@@ -72,7 +72,7 @@ def test_a_killed_class_parallel_run_resumes_to_the_same_result(scripts, place):
     (place / "site" / "sitecustomize.py").write_text(KILLER)
     killer = {"PYTHONPATH": f"{place / 'site'}{os.pathsep}{ROOT}"}
     run = [*settings, "hydra.run.dir=killed"]
-    with pytest.raises(AssertionError):  # of its own, or as Lightning kills it
+    with pytest.raises(AssertionError):  # its own exit status, or that of Lightning's kill
         scripts.run("train.py", *run, cwd=place, environment=killer)
     assert checkpoint(place / "killed")["global_step"] == 2
     assert not (place / "killed" / "result.json").exists()

@@ -21,7 +21,7 @@ def noise(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
 
 
 def photo_like(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth colours with a few hard edges."""
+    """Return smooth colours with a few hard edges."""
     random = np.random.default_rng(seed)
     small = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     image = small.resize((width, height), Image.Resampling.BICUBIC)
@@ -33,7 +33,7 @@ def photo_like(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def saved(folder: Path, image: Image.Image, kind: str, **options) -> Path:
-    path = folder / "photo.jpg"  # the ending says nothing: pillow looks into the file
+    path = folder / "photo.jpg"  # pillow ignores the extension
     image.save(path, kind, **options)
     return path
 
@@ -197,7 +197,7 @@ def test_undecodable_files_are_named(tmp_path, monkeypatch):
 
 
 def test_real_photos(shared):
-    """Real files behind .jpg are JPEG, WebP, grey: all decode to the size that was read."""
+    """Real .jpg files are JPEG, WebP and grey; all decode to the size in their header."""
     photos = sorted((shared / "photos").glob("*/*"))[::60]
     assert photos
     for path in photos:

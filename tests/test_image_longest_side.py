@@ -1,4 +1,4 @@
-"""Photos in their own proportions."""
+"""Photos in their original proportions."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""Parts of photos at exact sizes, and colours, each against pillow."""
+"""Crops of photos at exact sizes, and colours, against pillow."""
 
 from typing import get_args
 
@@ -32,8 +32,8 @@ def apart(pixels: torch.Tensor, image: Image.Image) -> int:
 @settings(max_examples=150, deadline=None)
 @given(st.data(), SIDES, SIDES, SIDES, SIDES, st.sampled_from(INTERPOLATIONS))
 def test_values_equal_those_of_pillow(data, width, height, new_width, new_height, interpolation):
-    # Noise has the steepest steps there are; beyond black and white "bicubic" would be cut off,
-    # in pillow after each of its two passes.
+    # Noise has the steepest edges; "bicubic" would overshoot black and white, which pillow clips
+    # after each of its two passes.
     photo = photo_of(width, height, 0, (64, 191) if interpolation == "bicubic" else (0, 255))
     before = np.asarray(photo).copy()
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))

@@ -1,4 +1,4 @@
-"""Every loss against its paper's formula, written out sample by sample in float64."""
+"""Every loss against its paper's formula, computed sample by sample in float64."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Losses beside the main one: their sum, their memory, and the batches that they need."""
+"""Auxiliary losses: their sum, their memory, and the batches that they need."""
 
 import csv
 import json

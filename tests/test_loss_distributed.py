@@ -1,4 +1,4 @@
-"""Two processes with half a batch each compute what one does with all of it, for every loss."""
+"""Two ranks with half a batch each equal one process with the complete batch, for every loss."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from landmark.loss.build import build_loss
 
 LOSSES = choices("loss")
-# Each process draws its own margins.
+# Each rank samples its own margins.
 ALIKE = {"elasticface": {"deviation": 0.0}}
 STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
 
 
 class Network(nn.Module):
-    """An embedder of one layer and a loss, as one module, so that DDP sees both."""
+    """An embedder of one layer and a loss in one module, for DDP."""
 
     def __init__(self, name):
         super().__init__()
@@ -34,7 +34,7 @@ class Network(nn.Module):
 
 
 def trained(name, wrap, rank=0, processes=1):
-    """The gradients after each of a few steps, and the state after the last."""
+    """Return the gradients after each step and the state after the last one."""
     network = Network(name)
     model = wrap(network)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -1,4 +1,4 @@
-"""The margin losses beyond ArcFace and CosFace, against their papers written out photo by photo."""
+"""The other margin losses against their papers' formulas, computed photo by photo."""
 
 import math
 
@@ -61,7 +61,7 @@ def psi(theta):
 
 
 def check(loss, seed, on_target, on_negative=None, added=None, size=7):
-    """The loss of a batch is that of the logits computed one by one."""
+    """Check that the loss of a batch equals that of the logits computed one by one."""
     embeddings, labels = batch(seed, size)
     embeddings = embeddings + 2 * torch.nn.functional.normalize(loss.weight)[labels].detach()
     norms = [math.hypot(*row) for row in embeddings.tolist()]
@@ -89,7 +89,7 @@ def check(loss, seed, on_target, on_negative=None, added=None, size=7):
 def test_subcenter_arcface_uses_the_nearest_centre(seed, k, margin, smoothing):
     made = SubCenterArcFace(DIM, CLASSES, margin, 30.0, k, label_smoothing=smoothing)
     loss = fresh(made, seed)
-    # `check` pulls photos to rows of the weight: with k centres any will do.
+    # `check` moves photos to rows of the weight; with k centres, any row will do.
     check(loss, seed, lambda cosine, *_: arc(cosine, margin))
 
 

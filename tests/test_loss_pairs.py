@@ -1,4 +1,4 @@
-"""The pair losses against their papers written out pair by pair, and the memory of batches."""
+"""The pair losses against their papers' formulas, computed pair by pair, and the batch memory."""
 
 import math
 
@@ -31,7 +31,7 @@ EVERY = [Circle, Contrastive, FastAP, MultiSimilarity, RecallAtK, SmoothAP, SupC
 
 
 def paired(seed, size=10, classes=4):
-    """A batch in which class 0 has two photos at least, and embeddings lie near their class'."""
+    """Return a batch in which class 0 has at least two photos, with embeddings near their class."""
     embeddings, labels = batch(seed, size, classes)
     labels[:2] = 0
     centres = torch.randn(classes, DIM, generator=torch.Generator().manual_seed(seed % 1000))
@@ -39,7 +39,7 @@ def paired(seed, size=10, classes=4):
 
 
 def view(embeddings, labels):
-    """Cosines (N, N) as lists, and of each photo its positives and its negatives."""
+    """Return the cosines (N, N) as lists, and the positives and negatives of each photo."""
     unit = torch.nn.functional.normalize(embeddings)
     cosines, labels = (unit @ unit.T).tolist(), labels.tolist()
     rows = range(len(labels))
@@ -82,7 +82,7 @@ def naive_multi_similarity(s, positives, negatives):
         kept = [kept[0] + len(hard_p), kept[1] + len(hard_n)]
         total += math.log(1 + sum(math.exp(-2 * (x - 0.5)) for x in hard_p)) / 2
         total += math.log(1 + sum(math.exp(50 * (x - 0.5)) for x in hard_n)) / 50
-    return 0.0 if max(kept) <= 1 else total / len(s)  # a single pair is nothing to the library
+    return 0.0 if max(kept) <= 1 else total / len(s)  # the library ignores a single pair
 
 
 def naive_circle(s, positives, negatives):
@@ -191,7 +191,7 @@ def test_at_a_low_temperature_the_losses_equal_average_precision_and_recall(seed
         ranking = sorted((j for j in range(len(labels)) if j != i), key=lambda j: -cosines[i][j])
         places = sorted(ranking.index(p) + 1 for p in ps)
         precisions.append(np.mean([(n + 1) / place for n, place in enumerate(places)]))
-        # The sigmoid is 1/2 at place k itself.
+        # The sigmoid is 1/2 at rank k.
         recalls.append(sum((place < 2) + 0.5 * (place == 2) for place in places) / min(2, len(ps)))
     got = SmoothAP(DIM, CLASSES, temperature=1e-9)(embeddings, labels).item()
     assert got == pytest.approx(1 - np.mean(precisions), abs=1e-6)
@@ -267,7 +267,7 @@ MEMBERS = {
 @pytest.mark.parametrize("name", MEMBERS)
 @pytest.mark.parametrize("size", [1, 5])
 def test_a_memory_compares_with_its_latest_embeddings(name, size):
-    """The naive loss of the photos of the batch as queries in the queue, themselves left out."""
+    """The naive loss has the photos of the batch as queries in the queue, without themselves."""
     loss = XBM(DIM, CLASSES, name, memory_size=12)
     past, past_labels = torch.empty(0, DIM, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
     for step in range(15 if size == 1 else 4):
@@ -280,7 +280,7 @@ def test_a_memory_compares_with_its_latest_embeddings(name, size):
         queries = [[rows[i] for i in new] for rows in (cosines, positives, negatives)]
         value = loss(embeddings, labels)
         if all(sum(map(len, pairs)) <= 1 for pairs in queries[1:]):
-            continue  # a single pair is nothing to the library
+            continue  # the library ignores a single pair
         expected = MEMBERS[name][1](*queries)
         assert value.item() == pytest.approx(expected, rel=1e-3, abs=1e-4), step
 

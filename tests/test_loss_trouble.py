@@ -1,4 +1,4 @@
-"""What training does where it cannot go on: losses that are no numbers, other landmarks."""
+"""Training stops on NaN losses and different landmarks."""
 
 import shutil
 
@@ -17,7 +17,7 @@ from landmark.task.run_folder import check_same_classes
 
 
 class Spoilt(pl.LightningModule):
-    """Its loss, or its gradient alone, is no finite number at one step."""
+    """A loss that is NaN, or only has a NaN gradient, at one step."""
 
     def __init__(self, at_step, value, gradient_alone=False):
         super().__init__()
@@ -41,7 +41,7 @@ class Spoilt(pl.LightningModule):
 
 
 def stopped(folder, task, every_steps, save_every=2):
-    """The message, and the checkpoint that is left (None: none)."""
+    """Return the message and the remaining checkpoint, or None."""
     last = folder / "last.ckpt"
     stop = NanGuard(last, every_steps)
     trainer = pl.Trainer(
@@ -69,7 +69,7 @@ def test_a_nan_loss_stops_with_the_last_good_checkpoint(tmp_path, value):
 
 
 def test_no_checkpoint_has_nan_weights_where_the_loss_is_rarely_read(tmp_path, monkeypatch):
-    """As on a GPU, where reading each step would stall it."""
+    """On a GPU, reading the loss in each step would stall."""
     monkeypatch.setattr(NanGuard, "_reads_each_step", staticmethod(lambda *_: False))
     message, checkpoint = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=1000)
     assert message.startswith("the loss became NaN or infinite at step 7.")

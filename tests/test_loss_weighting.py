@@ -1,4 +1,4 @@
-"""Class weights and focal modulation, written out photo by photo."""
+"""Class weights and focal modulation against a naive computation."""
 
 import math
 from functools import partial

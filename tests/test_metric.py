@@ -1,4 +1,4 @@
-"""Metrics against the organisers' answers, loops over sets, and numbers counted by hand."""
+"""Metrics against the organisers' scores, naive loops over sets, and values computed by hand."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from landmark.metric import gldv2, relevance
 
 
 def loop_retrieval(ranking: list[int], relevant: set[int], k: int) -> dict[str, float]:
-    """The organisers' loop: a repeated result counts once and keeps its place."""
+    """The organisers' loop: a repeated result counts once and keeps its rank."""
     found, precisions, first, seen = 0, 0.0, k + 1, set()
     for place, row in enumerate(ranking[:k], start=1):
         if row >= 0 and row in relevant and row not in seen:
@@ -29,7 +29,7 @@ def loop_retrieval(ranking: list[int], relevant: set[int], k: int) -> dict[str, 
 
 @st.composite
 def retrievals(draw):
-    """Rankings with repeats and pads, labels of queries and gallery, and a depth."""
+    """Generate rankings with repeats and padding, labels of queries and gallery, and a depth."""
     size, depth = draw(st.integers(1, 8)), draw(st.integers(0, 9))
     label = st.integers(0, 3)
     gallery = draw(st.lists(label, min_size=size, max_size=size))
@@ -144,7 +144,7 @@ def read_column(path, column: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("part", ["Public", "Private"])
 def test_the_organisers_retrieval_scores(shared, part):
-    """From the files to the numbers without the project's own readers."""
+    """Computed from the files without the project's readers."""
     folder = shared / "reference" / "gldv2_metrics"
     truth = read_column(folder / "retrieval_solution.csv", "images")
     usage = read_column(folder / "retrieval_solution.csv", "Usage")

@@ -1,4 +1,4 @@
-"""The easy, medium and hard protocols against the published evaluation and a loop."""
+"""The easy, medium and hard protocols against the published evaluation and a naive loop."""
 
 import json
 
@@ -11,7 +11,7 @@ from landmark.metric import revisited
 
 
 def loop_revisited(ranking: list[int], positive: set[int], junk: set[int]) -> tuple[float, list]:
-    """Average precision and precisions at 1, 5, 10, one result after the other."""
+    """Return the average precision and the precisions at 1, 5 and 10, result by result."""
     kept = [row for row in ranking if row >= 0 and (row not in junk or row in positive)]
     area, found, places = 0.0, 0, []
     for place, row in enumerate(kept):
@@ -29,7 +29,7 @@ def loop_revisited(ranking: list[int], positive: set[int], junk: set[int]) -> tu
 
 @st.composite
 def revisits(draw):
-    """Rankings of some of the gallery with pads, and lists that may be empty or overlap."""
+    """Generate padded rankings of part of the gallery, and lists that may be empty or overlap."""
     size = draw(st.integers(1, 14))
     photos = st.sets(st.integers(0, size - 1), max_size=5).map(sorted)
     kinds = st.fixed_dictionaries({"easy": photos, "hard": photos, "junk": photos})
@@ -72,13 +72,13 @@ def test_a_protocol_counted_by_hand():
     truth = [{"easy": [0, 1], "hard": [2], "junk": [3]}, {"easy": [], "hard": [0], "junk": []}]
     rows = np.array([[3, 0, 4, 2, 1], [4, 0, 1, 2, 3]])
     easy = revisited.evaluate(rows, truth, precision_at=(1, 3))["easy"]
-    # Without junk and hard the first ranking is 0 4 1: places 0 and 2 of two.
+    # Without junk and hard, the first ranking is 0 4 1, with positives at ranks 0 and 2.
     first = ((1 + 1) + (1 / 2 + 2 / 3)) / 4
     np.testing.assert_allclose(easy["average_precision"], [first, np.nan])
     assert (easy["map"], easy["mp_at_1"]) == (pytest.approx(first), 1)
     assert easy["mp_at_3"] == pytest.approx(2 / 3)
     hard = revisited.evaluate(rows, truth)["hard"]
-    # 4 2, the hard one at place 1; and 0 at place 1 of the second ranking.
+    # 4 2, the hard one at rank 1; and 0 at rank 1 of the second ranking.
     np.testing.assert_allclose(hard["average_precision"], [1 / 4, 1 / 4])
 
 

@@ -10,7 +10,7 @@ from landmark.pooling import ClassTokenAndGeM, GeM, Stages
 
 
 def bare(backbone):
-    """timm's own model with the backbone's weights."""
+    """Return timm's model with the backbone's weights."""
     model = timm.create_model(backbone.name, num_classes=0).eval()
     model.load_state_dict(backbone.model.state_dict(), strict=False)
     return model

@@ -1,4 +1,4 @@
-"""The embedder: normalisation, necks, frozen BatchNorm, and its form on disk."""
+"""The embedder: normalisation, necks, frozen BatchNorm, saving and loading."""
 
 import hashlib
 
@@ -118,7 +118,7 @@ def test_frozen_batchnorm_remains_frozen(images):
 
 
 def trained():
-    """An embedder none of whose tensors is what it was built with."""
+    """Return an embedder whose tensors all differ from the initial ones."""
     embedder = small().eval()
     with torch.no_grad():
         for tensor in embedder.state_dict().values():

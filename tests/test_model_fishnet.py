@@ -15,7 +15,7 @@ SIZES = {"2x3x96x128": 0, "1x3x224x224": 1}  # inputs of the reference and their
 
 
 def reference_tensor(key, shape):
-    """The entry of the reference's state dict, as the references' README defines it."""
+    """Return an entry of the reference's state dict, as its README defines it."""
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, "int64")
     r = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape).astype("float32")
@@ -67,7 +67,7 @@ def test_logits_and_features_equal_the_reference(shared, network, size):
     x = reference_input(size)
     features = network.forward_features(x)
     logits = network.forward_head(features)
-    # Single entries come near 0, where only the scale of their neighbours is a measure.
+    # Some entries are near 0, so the tolerance is relative to their neighbours.
     want = reference[f"logits_{size}"]
     np.testing.assert_allclose(logits, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
     if f"features_{size}" in reference:

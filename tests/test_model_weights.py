@@ -43,7 +43,7 @@ def test_local_files(published, tmp_path, form):
 
 @torch.no_grad()
 def test_original_names_of_the_tensors_are_translated(tmp_path):
-    """ConvNeXt's authors name their tensors otherwise than timm; timm itself translates them."""
+    """ConvNeXt's authors name the tensors differently from timm, which translates them."""
     model = timm.create_model("convnext_atto").eval()
     renamed = {}
     for key, tensor in model.state_dict().items():
@@ -61,7 +61,7 @@ def test_original_names_of_the_tensors_are_translated(tmp_path):
 
 
 class Trap:
-    """Unpickling it would leave a file behind."""
+    """Write a file when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -121,7 +121,7 @@ def test_packages_are_checked_against_the_backbone():
 
 
 def naive_lite0(state, x):
-    """EfficientNet-Lite0's last map from the wheel's own tensors, by the published definition.
+    """Return EfficientNet-Lite0's last map from the wheel's tensors, by the published definition.
 
     TensorFlow's "same" padding, BatchNorm with epsilon 0.001, ReLU6, no squeeze-and-excitation.
     """

@@ -27,7 +27,7 @@ def random_map(shape, seed):
 
 
 def naive_gem(x, p, eps=1e-6):
-    """Double precision, one channel at a time; p is one number a channel."""
+    """Compute in double precision, channel by channel; p is one number per channel."""
     out = np.zeros(x.shape[:2])
     for image, channel in np.ndindex(*x.shape[:2]):
         values = np.maximum(x[image, channel].astype("float64"), eps).ravel()
@@ -61,7 +61,7 @@ def test_gem_with_one_exponent_per_channel(shape, seed):
 def test_gem_learns_its_exponent():
     x = torch.rand(2, 4, 5, 6, dtype=torch.float64)
 
-    def of_exponent(p):  # float32 inside, so that a wide step is needed
+    def of_exponent(p):  # computed in float32, which needs a wide step
         return gem(x, p).double()
 
     p = torch.tensor([2.5], dtype=torch.float64, requires_grad=True)
@@ -98,7 +98,7 @@ def test_mac_and_spoc(shape, seed):
 
 
 def naive_rmac(x, levels=3, eps=1e-6):
-    """The public procedure (Tolias et al.; Radenović's code) for one map (C, H, W), exactly."""
+    """Compute the published procedure (Tolias et al.; Radenović's code) for one map (C, H, W)."""
     height, width = x.shape[1:]
     short = min(height, width)
     steps = [2, 3, 4, 5, 6, 7]

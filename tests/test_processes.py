@@ -1,4 +1,4 @@
-"""The processes of a launcher and what they exchange; worker processes and how they end."""
+"""Ranks of a launcher and their collectives; worker processes and how they end."""
 
 import multiprocessing
 import os
@@ -105,7 +105,7 @@ def test_ranks_are_those_of_the_launcher_before_anything_is_initialised(monkeypa
     assert (processes.rank(), processes.world_size(), processes.is_alone()) == (1, 3, False)
 
 
-# --- what ranks exchange ---
+# --- collectives ---
 
 
 def free_port() -> int:
@@ -115,7 +115,7 @@ def free_port() -> int:
 
 
 def in_ranks(work, world_size=2):
-    """The results of `work(rank)` in processes started as torchrun would, in rank order."""
+    """Return the results of `work(rank)` in processes started as by torchrun, in rank order."""
     port, results = str(free_port()), FORK.SimpleQueue()
 
     def child(rank):

@@ -1,4 +1,4 @@
-"""The recipe's stages one after the other, by `make recipe`, on miniatures of GLDv1 and GLDv2."""
+"""The recipe's stages, run by `make recipe` on miniatures of GLDv1 and GLDv2."""
 
 import csv
 import json
@@ -70,7 +70,7 @@ def variables(roots, recipe):
 
 @pytest.fixture(scope="module")
 def recipe(roots, scripts, tmp_path_factory):
-    """The recipe's folder: the first stage is there before make is called, as after a kill."""
+    """Return the recipe's folder; the first stage is finished before make runs, as after a kill."""
     folder = tmp_path_factory.mktemp("recipe") / "runs"
     first = scripts.run(
         "train.py",
@@ -150,7 +150,7 @@ def test_the_third_stage_keeps_head_and_batchnorm(recipe):
         and not torch.equal(before[name], after[name])
     ]
     assert not moved
-    # A last epoch's rate moves the centres by little; a new head would be another one.
+    # The rate of the last epoch moves the centres only a little; a new head would differ.
     centres = next(name for name in before if name.startswith("loss.") and before[name].ndim == 2)
     torch.testing.assert_close(after[centres], before[centres], rtol=0, atol=0.01)
     assert not torch.equal(after[centres], before[centres])
@@ -175,7 +175,7 @@ def test_a_head_of_different_landmarks_or_another_loss_is_refused(recipe):
 
 
 def test_the_ensemble_is_concatenated_with_its_weights(tmp_path):
-    """The commands of `make ensemble`, without describing: the stores are made here."""
+    """The commands of `make ensemble` on stores written here, without extraction."""
     random, sweep = np.random.default_rng(0), tmp_path / "sweep"
     weights, ids = [0.5, 1, 1, 0.5, 1, 1], ["a", "b", "c"]
     parts = []

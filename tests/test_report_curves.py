@@ -1,4 +1,4 @@
-"""curves.png draws what metrics.csv holds; hardest.png the queries that it should."""
+"""curves.png shows the values of metrics.csv; hardest.png shows the hardest queries."""
 
 import sys
 from dataclasses import replace
@@ -21,7 +21,7 @@ def written(path, *rows):
 
 
 def lines_of(figure):
-    """Panel → label → (steps, values)."""
+    """Return panel → label → (steps, values)."""
     return {
         axis.get_ylabel(): {
             line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
@@ -75,7 +75,7 @@ def test_a_long_loss_curve_is_drawn_pale_with_its_moving_mean(tmp_path):
     raw, smooth = curves_figure(written(tmp_path / "m.csv", *rows)).axes[0].get_lines()
     np.testing.assert_allclose(raw.get_ydata(), loss)
     expected = [loss[max(0, at - 12) : at + 13].mean() for at in range(500)]
-    # 25 values, 13 of them up to the place itself.
+    # 25 values, 13 of them up to the current one.
     np.testing.assert_allclose(smooth.get_ydata(), expected)
     assert raw.get_alpha() < 0.5
 
@@ -106,7 +106,7 @@ def test_the_plot_is_written_without_pyplots_global_state(tmp_path, monkeypatch)
 
 
 class Drawn:
-    """Drawn photos of landmarks; every fifth has no file."""
+    """Table of drawn photos; every fifth file is missing."""
 
     def __init__(self, folder, letter, labels):
         self.folder, self.letter, self.labels = folder, letter, labels
@@ -126,7 +126,7 @@ class Drawn:
 
 @pytest.fixture
 def validation(tmp_path):
-    """Rows found for six queries of three landmarks; the last has no answer."""
+    """Return results of six queries of three landmarks; the last has no relevant photo."""
     random = np.random.default_rng(0)
     query = np.array([0, 1, 2, 0, 1, 7])
     gallery = random.integers(0, 3, 20)
@@ -167,7 +167,7 @@ def test_the_hardest_queries_come_first_with_correct_and_wrong_results(validatio
 
 
 def none_answered(validation):
-    """The last query alone."""
+    """Return only the last query."""
     last = {"rows": validation.rows[5:], "query_labels": validation.query_labels[5:]}
     return replace(validation, **last)
 
@@ -186,5 +186,5 @@ def test_the_grid_is_written(validation, tmp_path, recwarn):
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width == 640
-    # Names in scripts that the font lacks are no reason to fill a run's output.
+    # Names with glyphs that the font lacks print no warnings.
     assert not [one for one in recwarn if "Glyph" in str(one.message)]

@@ -1,4 +1,4 @@
-"""report.html: the right queries, framed rightly, in one file that asks for nothing."""
+"""report.html: the correct queries and frames, in one file without requests."""
 
 import base64
 import io
@@ -65,7 +65,7 @@ class Parsed(HTMLParser):
         self.texts.append((self.open[-1][0] if self.open else "", classes, data.strip()))
 
     def of(self, name, tag=None):
-        """The attributes of every element of this class, in the page's order."""
+        """Return the attributes of every element of this class, in the page's order."""
         return [
             attributes
             for one, attributes in self.tags
@@ -77,7 +77,7 @@ class Parsed(HTMLParser):
 
 
 class DrawnPhotos:
-    """Rows with drawn photos; keeps the rows that were looked up."""
+    """Rows with drawn photos; records the rows that were read."""
 
     def __init__(self, folder, letter, landmarks, names=None):
         self.folder, self.letter, self.landmarks = folder, letter, landmarks
@@ -101,7 +101,7 @@ class DrawnPhotos:
 
 @pytest.fixture
 def world(tmp_path):
-    """Landmarks of queries and gallery, and the rows that two steps found."""
+    """Return the landmarks of queries and gallery, and the results of two steps."""
     random = np.random.default_rng(3)
     landmarks = np.array([f"place {n}" for n in range(5)], object)
     query, gallery = random.choice(landmarks, QUERIES), random.choice(landmarks, GALLERY)
@@ -119,12 +119,12 @@ def world(tmp_path):
 
 
 def step_of(name, rows, scores, evaluation, seconds=0.5):
-    """A step of a chain that ranked these rows."""
+    """Return a step of a chain with these results."""
     return Step(name, rows, scores, seconds, 0, *evaluation)
 
 
 def steps_of(found, truth=None):
-    """The two steps with their metrics."""
+    """Return the two steps with their metrics."""
     return [
         step_of(name, rows, scores, truth.evaluate(rows) if truth else Evaluation({}, {}))
         for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True)
@@ -132,7 +132,7 @@ def steps_of(found, truth=None):
 
 
 def written(world, tmp_path, truth=True, names=None, **options):
-    """The page as parsed, its text, and the photos of queries and gallery."""
+    """Return the parsed page, its text, and the photos of queries and gallery."""
     query, gallery, found, photos = world
     known = LandmarkGroundTruth(query, gallery) if truth else None
     both = DrawnPhotos(photos, "q", query, names), DrawnPhotos(photos, "g", gallery, names)
@@ -144,7 +144,7 @@ def written(world, tmp_path, truth=True, names=None, **options):
 
 
 def naive_precision(rows, asked, gallery):
-    """Average precision at 100 of one ranking, by its definition."""
+    """Return the average precision at 100 of one ranking, by its definition."""
     relevant = sum(landmark == asked for landmark in gallery)
     right = 0
     total = 0.0
@@ -156,7 +156,7 @@ def naive_precision(rows, asked, gallery):
 
 
 def queries_of(page: Parsed):
-    """Row of each query shown, in the page's order: the thumbnails named q<row>."""
+    """Return the row of each query on the page, from the thumbnails named q<row>."""
     names = [name.split()[1] for name in (at["class"] for at in page.of("photo")) if " q" in name]
     return [int(name[1:]) for name in names]
 
@@ -217,7 +217,7 @@ def test_the_page_is_one_file_with_each_photo_once(world, tmp_path):
     assert len(embedded) == len(set(embedded))
     used = {at["class"].split()[1] for at in page.of("photo")}
     assert set(embedded) == used
-    # Only what is shown was looked up, and once.
+    # Only the shown rows were read, and once.
     query, gallery = (one.looked_up for one in photos)
     assert {f"q{row}" for row in query} | {f"g{row}" for row in gallery} == used
     assert len(query) == len(set(query)) == 5
@@ -408,7 +408,7 @@ def test_settings_are_formatted_as_text():
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    """Return the relative luminance of #rrggbb, as defined by WCAG 2."""
     values = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

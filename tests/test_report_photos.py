@@ -1,4 +1,4 @@
-"""Where photos are found: below a store's root, or where the data says."""
+"""Paths of photos: in the root of a store, or from the data source."""
 
 import json
 
@@ -18,7 +18,7 @@ BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
 def store_of(folder, root=None, landmarks=None, **columns):
-    """A store of four rows, with further columns beside the ids."""
+    """Write a store of four rows with additional columns."""
     DescriptorStore.write(folder, IDS, np.eye(4, dtype="f4"), landmarks)
     if columns:
         rows = pd.read_parquet(folder / "ids.parquet").assign(**columns)
@@ -49,7 +49,7 @@ def test_a_store_with_paths_of_its_photos(tmp_path):
     found = StorePhotos(store).entries(np.array([3, 2, 1, 0]))
     assert [entry.id for entry in found] == ["d", "c", "b", "a"]
     assert [entry.landmark for entry in found] == ["q", "q", "", "p"]
-    # A path that leaves the root shows nothing.
+    # A path outside the root shows no photo.
     assert [entry.photo for entry in found] == [
         None,
         None,
@@ -87,7 +87,7 @@ def test_the_data_source_provides_missing_paths(tmp_path):
     a, b, c, d = StorePhotos(store, table).entries(np.arange(4))
     assert (a.photo.path, a.landmark) == (recorded, "")
     assert (b.photo.path, b.landmark) == (listed, "2")
-    assert (c.photo.path, c.landmark) == (here / "c.jpg", "")  # gone, so named as it was
+    assert (c.photo.path, c.landmark) == (here / "c.jpg", "")  # a missing file keeps its path
     assert (d.photo.path, d.landmark) == (here / "d.jpg", "1")
 
 

@@ -1,4 +1,4 @@
-"""rerank.py writes report.html beside its ranking, from the photos of a small drawn world."""
+"""rerank.py writes report.html next to its ranking, with photos of a small toy world."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from landmark.artifact.rankings import Rankings
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Photos, and stores of their ids whose vectors are drawn; the gallery's says its paths."""
+    """Return photos, and stores of random vectors for them; that of the gallery has their paths."""
     folder = tmp_path_factory.mktemp("world")
     random = np.random.default_rng(0)
     centres = random.standard_normal((10, 8))
@@ -55,7 +55,7 @@ def test_a_report_is_written_next_to_the_ranking(rerank, world, tmp_path):  # no
     queries = re.findall(r'<p class="id">(.*?)</p>', page)
     assert set(queries) <= set(shown.query_ids.tolist())
     assert len(queries) == min(3 + 5, len(shown.query_ids))
-    # The gallery says where its photos lie, the queries do not.
+    # The gallery store has the paths of its photos, the query store has not.
     assert pictures(page)["g"]
     assert not pictures(page)["q"]
     assert "does not record where its photos are" in page
@@ -82,7 +82,7 @@ def test_junk_of_the_revisited_sets_is_labelled(rerank, world, tmp_path):  # noq
     file.write_bytes(pickle.dumps(content))
     query = np.eye(4, dtype="f4")[:2]
     gallery = np.tile(np.eye(4, dtype="f4")[3], (len(content["imlist"]), 1))
-    gallery[junk], gallery[easy] = query  # each query finds one of them first
+    gallery[junk], gallery[easy] = query  # the first result of each query is one of them
     DescriptorStore.write(tmp_path / "query", content["qimlist"], query)
     DescriptorStore.write(tmp_path / "gallery", content["imlist"], gallery)
     stores = [f"{name}={tmp_path / name}" for name in ("query", "gallery")]

@@ -1,4 +1,4 @@
-"""Each re-ranker against the reference answers and against its definition, photo by photo."""
+"""Each re-ranker against reference results and against its definition, photo by photo."""
 
 import weakref
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_alpha_qe_equals_its_definition(seed, gallery, n, alpha):
 def test_alpha_qe_needs_enough_results():
     with pytest.raises(UserError, match="Pass k=10 or more"):
         AlphaQE(n=10)(small_retrieval(0, 2, 30, 5))
-    AlphaQE(n=10)(small_retrieval(0, 2, 5, 5))  # the gallery has no more
+    AlphaQE(n=10)(small_retrieval(0, 2, 5, 5))  # the complete gallery
 
 
 @given(seeds, st.integers(1, 40), st.integers(1, 12), st.sampled_from([0.0, 3.0]))
@@ -198,7 +198,7 @@ def test_two_stage_equals_the_reference(reference, expected):
 
 
 def naive_two_stage(row, query, gallery, threshold, sort, insert):
-    """One query's new ranking; query is (landmark, score)."""
+    """Return the new ranking of one query (landmark, score)."""
     landmark, score = query
     listed = [r for r in row if r >= 0]
     positives = [r for r in listed if gallery.landmarks[r] == landmark]

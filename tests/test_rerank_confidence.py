@@ -1,4 +1,4 @@
-"""What a step costs and how sure its change is."""
+"""Cost of a step, and the confidence interval of its change."""
 
 import time
 import weakref
@@ -17,7 +17,7 @@ from landmark.score.ground_truth import LandmarkGroundTruth
 def test_peak_memory_counts_only_the_block():
     held = np.ones(2**24)  # 128 MB before
     with PeakMemory() as memory:
-        passing = np.ones(2**25)  # 256 MB that are gone at the end
+        passing = np.ones(2**25)  # 256 MB, freed in the block
         time.sleep(0.3)
         del passing
     assert memory.bytes / 2**20 == pytest.approx(256, abs=30)

@@ -1,4 +1,4 @@
-"""Diffusion and graph traversal against the reference and against plain loops over photos."""
+"""Diffusion and graph traversal against reference results and naive loops over photos."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_egt_equals_the_reference(reference, expected):
 
 
 def naive_transition(cosines, kd, gamma):
-    """Normalised affinity (N, N) of mutual neighbours, photo by photo."""
+    """Return the normalised affinity (N, N) of mutual neighbours, photo by photo."""
     photos = len(cosines)
     near = [set(row) for row in nearest(cosines, kd, own=True).tolist()]
     affinity = np.zeros((photos, photos))
@@ -104,7 +104,7 @@ def test_online_diffusion_equals_its_definition(seed, gallery, kd, kq, k):
 
 
 def naive_egt(query, near_query, near, cosines, threshold, length):
-    """The released loop, one query: `near` gives photos and cosines of a gallery photo."""
+    """Rank one query by the released loop; `near` returns neighbours and cosines of a photo."""
     ranked: list[int] = []
     candidates: dict[int, float] = {}
 
@@ -164,7 +164,7 @@ def test_egt_breaks_ties_like_the_released_loop(seed, gallery, k, threshold):
 )
 @settings(max_examples=40, deadline=None)
 def test_egt_equals_the_released_loop(seed, gallery, k, length, threshold):
-    # Integers, all of their products different: no ties, and no rounding.
+    # Integers with distinct products: no ties and no rounding.
     random = np.random.default_rng(seed)
     photos = random.integers(-(2**10), 2**10, (gallery + 3, 6)).astype("f4") / 2**11
     before = Retrieval.from_search(photos[:3], photos[3:], length, Flat(block_rows=16))

@@ -1,4 +1,4 @@
-"""k-reciprocal, SuperGlobal, decayed expansion and rank fusion against plain loops."""
+"""k-reciprocal, SuperGlobal, decayed expansion and rank fusion against naive loops."""
 
 from dataclasses import replace
 
@@ -82,7 +82,7 @@ def test_k_reciprocal_computes_on_the_device_of_the_index(monkeypatch, device):
 
 
 def naive_superglobal(query, gallery, rows, m, k, beta):
-    """Scores of the first m rows of one query, as the released code has them."""
+    """Return the scores of the first m rows of one query, as in the released code."""
     first = gallery[rows[:m]].astype("f8")
     cosines = cosines_of(first, first)
     np.fill_diagonal(cosines, np.inf)
@@ -256,7 +256,7 @@ def test_rank_fusion_refuses_inconsistent_rankings(tmp_path):
 
 
 class View:
-    """A gallery that is no array: several stores as one, say."""
+    """A gallery that is not an array, such as stacked stores."""
 
     def __init__(self, vectors):
         self._vectors = vectors
@@ -273,7 +273,7 @@ class View:
 
 
 class SearchOfViews:
-    """An exact search that reads a view as a whole."""
+    """An exact search that reads a view as one array."""
 
     device = "cpu"
 

@@ -1,4 +1,4 @@
-"""What the re-rankers are made of: neighbours, the best of many, filled rankings, scratch."""
+"""Parts of the re-rankers: neighbours, top k, padded rankings, temporary arrays."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""Two processes share the work of every re-ranker, and return what one process returns."""
+"""Two ranks share the work of every re-ranker and equal one process."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,7 @@ RERANKERS = {
     "superglobal": SuperGlobal(m=10, k=3),
     "rank_fusion": RankFusion(),
 }
-# The function that costs the most, and which of its arguments holds the rows that it handles.
+# The most expensive function, and the index of its argument with the rows that it processes.
 EXPENSIVE = {
     "alpha_qe": (expansion, "expand", 0),
     "aqe_decay": (expansion, "expand", 0),
@@ -71,7 +71,7 @@ SMALL_BLOCKS = (
 )
 CASES = {
     "several queries": slice(0, QUERIES),
-    "one query": slice(0, 1),  # one of the ranks has none
+    "one query": slice(0, 1),  # one rank has no query
 }
 
 
@@ -86,7 +86,7 @@ def retrieval_of(search, queries, kept=KEPT):
 
 
 def results() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows and scores of every re-ranker in every case."""
+    """Return rows and scores of every re-ranker in every case."""
     search, found = shard_search(FLAT), {}
     with pytest.MonkeyPatch.context() as patch:
         for module, name, size in SMALL_BLOCKS:
@@ -103,12 +103,12 @@ def results() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def rows_in(argument) -> int:
-    """Of an array, a sparse matrix or a list of rankings."""
+    """Return the number of rows of an array, a sparse matrix or a list of rankings."""
     return argument[0].rows.shape[0] if isinstance(argument, list) else argument.shape[0]
 
 
 def counts() -> dict[str, int]:
-    """Rows that this process handled in the expensive function of each re-ranker."""
+    """Return the rows that this rank passed to the expensive function of each re-ranker."""
     counted = {}
     for name, (owner, function, place) in EXPENSIVE.items():
         with pytest.MonkeyPatch.context() as patch:

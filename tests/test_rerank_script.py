@@ -1,4 +1,4 @@
-"""rerank.py end to end on small stores: what it prints, writes and refuses."""
+"""rerank.py end to end on small stores: its output, files and errors."""
 
 import json
 import re
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Three stores of 8 landmarks: photos scattered around their landmark's direction."""
+    """Write three stores of 8 landmarks, with photos scattered around their landmark."""
     folder = tmp_path_factory.mktemp("stores")
     random = np.random.default_rng(0)
     centres = random.standard_normal((8, 16))
@@ -48,7 +48,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def rerank(monkeypatch, capsys, tmp_path):
-    """Runs the script in this process, in tmp_path: status, stdout, stderr."""
+    """Run the script in this process in tmp_path; return status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
@@ -261,9 +261,7 @@ def test_unknown_landmarks_have_no_relevant_photos():
         np.array(["a", None, ""], object), np.array(["", "a", None, "b"], object)
     )
     rows = np.array([[0, 1, 2], [0, 2, 1], [0, 2, 1]])
-    assert truth.evaluate(rows).metrics["map_at_100"] == pytest.approx(
-        0.5
-    )  # the first query's alone
+    assert truth.evaluate(rows).metrics["map_at_100"] == pytest.approx(0.5)  # only the first query
     assert truth.evaluate(rows).metrics["top_1"] == 0
 
 

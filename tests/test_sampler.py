@@ -1,4 +1,4 @@
-"""What every sampler promises, over random collections; and each one's own distribution."""
+"""Properties of all samplers on random collections, and the distribution of each."""
 
 from collections import Counter
 from functools import partial
@@ -14,7 +14,7 @@ from landmark.sampler import Aspect, Balanced, PerClass, Shuffle
 
 @st.composite
 def collections(draw, one_group: bool = False):
-    """Aspect groups and landmarks of 1 to 120 photos, with rare and frequent ones."""
+    """Generate aspect groups and landmarks of 1 to 120 photos, rare and frequent ones."""
     photos = draw(st.integers(1, 120))
     random = np.random.default_rng(draw(st.integers(0, 10**6)))
     groups = random.choice([0, 1, 4], photos, p=[0.8, 0.15, 0.05])
@@ -23,7 +23,7 @@ def collections(draw, one_group: bool = False):
 
 
 def everywhere(make, collection, replicas: int, epoch: int = 0, **options):
-    """The batches of every process: batches[rank][step]."""
+    """Return the batches of every rank: batches[rank][step]."""
     groups, labels = collection
     ranks = []
     for rank in range(replicas):

@@ -1,4 +1,4 @@
-"""Rankings of ROxford and RParis against a ground truth in a pickle."""
+"""Rankings of ROxford and RParis scored with a pickled ground truth."""
 
 import json
 import pickle
@@ -20,7 +20,7 @@ EMPTY = {"easy": [], "hard": [], "junk": []}
 
 
 def revisited_case(folder: Path, named: bool = True) -> tuple[Path, np.ndarray, list[dict]]:
-    """A ground truth of 12 photos and 3 queries on disk, and full rankings of them."""
+    """Write a ground truth of 12 photos and 3 queries, and complete rankings."""
     random = np.random.default_rng(3)
     truth = []
     for hard in (3, 2, 0):
@@ -59,12 +59,12 @@ def test_the_protocols_of_a_ranking(tmp_path, named):
 
 
 def test_queries_and_photos_are_matched_by_name(tmp_path):
-    """Another order of queries and gallery, and distractors, leave the truth's rows found."""
+    """Reordered queries and gallery and added distractors do not change the relevant rows."""
     pickled, rows, truth = revisited_case(tmp_path)
     random = np.random.default_rng(0)
     gallery = random.permutation([*(f"g{row}" for row in range(12)), "x1", "x2", "x3"]).tolist()
     queries = [2, 0, 1]
-    # After the second result stands a distractor: it takes a place and answers nothing.
+    # The third result is a distractor, which counts as wrong.
     numbers = {name: place for place, name in enumerate(gallery)}
     moved = [
         [numbers[f"g{row}"] for row in rows[query][:2]]

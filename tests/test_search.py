@@ -1,4 +1,4 @@
-"""Exact searches against a full sort written with numpy."""
+"""Exact searches against a full sort in numpy."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from landmark.search.index import DeferredIndex, local_torch_device
 
 
 def whole_numbers(seed: int, rows: int, values: int) -> np.ndarray:
-    """Vectors whose inner products are exact in float32, with many ties."""
+    """Return vectors whose inner products are exact in float32, with many ties."""
     return np.random.default_rng(seed).integers(-values, values + 1, (rows, 5)).astype("f4")
 
 
 def sorted_in_full(query, gallery, k):
-    """Every product, by falling score, then by row."""
+    """Sort all products by decreasing score, then by row."""
     products = query.astype("f8") @ gallery.astype("f8").T
     rows = np.argsort(-products, axis=1, kind="stable")[:, :k]
     scores = np.take_along_axis(products, rows, axis=1)
@@ -152,7 +152,7 @@ def test_a_deferred_index_is_built_once_on_its_first_search(monkeypatch):
 
 @pytest.fixture
 def three_gpus(monkeypatch):
-    """Pretends that faiss sees three GPUs; what runs there runs on the CPU. Gives who did what."""
+    """Simulate three GPUs of faiss on the CPU; return the calls of each."""
     import faiss
 
     asked = []

@@ -1,4 +1,4 @@
-"""Search that measures: what it times, what it chooses, and the recall that it reaches."""
+"""Automatic search: its measurements, its choice, and its recall."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_nothing_to_search_is_searched_exactly():
 
 @pytest.fixture
 def slow_flat(monkeypatch):
-    """Exact search of so little is always the fastest: make it look slow."""
+    """Make exact search look slow; on so little data it is always the fastest."""
     timed = auto._timed
 
     def slow(index, *given):
@@ -87,7 +87,7 @@ def test_the_widest_storage_that_fits_is_chosen(
 
 
 def test_settings_are_widened_until_the_recall_is_reached(monkeypatch, capsys, slow_flat):
-    """However badly it starts."""
+    """The first candidate has a low recall."""
     narrow = IVFPQ(n_lists=60, n_probe=1, refine=1)
     monkeypatch.setattr(auto.AutoIndex, "_candidate", lambda _: narrow)
     index = Auto(recall=0.95, sample=100, searches=9).build(GALLERY)
@@ -115,7 +115,7 @@ def test_auto_settings_build_an_undecided_index(capsys, slow_flat):
 
 
 def test_indexes_slower_than_exact_search_are_dropped(monkeypatch, capsys):
-    timed, flat_seconds = auto._timed, iter([1e9, 0.0])  # slow on the sample, fast in truth
+    timed, flat_seconds = auto._timed, iter([1e9, 0.0])  # slow on the sample, fast on the gallery
 
     def fast_in_truth(index, *given):
         rows, seconds = timed(index, *given)

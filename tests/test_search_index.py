@@ -1,4 +1,4 @@
-"""Approximate searches against faiss itself, and against exact search where they see all."""
+"""Approximate searches against faiss, and against exact search where they probe everything."""
 
 import weakref
 
@@ -16,7 +16,7 @@ from landmark.search.top_k import rescore
 
 
 def unit_rows(seed, rows, dim=16):
-    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    """Return vectors of about unit length, rounded so that inner products are exact in float32."""
     vectors = np.random.default_rng(seed).standard_normal((rows, dim))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return (np.round(256 * vectors) / 256).astype("f4")
@@ -26,7 +26,7 @@ GALLERY, QUERY = unit_rows(0, 900), unit_rows(1, 40)
 
 
 def asked_directly(description, parameters, seed, rows):
-    """faiss alone: a factory string, trained on rows drawn as documented, added at once."""
+    """Search with faiss only: train on the documented sample and add all rows in one call."""
     index = faiss.index_factory(16, description, faiss.METRIC_INNER_PRODUCT)
     drawn = np.random.default_rng(seed).choice(900, rows, replace=False, shuffle=False)
     if hasattr(index, "cp"):
@@ -61,10 +61,10 @@ def test_an_index_equals_faiss(search, description, parameters):
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores[expected < 0], -np.inf)
     np.testing.assert_allclose(scores[expected >= 0], expected_scores[expected >= 0], atol=1e-6)
-    # Photos of one code have one score: only those may stand in another order.
+    # Photos with the same code have the same score; only their order may differ.
     for own, other, values in zip(rows, expected, scores, strict=True):
         tied = np.isin(values, values[1:][values[1:] == values[:-1]])
-        tied |= values == values[-1]  # the tie may go on beyond the last
+        tied |= values == values[-1]  # the tie may continue after the last one
         np.testing.assert_array_equal(own[~tied], other[~tied])
 
 
@@ -100,7 +100,7 @@ def test_an_index_that_probes_everything_is_exact(search, dtype):
 )
 @settings(max_examples=60, deadline=None)
 def test_a_gallery_of_any_size_is_indexed(seed, count, queries, k, kind, stacked):
-    """With refine the scores are exact; few photos make one list, so all are found."""
+    """With refine the scores are exact; few photos make one list, so all are returned."""
     gallery = np.random.default_rng(seed).integers(-2, 3, (count, 6)).astype("f4")
     query = np.random.default_rng(seed + 1).integers(-2, 3, (queries, 6)).astype("f4")
     products = query.astype("f8") @ gallery.astype("f8").T

@@ -1,4 +1,4 @@
-"""Indexes on disk: opened again, appended to, refused where they do not belong."""
+"""Saved indexes are loaded, appended to, and refused for other galleries."""
 
 import json
 
@@ -12,7 +12,7 @@ from landmark.search import HNSW, IVF, IVFPQ, Factory, faiss_index, saved
 
 
 def unit_rows(seed, rows, dim=16):
-    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    """Return vectors of about unit length, rounded so that inner products are exact in float32."""
     vectors = np.random.default_rng(seed).standard_normal((rows, dim))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return (np.round(256 * vectors) / 256).astype("f4")
@@ -23,7 +23,7 @@ GALLERY, QUERY = unit_rows(0, 700), unit_rows(1, 20)
 
 @pytest.fixture
 def added(monkeypatch):
-    """The first row of every filling of an index."""
+    """Record the first row of every call that adds to an index."""
     starts, add = [], faiss_index.add
 
     def counting(index, gallery, first, block_rows):
@@ -55,7 +55,7 @@ def test_a_saved_index_is_loaded_unchanged(tmp_path, added, make):
     if not isinstance(make(), HNSW):  # threads may change its graph
         np.testing.assert_array_equal(make().build(GALLERY).search(QUERY, 9), first)
     assert added[:1] == [0]
-    assert len(added) == (1 if isinstance(make(), HNSW) else 2)  # the one without a folder
+    assert len(added) == (1 if isinstance(make(), HNSW) else 2)  # the index without a folder
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -69,7 +69,7 @@ def test_appended_rows_are_added_to_a_saved_index(tmp_path, added, stacked):
     assert faiss.read_index(str(path / "index.faiss")).ntotal == 700
     found_again = IVF(n_lists=10, n_probe=10, index=str(path)).build(GALLERY).search(QUERY, 9)
     np.testing.assert_array_equal(found_again, found)
-    assert added == [0, 500, 0]  # the last is that of n_lists=1
+    assert added == [0, 500, 0]  # the last one is n_lists=1
 
 
 @pytest.mark.parametrize(

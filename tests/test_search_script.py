@@ -26,7 +26,7 @@ SEARCHES = sorted(path.stem for path in (ROOT / "conf/search").glob("[!_]*.yaml"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Stores of 8 landmarks, a gallery in two halves, and distractors of no known landmark."""
+    """Write stores of 8 landmarks, the gallery in halves, and distractors without landmark."""
     folder = tmp_path_factory.mktemp("stores")
     random = np.random.default_rng(0)
     centres = random.standard_normal((8, 16))
@@ -58,7 +58,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def rerank(monkeypatch, capsys, tmp_path):
-    """Runs the script in this process, in tmp_path: status, stdout, stderr."""
+    """Run the script in this process in tmp_path; return status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
@@ -192,7 +192,7 @@ def test_without_k_a_small_gallery_is_ranked_completely(rerank, world, tmp_path)
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("galleries", [["gallery"], ["gallery", "distractors"]], ids=len)
 def test_every_search_runs_a_chain(rerank, world, tmp_path, name, galleries):
-    """With the stock settings so few photos make one or two lists, so all find the nearest."""
+    """With the default settings, so few photos make one or two lists, so all searches are exact."""
     extra = ["search.description=[IVF2,Flat]", "search.parameters={nprobe:2}"]
     status, _, errors = rerank(
         *stores_of(world, *galleries),

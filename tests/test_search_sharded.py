@@ -1,4 +1,4 @@
-"""Two processes, each with half of the gallery, find what one process finds."""
+"""Two ranks with half of the gallery each equal one process."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from landmark.search.sharded import ShardedSearch, shard_search
 
 
 def whole_numbers(seed, rows, values=2, dim=5):
-    """Vectors whose products are exact, with many ties."""
+    """Return vectors whose products are exact, with many ties."""
     return np.random.default_rng(seed).integers(-values, values + 1, (rows, dim)).astype("f4")
 
 
 def unit_rows(seed, rows, dim=24):
-    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    """Return vectors of about unit length, rounded so that inner products are exact in float32."""
     vectors = np.random.default_rng(seed).standard_normal((rows, dim))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return (np.round(256 * vectors) / 256).astype("f4")
@@ -59,7 +59,7 @@ def process(rank, folder):
     for _ in range(2):
         index = saving.build(GALLERIES["random"][1])
         results["saved"] = index.search(unit_rows(0, 9), 5)
-    train = unit_rows(7, 40)  # of the same kind: shared out as well, and not saved
+    train = unit_rows(7, 40)  # of the same kind: sharded as well, and not saved
     results["train"] = index.settings.build(train).search(unit_rows(0, 9), 3)
     try:
         shard_search(Flat(device="cpu")).build(unit_rows(1, 9)).search(unit_rows(0, 2 + rank), 3)

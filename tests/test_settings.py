@@ -1,4 +1,4 @@
-"""One door for settings: each is checked against the annotation of the signature that takes it."""
+"""Every setting is checked against the annotation of its signature."""
 
 import dataclasses
 import inspect
@@ -142,7 +142,7 @@ def test_a_target_without_source_has_no_signature(target):
 
 
 class Made:
-    """Takes every kind of argument."""
+    """Accept every kind of argument."""
 
     @checked
     def __init__(

@@ -1,4 +1,4 @@
-"""The report on a sweep's jobs, from folders as train.py writes them."""
+"""The report of a sweep, from folders as written by train.py."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ def job(folder, number, overrides, maps, keep="best", done=True, resumed=False):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two losses with three seeds each, one job unfinished; job 10 sorts after job 2."""
+    """Write a sweep of two losses and three seeds, one job unfinished; job 10 follows job 2."""
     values = {"arcface": [0.31, 0.35, 0.33], "cosface": [0.40, 0.44]}
     number = 0
     for loss, maps in values.items():

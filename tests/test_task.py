@@ -1,4 +1,4 @@
-"""The LightningModule's parts, each against a naive answer."""
+"""The parts of the LightningModule, each against a naive computation."""
 
 import json
 import math
@@ -169,7 +169,7 @@ def make_task(**options):
 
 
 def one_step(task, epoch):
-    """A training step by hand, as the trainer would take it in `epoch`."""
+    """Take a training step as the trainer would in `epoch`."""
     task.trainer = SimpleNamespace(current_epoch=epoch, estimated_stepping_batches=10)
     task.log = lambda *_, **__: None
     task.train()
@@ -182,7 +182,7 @@ def one_step(task, epoch):
 
 @pytest.fixture
 def _detached_trainer(monkeypatch):
-    """Lets a test give the module a trainer of its own."""
+    """Set a fake trainer on the module."""
     monkeypatch.setattr(RetrievalTask, "trainer", None, raising=False)
     monkeypatch.setattr(
         RetrievalTask, "current_epoch", property(lambda self: self.trainer.current_epoch)
@@ -319,7 +319,7 @@ def test_a_resumed_metrics_file_keeps_the_rows_before_the_checkpoint(tmp_path):
     restore_metrics(logger(), file, 3)
     kept = [line for line in whole if line.rpartition(",")[2] not in ("3", "4")]
     assert file.read_text().splitlines() == kept
-    # Killed while the logger had only begun: what lies beside the file counts.
+    # Killed while the logger had just started: the rows in the saved copy count.
     (tmp_path / ".metrics.csv.before").write_text("\n".join(whole) + "\n")
     restore_metrics(logger(), file, 3)
     assert file.read_text().splitlines() == whole

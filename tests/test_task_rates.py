@@ -1,4 +1,4 @@
-"""Learning rates of parts of a longer cosine, and of the layers of a backbone."""
+"""Learning rates in parts of a longer cosine, and of the layers of a backbone."""
 
 from itertools import pairwise
 
@@ -103,7 +103,7 @@ def test_layer_rates_equal_those_of_timm(embedder, decay_norms):
     expected = {}
     for group in param_groups_layer_decay(embedder.backbone.model, 0.3, layer_decay=0.7):
         for parameter in group["params"]:
-            # Here timm's test for "no decay" is the project's: fewer than two dimensions.
+            # timm's test for "no decay" is the same as ours: fewer than two dimensions.
             decay = 0.3 if decay_norms else group["weight_decay"]
             expected[parameter] = (pytest.approx(0.02 * group["lr_scale"]), decay)
     head = {p: (0.01, 0.3 if decay_norms or p.ndim > 1 else 0.0) for p in _head(optimizer)}

@@ -1,4 +1,4 @@
-"""The toy world: the same photos for the same settings, whoever draws them."""
+"""The toy world: the same photos for the same settings on any number of processes."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_worlds_are_cached_by_their_settings(world, tmp_path, monkeypatch):
     others = [replace(source.world, **{name: 9}) for name in ("landmarks", "photos", "seed")]
     others += [replace(source.world, styles=4), replace(source.world, scale=0.5)]
     assert len({one.folder(tmp_path) for one in [source.world, *others]}) == 6
-    # Worlds that earlier versions drew stay valid: the folder's name is fixed.
+    # Worlds drawn by earlier versions stay valid, so the folder name is fixed.
     assert Toy(tmp_path, landmarks=3, photos=2, styles=1, scale=0.5).root.name == "ca6caad497726678"
 
 

@@ -1,4 +1,4 @@
-"""The road walked end to end on a tiny drawn world: train, extract, search, re-rank, submit."""
+"""End to end on a tiny toy world: train, extract, search, re-rank, submit."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def assert_same_weights(one, other, **tolerance):
 
 @pytest.fixture(scope="module")
 def place(scripts, tmp_path_factory):
-    """A folder with one trained run and its stores."""
+    """Return a folder with one trained run and its stores."""
     cwd = tmp_path_factory.mktemp("road")
     result = scripts.run(
         "train.py",

@@ -1,4 +1,4 @@
-"""A run killed in the middle of an epoch and begun again ends like one that was never killed."""
+"""A run killed in the middle of an epoch resumes to the result of an uninterrupted one."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_metrics(tmp_path):
 
 
 def test_sigterm_saves_a_checkpoint_of_the_current_step(tmp_path):
-    """A scheduler's SIGTERM ends the run with status 143; the same command ends it well."""
+    """A scheduler's SIGTERM stops the run with status 143; the same command completes it."""
     command = [sys.executable, str(ROOT / "train.py"), *SETTINGS[:-1], "save_every_steps=null"]
     command += ["trainer.max_epochs=400", "hydra.run.dir=run"]
     started = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Training in two processes, singly and in a sweep."""
+"""Training on two ranks, in a single run and in a sweep."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def validated(folder):
 
 def test_validation_on_two_ranks_equals_one_process(scripts, tmp_path):
     still = ["optimizer.lr=0", "task.freeze_batchnorm=true", "model.neck=none", "keep=last"]
-    still += ["task.freeze_backbone_epochs=1"]  # gives no gradients, which DDP must be told
+    still += ["task.freeze_backbone_epochs=1"]  # parameters without gradients, which DDP must know
     scripts.run("train.py", *ONE_EPOCH, *still, "hydra.run.dir=one", cwd=tmp_path)
     result = scripts.run("train.py", *TWO_PROCESSES, *still, "hydra.run.dir=two", cwd=tmp_path)
     assert result.stdout.count("wrote two") == 1
@@ -105,7 +105,7 @@ def test_jobs_started_in_the_same_second_get_different_folders(tmp_path, monkeyp
                 _jobs._folders.clear()
                 made = unused_folder("runs/train/2026-01-01/00-00-00")
                 os._exit(int(made.name[-1]))
-            finally:  # a child that fails must not go on as pytest
+            finally:  # a failing child must not continue as pytest
                 os._exit(1)
         children.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert mine.name == "00-00-00"

@@ -1,4 +1,4 @@
-"""A run, stores and a ranking that an earlier version wrote (tests/written_by_0.1) still work."""
+"""A run, stores and a ranking written by an earlier version (tests/written_by_0.1) still work."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ EXTRACT = ["data=folder", "data.root=photos", "workers=0", "extract.scales=[1,1.
 
 @pytest.fixture
 def place(tmp_path):
-    """A copy of what was written."""
+    """Return a copy of the files."""
     shutil.copytree(WRITTEN, tmp_path, dirs_exist_ok=True)
     checkpoints = tmp_path / "run" / "checkpoints"
     shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # the run has one epoch
