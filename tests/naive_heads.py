@@ -61,7 +61,7 @@ def naive_losses(loss, embeddings, weight, labels, classes=None):
     return torch.stack(losses)
 
 
-def drawn(make, seed, size, dim, classes, dtype=torch.float64, **options):
+def random_case(make, seed, size, dim, classes, dtype=torch.float64, **options):
     """Return a loss with random centres, embeddings (size, dim) and labels."""
     generator = torch.Generator().manual_seed(seed)
     loss = make(dim, classes, **options).to(dtype)

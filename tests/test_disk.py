@@ -201,7 +201,7 @@ def test_a_path_that_already_exists_is_refused(tmp_path):
     assert tree(tmp_path) == {"a": "old"}
 
 
-def finish_late(path):
+def publish_after_another_process(path):
     with atomic_folder(path) as folder:
         (folder / "mine").write_text("late")
         path.mkdir()
@@ -210,7 +210,7 @@ def finish_late(path):
 
 def test_a_folder_that_another_process_wrote_meanwhile_is_kept(tmp_path):
     with pytest.raises(UserError, match="already exists"):
-        finish_late(tmp_path / "s")
+        publish_after_another_process(tmp_path / "s")
     assert names(tmp_path) == ["s"]
     assert names(tmp_path / "s") == ["theirs"]
 

@@ -16,7 +16,7 @@ from landmark.error import UserError
 FORK = multiprocessing.get_context("fork")
 
 
-def in_child(work) -> int:
+def run_in_child(work) -> int:
     """Run `work` in a child and return its exit status."""
     child = FORK.Process(target=work)
     child.start()
@@ -39,7 +39,7 @@ def test_a_lock_names_its_holder_and_keeps_others_out(tmp_path):
 
     with locked(output) as staging:
         assert staging == tmp_path / ".s.partial"
-        assert in_child(refused) == 0
+        assert run_in_child(refused) == 0
         assert names(staging) == [LOCK]
     assert names(tmp_path) == []
 
@@ -52,7 +52,7 @@ def test_the_lock_of_a_dead_process_does_not_block(tmp_path):
             (staging / "work").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert in_child(killed) == -signal.SIGKILL
+    assert run_in_child(killed) == -signal.SIGKILL
     assert names(tmp_path / ".s.partial") == [LOCK, "work"]
     with locked(output) as staging:
         assert (staging / "work").read_text() == "half"
@@ -121,7 +121,7 @@ def test_a_kill_while_publishing_leaves_the_old_output_or_the_new_one(tmp_path, 
         shutil.rmtree(staging_folder(output), ignore_errors=True)
         output.mkdir()
         (output / "a").write_text("old")
-        status = in_child(lambda moment=moment: replace(moment))
+        status = run_in_child(lambda moment=moment: replace(moment))
         with locked(output) as staging:
             seen.add((output / "a").read_text())
             for path in staging.iterdir():

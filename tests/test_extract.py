@@ -34,7 +34,7 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def some(table, rows):
+def select_rows(table, rows):
     """Return some rows of a table."""
     return type(table)(table.root, table.rows.iloc[list(rows)].reset_index(drop=True))
 
@@ -97,7 +97,7 @@ def test_unreadable_photos_are_skipped_and_no_row_shifts(world, tmp_path, unread
 
 def test_a_store_without_readable_photos_is_not_written(world, tmp_path, unreadable):
     table = table_of(world / "photos")
-    bad = some(table, np.flatnonzero(table.rows["id"].isin(BAD)))
+    bad = select_rows(table, np.flatnonzero(table.rows["id"].isin(BAD)))
     with pytest.raises(UserError, match="none of the 4 photos can be read"):
         extract(world, tmp_path / "s", table=bad)
     assert list(tmp_path.iterdir()) == []
@@ -120,7 +120,7 @@ def test_photos_that_became_readable_are_added(world, tmp_path, monkeypatch):
 def test_only_missing_photos_are_extracted(world, tmp_path, monkeypatch, capsys, dtype):
     table = table_of(world / "photos")
     old_rows, new_rows = [4, 2, 18], [0, 1, 3, *range(5, 18), 19]
-    old = extract(world, tmp_path / "s", table=some(table, old_rows), dtype=dtype)
+    old = extract(world, tmp_path / "s", table=select_rows(table, old_rows), dtype=dtype)
     old_vectors, old_digest = np.array(old.vectors), old.meta["table"]
     described = []
     add = PartialStore.add
@@ -148,8 +148,8 @@ def test_only_missing_photos_are_extracted(world, tmp_path, monkeypatch, capsys,
 
 def test_photos_that_are_not_in_the_table_are_kept(world, tmp_path, capsys):
     table = table_of(world / "photos")
-    extract(world, tmp_path / "s", table=some(table, range(10)))
-    store = extract(world, tmp_path / "s", add=True, table=some(table, range(6, 14)))
+    extract(world, tmp_path / "s", table=select_rows(table, range(10)))
+    store = extract(world, tmp_path / "s", add=True, table=select_rows(table, range(6, 14)))
     assert store.ids.tolist() == table.rows["id"][:14].tolist()
     assert "6 of its photos are not in the table; they stay." in capsys.readouterr().out
 
@@ -161,11 +161,11 @@ def test_adding_to_a_missing_store_writes_it(world, tmp_path):
 
 def test_other_settings_and_other_landmarks_are_not_added(world, tmp_path):
     table = table_of(world / "photos")
-    extract(world, tmp_path / "s", table=some(table, range(10)))
+    extract(world, tmp_path / "s", table=select_rows(table, range(10)))
     before = files_of(tmp_path / "s")
     with pytest.raises(UserError, match="a different dtype"):
         extract(world, tmp_path / "s", add=True, dtype="float16")
-    moved = some(table, range(PHOTOS))
+    moved = select_rows(table, range(PHOTOS))
     moved.rows.loc[[3, 4], "landmark_id"] = "other"
     with pytest.raises(UserError, match=r"'003' has landmark 3, and other in .* \(2 such"):
         extract(world, tmp_path / "s", add=True, table=moved)

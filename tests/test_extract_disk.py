@@ -47,12 +47,12 @@ def test_an_extraction_resumes_after_a_full_disk_at_its_end(world, disk, monkeyp
 
     write = partial_store.write_description
 
-    def after_another_filled_it(*arguments):
+    def after_disk_filled(*arguments):
         fill(disk, leaving=0)
         write(*arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(partial_store, "write_description", after_another_filled_it)
+        context.setattr(partial_store, "write_description", after_disk_filled)
         with pytest.raises(DiskFullError, match=r"s does not fit on the disk.*Free some space"):
             extract(world, disk / "s")
     assert not (disk / "s").exists()

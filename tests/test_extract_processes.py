@@ -86,7 +86,7 @@ class Script:
         finally:
             sys.stdout.flush()
 
-    def ended(self, status=0):
+    def communicate(self, status=0):
         """Wait for the process and return its standard output and standard error."""
         self.process.join(300)
         errors = (self._folder / "errors").read_text()
@@ -134,20 +134,20 @@ def test_two_killed_ranks_resumed_by_one_write_the_same_bytes(world):
     script = Script(world, "output=killed", "devices=2", PYTHONPATH=hooked)
     wait_until(lambda: len(list(reached.iterdir())) == 2)
     script.process.kill()
-    script.ended(-signal.SIGKILL)
+    script.communicate(-signal.SIGKILL)
     children = [int(path.name) for path in reached.iterdir()]
     wait_until(lambda: not any(is_alive(child) for child in children))
     assert not output.exists()
     done = PartialStore(staging_folder(output)).done
     assert 0 < done < PHOTOS
-    printed, _ = Script(world, "output=killed").ended()
+    printed, _ = Script(world, "output=killed").communicate()
     assert f"Resuming: {done} of {PHOTOS} photos" in printed
     assert printed.splitlines()[-1] == "wrote killed"
     assert_same_as_one_process(world, output)
 
 
 def test_each_job_of_a_sweep_writes_a_separate_store(world):
-    printed, _ = Script(world, "-m", "devices=2,1", "output=swept/${devices}").ended()
+    printed, _ = Script(world, "-m", "devices=2,1", "output=swept/${devices}").communicate()
     assert [line for line in printed.splitlines() if line.startswith("wrote")] == [
         "wrote swept/2",
         "wrote swept/1",
@@ -166,7 +166,7 @@ def test_an_error_in_a_worker_stops_all_with_its_message(world, tmp_path):
     script = Script(
         world, f"data.root={photos}", f"output={tmp_path / 's'}", "devices=2", "workers=1"
     )
-    _, errors = script.ended(2)
+    _, errors = script.communicate(2)
     assert len(errors.splitlines()) == 1, errors
     assert errors.startswith(f"error: {broken} cannot be decoded")
     assert not (tmp_path / "s").exists()
@@ -196,7 +196,7 @@ def test_the_ranks_of_a_launcher_share_the_photos(world, launcher):
         Script(world, f"output={launcher}", **common, **dict.fromkeys(names, str(rank)))
         for rank in range(2)
     ]
-    (first, _), (second, _) = (script.ended() for script in scripts)
+    (first, _), (second, _) = (script.communicate() for script in scripts)
     assert first.splitlines()[-1] == f"wrote {launcher}"
     assert second == ""
     assert_same_as_one_process(world, world / launcher)
@@ -214,9 +214,9 @@ def test_no_rank_hangs_when_another_one_fails(world, tmp_path):
         Script(world, f"data.root={photos}", f"output={tmp_path / 's'}", RANK=str(rank), **common)
         for rank in range(2)
     ]
-    _, errors = scripts[1].ended(2)
+    _, errors = scripts[1].communicate(2)
     assert errors.startswith(f"error: {broken} cannot be decoded")
-    _, errors = scripts[0].ended(1)
+    _, errors = scripts[0].communicate(1)
     assert "another process ended early" in errors
     assert "Traceback" not in errors
 

@@ -63,7 +63,7 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def in_a_process(work, kill_at=None, counter=None):
+def run_in_child(work, kill_at=None, counter=None):
     """Run `work` in a child that kills itself at one of its moments and return its exit status."""
 
     def child():
@@ -98,24 +98,24 @@ def stepping(call, moment):
     return stepped
 
 
-def killed(work, prepare, count=MOMENTS):
+def kill_at_moments(work, prepare, count=MOMENTS):
     """Kill `work` at seeded moments spread over its duration; yield after each kill."""
     counter = multiprocessing.get_context("fork").Value("i", 0)
     prepare()
-    assert in_a_process(work, counter=counter) == 0
+    assert run_in_child(work, counter=counter) == 0
     random = np.random.default_rng(SEED)
     for part in np.array_split(np.arange(counter.value), min(count, counter.value)):
         prepare()
         moment = int(random.choice(part))
-        assert in_a_process(work, kill_at=moment) == -signal.SIGKILL
+        assert run_in_child(work, kill_at=moment) == -signal.SIGKILL
         yield moment
 
 
 def test_a_resumed_extraction_writes_the_same_bytes(world, tmp_path):
     output = tmp_path / "s"
     work = lambda: extract(world, output)  # noqa: E731
-    for moment in killed(work, lambda: shutil.rmtree(output, ignore_errors=True)):
-        assert in_a_process(work) == 0
+    for moment in kill_at_moments(work, lambda: shutil.rmtree(output, ignore_errors=True)):
+        assert run_in_child(work) == 0
         assert files_of(output) == files_of(world / "complete"), moment
         assert [path.name for path in tmp_path.iterdir()] == ["s"], moment
 
@@ -126,8 +126,10 @@ def test_skipped_photos_stay_skipped_after_a_kill(world, tmp_path, monkeypatch):
     extract(world, tmp_path / "complete")
     output = tmp_path / "out" / "s"
     work = lambda: extract(world, output)  # noqa: E731
-    for moment in killed(work, lambda: shutil.rmtree(output.parent, ignore_errors=True), 2):
-        assert in_a_process(work) == 0
+    for moment in kill_at_moments(
+        work, lambda: shutil.rmtree(output.parent, ignore_errors=True), 2
+    ):
+        assert run_in_child(work) == 0
         assert files_of(output) == files_of(tmp_path / "complete"), moment
 
 
@@ -146,9 +148,9 @@ def test_a_kill_leaves_the_old_or_the_new_store(world, tmp_path, how):
     prepare()
     work()
     allowed = files_of(tmp_path / "old"), files_of(output)
-    for moment in killed(work, prepare, 2):
+    for moment in kill_at_moments(work, prepare, 2):
         assert files_of(output) in allowed, moment
-        assert in_a_process(work) == 0
+        assert run_in_child(work) == 0
         assert files_of(output) == allowed[1], moment
         assert [path.name for path in output.parent.iterdir()] == ["s"], moment
 
@@ -253,7 +255,7 @@ def test_two_processes_cannot_write_the_same_store(world, tmp_path):
             extract(world, tmp_path / "s")
 
     with locked(tmp_path / "s"):
-        assert in_a_process(refused) == 0
+        assert run_in_child(refused) == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -103,11 +103,11 @@ def test_only_the_commands_import_hydra_or_a_logger(path):
 @pytest.mark.parametrize("part", ["artifact", "metric", "disk", "cli", "toy"])
 def test_a_package_needs_no_torch(part):
     for path in (ROOT / "landmark" / part).rglob("*.py"):
-        tops = {name.partition(".")[0] for name in imported_at_the_top(path)}
+        tops = {name.partition(".")[0] for name in module_level_imports(path)}
         assert not tops & {"torch", "timm", "faiss", "pytorch_lightning"}, path
 
 
-def imported_at_the_top(path: Path) -> set[str]:
+def module_level_imports(path: Path) -> set[str]:
     """Return the modules imported at module level, without those under TYPE_CHECKING."""
     tree = ast.parse(path.read_text())
     statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_heads import MAKERS, Centres, Hard, drawn, naive_losses
+from naive_heads import MAKERS, Centres, Hard, naive_losses, random_case
 from omegaconf import OmegaConf
 from test_configs import choice_alone, choices
 from torch import nn
@@ -51,7 +51,7 @@ def test_loss_and_gradients_equal_the_formula(
     options = {"label_smoothing": smoothing}
     if name in ("Hard", "Centres"):
         options["sub_centres"] = centres
-    loss, embeddings, labels = drawn(MAKERS[name], seed, size, dim, classes, **options)
+    loss, embeddings, labels = random_case(MAKERS[name], seed, size, dim, classes, **options)
     weight = loss.weight.detach().clone().requires_grad_()
     expected = naive_losses(loss, embeddings, weight, labels).mean()
     expected.backward()
@@ -109,7 +109,7 @@ def test_each_head_equals_the_loss_without_a_head(choice, smoothing):
 
 @pytest.mark.parametrize("make", [ArcFace, Hard, Centres])
 def test_gradients_equal_finite_differences(make):
-    loss, embeddings, labels = drawn(make, 5, 6, 4, 7, label_smoothing=0.2)
+    loss, embeddings, labels = random_case(make, 5, 6, 4, 7, label_smoothing=0.2)
     Fused(3).attach(loss)
     weight = loss.weight.detach().clone().requires_grad_()
 
@@ -121,7 +121,7 @@ def test_gradients_equal_finite_differences(make):
 
 def test_each_photos_loss_has_a_separate_gradient():
     """Class weights and focal modulation multiply the losses of the photos."""
-    loss, embeddings, labels = drawn(Hard, 8, 6, 5, 9, label_smoothing=0.1)
+    loss, embeddings, labels = random_case(Hard, 8, 6, 5, 9, label_smoothing=0.1)
     factors = torch.rand(6, dtype=torch.float64)
     gradients = []
     for compute in (loss.photo_losses, lambda *a: Fused(4).photo_losses(loss, *a)):
@@ -133,7 +133,7 @@ def test_each_photos_loss_has_a_separate_gradient():
 
 
 def test_equally_near_centres_split_the_gradient():
-    loss, embeddings, labels = drawn(Centres, 1, 6, 4, 5, sub_centres=2)
+    loss, embeddings, labels = random_case(Centres, 1, 6, 4, 5, sub_centres=2)
     loss.weight.data = loss.weight.data.view(5, 2, 4)[:, :1].repeat(1, 2, 1).view(10, 4)
     expected = results(loss, embeddings, labels)
     Fused(2).attach(loss)
@@ -143,7 +143,7 @@ def test_equally_near_centres_split_the_gradient():
 
 @pytest.mark.parametrize("scale", [64.0, 256.0])
 def test_a_steep_scale_neither_overflows_nor_vanishes(scale):
-    loss, embeddings, labels = drawn(CosFace, 2, 4, 3, 2, torch.float32, scale=scale)
+    loss, embeddings, labels = random_case(CosFace, 2, 4, 3, 2, torch.float32, scale=scale)
     expected = results(loss, embeddings, labels)
     Fused(1).attach(loss)
     for one, other in zip(results(loss, embeddings, labels), expected, strict=True):
@@ -153,7 +153,7 @@ def test_a_steep_scale_neither_overflows_nor_vanishes(scale):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_only_rounds_the_embeddings(dtype):
-    loss, embeddings, labels = drawn(ArcFace, 3, 12, 8, 20, torch.float32)
+    loss, embeddings, labels = random_case(ArcFace, 3, 12, 8, 20, torch.float32)
     half = embeddings.detach().to(dtype)
     exact = results(loss, half.float(), labels)
     Fused(6).attach(loss)
@@ -165,7 +165,7 @@ def test_autocast_only_rounds_the_embeddings(dtype):
 
 
 def test_centres_in_bfloat16_have_gradients_in_bfloat16():
-    loss, embeddings, labels = drawn(ArcFace, 4, 12, 8, 20, torch.float32)
+    loss, embeddings, labels = random_case(ArcFace, 4, 12, 8, 20, torch.float32)
     loss.to(torch.bfloat16)
     expected = results(loss, embeddings, labels)
     Fused(6).attach(loss)
@@ -178,7 +178,7 @@ def test_centres_in_bfloat16_have_gradients_in_bfloat16():
 
 def test_every_head_refuses_labels_outside_the_classes():
     for head in (Fused(), Sampled(), ClassParallel()):
-        loss, embeddings, labels = drawn(ArcFace, 4, 3, 4, 6)
+        loss, embeddings, labels = random_case(ArcFace, 4, 3, 4, 6)
         head.attach(loss)
         labels[1] = 6
         with pytest.raises(ValueError, match="the 6 classes 0 to 5"):
@@ -194,7 +194,7 @@ def test_losses_that_need_all_cosines_are_refused(head):
 
 
 def test_a_fixed_adacos_is_supported():
-    loss, embeddings, labels = drawn(AdaCos, 6, 5, 4, 6, dynamic=False)
+    loss, embeddings, labels = random_case(AdaCos, 6, 5, 4, 6, dynamic=False)
     loss.scale = loss.scale.float()
     expected = results(loss, embeddings, labels)
     Fused(2).attach(loss)
@@ -274,7 +274,7 @@ def test_a_loss_that_overrides_the_full_computation_is_refused(make):
 
 
 def test_a_loss_that_declares_head_support_is_supported():
-    loss, embeddings, labels = drawn(Stated, 4, 6, 4, 5)
+    loss, embeddings, labels = random_case(Stated, 4, 6, 4, 5)
     expected = results(loss, embeddings, labels)
     Fused(2).attach(loss)
     torch.testing.assert_close(results(loss, embeddings, labels), expected)
@@ -304,7 +304,7 @@ def test_block_sizes_depend_on_the_device():
 def test_the_default_block_size_gives_the_bits_of_4096_classes():
     outcomes = []
     for block in (None, 4096):
-        loss, embeddings, labels = drawn(Hard, 9, 6, 4, 9000, torch.float32)
+        loss, embeddings, labels = random_case(Hard, 9, 6, 4, 9000, torch.float32)
         Fused(block).attach(loss)
         outcomes.append(results(loss, embeddings, labels))
     assert all(map(torch.equal, *outcomes))

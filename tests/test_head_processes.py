@@ -126,7 +126,7 @@ class Run:
         return gathered.clone()
 
 
-def alike(one, other):
+def check_close(one, other):
     """Check losses, gradients and weights, relative to each tensor's largest value.
 
     At scale 80 a gradient's elements are sums of large terms that cancel: a small element is only
@@ -136,14 +136,14 @@ def alike(one, other):
     torch.testing.assert_close(losses[0], losses_2[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses, losses_2, rtol=1e-4, atol=1e-4)
     every = zip([*gradients, weights], [*gradients_2, weights_2], strict=True)
-    for place, (found, expected) in enumerate(every):
-        assert found.keys() == expected.keys()
+    for place, (results, expected) in enumerate(every):
+        assert results.keys() == expected.keys()
         for name, value in expected.items():
-            off = (found[name] - value).abs().max()
+            off = (results[name] - value).abs().max()
             assert off <= (1e-4 if place else 1e-5) * value.abs().max().clamp(min=1), name
 
 
-def sampled():
+def sampled_step():
     """Return sampled classes, mean loss and centre gradient of a step on samples of the shards."""
     run = Run("hard", ClassParallel(ratio=0.3))
     loss = run.task.loss
@@ -162,27 +162,27 @@ def sampled():
     return drawn, run._mean(value.detach()), gradient
 
 
-def beginning(folder, count):
+def first_steps(folder, count):
     """Compute every loss, and save checkpoints of each optimizer after two steps."""
-    found = {}
+    results = {}
     for name in LOSSES:
-        found[name] = Run(name, ClassParallel(block=3)).steps(0, STEPS)
+        results[name] = Run(name, ClassParallel(block=3)).steps(0, STEPS)
         if name in SUPPORTED and count == 2:
-            found[name, "full"] = Run(name, Full()).steps(0, STEPS)
+            results[name, "full"] = Run(name, Full()).steps(0, STEPS)
     for optimizer in OPTIMIZERS:
         run = Run("hard", ClassParallel(), optimizer)
         run.steps(0, 2)
         checkpoint = run.checkpoint()
         if run.rank == 0:
             torch.save(checkpoint, folder / f"{optimizer}-of-{count}.ckpt")
-    found["clipped"] = Run("hard", ClassParallel()).steps(0, 2, longest=0.5)
+    results["clipped"] = Run("hard", ClassParallel()).steps(0, 2, longest=0.5)
     if count > 1:
-        found["sampled"] = sampled()
-        found["fused"] = on_this_process(Fused(block=3)), on_this_process(Full())
-    return found
+        results["sampled"] = sampled_step()
+        results["fused"] = rank_loss(Fused(block=3)), rank_loss(Full())
+    return results
 
 
-def on_this_process(head):
+def rank_loss(head):
     """Return the loss of this rank's photos and its gradients."""
     task, (images, labels) = Task("hard", head), batch(rank_and_size()[0], CLASSES)
     loss = task(images, labels)
@@ -190,41 +190,41 @@ def on_this_process(head):
     return loss.detach(), {name: p.grad for name, p in task.named_parameters()}
 
 
-def going_on(folder, count):
+def resumed_steps(folder, count):
     """Take two more steps from the checkpoints of every world size."""
-    found = {}
+    results = {}
     for optimizer in OPTIMIZERS:
         for writers in (1, 2, 3):
             file = folder / f"{optimizer}-of-{writers}.ckpt"
             saved = torch.load(file, weights_only=True)
-            found[optimizer, writers] = Run("hard", ClassParallel(), optimizer, saved).steps(2, 4)
-    return found
+            results[optimizer, writers] = Run("hard", ClassParallel(), optimizer, saved).steps(2, 4)
+    return results
 
 
 def process(rank, folder):
     torch.set_num_threads(1)
-    for work in (beginning, going_on):
+    for work in (first_steps, resumed_steps):
         for count in (2, 3):
             if rank >= count:
                 continue
-            meeting = f"file://{folder}/meeting-{work.__name__}-{count}"
+            rendezvous = f"file://{folder}/rendezvous-{work.__name__}-{count}"
             torch.distributed.init_process_group(
-                "gloo", init_method=meeting, rank=rank, world_size=count
+                "gloo", init_method=rendezvous, rank=rank, world_size=count
             )
-            found = work(folder, count)
+            results = work(folder, count)
             if rank == 0:
-                torch.save(found, folder / f"{work.__name__}-{count}.pt")
+                torch.save(results, folder / f"{work.__name__}-{count}.pt")
             torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def results(tmp_path_factory):
     """Return the results of each part of the work with one, two and three ranks."""
     folder = tmp_path_factory.mktemp("processes")
-    results = {("beginning", 1): beginning(folder, 1)}
+    results = {("first_steps", 1): first_steps(folder, 1)}
     torch.multiprocessing.spawn(process, args=(folder,), nprocs=3)
-    results["going_on", 1] = going_on(folder, 1)
-    for work in ("beginning", "going_on"):
+    results["resumed_steps", 1] = resumed_steps(folder, 1)
+    for work in ("first_steps", "resumed_steps"):
         for count in (2, 3):
             file = folder / f"{work}-{count}.pt"
             results[work, count] = torch.load(file, weights_only=True)
@@ -232,21 +232,21 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_class_parallel_equals_one_process(found, name):
+def test_class_parallel_equals_one_process(results, name):
     expected = Run(name, Full()).steps(0, STEPS)
-    alike(found["beginning", 1][name], expected)
-    if draws_its_margins(name):
+    check_close(results["first_steps", 1][name], expected)
+    if samples_margins(name):
         return  # each rank samples the margins of its own photos
     for count in (2, 3):
-        alike(found["beginning", count][name], expected)
+        check_close(results["first_steps", count][name], expected)
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_class_parallel_equals_ddp(found, name):
-    alike(found["beginning", 2][name], found["beginning", 2][name, "full"])
+def test_class_parallel_equals_ddp(results, name):
+    check_close(results["first_steps", 2][name], results["first_steps", 2][name, "full"])
 
 
-def draws_its_margins(name):
+def samples_margins(name):
     task, (images, labels) = Task(name, Full()), batch(0, CLASSES)
     values = set()
     for seed in range(3):
@@ -260,14 +260,14 @@ def draws_its_margins(name):
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("writers", [1, 2, 3])
 @pytest.mark.parametrize("readers", [1, 2, 3])
-def test_a_checkpoint_resumes_on_any_number_of_processes(found, optimizer, writers, readers):
+def test_a_checkpoint_resumes_on_any_number_of_processes(results, optimizer, writers, readers):
     whole = Run("hard", Full(), optimizer)
     whole.steps(0, 2)
-    alike(found["going_on", readers][optimizer, writers], whole.steps(2, 4))
+    check_close(results["resumed_steps", readers][optimizer, writers], whole.steps(2, 4))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_clipped_gradient_norm_covers_all_shards(found, count):
+def test_the_clipped_gradient_norm_covers_all_shards(results, count):
     run = Run("hard", Full())
     for step in range(2):
         images, labels = batch(step, CLASSES)
@@ -276,12 +276,12 @@ def test_the_clipped_gradient_norm_covers_all_shards(found, count):
         torch.nn.utils.clip_grad_norm_(run.task.parameters(), 0.5)
         run.optimizer.step()
     expected = {name: value.detach() for name, value in run.task.named_parameters()}
-    torch.testing.assert_close(found["beginning", count]["clipped"][2], expected)
+    torch.testing.assert_close(results["first_steps", count]["clipped"][2], expected)
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_sampled_softmax_covers_all_shards(found, count):
-    drawn, value, gradient = found["beginning", count]["sampled"]
+def test_the_sampled_softmax_covers_all_shards(results, count):
+    drawn, value, gradient = results["first_steps", count]["sampled"]
     classes = torch.nonzero(drawn)[:, 0].tolist()
     images, labels = batch(0, CLASSES)
     assert set(labels.tolist()) <= set(classes)
@@ -294,8 +294,8 @@ def test_the_sampled_softmax_covers_all_shards(found, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_fused_head_computes_locally(found, count):
-    fused, full = found["beginning", count]["fused"]
+def test_a_fused_head_computes_locally(results, count):
+    fused, full = results["first_steps", count]["fused"]
     torch.testing.assert_close(fused, full, rtol=1e-5, atol=1e-5)
 
 
@@ -305,7 +305,7 @@ def test_a_launcher_without_a_process_group_shards_nothing(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = Run("hard", ClassParallel(block=3))
     assert len(run.task.loss.weight) == CLASSES * run.task.loss.sub_centres
-    alike(run.steps(0, 1), Run("hard", Full()).steps(0, 1))
+    check_close(run.steps(0, 1), Run("hard", Full()).steps(0, 1))
 
 
 @pytest.mark.parametrize("count", [1, 5, 10, 81_313])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_heads import MAKERS, Centres, drawn, naive_losses
+from naive_heads import MAKERS, Centres, naive_losses, random_case
 
 from landmark.error import UserError
 from landmark.head import Sampled
@@ -58,7 +58,7 @@ def test_the_loss_equals_the_formula_over_the_sampled_classes(
     options = {"label_smoothing": smoothing}
     if name in ("Hard", "Centres"):
         options["sub_centres"] = centres
-    loss, embeddings, labels = drawn(MAKERS[name], seed, 4, 5, 12, **options)
+    loss, embeddings, labels = random_case(MAKERS[name], seed, 4, 5, 12, **options)
     weight = loss.weight.detach().clone().requires_grad_()
     Sampled(ratio, block).attach(loss)
     torch.manual_seed(seed)
@@ -77,7 +77,7 @@ def test_the_loss_equals_the_formula_over_the_sampled_classes(
 
 
 def test_evaluation_uses_all_classes():
-    loss, embeddings, labels = drawn(ArcFace, 0, 5, 4, 30)
+    loss, embeddings, labels = random_case(ArcFace, 0, 5, 4, 30)
     expected = loss(embeddings, labels)
     Sampled(0.1).attach(loss)
     with torch.no_grad():
@@ -112,16 +112,16 @@ class RowByRow:
 @pytest.mark.parametrize("make", [ArcFace, Centres])
 def test_only_sampled_rows_are_updated(name, make):
     options = {"sub_centres": 2} if make is Centres else {}
-    loss, _, _ = drawn(make, 1, 4, 5, 16, **options)
+    loss, _, _ = random_case(make, 1, 4, 5, 16, **options)
     head = Sampled(0.3)
     head.attach(loss)
     optimizer = OPTIMIZERS[name](loss.parameters())
     head.register_optimizer(loss, optimizer)
     alone = RowByRow(loss.weight, OPTIMIZERS[name])
-    twin, _, _ = drawn(make, 1, 4, 5, 16, **options)
+    twin, _, _ = random_case(make, 1, 4, 5, 16, **options)
     Sampled(0.3).attach(twin)
     for step in range(6):
-        _, embeddings, labels = drawn(ArcFace, 50 + step, 4, 5, 16)
+        _, embeddings, labels = random_case(ArcFace, 50 + step, 4, 5, 16)
         twin.weight.data = alone.weight()
         twin.weight.grad = None
         for one in (twin, loss):
@@ -138,7 +138,7 @@ def test_only_sampled_rows_are_updated(name, make):
 
 def test_gradients_of_several_backward_passes_add_up():
     def fresh():
-        loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
+        loss, embeddings, labels = random_case(ArcFace, 2, 4, 5, 16)
         Sampled(0.3).attach(loss)
         return loss, torch.optim.SGD(loss.parameters(), lr=1.0), embeddings, labels
 
@@ -157,7 +157,7 @@ def test_gradients_of_several_backward_passes_add_up():
 
 def test_a_skipped_step_has_no_effect():
     """A gradient scaler skips a step when a gradient is infinite."""
-    loss, embeddings, labels = drawn(ArcFace, 2, 4, 5, 16)
+    loss, embeddings, labels = random_case(ArcFace, 2, 4, 5, 16)
     loss.head = Sampled(0.3)
     optimizer = OPTIMIZERS["adamw"](loss.parameters())
     loss.head.register_optimizer(loss, optimizer)
@@ -166,7 +166,7 @@ def test_a_skipped_step_has_no_effect():
     torch.manual_seed(1)
     loss(embeddings, labels).backward()
     optimizer.step()
-    again, _, _ = drawn(ArcFace, 2, 4, 5, 16)
+    again, _, _ = random_case(ArcFace, 2, 4, 5, 16)
     again.head = Sampled(0.3)
     other = OPTIMIZERS["adamw"](again.parameters())
     again.head.register_optimizer(again, other)
@@ -180,7 +180,7 @@ def test_a_skipped_step_has_no_effect():
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_resumed_optimizer_equals_an_uninterrupted_one(name):
     def fresh():
-        loss, embeddings, labels = drawn(ArcFace, 3, 4, 5, 16)
+        loss, embeddings, labels = random_case(ArcFace, 3, 4, 5, 16)
         head = Sampled(0.3)
         head.attach(loss)
         optimizer = OPTIMIZERS[name](loss.parameters())

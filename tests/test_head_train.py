@@ -29,7 +29,7 @@ def checkpoint(folder):
 
 
 @pytest.fixture(scope="module")
-def place(scripts, tmp_path_factory):
+def workdir(scripts, tmp_path_factory):
     """Return a folder with a run of each head that computes the exact loss."""
     cwd = tmp_path_factory.mktemp("heads")
     for head in ("full", "fused", "class_parallel"):
@@ -43,18 +43,18 @@ def place(scripts, tmp_path_factory):
 
 
 @pytest.mark.parametrize("head", ["fused", "class_parallel"])
-def test_each_head_trains_the_same_weights_as_full(place, head):
-    assert_same_weights(weights(place / head), weights(place / "full"), rtol=1e-3, atol=1e-5)
-    centres = [checkpoint(place / name)["state_dict"]["loss.weight"] for name in (head, "full")]
+def test_each_head_trains_the_same_weights_as_full(workdir, head):
+    assert_same_weights(weights(workdir / head), weights(workdir / "full"), rtol=1e-3, atol=1e-5)
+    centres = [checkpoint(workdir / name)["state_dict"]["loss.weight"] for name in (head, "full")]
     torch.testing.assert_close(*centres, rtol=1e-3, atol=1e-5)
 
 
-def test_a_sampled_head_trains_and_resumes(scripts, place):
+def test_a_sampled_head_trains_and_resumes(scripts, workdir):
     settings = [*ONE_EPOCH, "head=sampled", "head.ratio=0.6", "callback=ema"]
     settings += ["trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=2"]
     settings += ["task.imprint=true", "hydra.run.dir=sampled"]
-    scripts.run("train.py", *settings, cwd=place)
-    kept = checkpoint(place / "sampled")
+    scripts.run("train.py", *settings, cwd=workdir)
+    kept = checkpoint(workdir / "sampled")
     assert kept["state_dict"]["loss.weight"].shape == (5, 16)
     state = kept["optimizer_states"][0]["state"]
     momentum = state[max(state)]["momentum_buffer"]
@@ -63,22 +63,22 @@ def test_a_sampled_head_trains_and_resumes(scripts, place):
 
 
 @pytest.mark.slow
-def test_a_killed_class_parallel_run_resumes_to_the_same_result(scripts, place):
+def test_a_killed_class_parallel_run_resumes_to_the_same_result(scripts, workdir):
     settings = [*ONE_EPOCH, *TWO_PROCESSES, "save_every_steps=1", "batch_size=6"]
     settings += ["callback=ema", "callback.ema.decay=0.9", "task.imprint=true"]
     settings += ["trainer.gradient_clip_val=0.5"]
-    scripts.run("train.py", *settings, "hydra.run.dir=whole", cwd=place)
-    (place / "site").mkdir()
-    (place / "site" / "sitecustomize.py").write_text(KILLER)
-    killer = {"PYTHONPATH": f"{place / 'site'}{os.pathsep}{ROOT}"}
+    scripts.run("train.py", *settings, "hydra.run.dir=whole", cwd=workdir)
+    (workdir / "site").mkdir()
+    (workdir / "site" / "sitecustomize.py").write_text(KILLER)
+    killer = {"PYTHONPATH": f"{workdir / 'site'}{os.pathsep}{ROOT}"}
     run = [*settings, "hydra.run.dir=killed"]
     with pytest.raises(AssertionError):  # its own exit status, or that of Lightning's kill
-        scripts.run("train.py", *run, cwd=place, environment=killer)
-    assert checkpoint(place / "killed")["global_step"] == 2
-    assert not (place / "killed" / "result.json").exists()
-    scripts.run("train.py", *run, cwd=place)
-    assert_same_weights(weights(place / "killed"), weights(place / "whole"), rtol=0, atol=0)
-    one, other = (checkpoint(place / name) for name in ("killed", "whole"))
+        scripts.run("train.py", *run, cwd=workdir, environment=killer)
+    assert checkpoint(workdir / "killed")["global_step"] == 2
+    assert not (workdir / "killed" / "result.json").exists()
+    scripts.run("train.py", *run, cwd=workdir)
+    assert_same_weights(weights(workdir / "killed"), weights(workdir / "whole"), rtol=0, atol=0)
+    one, other = (checkpoint(workdir / name) for name in ("killed", "whole"))
     for key in ("state_dict", "current_model_state"):
         assert one[key]["loss.weight"].shape == (5, 16)
         assert torch.equal(one[key]["loss.weight"], other[key]["loss.weight"])
@@ -94,7 +94,7 @@ def test_a_killed_class_parallel_run_resumes_to_the_same_result(scripts, place):
         (["head=sampled", "head.ratio=2"], "error: head.ratio=2 is not valid. Pass a number > 0"),
     ],
 )
-def test_unsupported_losses_of_a_head_are_refused(scripts, place, settings, words):
-    result = scripts.run("train.py", *ONE_EPOCH, *settings, cwd=place, status=2)
+def test_unsupported_losses_of_a_head_are_refused(scripts, workdir, settings, words):
+    result = scripts.run("train.py", *ONE_EPOCH, *settings, cwd=workdir, status=2)
     assert result.stderr.startswith(words)
     assert len(result.stderr.strip().splitlines()) == 1

@@ -61,16 +61,16 @@ def process(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
+def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_two_ranks_equal_one_process(of_two, name):
+def test_two_ranks_equal_one_process(two_ranks, name):
     gradients, state = trained(name, lambda network: network)
-    for results in of_two:
+    for results in two_ranks:
         got, got_state = results[name]
         for step in range(STEPS):
             for key, expected in gradients[step].items():

@@ -16,19 +16,19 @@ from landmark.task.nan_guard import NanGuard
 from landmark.task.run_folder import check_same_classes
 
 
-class Spoilt(pl.LightningModule):
+class NaNLossTask(pl.LightningModule):
     """A loss that is NaN, or only has a NaN gradient, at one step."""
 
-    def __init__(self, at_step, value, gradient_alone=False):
+    def __init__(self, at_step, value, only_gradient=False):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3))
-        self.at_step, self.value, self.gradient_alone = at_step, value, gradient_alone
+        self.at_step, self.value, self.only_gradient = at_step, value, only_gradient
 
     def training_step(self, batch, _):
         loss = (self.weight * batch).square().mean()
         if self.global_step != self.at_step:
             return loss
-        if self.gradient_alone:
+        if self.only_gradient:
             self.weight.register_hook(lambda gradient: gradient * self.value)
             return loss
         return loss * self.value
@@ -61,7 +61,7 @@ def stopped(folder, task, every_steps, save_every=2):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_nan_loss_stops_with_the_last_good_checkpoint(tmp_path, value):
-    message, checkpoint = stopped(tmp_path, Spoilt(6, value), every_steps=50)
+    message, checkpoint = stopped(tmp_path, NaNLossTask(6, value), every_steps=50)
     assert message.startswith("the loss became NaN or infinite at step 7. Restart from the last ")
     assert f"last good checkpoint (step 6): init={tmp_path / 'last.ckpt'}" in message
     assert checkpoint["global_step"] == 6
@@ -71,16 +71,16 @@ def test_a_nan_loss_stops_with_the_last_good_checkpoint(tmp_path, value):
 def test_no_checkpoint_has_nan_weights_where_the_loss_is_rarely_read(tmp_path, monkeypatch):
     """On a GPU, reading the loss in each step would stall."""
     monkeypatch.setattr(NanGuard, "_reads_each_step", staticmethod(lambda *_: False))
-    message, checkpoint = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=1000)
+    message, checkpoint = stopped(tmp_path, NaNLossTask(6, float("nan")), every_steps=1000)
     assert message.startswith("the loss became NaN or infinite at step 7.")
     assert checkpoint["global_step"] == 6
-    message, _ = stopped(tmp_path, Spoilt(6, float("nan")), every_steps=5, save_every=100)
+    message, _ = stopped(tmp_path, NaNLossTask(6, float("nan")), every_steps=5, save_every=100)
     assert message.startswith("the loss became NaN or infinite at step 7.")
 
 
 def test_nan_weights_are_not_saved(tmp_path):
     """The loss of step 8 is finite, its gradient is not."""
-    message, checkpoint = stopped(tmp_path, Spoilt(7, float("inf"), True), every_steps=50)
+    message, checkpoint = stopped(tmp_path, NaNLossTask(7, float("inf"), True), every_steps=50)
     assert message.startswith("weights became NaN or infinite at step 8.")
     assert checkpoint["global_step"] == 6
 

@@ -61,13 +61,13 @@ def test_gem_with_one_exponent_per_channel(shape, seed):
 def test_gem_learns_its_exponent():
     x = torch.rand(2, 4, 5, 6, dtype=torch.float64)
 
-    def of_exponent(p):  # computed in float32, which needs a wide step
+    def power_mean(p):  # computed in float32, which needs a wide step
         return gem(x, p).double()
 
     p = torch.tensor([2.5], dtype=torch.float64, requires_grad=True)
-    of_exponent(p).sum().backward()
+    power_mean(p).sum().backward()
     with torch.no_grad():
-        numeric = (of_exponent(p + 0.05) - of_exponent(p - 0.05)).sum() / 0.1
+        numeric = (power_mean(p + 0.05) - power_mean(p - 0.05)).sum() / 0.1
     assert p.grad.item() == pytest.approx(numeric.item(), rel=1e-2)
 
 

@@ -145,14 +145,14 @@ def process(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
+def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
     return [np.load(folder / f"{rank}.npy", allow_pickle=True) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def alone():
+def one_process():
     return results(), counts()
 
 
@@ -160,16 +160,16 @@ NAMES = [f"{name}, {case}" for name in ("search", *RERANKERS) for case in CASES]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "egt, looking neighbours up"])
-def test_two_ranks_equal_one_process(of_two, alone, name):
-    rows, scores = alone[0][name]
-    for found, _ in of_two:
+def test_two_ranks_equal_one_process(two_ranks, one_process, name):
+    rows, scores = one_process[0][name]
+    for found, _ in two_ranks:
         np.testing.assert_array_equal(found[name][0], rows)
         np.testing.assert_array_equal(found[name][1], scores)
 
 
 @pytest.mark.parametrize("name", [*EXPENSIVE, "search"])
-def test_each_rank_does_half_of_the_work(of_two, alone, name):
-    first, second = (counted[name] for _, counted in of_two)
-    total = alone[1][name]
+def test_each_rank_does_half_of_the_work(two_ranks, one_process, name):
+    first, second = (counted[name] for _, counted in two_ranks)
+    total = one_process[1][name]
     assert first + second == total
     assert abs(first - second) <= max(1, total // 20)

@@ -22,7 +22,7 @@ def collections(draw, one_group: bool = False):
     return (np.zeros_like(groups) if one_group else groups), labels
 
 
-def everywhere(make, collection, replicas: int, epoch: int = 0, **options):
+def all_batches(make, collection, replicas: int, epoch: int = 0, **options):
     """Return the batches of every rank: batches[rank][step]."""
     groups, labels = collection
     ranks = []
@@ -51,7 +51,7 @@ makers = pytest.mark.parametrize(
 @settings(max_examples=40, deadline=None)
 def test_all_ranks_have_the_same_number_of_steps(make, collection, replicas, epoch):
     groups, _ = collection
-    ranks = everywhere(make, collection, replicas, epoch)
+    ranks = all_batches(make, collection, replicas, epoch)
     assert len({len(batches) for batches in ranks}) == 1
     for step in zip(*ranks, strict=True):
         assert len({len(batch) for batch in step}) == 1
@@ -66,11 +66,11 @@ def test_the_order_depends_on_seed_and_epoch(make):
     random = np.random.default_rng(0)
     collection = random.integers(0, 2, 90), random.integers(0, 9, 90)
     orders = {
-        (seed, epoch): everywhere(make, collection, 1, epoch, seed=seed)[0]
+        (seed, epoch): all_batches(make, collection, 1, epoch, seed=seed)[0]
         for seed in (0, 1)
         for epoch in (0, 1)
     }
-    assert orders[0, 1] == everywhere(make, collection, 1, 1, seed=0)[0]
+    assert orders[0, 1] == all_batches(make, collection, 1, 1, seed=0)[0]
     assert len({str(order) for order in orders.values()}) == 4
 
 
@@ -93,7 +93,7 @@ def test_start_batch_skips_exactly_the_first_batches(make, collection, start):
 @settings(max_examples=60, deadline=None)
 def test_aspect_samples_every_photo_once_except_for_padding(collection, replicas, batch_size):
     groups, _ = collection
-    ranks = everywhere(partial(Aspect, batch_size=batch_size), collection, replicas)
+    ranks = all_batches(partial(Aspect, batch_size=batch_size), collection, replicas)
     seen = Counter(row for batches in ranks for batch in batches for row in batch)
     assert set(seen) == set(range(len(groups)))
     for group in set(groups):
@@ -114,9 +114,9 @@ def test_drop_last_yields_only_complete_batches(collection, replicas):
     make = partial(Aspect, batch_size=4, drop_last=True)
     if whole == 0:
         with pytest.raises(UserError, match="drop_last"):
-            everywhere(make, collection, replicas)
+            all_batches(make, collection, replicas)
         return
-    ranks = everywhere(make, collection, replicas)
+    ranks = all_batches(make, collection, replicas)
     rows = [row for batches in ranks for batch in batches for row in batch]
     assert len(ranks[0]) == whole
     assert len(rows) == len(set(rows)) == whole * 4 * replicas
@@ -125,7 +125,7 @@ def test_drop_last_yields_only_complete_batches(collection, replicas):
 @given(collections(one_group=True), st.integers(1, 3))
 @settings(max_examples=20, deadline=None)
 def test_shuffle_samples_every_photo(collection, replicas):
-    ranks = everywhere(partial(Shuffle, batch_size=4), collection, replicas)
+    ranks = all_batches(partial(Shuffle, batch_size=4), collection, replicas)
     assert {row for batches in ranks for batch in batches for row in batch} == set(
         range(len(collection[0]))
     )
@@ -143,7 +143,7 @@ def test_balanced_samples_each_landmark_equally_often():
     drawn = np.zeros(6)
     photos = Counter()
     for epoch in range(60):
-        for batch in everywhere(partial(Balanced, batch_size=8), (groups, labels), 1, epoch)[0]:
+        for batch in all_batches(partial(Balanced, batch_size=8), (groups, labels), 1, epoch)[0]:
             drawn += np.bincount(labels[batch], minlength=6)
             photos.update(batch)
     assert np.abs(drawn / drawn.sum() - 1 / 6).max() < 0.01
@@ -156,7 +156,7 @@ def test_balanced_samples_each_landmark_equally_often():
 @settings(max_examples=40, deadline=None)
 def test_per_class_batches_have_p_landmarks_of_k_photos(collection, replicas):
     groups, labels = collection
-    ranks = everywhere(MAKERS[3], collection, replicas)
+    ranks = all_batches(MAKERS[3], collection, replicas)
     for batch in (batch for batches in ranks for batch in batches):
         in_group = labels[groups == groups[batch[0]]]
         per_landmark = Counter(labels[batch].tolist())
@@ -170,7 +170,7 @@ def test_per_class_batches_have_p_landmarks_of_k_photos(collection, replicas):
 def test_per_class_uses_all_photos_of_a_landmark_before_repeating():
     collection = np.zeros(48, int), np.repeat(np.arange(4), 12)
     make = partial(PerClass, batch_size=8, classes_per_batch=4, photos_per_class=2)
-    ranks = everywhere(make, collection, 2)
+    ranks = all_batches(make, collection, 2)
     assert sorted(row for batches in ranks for batch in batches for row in batch) == list(range(48))
 
 

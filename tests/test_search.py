@@ -17,7 +17,7 @@ def whole_numbers(seed: int, rows: int, values: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-values, values + 1, (rows, 5)).astype("f4")
 
 
-def sorted_in_full(query, gallery, k):
+def full_sort(query, gallery, k):
     """Sort all products by decreasing score, then by row."""
     products = query.astype("f8") @ gallery.astype("f8").T
     rows = np.argsort(-products, axis=1, kind="stable")[:, :k]
@@ -52,7 +52,7 @@ def test_an_exact_search_equals_a_full_sort_with_ties_by_row(
 ):
     gallery = whole_numbers(seed, rows, values).astype(dtype)
     query = whole_numbers(seed + 1, queries, values)
-    expected_rows, expected_scores = sorted_in_full(query, gallery, k)
+    expected_rows, expected_scores = full_sort(query, gallery, k)
     if cuts:
         gallery = StackedVectors(np.split(gallery, sorted(min(cut, rows) for cut in cuts)))
     found, scores = searches(block_rows)[which].build(gallery).search(query, k)
@@ -79,7 +79,7 @@ def test_a_memory_mapped_half_precision_gallery_returns_the_same(tmp_path, searc
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     query = random.standard_normal((9, 16)).astype("f2")
     rows, scores = search.build(mapped).search(query, 20)
-    expected_rows, expected_scores = sorted_in_full(query, gallery, 20)
+    expected_rows, expected_scores = full_sort(query, gallery, 20)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
 
@@ -133,7 +133,7 @@ def test_exact_torch_uploads_each_row_once(monkeypatch):
     monkeypatch.setattr(exact_torch, "_VALUES_ON_DEVICE", 20 * (5 + 3 * 8))  # three groups of 20
     np.testing.assert_array_equal(search.build(gallery).search(query.astype("f4"), 7)[0], rows)
     assert sum(uploaded) == 60 + 3 * 300
-    np.testing.assert_array_equal(rows, sorted_in_full(query.astype("f4"), gallery, 7)[0])
+    np.testing.assert_array_equal(rows, full_sort(query.astype("f4"), gallery, 7)[0])
 
 
 def test_a_deferred_index_is_built_once_on_its_first_search(monkeypatch):
@@ -146,7 +146,7 @@ def test_a_deferred_index_is_built_once_on_its_first_search(monkeypatch):
         rows, _ = index.search(whole_numbers(1, 4, 2).astype("f2"), 3)
     assert len(built) == 1
     np.testing.assert_array_equal(
-        rows, sorted_in_full(whole_numbers(1, 4, 2), whole_numbers(0, 9, 2), 3)[0]
+        rows, full_sort(whole_numbers(1, 4, 2), whole_numbers(0, 9, 2), 3)[0]
     )
 
 
@@ -180,7 +180,7 @@ def three_gpus(monkeypatch):
 def test_several_gpus_share_the_gallery(three_gpus, device, rows, expected):
     query, gallery = whole_numbers(0, 6, 2), whole_numbers(1, rows, 2)
     found, scores = Flat(device=device).build(gallery).search(query, 9)
-    expected_rows, expected_scores = sorted_in_full(query, gallery, 9)
+    expected_rows, expected_scores = full_sort(query, gallery, 9)
     np.testing.assert_array_equal(found, expected_rows)
     np.testing.assert_array_equal(scores, expected_scores)
     assert set(three_gpus) == expected

@@ -117,11 +117,11 @@ def test_auto_settings_build_an_undecided_index(capsys, slow_flat):
 def test_indexes_slower_than_exact_search_are_dropped(monkeypatch, capsys):
     timed, flat_seconds = auto._timed, iter([1e9, 0.0])  # slow on the sample, fast on the gallery
 
-    def fast_in_truth(index, *given):
+    def fast_on_gallery(index, *given):
         rows, seconds = timed(index, *given)
         return rows, next(flat_seconds) if isinstance(index, FlatIndex) else seconds
 
-    monkeypatch.setattr(auto, "_timed", fast_in_truth)
+    monkeypatch.setattr(auto, "_timed", fast_on_gallery)
     index = Auto(recall=0.9999, searches=9).build(GALLERY)
     rows, _ = index.search(QUERY, 50)
     np.testing.assert_array_equal(rows, Flat().build(GALLERY).search(QUERY, 50)[0])

@@ -25,7 +25,7 @@ def unit_rows(seed, rows, dim=16):
 GALLERY, QUERY = unit_rows(0, 900), unit_rows(1, 40)
 
 
-def asked_directly(description, parameters, seed, rows):
+def search_with_faiss(description, parameters, seed, rows):
     """Search with faiss only: train on the documented sample and add all rows in one call."""
     index = faiss.index_factory(16, description, faiss.METRIC_INNER_PRODUCT)
     drawn = np.random.default_rng(seed).choice(900, rows, replace=False, shuffle=False)
@@ -56,7 +56,7 @@ def test_an_index_equals_faiss(search, description, parameters):
     search.block_rows = 128
     rows, scores = search.build(GALLERY).search(QUERY, 25)
     drawn = search.train_rows or 900
-    expected, expected_scores = asked_directly(description, parameters, search.seed, drawn)
+    expected, expected_scores = search_with_faiss(description, parameters, search.seed, drawn)
     assert rows.dtype == np.int32
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores[expected < 0], -np.inf)

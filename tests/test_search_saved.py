@@ -22,7 +22,7 @@ GALLERY, QUERY = unit_rows(0, 700), unit_rows(1, 20)
 
 
 @pytest.fixture
-def added(monkeypatch):
+def added_rows(monkeypatch):
     """Record the first row of every call that adds to an index."""
     starts, add = [], faiss_index.add
 
@@ -45,7 +45,7 @@ def added(monkeypatch):
     ],
     ids=["ivf", "ivf-sq8", "ivfpq", "hnsw", "factory"],
 )
-def test_a_saved_index_is_loaded_unchanged(tmp_path, added, make):
+def test_a_saved_index_is_loaded_unchanged(tmp_path, added_rows, make):
     path = tmp_path / "deep" / "index"
     first = make(index=str(path)).build(GALLERY).search(QUERY, 9)
     assert sorted(file.name for file in path.iterdir()) == ["index.faiss", "index.json"]
@@ -54,22 +54,22 @@ def test_a_saved_index_is_loaded_unchanged(tmp_path, added, make):
     np.testing.assert_array_equal(again, first)
     if not isinstance(make(), HNSW):  # threads may change its graph
         np.testing.assert_array_equal(make().build(GALLERY).search(QUERY, 9), first)
-    assert added[:1] == [0]
-    assert len(added) == (1 if isinstance(make(), HNSW) else 2)  # the index without a folder
+    assert added_rows[:1] == [0]
+    assert len(added_rows) == (1 if isinstance(make(), HNSW) else 2)  # the index without a folder
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_appended_rows_are_added_to_a_saved_index(tmp_path, added, stacked):
+def test_appended_rows_are_added_to_a_saved_index(tmp_path, added_rows, stacked):
     path = tmp_path / "index"
     IVF(n_lists=10, index=str(path)).build(GALLERY[:500]).search(QUERY, 9)
     grown = StackedVectors([GALLERY[:510], GALLERY[510:]]) if stacked else GALLERY
     found = IVF(n_lists=10, n_probe=10, index=str(path)).build(grown).search(QUERY, 9)
-    assert added == [0, 500]
+    assert added_rows == [0, 500]
     np.testing.assert_array_equal(found[0], IVF(n_lists=1).build(GALLERY).search(QUERY, 9)[0])
     assert faiss.read_index(str(path / "index.faiss")).ntotal == 700
     found_again = IVF(n_lists=10, n_probe=10, index=str(path)).build(GALLERY).search(QUERY, 9)
     np.testing.assert_array_equal(found_again, found)
-    assert added == [0, 500, 0]  # the last one is n_lists=1
+    assert added_rows == [0, 500, 0]  # the last one is n_lists=1
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_a_file_of_another_kind_of_index_is_refused(tmp_path):
         IVF(n_lists=5, index=str(one)).build(GALLERY).search(QUERY, 9)
 
 
-def test_an_existing_folder_is_refused_before_building(tmp_path, added):
+def test_an_existing_folder_is_refused_before_building(tmp_path, added_rows):
     (tmp_path / "photo.jpg").touch()
     for place in (tmp_path, tmp_path / "photo.jpg", tmp_path / "photo.jpg" / "index"):
         with pytest.raises(UserError, match=r"photo|holds no saved"):
             IVF(index=str(place)).build(GALLERY).search(QUERY, 9)
-    assert added == []
+    assert added_rows == []
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
 
 

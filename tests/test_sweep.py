@@ -35,7 +35,7 @@ def results(folder):
     return {int(f.parent.name): f.stat().st_mtime_ns for f in folder.glob("*/result.json")}
 
 
-def killed_once_a_job_is_done(command, cwd, folder):
+def kill_after_first_job(command, cwd, folder):
     """Start a sweep and kill it and its children when the first result exists."""
     started = subprocess.Popen(
         command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True
@@ -51,7 +51,7 @@ def killed_once_a_job_is_done(command, cwd, folder):
 @pytest.mark.slow
 def test_a_killed_sweep_runs_only_the_missing_jobs(scripts, tmp_path):
     command = ["-m", *TINY, "seed=1,2,3", "hydra.sweep.dir=sweep"]
-    before = killed_once_a_job_is_done(
+    before = kill_after_first_job(
         [sys.executable, str(ROOT / "train.py"), *command], tmp_path, tmp_path / "sweep"
     )
     assert 1 <= len(before) < 3
