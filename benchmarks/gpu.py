@@ -75,12 +75,12 @@ def milliseconds(step: Callable[[], None], repeats: int) -> tuple[float, int]:
     allocated = torch.cuda.memory_allocated()
     times = []
     for _ in range(repeats):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
         step()
-        ended.record()
+        end.record()
         torch.cuda.synchronize()
-        times.append(began.elapsed_time(ended))
+        times.append(start.elapsed_time(end))
     return statistics.median(times), torch.cuda.max_memory_allocated() - allocated
 
 
@@ -158,14 +158,14 @@ class EpochClock(pl.Callback):
         """Start at the end of the first batch, then count photos."""
         if batch_idx == 0:
             torch.cuda.synchronize()
-            self.began, self.photos = time.perf_counter(), 0
+            self.start, self.photos = time.perf_counter(), 0
         else:
             self.photos += len(batch[0])
 
     def on_train_epoch_end(self, trainer, task) -> None:
         """Compute the rate."""
         torch.cuda.synchronize()
-        self.rate = self.photos / (time.perf_counter() - self.began)
+        self.rate = self.photos / (time.perf_counter() - self.start)
 
 
 def benchmark_training(source, model: str, batch_size: int, workers: int) -> None:
@@ -183,7 +183,7 @@ def benchmark_training(source, model: str, batch_size: int, workers: int) -> Non
     for _ in range(3):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        began = time.perf_counter()
+        start = time.perf_counter()
         for images, labels in batches:
             with torch.autocast("cuda", dtype=torch.bfloat16):
                 value = loss(embedder(images), labels)
@@ -191,7 +191,7 @@ def benchmark_training(source, model: str, batch_size: int, workers: int) -> Non
             value.backward()
             optimizer.step()
         torch.cuda.synchronize()
-        rates.append(len(batches) * batch_size / (time.perf_counter() - began))
+        rates.append(len(batches) * batch_size / (time.perf_counter() - start))
     bare_peak = torch.cuda.max_memory_allocated()
     del batches, images, labels, value, optimizer
     torch.cuda.empty_cache()
@@ -233,28 +233,28 @@ def benchmark_extraction(source, model: str, batch_size: int, workers: int, phot
         for _ in range(3):
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            began = time.perf_counter()
+            start = time.perf_counter()
             enabled = dtype is not None
             with torch.inference_mode(), torch.autocast("cuda", dtype=dtype, enabled=enabled):
                 for scaled in tensors:
                     for images in scaled:
                         embedder(images)
             torch.cuda.synchronize()
-            rates.append(count / (time.perf_counter() - began))
+            rates.append(count / (time.perf_counter() - start))
         bare_peak = torch.cuda.max_memory_allocated()
         del tensors
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        began, done = time.perf_counter(), 0
+        start, done = time.perf_counter(), 0
         options = {"workers": workers, "device": DEVICE, "precision": precision}
         warm_up = {dataset.groups[group[0]]: group for group in groups}  # one batch of each size
         for _ in describe(embedder, dataset, list(warm_up.values()), method, **options):
             pass
         for rows, _ in describe(embedder, dataset, groups, method, **options):
             if not done:
-                began = time.perf_counter()  # the workers have started
+                start = time.perf_counter()  # the workers have started
             done += len(rows)
-        rate = (done - len(groups[0])) / (time.perf_counter() - began)
+        rate = (done - len(groups[0])) / (time.perf_counter() - start)
         peaks = (torch.cuda.max_memory_allocated(), bare_peak)
         work = f"extract {model}, L2, three scales, {precision}, {workers} workers"
         print_row(work, rate, statistics.median(rates), "photos/s", peaks, "bare forward passes")
@@ -266,20 +266,20 @@ def benchmark_pipeline(source, batch_size: int, workers: int, photos: int) -> No
     loader, rate = data.train_dataloader(), 0.0
     for epoch in range(2):
         loader.batch_sampler.set_epoch(epoch)
-        began, done = time.perf_counter(), 0
+        start, done = time.perf_counter(), 0
         for images, _, _ in loader:
             done += len(images)
-        rate = max(rate, done / (time.perf_counter() - began))
+        rate = max(rate, done / (time.perf_counter() - start))
     print_row(f"train photos to S2 batches, {workers} workers", rate, None, "photos/s")
     table = first_photos(source, photos)
     dataset = ScaledPhotoDataset(table, ImageFormat(image_sizes("l2")), MultiScale().scales)
     groups = grouped_batches(dataset.groups, batch_size)
-    began, done = time.perf_counter(), 0
+    start, done = time.perf_counter(), 0
     for _, rows in DataLoader(dataset, batch_sampler=groups, num_workers=workers):
         if not done:
-            began = time.perf_counter()
+            start = time.perf_counter()
         done += len(rows)
-    rate = (done - len(groups[0])) / (time.perf_counter() - began)
+    rate = (done - len(groups[0])) / (time.perf_counter() - start)
     print_row(f"photos to L2 at three scales, {workers} workers", rate, None, "photos/s")
 
 

@@ -41,11 +41,11 @@ class StepClock(pl.Callback):
     def on_train_batch_start(self, trainer, task, batch, batch_idx) -> None:
         """Start at the first batch."""
         if batch_idx == 0:
-            self.began = time.perf_counter()
+            self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx) -> None:
         """Stop at the last batch."""
-        self.seconds = time.perf_counter() - self.began
+        self.seconds = time.perf_counter() - self.start
 
 
 def bare_training(embedder, loss, batches) -> float:
@@ -53,14 +53,14 @@ def bare_training(embedder, loss, batches) -> float:
     embedder.train()
     optimizer = sgd([*embedder.parameters(), *loss.parameters()])
     schedule = cosine(optimizer, len(batches))
-    began = time.perf_counter()
+    start = time.perf_counter()
     for images, labels, _rows in batches:
         value = loss(embedder(images), labels)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         schedule.step()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def framework_training(embedder, loss, batches) -> float:
@@ -86,22 +86,22 @@ def framework_training(embedder, loss, batches) -> float:
 def bare_extraction(embedder, tensors) -> float:
     """Return the seconds of the forward passes over decoded photos."""
     embedder.eval()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for scales in tensors:
         for images in scales:
             embedder(images)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def framework_extraction(embedder, table, image_format, method, batch_size, workers) -> float:
     """Return the seconds from photo files to descriptors."""
     descriptors = np.empty((len(table), embedder.embedding_dim), np.float32)
-    began = time.perf_counter()
+    start = time.perf_counter()
     photos = ScaledPhotoDataset(table, image_format, method.scales)
     batches = grouped_batches(photos.groups, batch_size)
     for rows, batch in describe(embedder, photos, batches, method, workers=workers):
         descriptors[rows] = batch
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def report(name: str, bare: list[float], ours: list[float], count: int) -> None:

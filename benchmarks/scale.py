@@ -49,13 +49,13 @@ def search(folder, name, query, gallery, queries, k):
     method = SEARCHES[name]()
     times = []
     with PeakMemory() as memory:
-        began = time.perf_counter()
+        start = time.perf_counter()
         index = method.build(gallery)
-        built = time.perf_counter() - began
+        built = time.perf_counter() - start
         for count in queries:
-            began = time.perf_counter()
+            start = time.perf_counter()
             rows, _ = index.search(query[:count], k)
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
     truth = folder / "truth.npy"
     if not truth.exists():
         np.save(truth, rows)
