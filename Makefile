@@ -1,4 +1,4 @@
-# Every target does its own set-up: a virtual environment in .venv with the tested versions.
+# Every target first makes a virtual environment in .venv with the tested versions.
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
@@ -12,25 +12,25 @@ DEMO := runs/demo
 TRAIN := $(BIN)/python train.py experiment=demo
 EXTRACT := $(BIN)/python extract.py
 RERANK := $(BIN)/python rerank.py
-# Where `make submit` reads and writes, and how it ranks.
+# Input, output and re-rankers of `make submit`.
 RUN ?=
 SUBMISSION ?= $(RUN)/submission
 CHAIN ?= [alpha_qe,two_stage]
 SOLUTION ?=
-# SUBMIT=1 has Kaggle's client send the checked file.
+# SUBMIT=1 sends the checked file with Kaggle's client.
 SUBMIT ?= 0
 COMPETITION ?= landmark-retrieval-2019
 SEND = $(BIN)/landmark submit '$(SUBMISSION)' '--competition=$(COMPETITION)' '--message=$(RUN)' $(if $(filter 1,$(SUBMIT)),--send)
-# What `make recipe` trains, one experiment after the other, each going on from the one before.
+# Photos, output and stages of `make recipe`; each stage starts from the embedder of the previous one.
 GLDV1 ?=
 GLDV2 ?=
 RECIPE ?= runs/recipe
 STAGES ?= gldv1_pretrain gldv2_clean scale_up
-# More settings for each stage, of the first alone (as weights=FILE), and of each extraction.
+# Extra settings of every stage, of the first stage only (such as weights=FILE), and of every extraction.
 OVERRIDES ?=
 FIRST ?=
 EXTRACT_OVERRIDES ?=
-# What `make ensemble` joins: the folder of a sweep of the six members, in their order.
+# Sweep of the six models that `make ensemble` concatenates, and their weights.
 ENSEMBLE ?=
 WEIGHTS ?= 0.5 1 1 0.5 1 1
 DIR ?=
@@ -38,16 +38,16 @@ DIR ?=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-setup: $(INSTALLED) ## Make .venv and install the package with all it needs
+setup: $(INSTALLED) ## Make .venv and install the package with its dependencies
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is older than Python 3.11: make PYTHON=python3.11" >&2; exit 2; }
+		{ echo "error: $(PYTHON) is older than Python 3.11. Run make PYTHON=python3.11." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[develop]'
 	@touch $@
 
-demo: $(INSTALLED) ## Train on a drawn world, extract, search, re-rank, score, submit
+demo: $(INSTALLED) ## Train on the toy world, extract, search, re-rank, score, write a submission
 	@rm -rf $(DEMO)
 	$(TRAIN) trainer.max_epochs=0 hydra.run.dir=$(DEMO)/untrained
 	$(TRAIN) hydra.run.dir=$(DEMO)/trained
@@ -68,9 +68,9 @@ demo: $(INSTALLED) ## Train on a drawn world, extract, search, re-rank, score, s
 		trained=$(DEMO)/rankings/single 'trained, multi-scale=$(DEMO)/rankings/multiscale'
 	@echo "submission: $(DEMO)/rankings/multiscale/submission.csv"
 
-submit: $(INSTALLED) ## RUN=… From a run to a checked submission.csv; SOLUTION=CSV scores it, SUBMIT=1 sends it
+submit: $(INSTALLED) ## RUN=… Make and check submission.csv from a run; SOLUTION=CSV scores it, SUBMIT=1 sends it
 	@test -n "$(RUN)" || { echo "error: RUN is missing. Run make submit RUN=runs/train/DATE/TIME." >&2; exit 2; }
-	@case '$(SUBMIT)' in ''|0|1) ;; *) echo "error: SUBMIT=$(SUBMIT) is not valid. Pass 1 to send the submission, 0 not to." >&2; exit 2;; esac
+	@case '$(SUBMIT)' in ''|0|1) ;; *) echo "error: SUBMIT=$(SUBMIT) is not valid. Pass 1 to send the submission, or 0." >&2; exit 2;; esac
 	@test -z "$(SOLUTION)" || test -f "$(SOLUTION)" || { echo "error: SOLUTION=$(SOLUTION) does not exist." >&2; exit 2; }
 	@$(SEND) --ready
 	for split in query gallery train; do \
@@ -84,24 +84,24 @@ submit: $(INSTALLED) ## RUN=… From a run to a checked submission.csv; SOLUTION
 	fi
 	@$(SEND)
 
-recipe: $(INSTALLED) ## GLDV1=… GLDV2=… Train the recipe's stages one after the other, done ones not again
+recipe: $(INSTALLED) ## GLDV1=… GLDV2=… Train the recipe's stages in order, skipping finished ones
 	@for stage in $(STAGES); do \
 		case $$stage in *gldv1*) root='$(GLDV1)' name=GLDV1;; *) root='$(GLDV2)' name=GLDV2;; esac; \
-		test -n "$$root" || { echo "error: $$name: say where its photos lie, make recipe $$name=FOLDER" >&2; exit 2; }; \
+		test -n "$$root" || { echo "error: $$name is missing. Run make recipe $$name=FOLDER with the root of its photos." >&2; exit 2; }; \
 	done
-	@earlier=; for stage in $(STAGES); do \
+	@previous=; for stage in $(STAGES); do \
 		case $$stage in *gldv1*) root='$(GLDV1)';; *) root='$(GLDV2)';; esac; \
 		folder='$(RECIPE)'/$$stage; \
 		case $$stage in ensemble*) job='/$${hydra:job.num}';; *) job=;; esac; \
-		if [ -n "$$earlier" ]; then more="init=$$earlier$$job/embedder"; else more='$(FIRST)'; fi; \
+		if [ -n "$$previous" ]; then more="init=$$previous$$job/embedder"; else more='$(FIRST)'; fi; \
 		echo "== $$stage"; \
 		$(BIN)/python train.py experiment=$$stage data.root="$$root" hydra.run.dir=$$folder \
 			hydra.sweep.dir=$$folder $$more $(OVERRIDES); \
-		earlier=$$folder; \
+		previous=$$folder; \
 	done
 
-ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Extract with each of its six models, concatenate to 3,072 dimensions
-	@test -n "$(ENSEMBLE)" || { echo "error: ENSEMBLE: say which sweep, make ensemble ENSEMBLE=runs/recipe/ensemble_scale_up" >&2; exit 2; }
+ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Extract with each of its six models and concatenate to 3,072 dimensions
+	@test -n "$(ENSEMBLE)" || { echo "error: ENSEMBLE is missing. Run make ensemble ENSEMBLE=runs/recipe/ensemble_scale_up." >&2; exit 2; }
 	for split in query gallery train; do \
 		stores=; for weight in $(WEIGHTS); do \
 			member=$$(wc -w <<< "$$stores"); store=$(ENSEMBLE)/stores/$$split-$$member; stores="$$stores $$store"; \
@@ -110,16 +110,16 @@ ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Extract with each of its six models, co
 		$(BIN)/python -m landmark store ensemble $(ENSEMBLE)/stores/$$split $$stores --weights $(WEIGHTS) --overwrite; \
 	done
 
-sweep-report: $(INSTALLED) ## DIR=SWEEP One table and a plot of a sweep's jobs
+sweep-report: $(INSTALLED) ## DIR=SWEEP Write a table and a plot of a sweep's jobs
 	@$(BIN)/landmark sweep $(DIR)
 
-test: $(INSTALLED) ## Run the tests, all but the slow ones
+test: $(INSTALLED) ## Run all tests but the slow ones
 	$(PYTEST) -m 'not slow'
 
 test-all: $(INSTALLED) ## Run all tests
 	$(PYTEST)
 
-test-gpu: ## Run the tests that need a CUDA GPU; in .venv where it is made, else with PYTHON
+test-gpu: ## Run the tests that need a CUDA GPU, in .venv if it exists, else with PYTHON
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -m gpu tests/test_gpu.py
 
 drawing: $(INSTALLED) ## Draw docs/architecture.svg from the imports of the code
@@ -130,12 +130,12 @@ lint: $(INSTALLED) ## Check lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(INSTALLED) ## Put the code into the project's format
+format: $(INSTALLED) ## Fix lint and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: $(INSTALLED) ## Run the benchmarks: ours beside the alternative, with ratios
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+benchmark: $(INSTALLED) ## Run the benchmarks: ours, the alternatives and the ratios
+	for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-clean: ## Remove the environment and what runs wrote
+clean: ## Remove .venv, runs and the toy world
 	rm -rf .venv runs toy

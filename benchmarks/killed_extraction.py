@@ -1,7 +1,7 @@
-"""Extraction killed at seeded moments and started again: are the bytes those of one never killed?
+"""Kill an extraction at random moments, resume it, and compare the store with an uninterrupted one.
 
-Each round starts the command line, kills it and its processes with SIGKILL when a seeded number of
-photos is marked as done, starts the same command again and compares every file.
+Each round starts the command, kills it and its processes with SIGKILL when a random number of
+photos is marked as done, runs the same command again and compares every file.
 
 python benchmarks/killed_extraction.py
 python benchmarks/killed_extraction.py --moments 10 --devices 2 --photos 400 --seed 1
@@ -72,17 +72,17 @@ def start(root: Path, output: str, devices: int) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> str:
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
-    return printed
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
 
 
-def files(store: Path) -> dict[str, bytes]:
+def read_files(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(store.iterdir())}
 
 
-def marked(marks: Path) -> int:
-    """Photos marked as done; 0 before there are marks, which begin behind a header of 128 bytes."""
+def count_done(marks: Path) -> int:
+    """Return the number of photos marked as done in a .npy file with a header of 128 bytes."""
     try:
         return int(np.count_nonzero(np.fromfile(marks, np.uint8, offset=128)))
     except FileNotFoundError:
@@ -100,32 +100,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_world(root, options.photos)
-        finish(start(root, "first", 1))  # reads the photos' sizes, which are remembered
+        finish(start(root, "first", 1))  # caches the photos' sizes
         began = time.perf_counter()
         finish(start(root, "complete", 1))
-        complete, seconds = files(root / "complete"), time.perf_counter() - began
-        print(f"never killed: {seconds:.1f} s, {options.photos} photos")
-        same = 0
+        complete, seconds = read_files(root / "complete"), time.perf_counter() - began
+        print(f"uninterrupted: {seconds:.1f} s, {options.photos} photos")
+        equal_rounds = 0
         for moment in np.sort(random.integers(0, options.photos, options.moments)):
             process = start(root, "killed", options.devices)
             marks = root / ".killed.partial" / "marks.npy"
-            while process.poll() is None and marked(marks) < moment:
+            while process.poll() is None and count_done(marks) < moment:
                 time.sleep(0.005)
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            died = process.returncode == -signal.SIGKILL
-            resumed = finish(start(root, "killed", options.devices))
-            line = next((one for one in resumed.splitlines() if one.startswith("Resum")), "fresh")
-            equal = died and files(root / "killed") == complete
-            same += equal
+            killed = process.returncode == -signal.SIGKILL
+            output = finish(start(root, "killed", options.devices))
+            line = next((line for line in output.splitlines() if line.startswith("Resum")), "fresh")
+            equal = killed and read_files(root / "killed") == complete
+            equal_rounds += equal
             hidden = [path.name for path in root.iterdir() if path.name.startswith(".")]
             print(
-                f"killed {died} at {moment} photos: {line}; same bytes {equal}; left: {hidden}",
+                f"killed {killed} at {moment} photos: {line}; same bytes {equal}; left: {hidden}",
                 flush=True,
             )
             shutil.rmtree(root / "killed")
-        print(f"{same} of {options.moments} ended with the same bytes")
-        sys.exit(same != options.moments)
+        print(f"{equal_rounds} of {options.moments} stores have the same bytes")
+        sys.exit(equal_rounds != options.moments)
 
 
 if __name__ == "__main__":

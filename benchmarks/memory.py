@@ -1,47 +1,40 @@
-"""Memory of training and validation: it grows with neither steps nor, beyond the table, photos.
+"""Memory of training and validation, which must grow neither with the steps nor with the photos.
 
 python benchmarks/memory.py
 python benchmarks/memory.py --steps 10000 --rows 1000 1000000 --workers 2
 
-For each table size a run of its own trains a tiny network for so many steps and validates every
-tenth of them. Printed are the resident bytes of all its processes, in which pages that the workers
-share with their parent count once (proportional set size), after a fifth of the steps, when every
-worker is there, and at the end; and what the larger table costs beside the smaller one, next to the
-size of its columns.
+For each table size, a new process trains a tiny network for some steps and validates after every
+tenth of them. Prints the memory of all processes of the run (proportional set size: shared pages
+count once) after a fifth of the steps, when all workers have started, and at the end; and the cost
+of a row of the larger table, next to the size of its columns.
 """
 
 import argparse
 import multiprocessing
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
+import torch
+from _process import MIB, run_in_new_process, tree_memory
+from PIL import Image
+
+from landmark.data import LandmarkData, Table
+from landmark.image import ImageFormat
+from landmark.loss import ArcFace
+from landmark.model.build import build_embedder
+from landmark.pooling import GeM
+from landmark.sampler import Aspect
+from landmark.task import RetrievalTask
+from landmark.task.schedule import cosine
 
 PHOTOS, LANDMARKS, VALIDATION = 32, 200, 400
 
 
-def resident() -> float:
-    """MB of this process and its children."""
-    processes, waiting = [], [os.getpid()]
-    while waiting:
-        process = waiting.pop()
-        processes.append(process)
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            waiting += map(int, (thread / "children").read_text().split())
-    total = 0
-    for process in processes:
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total / 1024
-
-
 def make_table(folder: Path, rows: int) -> Path:
-    """An image table of `rows` rows whose photos are a few files under many names."""
-    from PIL import Image
-
+    """Write an image table of `rows` rows that share a few photo files."""
     random = np.random.default_rng(0)
     for number in range(PHOTOS):
         pixels = random.integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -63,31 +56,24 @@ def make_table(folder: Path, rows: int) -> Path:
     return folder / "table.parquet"
 
 
-def train(rows: int, steps: int, workers: int, answers: multiprocessing.SimpleQueue) -> None:
-    """Trains and puts [(step, MB), …] and the bytes of the table's columns."""
-    import pytorch_lightning as pl
-    import torch
+class MemoryLog(pl.Callback):
+    """Record (step, bytes) ten times."""
 
-    from landmark.data import LandmarkData, Table
-    from landmark.image import ImageFormat
-    from landmark.loss import ArcFace
-    from landmark.model.build import build_embedder
-    from landmark.pooling import GeM
-    from landmark.sampler import Aspect
-    from landmark.task import RetrievalTask
-    from landmark.task.schedule import cosine
+    def __init__(self, steps: int) -> None:
+        self.interval = steps // 10
+        self.samples: list[tuple[int, int]] = []
 
-    measured: list[tuple[int, float]] = []
+    def on_train_batch_end(self, trainer, *_) -> None:
+        """Record the memory of all processes at every tenth of the steps."""
+        if trainer.global_step % self.interval == 0:
+            self.samples.append((trainer.global_step, tree_memory()))
 
-    class Watch(pl.Callback):
-        """Notes the memory ten times."""
 
-        def on_train_batch_end(self, trainer, *_) -> None:
-            if trainer.global_step % (steps // 10) == 0:
-                measured.append((trainer.global_step, resident()))
-
-    multiprocessing.set_start_method("fork", force=True)  # else the workers inherit spawn
+def train(rows: int, steps: int, workers: int) -> tuple[list[tuple[int, int]], int]:
+    """Train and return [(step, bytes), …] and the bytes of the table's columns."""
+    multiprocessing.set_start_method("fork", force=True)  # otherwise the workers are spawned too
     torch.set_num_threads(1)
+    log = MemoryLog(steps)
     with tempfile.TemporaryDirectory() as folder:
         table = make_table(Path(folder), rows)
         data = LandmarkData(
@@ -107,7 +93,7 @@ def train(rows: int, steps: int, workers: int, answers: multiprocessing.SimpleQu
             val_check_interval=steps // 10,
             check_val_every_n_epoch=None,
             logger=pl.loggers.CSVLogger(folder),
-            callbacks=[Watch()],
+            callbacks=[log],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,
@@ -116,7 +102,7 @@ def train(rows: int, steps: int, workers: int, answers: multiprocessing.SimpleQu
         )
         trainer.fit(task, datamodule=data)
         size = data.train_table.rows.memory_usage(deep=True).sum()
-    answers.put((measured, int(size)))
+    return log.samples, int(size)
 
 
 def main() -> None:
@@ -125,26 +111,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs=2, default=[1_000, 1_000_000])
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    ends = []
+    results = []
     for rows in options.rows:
-        answers = context.SimpleQueue()
-        process = context.Process(
-            target=train, args=(rows, options.steps, options.workers, answers)
-        )
-        process.start()
-        measured, size = answers.get()
-        process.join()
-        (first, early), (last, late) = measured[1], measured[-1]
+        samples, size = run_in_new_process(train, rows, options.steps, options.workers)
+        (first, early), (last, late) = samples[1], samples[-1]
         print(
-            f"{rows:>9,} rows: {early:,.1f} MB after {first:,} steps, {late:,.1f} MB after "
-            f"{last:,}: {(late - early) * 1024 / (last - first):+.3f} kB a step"
+            f"{rows:>9,} rows: {early / MIB:,.1f} MiB after {first:,} steps, {late / MIB:,.1f} MiB "
+            f"after {last:,}: {(late - early) / 1024 / (last - first):+.3f} KiB per step"
         )
-        ends.append((rows, late, size))
-    (few, small, small_size), (many, large, large_size) = ends
+        results.append((rows, late, size))
+    (few, small, small_size), (many, large, large_size) = results
     print(
-        f"a row costs {(large - small) * 2**20 / (many - few):.0f} bytes in all processes; its "
-        f"columns have {(large_size - small_size) / (many - few):.0f} bytes in pandas"
+        f"a row costs {(large - small) / (many - few):.0f} bytes in all processes; its columns "
+        f"take {(large_size - small_size) / (many - few):.0f} bytes in pandas"
     )
 
 

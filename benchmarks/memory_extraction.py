@@ -1,16 +1,15 @@
-"""Memory of an extraction over a table of many photos: does it grow with the photos?
+"""Memory of an extraction, which must not grow with the number of photos.
 
-The table names the same few photos again and again; the network is one layer, so that the loop
-itself is measured: table, batches, decoding, vectors and marks on the disk. What counts is the
-memory that belongs to the process alone (RssAnon): the vectors are memory-mapped, and the kernel
-may drop their pages at any time.
+The table lists the same few photos again and again, and the network is one layer: what is measured
+is the loop, that is table, batches, decoding, and the vectors and marks on disk. What counts is the
+anonymous memory of the process (RssAnon), because the vectors are memory-mapped and the kernel may
+drop their pages at any time.
 
 python benchmarks/memory_extraction.py
 python benchmarks/memory_extraction.py --photos 10000 100000 1000000 --dim 512 --workers 2
 """
 
 import argparse
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _process import MIB, own_memory, run_in_new_process
 from PIL import Image
 
 from landmark.data import ImageTable
@@ -27,11 +27,11 @@ from landmark.extract.plan import Plan
 from landmark.extract.store import write_store
 from landmark.image import ImageFormat
 
-SIDE = 16
+SIDE, BATCH_SIZE = 16, 32
 
 
 class OneLayer(torch.nn.Module):
-    """The cheapest embedder: the mean colour of a photo, projected."""
+    """The cheapest embedder: a linear projection of a photo's mean colour."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -43,10 +43,8 @@ class OneLayer(torch.nn.Module):
         return self.linear(images.float().mean((2, 3)))
 
 
-def memory() -> float:
-    """MiB of this process that are no file's pages."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+def anonymous_mib() -> float:
+    return own_memory("RssAnon") / MIB
 
 
 def write_photos(root: Path, count: int = 16) -> list[str]:
@@ -58,11 +56,10 @@ def write_photos(root: Path, count: int = 16) -> list[str]:
     return names
 
 
-def measure(root: Path, photos: int, options) -> None:
-    """Prints what one extraction takes; runs in a process of its own."""
+def make_rows(root: Path, photos: int) -> pd.DataFrame:
     names = write_photos(root)
     random = np.random.default_rng(0)
-    rows = pd.DataFrame(
+    return pd.DataFrame(
         {
             "id": pd.Series([f"{number:016x}" for number in range(photos)], dtype="str"),
             "path": pd.Series(np.resize(names, photos), dtype="str"),
@@ -70,45 +67,56 @@ def measure(root: Path, photos: int, options) -> None:
             "height": random.integers(SIDE // 2, SIDE * 2, photos),
         }
     )
-    start = memory()
+
+
+def sample_memory(every: int) -> list[float]:
+    """Return a list to which each extraction appends its memory in MiB after `every` batches."""
+    samples, batches_done = [], 0
+    run = Extraction.run
+
+    def run_sampled(self, work, batches, report, **options):
+        def report_sampled(count):
+            nonlocal batches_done
+            batches_done += 1
+            if batches_done % every == 0:
+                samples.append(anonymous_mib())
+            report(count)
+
+        run(self, work, batches, report_sampled, **options)
+
+    Extraction.run = run_sampled
+    return samples
+
+
+def measure(root: Path, photos: int, options: argparse.Namespace) -> None:
+    """Run one extraction and print its memory."""
+    rows = make_rows(root, photos)
+    start = anonymous_mib()
     table = ImageTable(root, rows)
-    sizes = [[24, 16], [20, 16], [16, 16], [16, 20], [16, 24]]
     extraction = Extraction(
         root,
         table,
-        ImageFormat(sizes),
+        ImageFormat([[24, 16], [20, 16], [16, 16], [16, 20], [16, 24]]),
         MultiScale((1.0,)),
-        batch_size=32,
+        batch_size=BATCH_SIZE,
         workers=options.workers,
         device="cpu",
         save_every=5.0,
     )
     plan = Plan(extraction, OneLayer(options.dim), root / "s", "float32", {"table": table.digest})
-    before, samples, reports = memory(), [], 0
-    run = Extraction.run
-
-    def sampled(self, work, batches, report, **more):
-        def reported(count):
-            nonlocal reports
-            reports += 1
-            if reports % max(1, photos // 32 // 20) == 0:
-                samples.append(memory())
-            report(count)
-
-        run(self, work, batches, reported, **more)
-
-    Extraction.run = sampled
+    before = anonymous_mib()
+    samples = sample_memory(every=max(1, photos // BATCH_SIZE // 20))
     began = time.perf_counter()
     write_store(plan)
     seconds = time.perf_counter() - began
-    table_size = rows.memory_usage(deep=True).sum() / 2**20
-    output = sum(path.stat().st_size for path in (root / "s").iterdir()) / 2**20
+    table_size = rows.memory_usage(deep=True).sum() / MIB
+    output = sum(path.stat().st_size for path in (root / "s").iterdir()) / MIB
     first, last = samples[len(samples) // 10], samples[-1]
     print(
         f"{photos:>9,} photos: table {table_size:.1f} MiB (process {start:.0f} to {before:.0f}), "
-        f"output {output:8.1f} MiB, {seconds:6.1f} s; memory beside the files: "
+        f"output {output:8.1f} MiB, {seconds:6.1f} s; memory without files: "
         f"{first:6.0f} MiB at a tenth, {last:6.0f} at the end ({last - first:+.1f}), "
-        f"highest {max(samples):6.0f}",
+        f"peak {max(samples):6.0f}",
         flush=True,
     )
 
@@ -121,12 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     for photos in options.photos:
         with tempfile.TemporaryDirectory() as folder:
-            process = multiprocessing.get_context("spawn").Process(
-                target=measure, args=(Path(folder), photos, options)
-            )
-            process.start()
-            process.join()
-            assert process.exitcode == 0
+            run_in_new_process(measure, Path(folder), photos, options)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the framework adds: a training step and an extraction beside bare PyTorch loops.
+"""Overhead of the framework: a training step and an extraction, and bare PyTorch loops.
 
 python benchmarks/overhead.py
 python benchmarks/overhead.py --photos PHOTOS --model resnet50 --steps 20 --rounds 5
 
-Both sides of each comparison run in turns in this process, with the same network and the same
-batches. The median over the rounds is compared.
+Both sides of each comparison run in turns in this process with the same network and the same
+batches. The medians over the rounds are compared.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from _recipe import first_photos, image_sizes, sgd
 from torch.utils.data import DataLoader
 
 from landmark.data import Folder, Toy
@@ -31,44 +32,39 @@ from landmark.pooling import GeM
 from landmark.task import RetrievalTask
 from landmark.task.schedule import cosine
 
-SS2 = [[480, 320], [480, 352], [384, 384], [352, 480], [320, 480]]
 CLASSES = 1000
 
 
 class StepClock(pl.Callback):
-    """Seconds from the first batch's start to the last batch's end."""
+    """Measure the seconds from the start of the first batch to the end of the last one."""
 
     def on_train_batch_start(self, trainer, task, batch, batch_idx) -> None:
-        """Starts at the first batch."""
+        """Start at the first batch."""
         if batch_idx == 0:
-            self.began = time.perf_counter()
+            self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx) -> None:
-        """Stops at the last."""
-        self.seconds = time.perf_counter() - self.began
-
-
-def sgd(groups):
-    return torch.optim.SGD(groups, lr=1e-3, momentum=0.9, weight_decay=1e-5)
+        """Stop at the last batch."""
+        self.seconds = time.perf_counter() - self.start
 
 
 def bare_training(embedder, loss, batches) -> float:
-    """Seconds of the loop that one would write by hand."""
+    """Return the seconds of a hand-written training loop."""
     embedder.train()
     optimizer = sgd([*embedder.parameters(), *loss.parameters()])
     schedule = cosine(optimizer, len(batches))
-    began = time.perf_counter()
+    start = time.perf_counter()
     for images, labels, _rows in batches:
         value = loss(embedder(images), labels)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         schedule.step()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def framework_training(embedder, loss, batches) -> float:
-    """Seconds of the same steps by Trainer and RetrievalTask."""
+    """Return the seconds of the same steps with Trainer and RetrievalTask."""
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
@@ -88,41 +84,42 @@ def framework_training(embedder, loss, batches) -> float:
 
 @torch.inference_mode()
 def bare_extraction(embedder, tensors) -> float:
-    """Seconds of the forward passes alone, photos already decoded."""
+    """Return the seconds of the forward passes over decoded photos."""
     embedder.eval()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for scales in tensors:
         for images in scales:
             embedder(images)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def framework_extraction(embedder, table, image_format, method, batch_size, workers) -> float:
-    """Seconds from photo files to descriptors."""
-    into = np.empty((len(table), embedder.embedding_dim), np.float32)
-    began = time.perf_counter()
+    """Return the seconds from photo files to descriptors."""
+    descriptors = np.empty((len(table), embedder.embedding_dim), np.float32)
+    start = time.perf_counter()
     photos = ScaledPhotoDataset(table, image_format, method.scales)
     batches = grouped_batches(photos.groups, batch_size)
-    for rows, descriptors in describe(embedder, photos, batches, method, workers=workers):
-        into[rows] = descriptors
-    return time.perf_counter() - began
+    for rows, batch in describe(embedder, photos, batches, method, workers=workers):
+        descriptors[rows] = batch
+    return time.perf_counter() - start
 
 
-def report(name: str, bare: list[float], ours: list[float], unit: int) -> None:
-    """One line: milliseconds of each, the ratio of the medians, the spread of the ratios."""
-    first, second = statistics.median(bare), statistics.median(ours)
-    pairs = sorted(b / a for a, b in zip(bare, ours, strict=True))
+def report(name: str, bare: list[float], ours: list[float], count: int) -> None:
+    """Print the milliseconds of each, the ratio of the medians and the range of the ratios."""
+    bare_median, our_median = statistics.median(bare), statistics.median(ours)
+    ratios = sorted(b / a for a, b in zip(bare, ours, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{name:<12} bare {first / unit * 1e3:8.1f} ms  ours {second / unit * 1e3:8.1f} ms  "
-        f"ratio {second / first:.3f} ({pairs[0]:.3f} to {pairs[-1]:.3f})  peak {peak:.2f} GiB"
+        f"{name:<12} bare {bare_median / count * 1e3:8.1f} ms  "
+        f"ours {our_median / count * 1e3:8.1f} ms  ratio {our_median / bare_median:.3f} "
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f})  peak {peak:.2f} GiB"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tf_efficientnet_lite0")
-    parser.add_argument("--photos", type=Path, help="folder of landmarks; none: the toy world")
+    parser.add_argument("--photos", type=Path, help="folder of landmarks; default: the toy world")
     parser.add_argument("--count", type=int, default=96, help="photos extracted")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
@@ -148,12 +145,10 @@ def main() -> None:
         (bare_training(embedder, loss, batches), framework_training(embedder, loss, batches))
         for _ in range(options.rounds)
     ]
-    report("train step", *map(list, zip(*pairs, strict=True)), unit=options.steps)
+    report("train step", *map(list, zip(*pairs, strict=True)), count=options.steps)
 
-    source = Folder(options.photos) if options.photos else Toy()
-    table = source.read(None).with_sizes()
-    table = type(table)(table.root, table.rows.iloc[: options.count].reset_index(drop=True))
-    image_format, method = ImageFormat(SS2), MultiScale()
+    table = first_photos(Folder(options.photos) if options.photos else Toy(), options.count)
+    image_format, method = ImageFormat(image_sizes("ss2")), MultiScale()
     dataset = ScaledPhotoDataset(table, image_format, method.scales)
     groups = grouped_batches(dataset.groups, options.batch_size)
     tensors = [images for images, _ in DataLoader(dataset, batch_sampler=groups)]
@@ -167,7 +162,7 @@ def main() -> None:
         )
         for _ in range(options.rounds)
     ]
-    report("extraction", *map(list, zip(*pairs, strict=True)), unit=len(table))
+    report("extraction", *map(list, zip(*pairs, strict=True)), count=len(table))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""One epoch of training photos, decoded, resized, augmented, in batches: ours and the seed's way.
+"""Load one epoch of training photos (decode, resize, augment, batch): ours and the released code.
 
     pip install opencv-python-headless
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py PHOTOS --workers 2 --rounds 3
 
 The released code of the first place in 2019 decodes with cv2 at full size, resizes, brightens,
-cuts and resizes again, and hands over normalised float32. Ours hands over bytes, which the device
-normalises: measured with and without doing that on the CPU, by one thread, as the workers have the
-cores. Both bring the same photos in S2 batches of 32 with the soft augmentation, through PyTorch's
-DataLoader with as many workers; they take turns, and the least time of the rounds counts.
+crops and resizes again, and returns normalised float32. Ours returns bytes, which the device
+normalises: measured without that step, and with it on the CPU, on one thread because the workers
+use the cores. Both load the same photos in S2 batches of 32 with the soft augmentation, through
+PyTorch's DataLoader with the same number of workers. They run in turns; the fastest round counts.
 """
 
 import argparse
@@ -19,26 +19,24 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the scripts do
 
 import numpy as np
 import torch
+from _recipe import training_data
 from torch.utils.data import DataLoader, Dataset
 
-from landmark.data import Folder, LandmarkData, Toy
-from landmark.image import ImageFormat
-from landmark.sampler import Aspect
+from landmark.data import Folder, Toy
 
 try:
     import cv2
 except ImportError:
     cv2 = None
 
-S2 = [[512, 352], [512, 384], [448, 448], [384, 512], [352, 512]]
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-class SeedsWay(Dataset):
+class ReleasedDataset(Dataset):
     """Paths and sizes to float32 (3, h, w), by the operations of the released code in their order.
 
-    Its affine step with angles of 0 is left out, in the released code's favour.
+    Its affine step with angles of 0 is left out, which makes the released code faster.
     """
 
     def __init__(self, paths, sizes) -> None:
@@ -55,11 +53,11 @@ class SeedsWay(Dataset):
             table = np.clip(np.arange(256) * random.uniform(0.9, 1.1), 0, 255).astype(np.uint8)
             image = cv2.LUT(image, table)
         view_width, view_height = (int(side * random.uniform(0.8, 1.2)) for side in (width, height))
-        more_width, more_height = max(view_width - width, 0), max(view_height - height, 0)
-        if more_width or more_height:
-            left, top = (int(random.integers(more + 1)) for more in (more_width, more_height))
+        pad_width, pad_height = max(view_width - width, 0), max(view_height - height, 0)
+        if pad_width or pad_height:
+            left, top = (int(random.integers(pad + 1)) for pad in (pad_width, pad_height))
             image = cv2.copyMakeBorder(
-                image, top, more_height - top, left, more_width - left, cv2.BORDER_CONSTANT, value=0
+                image, top, pad_height - top, left, pad_width - left, cv2.BORDER_CONSTANT, value=0
             )
         left, top = (
             int(max(side - view, 0) * random.uniform())
@@ -69,58 +67,57 @@ class SeedsWay(Dataset):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         image = image.astype(np.float32)
         image -= MEAN * 255
-        image *= 1 / (DEVIATION * 255)
+        image *= 1 / (STD * 255)
         return torch.from_numpy(image.transpose(2, 0, 1)).float()
 
 
-def seconds(loader, finish) -> tuple[float, int]:
-    began, photos = time.perf_counter(), 0
+def photos_per_second(loader, finish) -> float:
+    start, photos = time.perf_counter(), 0
     for batch in loader:
         photos += len(finish(batch))
-    return time.perf_counter() - began, photos
+    return photos / (time.perf_counter() - start)
 
 
-def normalised(batch) -> torch.Tensor:
-    """What the embedder does with the bytes that our loader hands over."""
+def normalise(batch) -> torch.Tensor:
+    """Normalise the bytes of our loader, as the embedder does."""
     images = batch[0].float()
     return images.sub_(255 * torch.tensor(MEAN)[:, None, None]).div_(
-        255 * torch.tensor(DEVIATION)[:, None, None]
+        255 * torch.tensor(STD)[:, None, None]
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", nargs="?", help="folder of landmarks; none: the toy world")
+    parser.add_argument("photos", nargs="?", help="folder of landmarks; default: the toy world")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     if cv2 is None:
-        print("not measured: the seed's way needs cv2, pip install opencv-python-headless")
+        print("not measured: cv2 is missing. Run pip install opencv-python-headless.")
         return
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    image = ImageFormat(sizes=S2, augmentation="soft", interpolation="bilinear")
-    source = Folder(given.photos) if given.photos else Toy()
-    data = LandmarkData(source, image, Aspect, batch_size=32, workers=given.workers, seed=0)
-    data.setup("fit")
+    source = Folder(arguments.photos) if arguments.photos else Toy()
+    data = training_data(source, 32, arguments.workers)
     ours = data.train_dataloader()
     table, groups = data.train_table, ours.dataset.groups
     paths = [str(table.root / path) for path in table.rows["path"]]
-    sizes = [image.size(int(group)) for group in groups]
+    sizes = [data.image_format.size(int(group)) for group in groups]
     batches = [[row for _, row in batch] for batch in ours.batch_sampler]
-    theirs = DataLoader(SeedsWay(paths, sizes), batch_sampler=batches, num_workers=given.workers)
-    ways = {
-        "seed": (theirs, lambda batch: batch),
-        "ours, normalised on the CPU": (ours, normalised),
-        "ours, as handed to the device": (ours, lambda batch: batch[0]),
+    released = DataLoader(
+        ReleasedDataset(paths, sizes), batch_sampler=batches, num_workers=arguments.workers
+    )
+    pipelines = {
+        "released": (released, lambda batch: batch),
+        "ours, normalised on the CPU": (ours, normalise),
+        "ours, bytes": (ours, lambda batch: batch[0]),
     }
-    found = {name: [] for name in ways}
-    for _ in range(given.rounds):
-        for name, (loader, finish) in ways.items():
-            found[name].append(seconds(loader, finish))
-    rates = {name: max(photos / took for took, photos in runs) for name, runs in found.items()}
+    rates = dict.fromkeys(pipelines, 0.0)
+    for _ in range(arguments.rounds):
+        for name, (loader, finish) in pipelines.items():
+            rates[name] = max(rates[name], photos_per_second(loader, finish))
     for name, rate in rates.items():
-        print(f"{name:32}{rate:7.1f} photos/s   {rate / rates['seed']:.2f} x")
+        print(f"{name:32}{rate:7.1f} photos/s   {rate / rates['released']:.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Offline diffusion, truncated: ours beside the released way, one scipy solver call a photo.
+"""Offline diffusion, truncated: ours, and the released code with one scipy solver call per photo.
 
-Claims: at least five times as many photos a second, and memory that is linear in the photos: the
-last lines run the whole re-ranking at two sizes.
+Claims: at least five times as many photos per second, and memory that is linear in the photos. The
+last lines run the complete re-ranking at two sizes.
 
 python benchmarks/rerank_diffusion.py
 python benchmarks/rerank_diffusion.py --photos 20000 --trunc 1000 --theirs 2000 --grow 100000
@@ -10,8 +10,9 @@ python benchmarks/rerank_diffusion.py --photos 20000 --trunc 1000 --theirs 2000 
 import argparse
 
 import numpy as np
+from _descriptors import landmark_descriptors
+from _measure import measure
 from joblib import Parallel, delayed
-from landmark_descriptors import landmark_descriptors, measured
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
@@ -22,7 +23,7 @@ from landmark.search import Flat
 
 
 def laplacian(rows, cosines, gamma=3, alpha=0.99):
-    """I - alpha S of the mutual neighbours, found photo by photo."""
+    """Return I - alpha S of the mutual neighbours, computed photo by photo."""
     weights = np.maximum(cosines, 0) ** gamma
     photos, others, values = [], [], []
     for i in range(len(rows)):
@@ -40,57 +41,63 @@ def laplacian(rows, cosines, gamma=3, alpha=0.99):
     return (identity - alpha * (root @ affinity @ root)).tocsr()
 
 
-def released(rows, cosines, kd, some):
-    """Diffusion of the first photos by the released code's steps, on threads as there."""
+def released(rows, cosines, kd, count):
+    """Diffuse the first `count` photos by the steps of the released code, on threads like it."""
     system = laplacian(rows[:, :kd], cosines[:, :kd])
     start = np.zeros(rows.shape[1])
     start[0] = 1
 
-    def one(i):
-        inside = system[rows[i]][:, rows[i]]
-        return cg(inside, start, rtol=1e-6, atol=0, maxiter=20)[0]
+    def solve(i):
+        subgraph = system[rows[i]][:, rows[i]]
+        return cg(subgraph, start, rtol=1e-6, atol=0, maxiter=20)[0]
 
     return np.array(
-        Parallel(n_jobs=-1, prefer="threads")(delayed(one)(i) for i in range(some)), np.float32
+        Parallel(n_jobs=-1, prefer="threads")(delayed(solve)(i) for i in range(count)), np.float32
     )
 
 
-def compare(given):
-    photos, _ = landmark_descriptors(given.photos, given.photos // given.each, given.dim)
-    (rows, cosines), search_seconds = measured(
-        f"search, {given.trunc} neighbours (both need it)",
-        lambda: all_neighbours([Flat().build(photos)], given.trunc),
+def compare_methods(arguments):
+    photos, _ = landmark_descriptors(
+        arguments.photos, arguments.photos // arguments.each, arguments.dim
     )
-    diffusion = Diffusion(n_trunc=given.trunc, kd=given.kd)
-    ours, seconds = measured(
-        f"ours, {given.photos:,} photos",
+    (rows, cosines), search_seconds = measure(
+        f"search, {arguments.trunc} neighbours (needed by both)",
+        lambda: all_neighbours([Flat().build(photos)], arguments.trunc),
+    )
+    diffusion = Diffusion(n_trunc=arguments.trunc, kd=arguments.kd)
+    ours, seconds = measure(
+        f"ours, {arguments.photos:,} photos",
         lambda: sparse.vstack(list(diffusion.solutions(*diffusion.graph(rows, cosines)))),
         "photos",
-        given.photos,
+        arguments.photos,
     )
-    some = min(given.theirs, given.photos)
-    theirs, theirs_seconds = measured(
-        f"released way, graph and {some:,} photos",
-        lambda: released(rows, cosines, given.kd, some),
+    count = min(arguments.theirs, arguments.photos)
+    expected, peer_seconds = measure(
+        f"released code, graph and {count:,} photos",
+        lambda: released(rows, cosines, arguments.kd, count),
         "photos",
-        some,
+        count,
     )
-    far = np.abs(np.take_along_axis(ours[:some].toarray(), rows[:some], 1) - theirs).max()
-    print(f"largest difference {far:.1e}")
-    ratio = theirs_seconds / some / (seconds / given.photos)
-    search = search_seconds / given.photos
-    with_search = (theirs_seconds / some + search) / (seconds / given.photos + search)
-    print(f"ratio {ratio:.1f}, the search included on both sides {with_search:.1f}")
+    actual = np.take_along_axis(ours[:count].toarray(), rows[:count], 1)
+    print(f"largest difference {np.abs(actual - expected).max():.1e}")
+    ours_each, peer_each = seconds / arguments.photos, peer_seconds / count
+    search_each = search_seconds / arguments.photos
+    with_search = (peer_each + search_each) / (ours_each + search_each)
+    print(
+        f"ratio {peer_each / ours_each:.1f}, including the search on both sides {with_search:.1f}"
+    )
 
 
-def grow(given):
-    for photos in (given.grow // 4, given.grow):
-        vectors, _ = landmark_descriptors(photos, photos // given.each, given.dim)
-        asked = photos // 20
-        before = Retrieval.from_search(vectors[:asked], vectors[asked:], 100, Flat())
-        measured(
-            f"whole re-ranking, {asked:,} of {photos:,} photos ask",
-            lambda before=before: Diffusion(n_trunc=given.trunc, kd=given.kd)(before),
+def compare_sizes(arguments):
+    for photos in (arguments.grow // 4, arguments.grow):
+        vectors, _ = landmark_descriptors(photos, photos // arguments.each, arguments.dim)
+        queries = photos // 20
+        retrieval = Retrieval.from_search(vectors[:queries], vectors[queries:], 100, Flat())
+        measure(
+            f"re-ranking, {queries:,} of {photos:,} photos are queries",
+            lambda retrieval=retrieval: Diffusion(n_trunc=arguments.trunc, kd=arguments.kd)(
+                retrieval
+            ),
             "photos",
             photos,
         )
@@ -99,15 +106,17 @@ def grow(given):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=6000)
-    parser.add_argument("--each", type=int, default=10, help="photos a landmark")
+    parser.add_argument("--each", type=int, default=10, help="photos per landmark")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--trunc", type=int, default=500)
     parser.add_argument("--kd", type=int, default=50)
-    parser.add_argument("--theirs", type=int, default=6000, help="photos of the released way")
-    parser.add_argument("--grow", type=int, default=20_000, help="the larger whole re-ranking")
-    given = parser.parse_args()
-    compare(given)
-    grow(given)
+    parser.add_argument(
+        "--theirs", type=int, default=6000, help="photos that the released code diffuses"
+    )
+    parser.add_argument("--grow", type=int, default=20_000, help="photos of the larger re-ranking")
+    arguments = parser.parse_args()
+    compare_methods(arguments)
+    compare_sizes(arguments)
 
 
 if __name__ == "__main__":

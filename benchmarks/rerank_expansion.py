@@ -1,6 +1,6 @@
-"""Alpha query expansion with its second search beside two calls of faiss.
+"""Alpha query expansion with its second search, and two searches by faiss.
 
-Claim: search, expansion and search again take at most 1.1 times what faiss takes to search twice.
+Claim: search, expansion and second search take at most 1.1 times the time of two faiss searches.
 
 python benchmarks/rerank_expansion.py
 python benchmarks/rerank_expansion.py --gallery 761757 --queries 2000
@@ -10,20 +10,21 @@ import argparse
 
 import faiss
 import numpy as np
-from landmark_descriptors import landmark_descriptors, measured
+from _descriptors import landmark_descriptors
+from _measure import measure
 
 from landmark.rerank import AlphaQE
 from landmark.rerank.retrieval import Retrieval
 from landmark.search import Flat
 
 
-def ours(query, gallery, kept):
-    return AlphaQE()(Retrieval.from_search(query, gallery, kept, Flat(device="cpu")))
+def ours(query, gallery, k):
+    return AlphaQE()(Retrieval.from_search(query, gallery, k, Flat(device="cpu")))
 
 
-def theirs(query, gallery, kept):
+def faiss_twice(query, gallery, k):
     for _ in range(2):
-        _, rows = faiss.knn(query, gallery, kept, metric=faiss.METRIC_INNER_PRODUCT)
+        _, rows = faiss.knn(query, gallery, k, metric=faiss.METRIC_INNER_PRODUCT)
     return rows
 
 
@@ -34,17 +35,19 @@ def main():
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--kept", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    photos, _ = landmark_descriptors(given.queries + given.gallery, given.gallery // 10, given.dim)
-    query, gallery = photos[: given.queries], photos[given.queries :]
+    arguments = parser.parse_args()
+    photos, _ = landmark_descriptors(
+        arguments.queries + arguments.gallery, arguments.gallery // 10, arguments.dim
+    )
+    query, gallery = photos[: arguments.queries], photos[arguments.queries :]
     seconds = [
         [
-            measured(name, lambda work=work: work(query, gallery, given.kept))[1]
-            for name, work in (("ours: search, alpha_qe", ours), ("faiss, twice", theirs))
+            measure(name, lambda work=work: work(query, gallery, arguments.kept))[1]
+            for name, work in (("ours: search, alpha_qe", ours), ("faiss, twice", faiss_twice))
         ]
-        for _ in range(given.rounds)
+        for _ in range(arguments.rounds)
     ]
-    median, fastest = (np.divide(*of(seconds, axis=0)) for of in (np.median, np.min))
+    median, fastest = (np.divide(*reduce(seconds, axis=0)) for reduce in (np.median, np.min))
     print(f"ratio of the medians {median:.3f}, of the fastest {fastest:.3f}")
 
 

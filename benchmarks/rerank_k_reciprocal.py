@@ -1,9 +1,9 @@
-"""k-reciprocal encoding: ours beside the released way, which holds all distances of all photos.
+"""k-reciprocal encoding: ours, and the released code, which stores all pairwise distances.
 
-Claims: the same answer, at least five times as fast at 20,000 photos, and memory that is linear in
-the photos (the last line runs ours at twice the size). The answers are compared on descriptors
-whose products have no rounding error: else the last bit of a product decides now and then which of
-two photos is the k1-th neighbour, in either code its own way.
+Claims: the same distances, at least five times as fast at 20,000 photos, and memory that is linear
+in the photos (the last line runs ours at twice the size). The distances are compared on descriptors
+whose products are exact; otherwise rounding sometimes decides which of two photos is the k1-th
+neighbour, differently in each code.
 
 python benchmarks/rerank_k_reciprocal.py
 python benchmarks/rerank_k_reciprocal.py --photos 5000
@@ -12,7 +12,8 @@ python benchmarks/rerank_k_reciprocal.py --photos 5000
 import argparse
 
 import numpy as np
-from landmark_descriptors import landmark_descriptors, measured
+from _descriptors import landmark_descriptors
+from _measure import measure
 
 from landmark.rerank import KReciprocal
 from landmark.rerank.retrieval import Retrieval
@@ -20,9 +21,9 @@ from landmark.search import Flat
 
 
 def released(query, gallery, k1=20, k2=6, lambda_value=0.3, kind=None):
-    """Final distances (Q, N) over the whole matrix, row by row as in the released code."""
+    """Return the final distances (Q, N), computed row by row as in the released code."""
     photos = np.concatenate([query, gallery])
-    asked, count = len(query), len(photos)
+    queries, count = len(query), len(photos)
     distances = np.maximum(2 - 2 * (photos @ photos.T), 0)
     np.fill_diagonal(distances, 0)
     distances = np.transpose(distances / np.max(distances, axis=0))
@@ -43,37 +44,38 @@ def released(query, gallery, k1=20, k2=6, lambda_value=0.3, kind=None):
         expanded = np.unique(expanded)
         weights = np.exp(-distances[i, expanded])
         encoding[i, expanded] = weights / np.sum(weights)
-    distances = distances[:asked]
+    distances = distances[:queries]
     averaged = np.zeros_like(encoding)
     for i in range(count):
         averaged[i] = np.mean(encoding[rank[i, :k2]], axis=0)
     encoding = averaged
     inverse = [np.where(encoding[:, i] != 0)[0] for i in range(count)]
     jaccard = np.zeros_like(distances)
-    for i in range(asked):
+    for i in range(queries):
         shared = np.zeros(count, np.float32)
-        for at in np.where(encoding[i] != 0)[0]:
-            shared[inverse[at]] += np.minimum(encoding[i, at], encoding[inverse[at], at])
+        for j in np.where(encoding[i] != 0)[0]:
+            shared[inverse[j]] += np.minimum(encoding[i, j], encoding[inverse[j], j])
         jaccard[i] = 1 - shared / (2 - shared)
-    return (jaccard * (1 - lambda_value) + distances * lambda_value)[:, asked:]
+    return (jaccard * (1 - lambda_value) + distances * lambda_value)[:, queries:]
 
 
-def retrieval(photos, queries, landmarks, dim, kept):
-    vectors, _ = landmark_descriptors(photos, landmarks, dim)
-    return Retrieval.from_search(vectors[:queries], vectors[queries:], kept, Flat(device="cpu"))
+def search(photos, queries, dim, k):
+    vectors, _ = landmark_descriptors(photos, photos // 10, dim)
+    return Retrieval.from_search(vectors[:queries], vectors[queries:], k, Flat(device="cpu"))
 
 
-def same_answer(photos, queries, dim, kept):
-    """Largest difference of the distances ranked, place by place."""
-    before = retrieval(photos, queries, photos // 10, dim, kept)
+def largest_difference(photos, queries, dim, k):
+    """Return the largest difference of the distances, rank by rank."""
+    retrieval = search(photos, queries, dim, k)
     exact = [
-        (np.round(some * 256) / 256).astype(np.float32) for some in (before.query, before.gallery)
+        (np.round(vectors * 256) / 256).astype(np.float32)
+        for vectors in (retrieval.query, retrieval.gallery)
     ]
-    ours = KReciprocal()(Retrieval.from_search(*exact, kept, Flat(device="cpu")))
-    theirs = released(*exact, kind="stable")  # of equal ones the first, as ours
-    found = np.take_along_axis(theirs, ours.rows, 1)
-    best = np.sort(theirs, axis=1)[:, :kept]
-    return max(np.abs(1 - ours.scores - found).max(), np.abs(found - best).max())
+    ours = KReciprocal()(Retrieval.from_search(*exact, k, Flat(device="cpu")))
+    distances = released(*exact, kind="stable")  # ties in the order of the rows, as in ours
+    ranked = np.take_along_axis(distances, ours.rows, 1)
+    best = np.sort(distances, axis=1)[:, :k]
+    return max(np.abs(1 - ours.scores - ranked).max(), np.abs(ranked - best).max())
 
 
 def main():
@@ -83,19 +85,20 @@ def main():
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--kept", type=int, default=100)
     parser.add_argument("--compared", type=int, default=6000, help="photos of the comparison")
-    given = parser.parse_args()
-    before = retrieval(given.photos, given.queries, given.photos // 10, given.dim, given.kept)
-    _, seconds = measured(
-        f"ours, {given.photos:,} photos", lambda: KReciprocal()(before), "photos", given.photos
+    arguments = parser.parse_args()
+    photos, queries, dim, k = arguments.photos, arguments.queries, arguments.dim, arguments.kept
+    retrieval = search(photos, queries, dim, k)
+    _, seconds = measure(
+        f"ours, {photos:,} photos", lambda: KReciprocal()(retrieval), "photos", photos
     )
-    _, theirs_seconds = measured(
-        "released way", lambda: released(before.query, before.gallery), "photos", given.photos
+    _, peer_seconds = measure(
+        "released code", lambda: released(retrieval.query, retrieval.gallery), "photos", photos
     )
-    far = same_answer(given.compared, given.compared // 20, given.dim, given.kept)
-    print(f"largest difference of the distances at {given.compared:,} photos {far:.1e}")
-    print(f"ratio {theirs_seconds / seconds:.1f}")
-    twice = retrieval(2 * given.photos, 2 * given.queries, given.photos // 5, given.dim, given.kept)
-    measured(f"ours, {2 * given.photos:,} photos", lambda: KReciprocal()(twice))
+    difference = largest_difference(arguments.compared, arguments.compared // 20, dim, k)
+    print(f"largest difference of the distances at {arguments.compared:,} photos {difference:.1e}")
+    print(f"ratio {peer_seconds / seconds:.1f}")
+    larger = search(2 * photos, 2 * queries, dim, k)
+    measure(f"ours, {2 * photos:,} photos", lambda: KReciprocal()(larger))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Two-stage re-ranking, votes given: ours for all queries beside the released way, query by query.
+"""Two-stage re-ranking from precomputed votes: ours, and the released code, query by query.
 
-Claims, at GLDv2's full size: at most 10 s in all, and less than 2 GiB beside the inputs.
+Claims, at the full size of GLDv2: ours takes at most 10 s, and less than 2 GiB besides the inputs.
 
 python benchmarks/rerank_two_stage.py
 python benchmarks/rerank_two_stage.py --queries 10000 --gallery 100000 --landmarks 20000
@@ -10,53 +10,58 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from landmark_descriptors import measured
+from _descriptors import landmark_shares
+from _measure import measure
 
 from landmark.rerank import TwoStage
 from landmark.rerank.voting import Votes
 
 
-def made_up(queries, gallery, landmarks, kept):
-    """Rankings and votes: most of what is found shows the query's landmark, if there is any."""
+def synthetic_rankings(queries, gallery, landmarks, k):
+    """Return rows, scores and votes: half of the results show the query's landmark, if any do."""
     random = np.random.default_rng(0)
-    share = 1 / (10 + np.arange(landmarks)) ** 0.7
-    asked, shown = (random.choice(landmarks, n, p=share / share.sum()) for n in (queries, gallery))
-    votes = [Votes(landmarks, random.random(len(landmarks))) for landmarks in (asked, shown)]
-    by_landmark = np.argsort(shown, kind="stable")
-    first, last = (np.searchsorted(shown[by_landmark], asked, side) for side in ("left", "right"))
-    rows = random.integers(0, gallery, (queries, kept), dtype=np.int64)
-    for place in range(0, kept, 2):  # every second result is right
-        right = first + random.integers(0, 1 << 30, queries) % np.maximum(last - first, 1)
-        rows[:, place] = np.where(
-            last > first, by_landmark[np.minimum(right, gallery - 1)], rows[:, place]
+    share = landmark_shares(landmarks)
+    query_labels, labels = (random.choice(landmarks, n, p=share) for n in (queries, gallery))
+    votes = [Votes(voted, random.random(len(voted))) for voted in (query_labels, labels)]
+    by_landmark = np.argsort(labels, kind="stable")
+    first, last = (
+        np.searchsorted(labels[by_landmark], query_labels, side) for side in ("left", "right")
+    )
+    rows = random.integers(0, gallery, (queries, k), dtype=np.int64)
+    for rank in range(0, k, 2):  # every second result is correct
+        correct = first + random.integers(0, 1 << 30, queries) % np.maximum(last - first, 1)
+        rows[:, rank] = np.where(
+            last > first, by_landmark[np.minimum(correct, gallery - 1)], rows[:, rank]
         )
     ordered = np.sort(rows, axis=1)
-    again = np.concatenate(
+    repeated = np.concatenate(
         [np.zeros((queries, 1), bool), ordered[:, 1:] == ordered[:, :-1]], axis=1
     )
-    rows = np.sort(np.where(again, -1, ordered), axis=1)[:, ::-1].astype(np.int32)  # pads last
+    rows = np.sort(np.where(repeated, -1, ordered), axis=1)[:, ::-1].astype(
+        np.int32
+    )  # padding last
     scores = np.where(rows < 0, -np.inf, -np.sort(-random.random(rows.shape), axis=1))
     return rows, scores.astype(np.float32), votes
 
 
 def released(rows, query, gallery, threshold=0.6):
-    """Sort and insert with one pandas frame of the gallery, looked up for each query."""
+    """Sort and insert with one pandas frame of the gallery, as the released code does."""
     ids = np.array([f"{row:016x}" for row in range(len(gallery.landmarks))])
     voted = pd.DataFrame({"landmark_id": gallery.landmarks, "score": gallery.scores}, index=ids)
     voted = voted.sort_values("score", ascending=False, kind="stable")
 
-    def one(row, landmark, score):
-        listed = ids[row[row >= 0]]
-        positive = voted.loc[listed, "landmark_id"] == landmark
+    def rerank(row, landmark, score):
+        results = ids[row[row >= 0]]
+        positive = voted.loc[results, "landmark_id"] == landmark
         ranked = (~positive).sort_values(kind="mergesort").index.to_list()
-        whole = voted[voted["landmark_id"] == landmark]
-        whole = whole[score + whole["score"] > threshold]
-        new = sorted(set(whole.index) - set(listed), key=whole.index.get_loc)
+        same = voted[voted["landmark_id"] == landmark]
+        same = same[score + same["score"] > threshold]
+        new = sorted(set(same.index) - set(results), key=same.index.get_loc)
         count = int(positive.sum())
         return (ranked[:count] + new + ranked[count:])[: len(row)]
 
     return [
-        [int(name, 16) for name in one(row, query.landmarks[i], query.scores[i])]
+        [int(name, 16) for name in rerank(row, query.landmarks[i], query.scores[i])]
         for i, row in enumerate(rows)
     ]
 
@@ -67,28 +72,30 @@ def main():
     parser.add_argument("--gallery", type=int, default=761_757)
     parser.add_argument("--landmarks", type=int, default=81_313)
     parser.add_argument("--kept", type=int, default=100)
-    parser.add_argument("--theirs", type=int, default=40, help="queries of the released way")
-    given = parser.parse_args()
-    rows, scores, (query, gallery) = made_up(
-        given.queries, given.gallery, given.landmarks, given.kept
+    parser.add_argument(
+        "--theirs", type=int, default=40, help="queries that the released code ranks"
     )
-    (ours, _), seconds = measured(
-        f"ours, {given.queries:,} queries",
+    arguments = parser.parse_args()
+    rows, scores, (query, gallery) = synthetic_rankings(
+        arguments.queries, arguments.gallery, arguments.landmarks, arguments.kept
+    )
+    (ours, _), seconds = measure(
+        f"ours, {arguments.queries:,} queries",
         lambda: TwoStage().rerank(rows, scores, query, gallery),
         "queries",
-        given.queries,
+        arguments.queries,
     )
-    some = min(given.theirs, given.queries)
-    theirs, theirs_seconds = measured(
-        f"released way, {some} queries",
-        lambda: released(rows[:some], query, gallery),
+    count = min(arguments.theirs, arguments.queries)
+    expected, peer_seconds = measure(
+        f"released code, {count} queries",
+        lambda: released(rows[:count], query, gallery),
         "queries",
-        some,
+        count,
     )
-    alike = [row[row >= 0].tolist() == other for row, other in zip(ours, theirs, strict=False)]
-    whole = theirs_seconds / some * given.queries
-    print(f"same rankings: {np.mean(alike):.3f}; released way for all queries {whole:,.0f} s")
-    print(f"ratio {whole / seconds:,.0f}")
+    equal = [row[row >= 0].tolist() == other for row, other in zip(ours, expected, strict=False)]
+    total = peer_seconds / count * arguments.queries
+    print(f"same rankings: {np.mean(equal):.3f}; released code for all queries {total:,.0f} s")
+    print(f"ratio {total / seconds:,.0f}")
 
 
 if __name__ == "__main__":

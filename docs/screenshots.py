@@ -1,9 +1,9 @@
-"""Open a page in headless Chromium, take screenshots, and report what is wrong with the page.
+"""Open a page in headless Chromium, take screenshots, and report its problems.
 
 python docs/screenshots.py RANKING/report.html FOLDER
 
 Writes FOLDER/{1280,390}-{light,dark}.png, each of the complete page. Exit status 1 if the page logs
-an error, requests anything besides itself, or is wider than the window. Needs Chromium
+an error, requests anything but itself, or is wider than the window. Needs Chromium
 ($CHROMIUM, else chromium, chromium-browser or google-chrome on the PATH) and websocket-client.
 """
 
@@ -38,20 +38,19 @@ _FLAGS = (
     "--disable-dev-shm-usage",
     "--remote-debugging-port=0",
 )
-_TALLEST = 16000  # beyond this Chromium's pictures end or repeat
+_MAX_HEIGHT = 16000  # taller screenshots of Chromium are cut off or repeat
 
 
 def browser_path() -> str | None:
-    """Return the Chromium to use; None without one."""
-    named = os.environ.get("CHROMIUM")
-    return named or next(filter(None, map(shutil.which, _NAMES)), None)
+    """Return the path of Chromium, or None if it is missing."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 class Tab:
     """One page of a browser, controlled through the DevTools protocol.
 
     Attributes:
-        events: What the browser has reported, in order.
+        events: Events that the browser has reported, in order.
     """
 
     def __init__(self, address: str) -> None:
@@ -72,7 +71,7 @@ class Tab:
             self.events.append(message)
 
     def wait_for(self, method: str) -> None:
-        """Read events until one of this name arrives."""
+        """Read events until one with this method arrives."""
         while not any(event.get("method") == method for event in self.events):
             self.events.append(json.loads(self._socket.recv()))
 
@@ -102,12 +101,12 @@ def _first_tab(profile: Path, process: subprocess.Popen, seconds: float = 60) ->
     """Wait for the first tab and return its address."""
     from urllib.request import urlopen
 
-    ends = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     port = profile / "DevToolsActivePort"
-    while time.monotonic() < ends and process.poll() is None:
+    while time.monotonic() < deadline and process.poll() is None:
         if port.is_file() and (lines := port.read_text().splitlines()):
-            with urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=10) as answer:
-                pages = [one for one in json.load(answer) if one["type"] == "page"]
+            with urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=10) as response:
+                pages = [tab for tab in json.load(response) if tab["type"] == "page"]
             if pages:
                 return pages[0]["webSocketDebuggerUrl"]
         time.sleep(0.1)
@@ -115,19 +114,20 @@ def _first_tab(profile: Path, process: subprocess.Popen, seconds: float = 60) ->
 
 
 def photograph(page: Path, folder: Path, executable: str) -> list[str]:
-    """Write the four screenshots; return what is wrong with the page, one line each."""
+    """Write the four screenshots and return the problems of the page, one line each."""
     folder.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     with browser_tab(executable) as tab:
         for domain in ("Page", "Network", "Runtime", "Log"):
             tab.call(f"{domain}.enable")
         for width, scheme in itertools.product(WIDTHS, SCHEMES):
-            found = _photograph(tab, page, width, scheme, folder / f"{width}-{scheme}.png")
-            problems += [f"{width} px, {scheme}: {problem}" for problem in found]
+            file = folder / f"{width}-{scheme}.png"
+            for problem in _photograph(tab, page, width, scheme, file):
+                problems.append(f"{width} px, {scheme}: {problem}")
     return problems
 
 
-def _photograph(tab: Tab, page: Path, width: int, scheme: str, picture: Path) -> list[str]:
+def _photograph(tab: Tab, page: Path, width: int, scheme: str, file: Path) -> list[str]:
     address = page.resolve().as_uri()
     phone = width < 600
     size = {"width": width, "height": 844 if phone else 900, "deviceScaleFactor": 2 if phone else 1}
@@ -140,18 +140,17 @@ def _photograph(tab: Tab, page: Path, width: int, scheme: str, picture: Path) ->
     tab.call("Page.navigate", url=address)
     tab.wait_for("Page.loadEventFired")
     root = "document.scrollingElement"
-    measured = tab.call(
+    shown_width, window_width, height = tab.call(
         "Runtime.evaluate",
         expression=f"[{root}.scrollWidth, innerWidth, {root}.scrollHeight]",
         returnByValue=True,
     )["result"]["value"]
-    shown_width, window_width, height = measured
-    taken = tab.call(
+    screenshot = tab.call(
         "Page.captureScreenshot",
         captureBeyondViewport=True,
-        clip={"x": 0, "y": 0, "width": width, "height": min(height, _TALLEST), "scale": 1},
+        clip={"x": 0, "y": 0, "width": width, "height": min(height, _MAX_HEIGHT), "scale": 1},
     )
-    picture.write_bytes(base64.b64decode(taken["data"]))
+    file.write_bytes(base64.b64decode(screenshot["data"]))
     problems = list(_problems(tab.events, address))
     if shown_width > width or window_width > width:
         problems.append(f"the page is {max(shown_width, window_width)} px wide")
@@ -159,7 +158,7 @@ def _photograph(tab: Tab, page: Path, width: int, scheme: str, picture: Path) ->
 
 
 def _problems(events: Sequence[dict[str, Any]], address: str) -> Iterator[str]:
-    """Errors, warnings and requests that the browser reported."""
+    """Yield the errors, warnings and requests that the browser reported."""
     for event in events:
         method, parameters = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":
@@ -169,7 +168,7 @@ def _problems(events: Sequence[dict[str, Any]], address: str) -> Iterator[str]:
         elif method == "Runtime.exceptionThrown":
             yield f"exception {parameters['exceptionDetails'].get('text')}"
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
-            yield f"console {[one.get('value') for one in parameters['args']]}"
+            yield f"console {[argument.get('value') for argument in parameters['args']]}"
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
             yield f"log {parameters['entry']['text']}"
 

@@ -1,4 +1,4 @@
-"""Descriptors whose cosines have no rounding error: equal ones tie, whoever computes them."""
+"""Descriptors with exact cosines, so that ties are the same in every implementation."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from landmark.search import Flat
 
 
 def exact_unit(random, landmarks: int, photos: int, flips: int = 5) -> np.ndarray:
-    """Unit vectors (photos, 20) of entries 0 and ±1/4, scattered around their landmarks'."""
+    """Return unit vectors (photos, 20) of entries 0 and ±1/4, scattered around their landmarks."""
     centres = np.zeros((landmarks, 20), np.float32)
     for centre in centres:
         centre[random.permutation(20)[:16]] = random.choice([-0.25, 0.25], 16)
@@ -30,7 +30,7 @@ def cosines_of(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def nearest(cosines: np.ndarray, k: int, own: bool) -> np.ndarray:
-    """The k best of each row, the lower of equal ones first; with `own` the row itself first."""
+    """Return the k best of each row, ties by row; with `own`, the row itself first."""
     cosines = cosines.copy()
     if own:
         np.fill_diagonal(cosines, np.inf)
@@ -38,9 +38,9 @@ def nearest(cosines: np.ndarray, k: int, own: bool) -> np.ndarray:
 
 
 def check_ranking(rows, scores, wanted, former, atol=1e-5) -> None:
-    """Rows are the best by the wanted scores (Q, N) above 0, then the former ones in their order.
+    """Check that rows are sorted by the expected scores (Q, N) above 0, then by their former order.
 
-    Which of two comes first is not asked where their scores differ by rounding alone.
+    The order of scores that differ only by rounding is not checked.
     """
     assert (scores[:, 1:] <= scores[:, :-1]).all()
     assert ((scores == -np.inf) == (rows < 0)).all()

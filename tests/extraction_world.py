@@ -1,4 +1,4 @@
-"""A tiny untrained embedder, a few photos of many shapes, and extractions of them."""
+"""A tiny untrained embedder, a few photos of many shapes, and their extraction."""
 
 import dataclasses
 from functools import cache
@@ -33,7 +33,7 @@ PHOTOS = 20
 
 
 def write_embedder_into(folder: Path, seed: int = 0) -> Path:
-    """A network whose descriptors differ from photo to photo."""
+    """Write a network whose descriptors differ between photos."""
     torch.manual_seed(seed)
     embedder = build_embedder("resnet10t", GeM(), embedding_dim=DIM)
     for module in embedder.modules():
@@ -51,7 +51,7 @@ def write_embedder_into(folder: Path, seed: int = 0) -> Path:
 
 
 def write_photos(root: Path, count: int = PHOTOS) -> Path:
-    """`count` photos in seven folders, of every aspect group."""
+    """Write `count` photos of all aspect groups into seven folders."""
     random = np.random.default_rng(count)
     for number in range(count):
         width = int(random.integers(30, 60))
@@ -64,7 +64,7 @@ def write_photos(root: Path, count: int = PHOTOS) -> Path:
 
 
 def table_of(root: Path) -> ImageTable:
-    """The photos below `root` in the order of their names, with ids, landmarks and sizes."""
+    """Return the table of the photos in `root` by name, with ids, landmarks and sizes."""
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
     rows = pd.DataFrame({"id": [Path(path).stem for path in paths], "path": paths}, dtype="str")
     rows["landmark_id"] = rows["path"].str.split("/").str[0]
@@ -80,7 +80,7 @@ def extract(world: Path, output: Path, **changes) -> DescriptorStore:
 
 
 def write_world(root: Path) -> Path:
-    """Write `embedder`, `photos`, and `complete`: their store by an uninterrupted extraction."""
+    """Write `embedder`, `photos`, and `complete`, the store of an uninterrupted extraction."""
     write_embedder_into(root / "embedder")
     write_photos(root / "photos")
     extract(root, root / "complete")
@@ -89,12 +89,12 @@ def write_world(root: Path) -> Path:
 
 @cache
 def loaded(embedder: Path) -> Embedder:
-    """The embedder of a folder, loaded once."""
+    """Return the embedder of a folder, cached."""
     return load_embedder(embedder)[0]
 
 
 def plan(world: Path, output: Path, **changes) -> Plan:
-    """The extraction of the world's photos to `output`.
+    """Return the plan of extracting the world's photos to `output`.
 
     `changes` are fields of Plan or of Extraction.
     """
@@ -135,7 +135,7 @@ def plan(world: Path, output: Path, **changes) -> Plan:
 
 
 class UnreadablePhotos(ScaledPhotoDataset):
-    """Photos some of which cannot be read: those are grey, and their row is -row - 1."""
+    """Data set in which some photos are unreadable: those are grey, and their row is -row - 1."""
 
     bad: frozenset[str] = frozenset()
 
@@ -151,5 +151,5 @@ class UnreadablePhotos(ScaledPhotoDataset):
 
 
 def files_of(store: Path) -> dict[str, bytes]:
-    """Every file of a store with its bytes."""
+    """Return the bytes of every file of a store."""
     return {path.name: path.read_bytes() for path in sorted(store.iterdir())}

@@ -1,7 +1,7 @@
-"""Runs the root scripts in forks of a process that has imported everything, seconds faster a run.
+"""Run the root scripts in forks of a process with all imports done, which saves seconds per run.
 
-python tests/forked.py    reads one JSON request a line: {"command", "cwd", "environment"}, and
-answers each with a line {"status", "stdout", "stderr"}.
+`python tests/forked.py` reads JSON requests {"command", "cwd", "environment"}, one per line, and
+writes one line {"status", "stdout", "stderr"} for each.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = (
+PRELOADED = (
     "hydra",
     "pytorch_lightning",
     "torchvision.transforms.v2",
@@ -30,7 +30,7 @@ HEAVY = (
 
 
 class Scripts:
-    """Answers `run(script, *overrides, cwd=…)` like `subprocess.run`, by forking a warm process."""
+    """Client of a process that forks for every `run`."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -42,16 +42,16 @@ class Scripts:
         )
 
     def run(self, script, *overrides, cwd, status=0, environment=None):
-        """Checks the exit status and returns `returncode`, `stdout` and `stderr`."""
+        """Run a script, check its exit status and return `returncode`, `stdout` and `stderr`."""
         request = {
             "command": [str(ROOT / script), *map(str, overrides)],
             "cwd": str(cwd),
             "environment": environment or {},
         }
         print(json.dumps(request), file=self._server.stdin, flush=True)
-        answer = json.loads(self._server.stdout.readline())
+        response = json.loads(self._server.stdout.readline())
         result = SimpleNamespace(
-            returncode=answer["status"], stdout=answer["stdout"], stderr=answer["stderr"]
+            returncode=response["status"], stdout=response["stdout"], stderr=response["stderr"]
         )
         assert result.returncode == status, result.stderr + result.stdout[-2000:]
         return result
@@ -61,19 +61,19 @@ class Scripts:
         self._server.wait()
 
 
-def answer(request: dict) -> dict:
+def run_in_fork(request: dict) -> dict:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = os.fork()
         if child == 0:
-            os._exit(_as_script(request, out, err))
+            os._exit(_run_script(request, out, err))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0)
         err.seek(0)
         return {"status": status, "stdout": out.read(), "stderr": err.read()}
 
 
-def _as_script(request: dict, out, err) -> int:
-    """Becomes the script; returns what Python's exit status would be."""
+def _run_script(request: dict, out, err) -> int:
+    """Run the script in this process and return the exit status that Python would have."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
@@ -84,8 +84,8 @@ def _as_script(request: dict, out, err) -> int:
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
         status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
         traceback.print_exc()
         status = 1
@@ -97,10 +97,10 @@ def _as_script(request: dict, out, err) -> int:
 def main() -> None:
     import importlib
 
-    for name in HEAVY:
+    for name in PRELOADED:
         importlib.import_module(name)
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        print(json.dumps(run_in_fork(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Kills training runs with SIGKILL at seeded moments and begins them again (test_train_killed.py).
+"""Kill training runs with SIGKILL at seeded moments and resume them (test_train_killed.py).
 
 python tests/killed_runs.py MOMENTS OVERRIDE …
 
-Prints one JSON line a run: the moment, and whether weights and metrics.csv became those of a run
-that was never killed. Everything is imported once; each run is a fork of this process.
+Prints one JSON line per run: the moment, and whether weights and metrics.csv equal those of an
+uninterrupted run. All modules are imported once; each run is a fork of this process.
 """
 
 import json
@@ -31,7 +31,7 @@ def die(*_: object, **__: object) -> None:
 
 
 def die_at(place: str, count: int) -> None:
-    """Has this process killed when the place is reached for the count-th time."""
+    """Kill this process when the place is reached for the count-th time."""
     holder, name = {
         "before the step": (RetrievalTask, "on_train_batch_start"),
         "before the optimizer": (RetrievalTask, "on_before_optimizer_step"),
@@ -53,7 +53,7 @@ def die_at(place: str, count: int) -> None:
 
 
 def run(folder: str, overrides: list[str], place: str | None = None, count: int = 0) -> int:
-    """Trains in a fork; returns how it ended."""
+    """Train in a fork and return its exit status."""
     child = os.fork()
     if child == 0:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123

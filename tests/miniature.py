@@ -1,4 +1,4 @@
-"""Small sets in the official layouts, made from photos of the toy world."""
+"""Small data sets in the official layouts, made of photos of the toy world."""
 
 import pickle
 import shutil
@@ -13,13 +13,13 @@ LANDMARKS, PHOTOS = 6, 8
 
 
 def toy(root: Path, **options) -> Toy:
-    """A world of 48 photos of about 130 × 100 pixels."""
+    """Return a toy world of 48 photos of about 130 × 100 pixels."""
     settings = {"landmarks": LANDMARKS, "photos": PHOTOS, "scale": 0.4} | options
     return Toy(root, **settings)
 
 
 def world_rows(root: Path) -> tuple[Path, pd.DataFrame]:
-    """The drawn world's folder, and one row per photo with a made-up id of hexadecimal digits."""
+    """Return the folder of the toy world and its rows, with a hexadecimal id for each photo."""
     table = toy(root).read()
     rows = table.rows.sort_values("path", ignore_index=True)
     rows["hex"] = [f"{(number * 2654435761) % 2**32:08x}" for number in range(len(rows))]
@@ -32,13 +32,13 @@ def copy_photos(source: Path, paths: pd.Series, root: Path, targets: list[str]) 
         shutil.copyfile(source / path, root / target)
 
 
-def _number(landmark: pd.Series) -> pd.Series:
-    """Landmark numbers whose order as numbers and as text differ."""
+def _landmark_numbers(landmark: pd.Series) -> pd.Series:
+    """Return landmark numbers that sort differently as numbers and as text."""
     return (landmark.astype(int) * 7 + 5).astype(str)
 
 
 def google_landmarks(world: Path, root: Path, *, folders: bool, extra_train: str = "") -> Path:
-    """GLDv2 (`folders`: train/a/b/c/<id>.jpg) or GLDv1 (train/<id>.jpg) with its three CSVs."""
+    """Write GLDv2 (`folders`: train/a/b/c/<id>.jpg) or GLDv1 (train/<id>.jpg) and its CSVs."""
     source, rows = world_rows(world)
     for split, name in (("train", "train"), ("query", "test"), ("gallery", "index")):
         part = rows[rows["split"] == split]
@@ -48,7 +48,7 @@ def google_landmarks(world: Path, root: Path, *, folders: bool, extra_train: str
         copy_photos(source, part["path"], root, targets)
         listing = pd.DataFrame({"id": part["hex"], "url": "http://example.org/a,b"})
         if split == "train":
-            listing["landmark_id"] = _number(part["landmark_id"])
+            listing["landmark_id"] = _landmark_numbers(part["landmark_id"])
         listing.to_csv(root / f"{name}.csv", index=False)
     if extra_train:
         with (root / "train.csv").open("a") as file:
@@ -57,18 +57,18 @@ def google_landmarks(world: Path, root: Path, *, folders: bool, extra_train: str
 
 
 def google_landmarks_clean(world: Path, root: Path) -> Path:
-    """GLDv2 with `train_clean.csv`, which keeps the first three train photos per landmark."""
+    """Write GLDv2 with a `train_clean.csv` of the first three train photos per landmark."""
     google_landmarks(world, root, folders=True)
     train = pd.read_csv(root / "train.csv", dtype=str)
-    kept = train.groupby("landmark_id", sort=False).head(3)
-    lists = kept.groupby("landmark_id", sort=False)["id"].agg(" ".join)
+    clean = train.groupby("landmark_id", sort=False).head(3)
+    lists = clean.groupby("landmark_id", sort=False)["id"].agg(" ".join)
     lists.rename("images").reset_index().to_csv(root / "train_clean.csv", index=False)
     (root / "train.csv").unlink()
     return root
 
 
 def revisited(world: Path, root: Path, name: str = "gnd_roxford5k.pkl") -> Path:
-    """ROxford's layout: two queries with boxes; photos of the query's landmark are easy or hard."""
+    """Write ROxford: two queries with boxes, whose landmark's photos are easy or hard."""
     source, rows = world_rows(world)
     gallery, query = rows[rows["split"] == "gallery"], rows[rows["split"] == "query"].iloc[:2]
     both = pd.concat([gallery, query])

@@ -76,7 +76,7 @@ def test_a_folder_of_a_later_version_is_refused(tmp_path, kind):
         open_folder(tmp_path / "x")
 
 
-def test_parts_of_a_store_that_do_not_fit_are_refused(tmp_path):
+def test_inconsistent_parts_of_a_store_are_refused(tmp_path):
     path = tmp_path / "s"
     DescriptorStore.write(path, ["a", "b"], UNIT)
     pd.DataFrame({"id": ["a"]}).to_parquet(path / "ids.parquet")

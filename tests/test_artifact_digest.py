@@ -5,7 +5,7 @@ import pandas as pd
 from landmark.data.image_table import digest_of_table
 
 
-def test_the_digest_of_a_table_sees_every_value_name_and_order():
+def test_the_digest_of_a_table_depends_on_every_value_name_and_order():
     frame = pd.DataFrame({"id": ["a", "b"], "width": [3.0, None], "split": ["train", None]})
     others = [
         frame.iloc[::-1],

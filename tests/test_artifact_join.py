@@ -26,7 +26,7 @@ def write(path, ids, dim=4, seed=0, dtype="float32", landmarks=None, **meta):
     return DescriptorStore.open(path)
 
 
-def test_joined_stores_follow_one_another(tmp_path):
+def test_joined_stores_are_concatenated(tmp_path):
     one = write(tmp_path / "1", ["a", "b"], seed=1, landmarks=["x", "y"])
     two = write(tmp_path / "2", ["c"], seed=2, split="gallery")
     three = write(tmp_path / "3", ["e", "d"], seed=3, table=["t3", "t4"], landmarks=["x", None])
@@ -168,7 +168,7 @@ def test_queries_and_gallery_must_be_the_same_ensemble(tmp_path):
         ("ba", ["x", "x"], None, r"2: photo 'b' has landmark x, and y in another store"),
     ],
 )
-def test_an_ensemble_that_does_not_fit_is_refused(tmp_path, ids, landmarks, weights, words):
+def test_an_inconsistent_ensemble_is_refused(tmp_path, ids, landmarks, weights, words):
     write(tmp_path / "1", ["a", "b"], landmarks=["x", "y"])
     write(tmp_path / "2", list(ids), landmarks=landmarks)
     with pytest.raises(UserError, match=words):

@@ -1,4 +1,4 @@
-"""A published pickle gives its plain values; anything else it requests is refused and not run."""
+"""Plain values are read from a pickle; anything else is refused and not run."""
 
 import contextlib
 import os
@@ -32,14 +32,14 @@ PLAIN = st.recursive(
 
 @settings(max_examples=40, deadline=None)
 @given(value=PLAIN, protocol=st.integers(0, pickle.HIGHEST_PROTOCOL))
-def test_plain_values_return_from_a_pickle(tmp_path_factory, value, protocol):
+def test_plain_values_are_read_from_a_pickle(tmp_path_factory, value, protocol):
     path = tmp_path_factory.mktemp("pickle") / "p.pkl"
     path.write_bytes(pickle.dumps(value, protocol=protocol))
     assert load_pickle(path) == value
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_numpy_arrays_return_from_a_pickle(tmp_path, protocol):
+def test_numpy_arrays_are_read_from_a_pickle(tmp_path, protocol):
     value = {"rows": np.arange(6).reshape(2, 3), "one": np.float32(2.5), "names": np.array(["x"])}
     (tmp_path / "p.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
     read = load_pickle(tmp_path / "p.pkl")
@@ -49,7 +49,7 @@ def test_numpy_arrays_return_from_a_pickle(tmp_path, protocol):
 
 
 class Calls:
-    """Pickles as a call of anything."""
+    """Pickle as a call of any function."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -73,7 +73,7 @@ def test_a_pickle_that_requests_a_program_is_refused_and_not_run(tmp_path, proto
             load_pickle(path)
         assert "it requests" in str(caught.value)
         assert not trace.exists()
-    # The last file does run its call when it is read without restrictions.
+    # Read without restrictions, the last file does run its call.
     pickle.loads(path.read_bytes())
     assert trace.exists()
 

@@ -1,4 +1,4 @@
-"""Arrays in a pickle are built from numbers and text; one that could reach into memory is not."""
+"""Arrays are read from a pickle unless they could access memory."""
 
 import _codecs
 import pickle
@@ -17,7 +17,7 @@ EMPTY = (RECONSTRUCT, (np.ndarray, (0,), b"b"))
 
 
 class Calls:
-    """Pickles as a call of anything, and the state for `__setstate__` after it."""
+    """Pickle as a call of any function, followed by the state for `__setstate__`."""
 
     def __init__(self, *reduced):
         self.reduced = reduced

@@ -12,7 +12,7 @@ from landmark.error import UserError
 
 @st.composite
 def stacks(draw):
-    """A stack, and the same rows as one array."""
+    """Return a stack and the same rows as one array."""
     dtypes = draw(st.lists(st.sampled_from(["f2", "f4"]), min_size=1, max_size=4))
     sizes = draw(st.lists(st.integers(0, 6), min_size=len(dtypes), max_size=len(dtypes)))
     random = np.random.default_rng(draw(st.integers(0, 99)))
@@ -51,7 +51,7 @@ def test_a_stack_reads_as_one_array(stack, data):
     np.testing.assert_array_equal(np.asarray(stacked, "f8"), whole.astype("f8"))
 
 
-def test_a_stack_copies_nothing_and_refuses_what_it_cannot_read():
+def test_a_stack_copies_nothing_and_refuses_invalid_indexes():
     parts = [np.zeros((2, 3), "f2"), np.zeros((4, 3), "f4")]
     stacked = StackedVectors(parts)
     parts[1][3, 0] = 5
@@ -97,7 +97,7 @@ def test_an_id_in_two_stores_is_refused(tmp_path):
         StackedStores([one, other])
 
 
-def test_stacks_stack_without_a_copy():
+def test_stacks_of_stacks_copy_nothing():
     inner = StackedVectors([np.zeros((2, 3)), np.ones((4, 3))])
     outer = StackedVectors([np.full((1, 3), 2.0), inner], np.float32)
     assert [id(part) for part in outer.parts[1:]] == [id(part) for part in inner.parts]

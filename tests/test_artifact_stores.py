@@ -53,7 +53,7 @@ def test_unknown_landmarks_are_empty(tmp_path):
     assert DescriptorStore.open(tmp_path / "s").landmark_ids.tolist() == ["long name", "", ""]
 
 
-def test_a_store_is_filled_piece_by_piece(tmp_path):
+def test_a_store_is_written_in_blocks(tmp_path):
     vectors = unit_rows(5)
     with DescriptorStore.writing(tmp_path / "s", list("abcde"), 4, flip=True) as stored:
         stored[:3] = vectors[:3]
@@ -106,7 +106,7 @@ NAN[1, 2] = np.nan
         ("ab", (LONG * 1.01).astype("float16"), None, r"vector of 'a' has length 1\.02"),
     ],
 )
-def test_a_wrong_store_is_not_written(tmp_path, ids, vectors, landmarks, words):
+def test_an_invalid_store_is_not_written(tmp_path, ids, vectors, landmarks, words):
     with pytest.raises(UserError, match=words) as caught:
         DescriptorStore.write(tmp_path / "s", list(ids), vectors, landmarks)
     assert str(caught.value).startswith(f"{tmp_path / 's'}: ")
@@ -136,7 +136,7 @@ def test_a_vector_changed_on_disk_is_refused_on_the_first_access(tmp_path, spoil
             access()
 
 
-def test_ranking_vectors_that_are_not_numbers_is_one_line(tmp_path):
+def test_ranking_vectors_that_are_not_finite_is_one_line(tmp_path):
     DescriptorStore.write(tmp_path / "q", ["a", "b"], unit_rows(2))
     DescriptorStore.write(tmp_path / "g", ["c", "d"], unit_rows(2))
     np.save(tmp_path / "g" / "vectors.npy", NAN)
@@ -187,6 +187,6 @@ def test_rankings_are_read_as_they_were_written(tmp_path):
         ([0], [0.5], ["q"]),
     ],
 )
-def test_rankings_that_do_not_fit_are_refused(rows, scores, queries):
+def test_inconsistent_rankings_are_refused(rows, scores, queries):
     with pytest.raises(ValueError, match=r"do not match|outside the gallery"):
         Rankings(np.array(rows), np.array(scores), np.array(queries), np.array(["a", "b", "c"]))

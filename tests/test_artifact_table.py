@@ -66,7 +66,7 @@ def test_numbers_in_text_columns_of_a_parquet_become_strings(tmp_path):
         ("id,path\na,b\na,b,c\n", "cannot be read as a table"),
     ],
 )
-def test_a_wrong_table_is_refused(tmp_path, text, words):
+def test_an_invalid_table_is_refused(tmp_path, text, words):
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=words) as caught:
@@ -75,7 +75,7 @@ def test_a_wrong_table_is_refused(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_dots_inside_a_name_stay_below_the_root(tmp_path):
+def test_dots_inside_a_name_do_not_leave_the_root(tmp_path):
     (tmp_path / "t.csv").write_text("id,path\na,x..y.jpg\nb,.hidden/a.jpg\nc,a\\b.jpg\n")
     assert len(read_table(tmp_path / "t.csv")) == 3
 
@@ -100,7 +100,7 @@ def test_files_that_are_not_tables_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("side", ["wide", "-3", "inf"])
-def test_a_width_that_is_not_a_number_of_pixels_is_named(tmp_path, side):
+def test_an_invalid_width_is_named(tmp_path, side):
     table = tmp_path / "t.csv"
     table.write_text(f"id,path,width,height\na,a.jpg,,0\nb,b.jpg,640,480\nc,c.jpg,{side},480\n")
     with pytest.raises(UserError, match=rf"t\.csv: width {side}(\.0)? in row 3 is not a number"):

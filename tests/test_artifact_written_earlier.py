@@ -1,4 +1,4 @@
-"""Artifacts in tests/written_earlier, written by version 0.1.0, are read and used as before."""
+"""Artifacts written by version 0.1.0 (tests/written_earlier) still work."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong ends in one line that names the file or key, status 2, and no trace."""
+"""User errors are one line that names the file or key, with status 2 and no traceback."""
 
 import json
 import pickle
@@ -29,8 +29,8 @@ SMALL = [
 FOLDER = [*SMALL, "data=folder", "data.root=photos"]
 
 
-def refused(scripts, script, *overrides, cwd, words):
-    """The script says one line with all the words, and leaves the folder as it was."""
+def check_refused(scripts, script, *overrides, cwd, words):
+    """Check that the script prints one line with all `words` and leaves the folder unchanged."""
     before = sorted(cwd.rglob("*"))
     result = scripts.run(script, *overrides, cwd=cwd, status=2)
     lines = result.stderr.strip().splitlines()
@@ -43,13 +43,13 @@ def refused(scripts, script, *overrides, cwd, words):
         for path in sorted(cwd.rglob("*"))
         if path not in before and "toy" not in path.parts and path.is_file()
     ]
-    # Hydra notes the settings of a run that fails; nothing else may be there.
+    # Hydra writes the settings of a failed run; no other file may exist.
     assert all(".hydra" in path.parts for path in left), left
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """photos/<landmark>/<number>.jpg, three landmarks of five noisy photos."""
+    """Write photos/<landmark>/<number>.jpg, three landmarks of five noisy photos."""
     root = tmp_path_factory.mktemp("folders")
     random = np.random.default_rng(0)
     for landmark in "abc":
@@ -61,14 +61,14 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture
-def place(folders, tmp_path):
+def workdir(folders, tmp_path):
     shutil.copytree(folders / "photos", tmp_path / "photos")
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def trained(folders, scripts):
-    """A run folder with an embedder."""
+def trained_run(folders, scripts):
+    """Return a run folder with an embedder."""
     scripts.run("train.py", *FOLDER, "workers=0", cwd=folders)
     return folders / "run"
 
@@ -83,9 +83,9 @@ def store(path, count=4, dim=8, seed=0, **options):
 
 def test_no_photos_and_no_folder(scripts, tmp_path):
     (tmp_path / "photos" / "a").mkdir(parents=True)
-    refused(scripts, "train.py", *FOLDER, cwd=tmp_path, words=["photos contains no photos"])
+    check_refused(scripts, "train.py", *FOLDER, cwd=tmp_path, words=["photos contains no photos"])
     missing = [*FOLDER, "data.root=nowhere"]
-    refused(
+    check_refused(
         scripts, "train.py", *missing, cwd=tmp_path, words=["nowhere is not a folder", "data.root"]
     )
 
@@ -100,69 +100,76 @@ def test_no_photos_and_no_folder(scripts, tmp_path):
         ("", ["table.csv"]),
     ],
 )
-def test_tables_that_are_none(scripts, place, table, words):
-    (place / "photos" / "table.csv").write_text(table)
+def test_invalid_tables(scripts, workdir, table, words):
+    (workdir / "photos" / "table.csv").write_text(table)
     overrides = [*SMALL, "data=table", "data.root=photos"]
-    refused(scripts, "train.py", *overrides, cwd=place, words=words)
+    check_refused(scripts, "train.py", *overrides, cwd=workdir, words=words)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", SPOIL)
-def test_a_bad_photo_is_named(scripts, place, kind, workers):
+def test_a_bad_photo_is_named(scripts, workdir, kind, workers):
     for number in range(5):
-        SPOIL[kind](place / "photos" / "b" / f"{number}.jpg")
+        SPOIL[kind](workdir / "photos" / "b" / f"{number}.jpg")
     overrides = [*FOLDER, f"workers={workers}"]
-    refused(scripts, "train.py", *overrides, cwd=place, words=["photos/b/", "data.bad_image=skip"])
+    check_refused(
+        scripts, "train.py", *overrides, cwd=workdir, words=["photos/b/", "data.bad_image=skip"]
+    )
 
 
 @pytest.mark.parametrize("kind", SPOIL)
-def test_a_bad_photo_is_skipped_counted_and_listed(scripts, place, kind):
-    SPOIL[kind](place / "photos" / "b" / "2.jpg")
-    result = scripts.run("train.py", *FOLDER, "data.bad_image=skip", cwd=place)
+def test_a_bad_photo_is_skipped_counted_and_listed(scripts, workdir, kind):
+    SPOIL[kind](workdir / "photos" / "b" / "2.jpg")
+    result = scripts.run("train.py", *FOLDER, "data.bad_image=skip", cwd=workdir)
     assert "Skipped 1 photos" in result.stdout
-    listed = pd.read_csv(place / "run" / "bad_images.csv")
+    listed = pd.read_csv(workdir / "run" / "bad_images.csv")
     assert listed["path"].tolist() == ["b/2.jpg"]
     assert listed["reason"].str.len().between(5, 120).all()
 
 
-def test_extraction_leaves_bad_photos_out_and_shifts_no_row(scripts, place, trained):
-    extract = [f"embedder={trained / 'embedder'}", "data=folder", "data.root=photos", "workers=0"]
-    scripts.run("extract.py", *extract, "output=whole", cwd=place)
-    SPOIL["truncated"](place / "photos" / "a" / "1.jpg")
-    SPOIL["empty"](place / "photos" / "b" / "3.jpg")
-    refused(scripts, "extract.py", *extract, "output=store", cwd=place, words=["b/3.jpg"])
-    result = scripts.run("extract.py", *extract, "output=store", "data.bad_image=skip", cwd=place)
+def test_extraction_leaves_bad_photos_out_and_shifts_no_row(scripts, workdir, trained_run):
+    extract = [
+        f"embedder={trained_run / 'embedder'}",
+        "data=folder",
+        "data.root=photos",
+        "workers=0",
+    ]
+    scripts.run("extract.py", *extract, "output=whole", cwd=workdir)
+    SPOIL["truncated"](workdir / "photos" / "a" / "1.jpg")
+    SPOIL["empty"](workdir / "photos" / "b" / "3.jpg")
+    check_refused(scripts, "extract.py", *extract, "output=store", cwd=workdir, words=["b/3.jpg"])
+    result = scripts.run("extract.py", *extract, "output=store", "data.bad_image=skip", cwd=workdir)
     assert "Skipped 2 photos" in result.stdout
-    whole, got = (DescriptorStore.open(place / name) for name in ("whole", "store"))
+    whole, got = (DescriptorStore.open(workdir / name) for name in ("whole", "store"))
     kept = [photo for photo in whole.ids if photo not in ("a/1.jpg", "b/3.jpg")]
     assert got.ids.tolist() == kept
     rows = [whole.ids.tolist().index(photo) for photo in kept]
     np.testing.assert_allclose(got.vectors, whole.vectors[rows], atol=1e-5)
-    listed = pd.read_csv(place / "store" / "skipped.csv")
+    listed = pd.read_csv(workdir / "store" / "skipped.csv")
     assert sorted(listed["path"]) == ["a/1.jpg", "b/3.jpg"]
 
 
-def test_one_photo_a_landmark_gives_no_query(scripts, place):
+def test_one_photo_per_landmark_gives_no_query(scripts, workdir):
     for landmark in "abc":
         for number in range(1, 5):
-            (place / "photos" / landmark / f"{number}.jpg").unlink()
-    refused(scripts, "train.py", *FOLDER, cwd=place, words=["keep=best", "keep=last"])
+            (workdir / "photos" / landmark / f"{number}.jpg").unlink()
+    check_refused(scripts, "train.py", *FOLDER, cwd=workdir, words=["keep=best", "keep=last"])
 
 
-def test_a_query_without_an_answer_in_the_gallery(scripts, tmp_path):
+def test_a_query_without_a_relevant_photo_in_the_gallery(scripts, tmp_path):
     for name, landmark in (("query", "a"), ("gallery", "b")):
         store(tmp_path / name, landmark_ids=[landmark] * 4)
     overrides = ["query=query", "gallery=gallery", "output=out"]
-    refused(scripts, "rerank.py", *overrides, cwd=tmp_path, words=["no query's landmark"])
+    check_refused(scripts, "rerank.py", *overrides, cwd=tmp_path, words=["no query's landmark"])
 
 
-def test_stores_that_do_not_fit(scripts, tmp_path):
+def test_inconsistent_stores(scripts, tmp_path):
     store(tmp_path / "gallery")
     store(tmp_path / "narrow", dim=4)
     store(tmp_path / "other", embedder="another")
     store(tmp_path / "one", embedder="one")
     search = ["output=out", "k=2"]
-    refused(
+    check_refused(
         scripts,
         "rerank.py",
         *search,
@@ -171,7 +178,7 @@ def test_stores_that_do_not_fit(scripts, tmp_path):
         cwd=tmp_path,
         words=["narrow", "4 dimensions", "8"],
     )
-    refused(
+    check_refused(
         scripts,
         "rerank.py",
         *search,
@@ -180,7 +187,7 @@ def test_stores_that_do_not_fit(scripts, tmp_path):
         cwd=tmp_path,
         words=["other", "embedder", "allow_mixed=true"],
     )
-    refused(
+    check_refused(
         scripts,
         "rerank.py",
         *search,
@@ -197,7 +204,7 @@ def test_damaged_stores(scripts, tmp_path):
     ids = pd.read_parquet(tmp_path / "short" / "ids.parquet")
     ids.iloc[:3].to_parquet(tmp_path / "short" / "ids.parquet", index=False)
     search = ["query=query", "output=out", "k=2"]
-    refused(
+    check_refused(
         scripts,
         "rerank.py",
         *search,
@@ -208,7 +215,7 @@ def test_damaged_stores(scripts, tmp_path):
     vectors = np.load(tmp_path / "gallery" / "vectors.npy")
     vectors[2, 3] = np.nan
     np.save(tmp_path / "gallery" / "vectors.npy", vectors)
-    refused(
+    check_refused(
         scripts,
         "rerank.py",
         *search,
@@ -225,7 +232,7 @@ def test_unknown_keys_and_choices(scripts, tmp_path):
         "modle=fishnet": ["modle", "Did you mean model?"],
         "data.bad_image=maybe": ["data.bad_image=maybe", "one of error, skip"],
     }.items():
-        refused(scripts, "train.py", override, cwd=tmp_path, words=words)
+        check_refused(scripts, "train.py", override, cwd=tmp_path, words=words)
 
 
 class _Bang:
@@ -235,39 +242,41 @@ class _Bang:
         return os.system, ("touch executed",)
 
 
-def test_a_pickle_of_something_else_is_no_checkpoint(scripts, place):
-    (place / "evil.ckpt").write_bytes(pickle.dumps(_Bang()))
-    torch.save({"state_dict": {"a": torch.ones(2)}}, place / "poor.ckpt")
+def test_a_pickle_of_something_else_is_not_a_checkpoint(scripts, workdir):
+    (workdir / "evil.ckpt").write_bytes(pickle.dumps(_Bang()))
+    torch.save({"state_dict": {"a": torch.ones(2)}}, workdir / "poor.ckpt")
     for name in ("evil", "poor"):
         overrides = [f"embedder={name}.ckpt", "data=folder", "data.root=photos", "output=out"]
-        refused(scripts, "extract.py", *overrides, cwd=place, words=[f"{name}.ckpt"])
-        refused(
-            scripts, "train.py", *FOLDER, f"init={name}.ckpt", cwd=place, words=[f"{name}.ckpt"]
+        check_refused(scripts, "extract.py", *overrides, cwd=workdir, words=[f"{name}.ckpt"])
+        check_refused(
+            scripts, "train.py", *FOLDER, f"init={name}.ckpt", cwd=workdir, words=[f"{name}.ckpt"]
         )
-    assert not (place / "executed").exists()
-    (place / "run" / "checkpoints").mkdir(parents=True)
-    shutil.copy(place / "evil.ckpt", place / "run" / "checkpoints" / "last.ckpt")
-    refused(scripts, "train.py", *FOLDER, cwd=place, words=["last.ckpt"])
-    assert not (place / "executed").exists()
+    assert not (workdir / "executed").exists()
+    (workdir / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copy(workdir / "evil.ckpt", workdir / "run" / "checkpoints" / "last.ckpt")
+    check_refused(scripts, "train.py", *FOLDER, cwd=workdir, words=["last.ckpt"])
+    assert not (workdir / "executed").exists()
 
 
-def test_steps_between_checkpoints_are_at_least_one(scripts, place):
+def test_steps_between_checkpoints_are_at_least_one(scripts, workdir):
     wrong = [*FOLDER, "save_every_steps=0"]
-    refused(scripts, "train.py", *wrong, cwd=place, words=["save_every_steps=0", "null"])
+    check_refused(scripts, "train.py", *wrong, cwd=workdir, words=["save_every_steps=0", "null"])
 
 
-def test_places_that_cannot_be_written(scripts, place, trained):
-    (place / "file").write_text("")
+def test_unwritable_outputs(scripts, workdir, trained_run):
+    (workdir / "file").write_text("")
     run = [*FOLDER, "hydra.run.dir=file/run"]
-    refused(scripts, "train.py", *run, cwd=place, words=["file/run", "Not a directory"])
-    extract = [f"embedder={trained / 'embedder'}", "data=folder", "data.root=photos"]
-    refused(scripts, "extract.py", *extract, "output=file/store", cwd=place, words=["file/store"])
-    store(place / "query")
+    check_refused(scripts, "train.py", *run, cwd=workdir, words=["file/run", "Not a directory"])
+    extract = [f"embedder={trained_run / 'embedder'}", "data=folder", "data.root=photos"]
+    check_refused(
+        scripts, "extract.py", *extract, "output=file/store", cwd=workdir, words=["file/store"]
+    )
+    store(workdir / "query")
     search = ["query=query", "gallery=query", "k=2", "output=file/out"]
-    refused(scripts, "rerank.py", *search, cwd=place, words=["file/out"])
+    check_refused(scripts, "rerank.py", *search, cwd=workdir, words=["file/out"])
 
 
-def test_a_full_disk_ends_training_and_leaves_the_earlier_checkpoint(disk, tmp_path):
+def test_a_full_disk_stops_training_and_keeps_the_previous_checkpoint(disk, tmp_path):
     file = disk / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"weights": torch.ones(2000)}, file)
@@ -277,18 +286,20 @@ def test_a_full_disk_ends_training_and_leaves_the_earlier_checkpoint(disk, tmp_p
     assert [path.name for path in disk.iterdir()] == ["last.ckpt"]
 
 
-def test_a_run_on_a_full_disk_is_one_line(scripts, place, disk):
+def test_a_run_on_a_full_disk_is_one_line(scripts, workdir, disk):
     run = [*FOLDER, "workers=0", f"hydra.run.dir={disk}/run"]
-    result = scripts.run("train.py", *run, cwd=place, status=2)
+    result = scripts.run("train.py", *run, cwd=workdir, status=2)
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert "No space left" in lines[0]
 
 
-def test_a_setting_outside_its_range_in_a_run_that_goes_on(scripts, place):
-    scripts.run("train.py", *FOLDER, "workers=0", cwd=place)
+def test_a_setting_outside_its_range_in_a_resumed_run(scripts, workdir):
+    scripts.run("train.py", *FOLDER, "workers=0", cwd=workdir)
     other = [*FOLDER, "loss.margin=0.4"]
-    refused(scripts, "train.py", *other, cwd=place, words=["run", "loss.margin", "overwrite=true"])
-    again = scripts.run("train.py", *FOLDER, cwd=place)
+    check_refused(
+        scripts, "train.py", *other, cwd=workdir, words=["run", "loss.margin", "overwrite=true"]
+    )
+    again = scripts.run("train.py", *FOLDER, cwd=workdir)
     assert "is up to date" in again.stdout
-    assert json.loads((place / "run" / "result.json").read_text())["settings"]["seed"] == 0
+    assert json.loads((workdir / "run" / "result.json").read_text())["settings"]["seed"] == 0

@@ -1,4 +1,4 @@
-"""The commands answer quickly, and a user's mistake is one line and status 2."""
+"""The commands start quickly, and a user error is one line with status 2."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
 
 
 def without_heavy_imports(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    """The command; fails where torch, pandas or another heavy library was imported."""
+    """Return the command, which fails if torch, pandas or another heavy library is imported."""
     hook = (
         f"import sys; sys.argv = {['landmark', *arguments]!r}\n"
         "from landmark.cli import main\n"
@@ -71,7 +71,7 @@ def test_help_of_a_file_tool_is_shown_without_heavy_imports(verb, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_names_choices_values_and_ranges_of_what_is_chosen(tmp_path):
+def test_help_lists_choices_values_and_ranges_of_the_composed_settings(tmp_path):
     shown = without_heavy_imports("train", "loss=cosface", "--help", cwd=tmp_path).stdout
     assert "loss: adacos, adaface" in shown
     assert "_target_: landmark.loss.CosFace" in shown
@@ -139,7 +139,7 @@ def test_a_root_script_is_the_command(verb, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_mistake_is_one_line_and_status_2(arguments, words, tmp_path):
+def test_a_user_error_is_one_line_and_status_2(arguments, words, tmp_path):
     result = without_heavy_imports(*arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
@@ -168,7 +168,7 @@ def test_an_input_that_does_not_exist_is_one_line(arguments, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_folder_of_ones_own_configurations_and_a_package_of_ones_own(tmp_path):
+def test_a_configuration_folder_and_a_package_of_the_user(tmp_path):
     (tmp_path / "mine" / "loss").mkdir(parents=True)
     (tmp_path / "my_losses.py").write_text(
         "from landmark.loss import ArcFace\n\nclass Sharp(ArcFace):\n    '''ArcFace.'''\n"
@@ -184,7 +184,7 @@ def test_a_folder_of_ones_own_configurations_and_a_package_of_ones_own(tmp_path)
     assert wrong.stderr.strip().startswith("error: loss.margin=x is not valid.")
 
 
-def test_pytorch_is_told_to_ask_for_huge_pages(tmp_path):
+def test_pytorch_requests_huge_pages(tmp_path):
     hook = (
         "import os, sys; sys.argv = ['landmark', 'score', 'task=x']\n"
         "from landmark.cli import main\n"

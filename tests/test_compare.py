@@ -1,4 +1,4 @@
-"""`landmark compare`: a line per ranking and step, with the change from line to line."""
+"""`landmark compare` prints a line per ranking and step, with the change between lines."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from landmark.error import UserError
 
 
 def ranking(folder, *steps):
-    """A ranking whose steps have these names, mAP and top-1."""
+    """Write a ranking whose steps have these names, mAP and top-1."""
     metrics = [{"step": name, "map_at_100": value, "top_1": top_1} for name, value, top_1 in steps]
     rows = np.zeros((1, 1), np.int32)
     rankings = Rankings(
@@ -20,7 +20,7 @@ def ranking(folder, *steps):
     return folder
 
 
-def test_each_ranking_and_step_has_a_line(tmp_path):
+def test_each_ranking_and_step_is_one_line(tmp_path):
     first = ranking(tmp_path / "a", ("search", 0.25, 0.5))
     second = ranking(tmp_path / "b", ("search", 0.5, 0.75), ("alpha_qe", 0.4375, 1.0))
     table = compare([f"untrained={first}", f"trained, 3 scales={second}"])
@@ -32,6 +32,6 @@ def test_each_ranking_and_step_has_a_line(tmp_path):
     ]
 
 
-def test_a_ranking_without_scores_is_a_mistake(tmp_path):
+def test_a_ranking_without_scores_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"a was not scored"):
         compare([f"name={ranking(tmp_path / 'a')}"])

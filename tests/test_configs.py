@@ -1,4 +1,4 @@
-"""Every YAML composes, says its keys as its constructor does, and instantiates."""
+"""Every YAML composes, lists the keys of its constructor, and instantiates."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ from landmark.cli._signature import UNKNOWN, read_signature
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
-# What the scripts add to a group's own settings.
+# Arguments that the commands add to a group's settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
     "loss": {"embedding_dim", "num_classes", "class_counts"},
@@ -35,7 +35,7 @@ def choices(group):
 
 
 def chain(group, choice):
-    """A choice's YAML and those of its group that it inherits from: name and text."""
+    """Return the names and texts of a choice's YAML and those it inherits from."""
     text = (CONF / group / f"{choice}.yaml").read_text()
     defaults = OmegaConf.create(text).get("defaults", [])
     inherited = [one for one in defaults if isinstance(one, str) and one != "_self_"]
@@ -49,13 +49,13 @@ def composed(script, *overrides):
 
 
 def settings_class(verb):
-    """The dataclass of a command's own settings."""
+    """Return the dataclass of a command's own settings."""
     module = importlib.import_module(f"landmark.cli.{verb}")
     return getattr(module, verb.capitalize())
 
 
 def node(group, choice):
-    """The group's node of the script that uses it."""
+    """Return the group's node in the composed settings of its command."""
     config = composed(OF_SCRIPT.get(group, "train"), f"{group}={choice}")
     if group in ("rerank", "callback", "auxiliary"):
         return config[group][choice]
@@ -63,7 +63,7 @@ def node(group, choice):
 
 
 def choice_alone(group, choice):
-    """The group's node without a script around it: quicker to compose."""
+    """Return the group's node composed without a command, which is faster."""
     return composed(f"{group}/{choice}")[group]
 
 
@@ -93,7 +93,7 @@ def test_a_choice_composes_with_one_target_and_a_comment(group, choice):
 
 
 @pytest.mark.parametrize(("group", "choice"), EVERY)
-def test_own_values_override_inherited_ones(group, choice):
+def test_values_of_a_choice_override_inherited_ones(group, choice):
     defaults = OmegaConf.load(CONF / group / f"{choice}.yaml").get("defaults", ["_self_"])
     assert defaults[-1] == "_self_"
 
@@ -105,7 +105,7 @@ def test_a_choice_repeats_no_inherited_value(group, choice):
         assert all(own[key] != base[key] for key in own.keys() & base.keys() - {"defaults"})
 
 
-def test_a_base_is_inherited_by_several_choices_and_is_none():
+def test_a_base_is_inherited_by_several_choices_and_is_not_a_choice():
     for file in CONF.glob("*/_*.yaml"):
         group = file.parent.name
         assert file.stem not in choices(group)
@@ -113,7 +113,7 @@ def test_a_base_is_inherited_by_several_choices_and_is_none():
 
 
 @pytest.mark.parametrize(("group", "choice"), [pair for pair in EVERY if pair[0] in OWN_GROUPS])
-def test_a_choice_holds_the_constructors_keys_and_defaults(group, choice):
+def test_a_choice_lists_the_constructors_keys_and_defaults(group, choice):
     settings = node(group, choice)
     signature = read_signature(settings["_target_"])
     assert not signature.is_open
@@ -152,7 +152,7 @@ def test_an_auxiliary_loss_is_the_loss_of_its_name_with_a_weight(choice):
 
 
 @pytest.mark.parametrize("choice", choices("head"))
-def test_heads_serve_a_loss(choice):
+def test_heads_attach_to_a_loss(choice):
     loss = instantiate(node("loss", "arcface"))(embedding_dim=8, num_classes=5)
     instantiate(node("head", choice)).attach(loss)
     value = loss(torch.randn(4, 8), torch.tensor([0, 4, 2, 1]))
@@ -160,7 +160,7 @@ def test_heads_serve_a_loss(choice):
 
 
 @pytest.mark.parametrize("choice", choices("sampler"))
-def test_samplers_give_batches(choice):
+def test_samplers_yield_batches(choice):
     size = 32 if choice == "per_class" else 4
     sampler = instantiate(node("sampler", choice))(
         groups=np.zeros(40, int), labels=np.arange(40) % 10, batch_size=size, seed=0
@@ -183,7 +183,7 @@ def test_image_formats_read_a_photo(choice, tmp_path):
 
 
 @pytest.mark.parametrize("choice", choices("data"))
-def test_data_sources_are_made_without_reading(choice, tmp_path):
+def test_data_sources_are_created_without_reading(choice, tmp_path):
     settings = node("data", choice)
     missing = [key for key in settings if OmegaConf.is_missing(settings, key)]
     source = instantiate(settings, **dict.fromkeys(missing, str(tmp_path)))
@@ -204,7 +204,7 @@ def test_optimizers_and_schedules_take_a_step(choice, schedule):
 
 
 @pytest.mark.parametrize("choice", choices("trainer"))
-def test_trainers_are_made_or_say_what_is_missing(choice, tmp_path):
+def test_trainers_are_created_or_name_what_is_missing(choice, tmp_path):
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     make = instantiate(node("trainer", choice))
@@ -217,14 +217,14 @@ def test_trainers_are_made_or_say_what_is_missing(choice, tmp_path):
 
 
 @pytest.mark.parametrize("choice", choices("logger"))
-def test_loggers_are_made(choice, tmp_path, monkeypatch):
+def test_loggers_are_created(choice, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = instantiate(node("logger", choice))(save_dir=tmp_path)
     assert logger.name is not None
 
 
 @pytest.mark.parametrize("choice", choices("callback"))
-def test_callbacks_are_made(choice):
+def test_callbacks_are_created(choice):
     from pytorch_lightning import Callback
 
     assert isinstance(instantiate(node("callback", choice)), Callback)
@@ -243,7 +243,7 @@ def test_rerankers_and_searches_run(choice):
     if choice == "factory":
         search.description = "Flat"
     search = instantiate(search)
-    # All of the gallery, however far a re-ranker looks.
+    # The complete gallery, for any depth of a re-ranker.
     retrieval = Retrieval.from_search(query, gallery, 20, search, train, np.arange(12) % 4)
     if choice in choices("rerank"):
         known = retrieval.remembered("search").remembered("another")
@@ -276,7 +276,7 @@ def test_the_ensemble_is_a_sweep_over_six_models():
 
 
 @pytest.mark.parametrize("choice", choices("extract"))
-def test_extractions_describe(choice):
+def test_extraction_settings_compute_descriptors(choice):
     method = instantiate(node("extract", choice))
     images = [torch.rand(2, 3, 8, 8) for _ in method.scales]
     descriptors = method(lambda batch: batch.mean((2, 3)), images)

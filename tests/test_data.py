@@ -1,4 +1,4 @@
-"""Your own photos: folders, tables, and the sizes of photos."""
+"""Folders and tables of photos, and the sizes of photos."""
 
 import shutil
 import subprocess
@@ -28,7 +28,7 @@ def world(tmp_path_factory) -> ImageTable:
 
 @pytest.fixture
 def photos(world, tmp_path) -> Path:
-    """Your own folder: six landmarks of eight photos."""
+    """Write a folder of six landmarks with eight photos each."""
     return Path(shutil.copytree(world.root, tmp_path / "photos"))
 
 
@@ -38,7 +38,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("choice", choices("data"))
-def test_yaml_holds_the_constructors_keys_and_defaults(choice):
+def test_yaml_lists_the_constructors_keys_and_defaults(choice):
     content = dict(node("data", choice).items_ex(resolve=False))
     parameters = read_signature(content.pop("_target_")).parameters
     assert content.keys() == parameters.keys()
@@ -61,7 +61,7 @@ def test_folder_reads_only_photos(photos):
     assert not table.rows["id"].str.contains(r"\s").any()
 
 
-def test_folder_splits_listed(photos, tmp_path):
+def test_folder_splits_from_a_list(photos, tmp_path):
     paths = Folder(photos).read().rows["path"].sort_values()
     listing = pd.DataFrame({"path": paths, "split": ["query", "gallery", "train", "train"] * 12})
     listing.to_csv(photos / "splits.csv", index=False)
@@ -119,7 +119,7 @@ def test_folders_without_photos(tmp_path):
         ({"seed": -1}, "seed=-1 is not valid"),
     ],
 )
-def test_options_are_checked_before_anything_is_read(tmp_path, option, match):
+def test_options_are_checked_before_reading(tmp_path, option, match):
     for make in (Folder, Table, partial(toy)):
         with pytest.raises(UserError, match=match):
             make(tmp_path, **option)
@@ -146,7 +146,7 @@ def test_unknown_and_empty_splits(photos):
         Folder(photos, min_photos=3).read("train")
 
 
-def test_real_splits(shared):
+def test_splits_of_the_shared_photos(shared):
     source = Folder(shared / "photos")
     counts = {split: len(source.read(split)) for split in ("train", "query", "gallery")}
     assert counts == {"train": 470, "query": 146, "gallery": 312}

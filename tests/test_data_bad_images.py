@@ -1,4 +1,4 @@
-"""Photos that cannot be used stop a run by name, or are left out, listed, and shift nothing."""
+"""Unusable photos are an error, or are skipped, listed, and shift no row."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ SPOIL = {
 
 @pytest.fixture
 def photos(tmp_path):
-    """Nine noisy photos of three landmarks; photo k of a landmark is wide for even k."""
+    """Write nine noisy photos of three landmarks; photo k of a landmark is wide for even k."""
     random = np.random.default_rng(0)
     for landmark in "abc":
         (tmp_path / "photos" / landmark).mkdir(parents=True)
@@ -73,11 +73,11 @@ def test_by_default_the_first_bad_photo_is_named(photos, kind):
 
 
 @pytest.mark.parametrize("kind", SPOIL)
-def test_skipping_takes_it_out_of_the_table_or_marks_its_row(photos, kind):
+def test_skipping_removes_the_row_or_marks_it(photos, kind):
     SPOIL[kind](photos / "b" / "1.jpg")
     whole = source(photos).read("train")
     table = whole.with_sizes()
-    if kind == "truncated":  # its header is whole
+    if kind == "truncated":  # its header is complete
         assert len(table) == 9
         row = table.rows["path"].tolist().index("b/1.jpg")
         rows = [row for _, _, row in PhotoDataset(table, WIDE_AND_TALL)]
@@ -91,8 +91,8 @@ def test_skipping_takes_it_out_of_the_table_or_marks_its_row(photos, kind):
             whole.groups(WIDE_AND_TALL)
 
 
-def test_a_bad_photo_shifts_no_other(photos):
-    """Each good row's pixels are those of its own path, whatever lies broken before it."""
+def test_a_bad_photo_shifts_no_other_row(photos):
+    """The pixels of each good row are those of its path, whatever photos before it are bad."""
     clean = list(PhotoDataset(source(photos).read("train"), SQUARE))
     truncated(photos / "a" / "1.jpg")
     (photos / "b" / "0.jpg").write_bytes(b"")
@@ -109,7 +109,7 @@ def test_a_bad_photo_shifts_no_other(photos):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_in_training_the_next_good_photo_of_its_shape_takes_its_place(photos, workers, tmp_path):
+def test_in_training_the_next_good_photo_of_its_shape_replaces_it(photos, workers, tmp_path):
     truncated(photos / "a" / "0.jpg")
     table = source(photos).read("train").with_sizes()
     noted = BadImageList(tmp_path / "bad.csv")
@@ -127,7 +127,7 @@ def test_in_training_the_next_good_photo_of_its_shape_takes_its_place(photos, wo
     assert "cannot be decoded" in listed["reason"][0]
 
 
-def test_nothing_is_left_when_all_are_bad(photos):
+def test_all_photos_bad_is_an_error(photos):
     for path in photos.glob("*/*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"none of the 9 photos can be used \(a/0\.jpg cannot be"):
@@ -153,7 +153,7 @@ def test_a_skipped_row_is_its_own_inverse():
     assert max(skipped_row(row) for row in range(9)) < 0
 
 
-def test_lines_of_several_processes_do_not_mix(tmp_path):
+def test_lines_of_several_processes_do_not_interleave(tmp_path):
     program = (
         "import sys; from landmark.data.bad_images import BadImageList\n"
         "notes = BadImageList(sys.argv[1])\n"

@@ -1,4 +1,4 @@
-"""Datasets and loaders: the same photos whoever draws them, each once, anew each epoch."""
+"""Data sets and loaders: every photo once per epoch, in the same order on any number of workers."""
 
 import pickle
 from functools import partial
@@ -57,7 +57,7 @@ def test_labels_follow_the_classes(source):
     assert tuple(images.shape[:0:-1]) in {(*size, 3) for size in FORMAT.sizes}
 
 
-def test_landmarks_that_are_not_trained_still_validate(source):
+def test_landmarks_without_training_photos_still_validate(source):
     filtered = Folder(source.read().root, most_frequent=3)
     data = landmark_data(filtered)
     assert data.num_classes == 3
@@ -70,7 +70,7 @@ def test_landmarks_that_are_not_trained_still_validate(source):
     assert np.array_equal(same, query[:, None] == gallery)
 
 
-def test_one_landmark_is_no_training_set(source, tmp_path):
+def test_a_single_landmark_cannot_be_trained(source, tmp_path):
     with pytest.raises(UserError, match="fewer than two landmarks"):
         landmark_data(Folder(source.read().root, most_frequent=1))
 
@@ -81,7 +81,7 @@ def test_settings_out_of_range(source):
             landmark_data(source, **options)
 
 
-def test_setting_up_again_reads_nothing(source, monkeypatch):
+def test_a_second_setup_reads_nothing(source, monkeypatch):
     data = landmark_data(source)
     table = data.train_table
     monkeypatch.setattr(data, "source", None)
@@ -89,7 +89,7 @@ def test_setting_up_again_reads_nothing(source, monkeypatch):
     assert data.train_table is table
 
 
-def test_views_do_not_depend_on_workers(source):
+def test_augmentation_does_not_depend_on_the_number_of_workers(source):
     table = source.read("train")
     seen = []
     for workers in (0, 1, 2):
@@ -115,7 +115,7 @@ def test_views_do_not_depend_on_workers(source):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_validation_is_shared_among_processes(source, world_size, monkeypatch):
+def test_validation_is_sharded_across_ranks(source, world_size, monkeypatch):
     data = landmark_data(source)
     seen = [[], []]
     for rank in range(world_size):
@@ -131,7 +131,7 @@ def test_validation_is_shared_among_processes(source, world_size, monkeypatch):
     assert [sorted(rows) for rows in seen] == [list(range(6)), list(range(12))]
 
 
-def test_datasets_can_be_sent_to_spawned_workers(source):
+def test_datasets_can_be_pickled_for_spawned_workers(source):
     table = source.read("train")
     for dataset in (PhotoDataset(table, FORMAT, train=True), ScaledPhotoDataset(table, FORMAT)):
         sent = pickle.loads(pickle.dumps(dataset))
@@ -162,7 +162,7 @@ def test_scaled_photos(source):
 
 
 class Recorder(pl.LightningModule):
-    """Trains one number and writes down which photos it saw."""
+    """Train one parameter and record the sampled photos."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,7 @@ def run(source, folder, workers=0, resume=None):
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_reshuffles_and_resumes_in_mid_epoch(source, tmp_path):
-    workers = 1  # a worker is sent the first batches before Lightning names the epoch
+    workers = 1  # a worker receives the first batches before Lightning sets the epoch
     whole = run(source, tmp_path, workers)
     epochs = [[rows for epoch, rows, _ in whole.seen if epoch == number] for number in (0, 1)]
     for batches in epochs:

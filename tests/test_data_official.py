@@ -1,4 +1,4 @@
-"""The published sets, each read from a miniature in its own layout."""
+"""The published data sets, each read from a miniature in its layout."""
 
 import pickle
 from functools import partial
@@ -79,7 +79,7 @@ def test_gldv1(world, tmp_path):
         GLDv1(root, photos="{split}/{a}.jpg")
 
 
-def test_the_choices_of_the_set_read_their_own_layouts(world, tmp_path):
+def test_each_data_choice_reads_its_own_layout(world, tmp_path):
     flat = google_landmarks(world, tmp_path / "flat", folders=False)
     clean = google_landmarks_clean(world, tmp_path / "clean")
     for choice, root, photos in (("gldv1", flat, 30), ("gldv2_clean", clean, 18)):
@@ -89,7 +89,7 @@ def test_the_choices_of_the_set_read_their_own_layouts(world, tmp_path):
 
 @pytest.mark.parametrize("name", ["GLDv1", "GLDv2Clean"])
 def test_a_class_of_an_earlier_version_resolves(world, tmp_path, name):
-    """extract finds the data of a run in its recorded configuration."""
+    """Extraction reads the data of a run from its recorded configuration."""
     recorded = {"photos": "{split}/{id}.jpg", "skip_missing": False, "validation_landmarks": 0}
     root, photos = google_landmarks(world, tmp_path, folders=False), 30
     if name == "GLDv2Clean":

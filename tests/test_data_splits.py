@@ -26,7 +26,7 @@ def naive_counts(photos: int, query: float, gallery: float) -> tuple[int, int]:
 
 @settings(max_examples=60, deadline=None)
 @given(LANDMARKS, st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([0.0, 0.2, 0.6]))
-def test_splits_share_each_landmark(landmarks, query, gallery):
+def test_splits_of_each_landmark_equal_a_naive_count(landmarks, query, gallery):
     ids = pd.Series(landmarks)
     splits = draw_splits(ids, query, gallery, seed=3)
     for landmark, photos in Counter(landmarks).items():
@@ -36,7 +36,7 @@ def test_splits_share_each_landmark(landmarks, query, gallery):
     assert splits.tolist() == draw_splits(ids, query, gallery, seed=3).tolist()
 
 
-def test_splits_differ_by_seed_and_refuse_too_much():
+def test_splits_depend_on_the_seed_and_refuse_invalid_fractions():
     ids = pd.Series(["a"] * 50)
     assert (draw_splits(ids, 0.1, 0.2, 0) != draw_splits(ids, 0.1, 0.2, 1)).any()
     with pytest.raises(UserError, match="sum below 1"):
@@ -64,7 +64,7 @@ def test_hold_out_of_some_landmarks(landmarks, number):
     st.integers(1, 6),
     st.none() | st.integers(1, 6),
 )
-def test_filters_are_those_of_a_loop(landmarks, most_frequent, min_photos, max_photos):
+def test_filters_equal_a_naive_loop(landmarks, most_frequent, min_photos, max_photos):
     rows = pd.DataFrame({"id": range(len(landmarks)), "landmark_id": landmarks})
     kept = filter_photos(rows, most_frequent, min_photos, max_photos, seed=2)
     by_count = sorted(
@@ -82,7 +82,7 @@ def test_filters_are_those_of_a_loop(landmarks, most_frequent, min_photos, max_p
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 4))
-def test_grouped_batches_share_every_row_once(groups, batch_size, num_replicas):
+def test_grouped_batches_contain_every_row_once(groups, batch_size, num_replicas):
     groups = np.array(groups)
     shares = [grouped_batches(groups, batch_size, num_replicas, r) for r in range(num_replicas)]
     for batches in shares:
@@ -95,6 +95,6 @@ def test_grouped_batches_share_every_row_once(groups, batch_size, num_replicas):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_landmarks_are_sorted_by_value_where_they_are_numbers():
+def test_numeric_landmarks_are_sorted_by_value():
     assert sorted_landmarks(pd.Series(["10", "9", "9", "100"])) == ["9", "10", "100"]
     assert sorted_landmarks(pd.Series(["10", "9", "b"])) == ["10", "9", "b"]

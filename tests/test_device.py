@@ -1,4 +1,4 @@
-"""One grammar of devices; a device that the machine lacks is one line."""
+"""Device names, and the error of a missing device."""
 
 import os
 
@@ -25,7 +25,7 @@ def machine(monkeypatch):
     return pretend
 
 
-def test_the_grammar():
+def test_device_names():
     for name in VALID:
         check_value("device", name, Device)
     for name in INVALID:
@@ -51,7 +51,7 @@ def test_the_device_of_a_single_process(machine, name, gpus, mps, expected):
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])
-def test_each_process_takes_the_gpu_of_its_local_rank(machine, name):
+def test_each_rank_uses_the_gpu_of_its_local_rank(machine, name):
     machine(gpus=2)
     devices = [torch_device(name, local_rank=rank, local_world_size=4) for rank in range(4)]
     assert devices == [torch.device("cuda", index) for index in (0, 1, 0, 1)]
@@ -68,13 +68,13 @@ def test_each_process_takes_the_gpu_of_its_local_rank(machine, name):
         ("mps", 2, 1, r"device=mps is not available on this machine\. Pass device=cpu\."),
     ],
 )
-def test_a_device_that_is_not_there_is_one_line(machine, name, gpus, processes, words):
+def test_a_missing_device_is_one_line(machine, name, gpus, processes, words):
     machine(gpus)
     with pytest.raises(UserError, match=words):
         torch_device(name, local_world_size=processes)
 
 
-def test_usable_cpus_are_those_that_this_process_may_use(monkeypatch):
+def test_usable_cpus_respect_the_affinity_of_the_process(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
     assert usable_cpus() == 3
     monkeypatch.delattr(os, "sched_getaffinity")  # only Linux has it

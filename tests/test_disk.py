@@ -1,4 +1,4 @@
-"""Files and folders appear complete or not at all; a full disk is one clear line."""
+"""Files and folders are written atomically; a full disk is one line."""
 
 import errno
 import multiprocessing
@@ -19,7 +19,7 @@ KIB = 1024
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its text."""
+    """Return the text of every file below a folder."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.rglob("*"))
@@ -55,7 +55,7 @@ def test_a_file_appears_when_its_block_ends(tmp_path):
 
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [{}, {"a.txt": "old"}])
-def test_an_interrupted_file_leaves_the_old_one(tmp_path, stop, before):
+def test_an_interrupted_write_keeps_the_old_file(tmp_path, stop, before):
     for name, text in before.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(stop), atomic_file(tmp_path / "a.txt") as file:
@@ -72,7 +72,7 @@ def test_a_fixed_temporary_name_is_overwritten_by_the_next_attempt(tmp_path):
     assert tree(tmp_path) == {"a.txt": "complete"}
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+def test_an_unwritable_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for path, words in ((tmp_path / "file" / "a.txt", "cannot be written"), (tmp_path, "a folder")):
         with pytest.raises(UserError, match=words), atomic_file(path):
@@ -91,7 +91,7 @@ def test_a_folder_appears_when_its_block_ends(tmp_path):
     assert (tmp_path / "store").stat().st_mode & 0o777 == 0o755
 
 
-def test_an_empty_folder_may_be_written(tmp_path):
+def test_an_empty_folder_may_be_replaced(tmp_path):
     (tmp_path / "store").mkdir()
     with atomic_folder(tmp_path / "store") as folder:
         (folder / "a").write_text("complete")
@@ -117,7 +117,7 @@ def test_overwriting_keeps_the_old_folder_until_the_new_one_is_complete(
     assert tree(tmp_path) == {"store/b": "new"}
 
 
-def test_the_old_folder_returns_when_the_last_rename_fails(tmp_path, monkeypatch):
+def test_the_old_folder_is_restored_when_the_last_rename_fails(tmp_path, monkeypatch):
     old_folder(tmp_path / "store")
     rename = Path.rename
 
@@ -136,7 +136,7 @@ def test_the_old_folder_returns_when_the_last_rename_fails(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_kill_at_any_rename_loses_neither_folder(tmp_path, can_exchange):
-    """Killed before and after each rename: the old or the new folder is complete somewhere."""
+    """After a kill before or after any rename, the old or the new folder is complete."""
 
     def overwrite(moment):
         count = 0
@@ -178,7 +178,7 @@ def test_a_kill_at_any_rename_loses_neither_folder(tmp_path, can_exchange):
     pytest.fail("killed at every moment")
 
 
-def test_a_link_to_a_folder_stays_a_link(tmp_path):
+def test_a_symlink_to_a_folder_remains_a_symlink(tmp_path):
     old_folder(tmp_path / "disk")
     (tmp_path / "store").symlink_to(tmp_path / "disk")
     with atomic_folder(tmp_path / "store", overwrite=True) as folder:
@@ -201,16 +201,16 @@ def test_a_path_that_already_exists_is_refused(tmp_path):
     assert tree(tmp_path) == {"a": "old"}
 
 
-def finish_late(path):
+def publish_after_another_process(path):
     with atomic_folder(path) as folder:
         (folder / "mine").write_text("late")
         path.mkdir()
         (path / "theirs").write_text("first")
 
 
-def test_what_another_process_wrote_meanwhile_is_kept(tmp_path):
+def test_a_folder_that_another_process_wrote_meanwhile_is_kept(tmp_path):
     with pytest.raises(UserError, match="already exists"):
-        finish_late(tmp_path / "s")
+        publish_after_another_process(tmp_path / "s")
     assert names(tmp_path) == ["s"]
     assert names(tmp_path / "s") == ["theirs"]
 
@@ -287,7 +287,7 @@ def test_the_space_of_a_file_is_reserved_and_its_content_kept(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("can_reserve", [True, False])
-def test_space_that_is_not_there_is_not_reserved(disk, monkeypatch, can_reserve):
+def test_missing_space_is_not_reserved(disk, monkeypatch, can_reserve):
     if not can_reserve:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
     with (disk / "sparse").open("wb") as file:
@@ -301,7 +301,7 @@ def raise_error(error):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
-def test_an_error_of_the_disk_names_the_path(number):
+def test_a_disk_error_names_the_path(number):
     with pytest.raises(UserError) as caught, disk_errors(Path("a") / "store"):
         raise_error(OSError(number, "x"))
     assert str(caught.value).startswith("a/store ")
@@ -309,7 +309,7 @@ def test_an_error_of_the_disk_names_the_path(number):
     assert isinstance(caught.value, DiskFullError) == (number in (errno.ENOSPC, errno.EDQUOT))
 
 
-def test_other_errors_and_those_of_other_files_pass():
+def test_other_errors_and_errors_of_other_files_propagate():
     with pytest.raises(FileNotFoundError), disk_errors("store"):
         raise_error(FileNotFoundError(errno.ENOENT, "x"))
     with pytest.raises(PermissionError), disk_errors("store", within=Path("store")):

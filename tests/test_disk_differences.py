@@ -45,11 +45,11 @@ def test_differences(requested, ignored, expected):
         ),
     )
 )
-def test_recorded_settings_agree_with_themselves(settings):
+def test_recorded_settings_equal_themselves(settings):
     assert differences(as_recorded(settings), settings) == {}
 
 
-def test_what_json_cannot_hold_is_not_recorded():
+def test_settings_that_json_cannot_represent_are_refused():
     with pytest.raises(TypeError):
         as_recorded({"a": {1, 2}})
 
@@ -66,7 +66,7 @@ def test_a_different_setting_is_named_with_both_values():
     check_same_settings(RECORDED, {"scales": [2.0]}, "s", "x", ignored=("scales",))
 
 
-def test_digests_are_those_of_sha256(tmp_path):
+def test_digests_equal_sha256(tmp_path):
     assert digest_of(b"abc") == hashlib.sha256(b"abc").hexdigest()[:16]
     assert digest_of({"b": 1, "a": [2]}) == digest_of({"a": [2], "b": 1})
     assert digest_of({"a": [2]}) == hashlib.sha256(b'{"a": [2]}').hexdigest()[:16]

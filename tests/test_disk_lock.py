@@ -1,4 +1,4 @@
-"""One process at a time prepares an output; the lock ends with its process, however it ends."""
+"""Only one process at a time writes an output; the lock ends with its process."""
 
 import multiprocessing
 import os
@@ -16,8 +16,8 @@ from landmark.error import UserError
 FORK = multiprocessing.get_context("fork")
 
 
-def in_child(work) -> int:
-    """Run `work` in a child; returns its exit status."""
+def run_in_child(work) -> int:
+    """Run `work` in a child and return its exit status."""
     child = FORK.Process(target=work)
     child.start()
     child.join()
@@ -39,7 +39,7 @@ def test_a_lock_names_its_holder_and_keeps_others_out(tmp_path):
 
     with locked(output) as staging:
         assert staging == tmp_path / ".s.partial"
-        assert in_child(refused) == 0
+        assert run_in_child(refused) == 0
         assert names(staging) == [LOCK]
     assert names(tmp_path) == []
 
@@ -52,14 +52,14 @@ def test_the_lock_of_a_dead_process_does_not_block(tmp_path):
             (staging / "work").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert in_child(killed) == -signal.SIGKILL
+    assert run_in_child(killed) == -signal.SIGKILL
     assert names(tmp_path / ".s.partial") == [LOCK, "work"]
     with locked(output) as staging:
         assert (staging / "work").read_text() == "half"
         assert str(os.getpid()) in (staging / LOCK).read_text()
 
 
-def test_a_staging_folder_with_work_remains_and_an_empty_one_is_removed(tmp_path):
+def test_a_staging_folder_with_files_is_kept_and_an_empty_one_removed(tmp_path):
     with locked(tmp_path / "s") as staging:
         (staging / "work").touch()
     assert names(staging) == [LOCK, "work"]
@@ -68,7 +68,7 @@ def test_a_staging_folder_with_work_remains_and_an_empty_one_is_removed(tmp_path
     assert names(tmp_path) == []
 
 
-def test_the_staging_folder_is_beside_the_target_of_a_link(tmp_path, monkeypatch):
+def test_the_staging_folder_is_next_to_the_target_of_a_symlink(tmp_path, monkeypatch):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "s")
     assert staging_folder(tmp_path / "link") == tmp_path / "disk" / ".s.partial"
@@ -76,7 +76,7 @@ def test_the_staging_folder_is_beside_the_target_of_a_link(tmp_path, monkeypatch
     assert staging_folder(Path()) == tmp_path / ".disk.partial"
 
 
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path, read_only):
+def test_an_unwritable_output_is_one_line(tmp_path, read_only):
     (tmp_path / "file").touch()
     for output, reason in (
         (tmp_path / "file" / "s", "Not a directory"),
@@ -88,7 +88,7 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path, read_only):
 
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_kill_while_publishing_leaves_the_old_output_or_the_new_one(tmp_path, can_exchange):
-    """Killed before and after each rename; the next lock restores what was moved aside."""
+    """After a kill at any rename, the next lock restores the folder that was moved aside."""
     output = tmp_path / "s"
 
     def replace(moment):
@@ -121,7 +121,7 @@ def test_a_kill_while_publishing_leaves_the_old_output_or_the_new_one(tmp_path, 
         shutil.rmtree(staging_folder(output), ignore_errors=True)
         output.mkdir()
         (output / "a").write_text("old")
-        status = in_child(lambda moment=moment: replace(moment))
+        status = run_in_child(lambda moment=moment: replace(moment))
         with locked(output) as staging:
             seen.add((output / "a").read_text())
             for path in staging.iterdir():

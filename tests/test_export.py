@@ -1,4 +1,4 @@
-"""ONNX files of embedders, each held against PyTorch here too."""
+"""ONNX files of embedders, compared with PyTorch."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ GEM = {"_target_": "landmark.pooling.gem.GeM", "p": 3.0}
 
 
 def written(folder, backbone, size, pooling=GEM):
-    """An embedder whose BatchNorm has statistics, as after training."""
+    """Write an embedder whose BatchNorm has statistics, as after training."""
     module, _, name = pooling["_target_"].rpartition(".")
     options = {key: value for key, value in pooling.items() if key != "_target_"}
     make = getattr(__import__(module, fromlist=[name]), name)
@@ -69,7 +69,9 @@ def test_any_size_and_batch(convolutional, scripts, tmp_path):
     ).stdout
     assert printed.splitlines()[-1] == "wrote out/file.onnx"
     file = tmp_path / "out" / "file.onnx"
-    assert [path.name for path in file.parent.iterdir()] == ["file.onnx"]  # no data beside it
+    assert [path.name for path in file.parent.iterdir()] == [
+        "file.onnx"
+    ]  # without an external data file
     embedder, _ = load_embedder(convolutional)
     assert_equal_at(file, embedder, [(64, 64), (128, 96), (51, 77), (224, 160)])
     said = metadata(file)
@@ -86,7 +88,7 @@ def test_any_size_and_batch(convolutional, scripts, tmp_path):
     )
 
 
-def test_normalisation_and_length_outside_and_one_size(convolutional, scripts, tmp_path):
+def test_export_without_normalisation_and_unit_length_in_one_size(convolutional, scripts, tmp_path):
     scripts.run(
         "export.py",
         f"embedder={convolutional}",
@@ -128,7 +130,7 @@ def test_a_transformer_of_one_size(scripts, tmp_path):
     assert_equal_at(tmp_path / "file.onnx", embedder, sizes)
 
 
-def test_tensorflows_padding_is_fixed_where_strides_divide():
+def test_tensorflow_padding_is_fixed_where_the_strides_divide_the_size():
     embedder = build_embedder("tf_efficientnet_lite0", GeM(), embedding_dim=8).eval()
     exported = exporting.ExportedEmbedder(embedder).eval()
     assert exported.multiples == [32]
@@ -141,8 +143,8 @@ def test_tensorflows_padding_is_fixed_where_strides_divide():
             torch.testing.assert_close(fixed(images), exported(images), rtol=1e-5, atol=1e-6)
 
 
-def test_a_file_that_differs_is_not_written(convolutional, scripts, tmp_path):
-    """The same export beside a PyTorch embedder that was changed after writing."""
+def test_an_onnx_model_that_differs_is_not_written(convolutional, scripts, tmp_path):
+    """Export a PyTorch embedder that was changed after writing."""
     embedder, _ = load_embedder(convolutional)
     exported = exporting.ExportedEmbedder(embedder).eval()
     exporting.write_onnx(exported, tmp_path / "file.onnx", (64, 64), multiple=None, opset=18)

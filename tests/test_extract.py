@@ -1,4 +1,4 @@
-"""Descriptors equal those of the photos one by one; bad photos are skipped; stores are extended."""
+"""Descriptors equal those of single photos; bad photos are skipped; stores are extended."""
 
 import numpy as np
 import pandas as pd
@@ -34,12 +34,12 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def some(table, rows):
-    """Some rows of a table."""
+def select_rows(table, rows):
+    """Return some rows of a table."""
     return type(table)(table.root, table.rows.iloc[list(rows)].reset_index(drop=True))
 
 
-def test_descriptors_equal_those_of_each_photo_alone(world):
+def test_descriptors_equal_those_of_single_photos(world):
     table, image_format = table_of(world / "photos"), ImageFormat(**IMAGE)
     embedder, _ = load_embedder(world / "embedder")
     store = DescriptorStore.open(world / "complete")
@@ -57,10 +57,10 @@ def test_descriptors_equal_those_of_each_photo_alone(world):
         expected = (total / total.norm()).numpy()
         np.testing.assert_allclose(store.vectors[row], expected, atol=1e-5)
     apart = np.linalg.norm(store.vectors[:, None] - store.vectors, axis=2)
-    assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # no photo is confused with another
+    assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # no two photos are confused
 
 
-def test_descriptors_that_are_not_numbers_are_refused(world, tmp_path):
+def test_descriptors_that_are_not_finite_are_refused(world, tmp_path):
     broken = write_embedder_into(tmp_path / "broken")
     made = plan(world, tmp_path / "s", embedder=broken)
     with torch.no_grad():
@@ -75,19 +75,17 @@ BAD = frozenset(["000", "012", "013", "019"])
 
 @pytest.fixture
 def unreadable(monkeypatch):
-    """Four photos cannot be read."""
+    """Make four photos unreadable."""
     monkeypatch.setattr(UnreadablePhotos, "bad", BAD)
     monkeypatch.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
 
 
-def test_photos_that_cannot_be_read_are_skipped_and_no_row_shifts(
-    world, tmp_path, unreadable, capsys
-):
+def test_unreadable_photos_are_skipped_and_no_row_shifts(world, tmp_path, unreadable, capsys):
     store, complete = extract(world, tmp_path / "s"), DescriptorStore.open(world / "complete")
     rows = [row for row, photo in enumerate(complete.ids) if photo not in BAD]
     assert store.ids.tolist() == complete.ids[rows].tolist()
     assert store.landmark_ids.tolist() == complete.landmark_ids[rows].tolist()
-    # The grey photos were in the same batches, so that nothing rounds otherwise.
+    # The grey photos are in the same batches, so that rounding is the same.
     np.testing.assert_array_equal(store.vectors, complete.vectors[rows])
     assert "Skipped 4 photos" in capsys.readouterr().out
     skipped = pd.read_csv(tmp_path / "s" / "skipped.csv", dtype=str)
@@ -97,15 +95,15 @@ def test_photos_that_cannot_be_read_are_skipped_and_no_row_shifts(
     assert store.skipped.equals(skipped)
 
 
-def test_a_store_without_a_readable_photo_is_not_written(world, tmp_path, unreadable):
+def test_a_store_without_readable_photos_is_not_written(world, tmp_path, unreadable):
     table = table_of(world / "photos")
-    bad = some(table, np.flatnonzero(table.rows["id"].isin(BAD)))
+    bad = select_rows(table, np.flatnonzero(table.rows["id"].isin(BAD)))
     with pytest.raises(UserError, match="none of the 4 photos can be read"):
         extract(world, tmp_path / "s", table=bad)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_photos_that_have_become_readable_are_added(world, tmp_path, monkeypatch):
+def test_photos_that_became_readable_are_added(world, tmp_path, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(UnreadablePhotos, "bad", BAD)
         context.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
@@ -119,12 +117,10 @@ def test_photos_that_have_become_readable_are_added(world, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_only_the_photos_that_a_store_lacks_are_described(
-    world, tmp_path, monkeypatch, capsys, dtype
-):
+def test_only_missing_photos_are_extracted(world, tmp_path, monkeypatch, capsys, dtype):
     table = table_of(world / "photos")
     old_rows, new_rows = [4, 2, 18], [0, 1, 3, *range(5, 18), 19]
-    old = extract(world, tmp_path / "s", table=some(table, old_rows), dtype=dtype)
+    old = extract(world, tmp_path / "s", table=select_rows(table, old_rows), dtype=dtype)
     old_vectors, old_digest = np.array(old.vectors), old.meta["table"]
     described = []
     add = PartialStore.add
@@ -150,26 +146,26 @@ def test_only_the_photos_that_a_store_lacks_are_described(
     assert files_of(tmp_path / "s") == before
 
 
-def test_photos_that_are_not_in_the_table_stay(world, tmp_path, capsys):
+def test_photos_that_are_not_in_the_table_are_kept(world, tmp_path, capsys):
     table = table_of(world / "photos")
-    extract(world, tmp_path / "s", table=some(table, range(10)))
-    store = extract(world, tmp_path / "s", add=True, table=some(table, range(6, 14)))
+    extract(world, tmp_path / "s", table=select_rows(table, range(10)))
+    store = extract(world, tmp_path / "s", add=True, table=select_rows(table, range(6, 14)))
     assert store.ids.tolist() == table.rows["id"][:14].tolist()
     assert "6 of its photos are not in the table; they stay." in capsys.readouterr().out
 
 
-def test_adding_to_nothing_writes_the_store(world, tmp_path):
+def test_adding_to_a_missing_store_writes_it(world, tmp_path):
     extract(world, tmp_path / "s", add=True)
     assert files_of(tmp_path / "s") == files_of(world / "complete")
 
 
 def test_other_settings_and_other_landmarks_are_not_added(world, tmp_path):
     table = table_of(world / "photos")
-    extract(world, tmp_path / "s", table=some(table, range(10)))
+    extract(world, tmp_path / "s", table=select_rows(table, range(10)))
     before = files_of(tmp_path / "s")
     with pytest.raises(UserError, match="a different dtype"):
         extract(world, tmp_path / "s", add=True, dtype="float16")
-    moved = some(table, range(PHOTOS))
+    moved = select_rows(table, range(PHOTOS))
     moved.rows.loc[[3, 4], "landmark_id"] = "other"
     with pytest.raises(UserError, match=r"'003' has landmark 3, and other in .* \(2 such"):
         extract(world, tmp_path / "s", add=True, table=moved)

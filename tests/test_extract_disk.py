@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written is one clear line, and nothing half-written remains."""
+"""A full or read-only disk is one line and leaves no partial output."""
 
 import os
 
@@ -26,7 +26,7 @@ def fill(disk, leaving):
     (disk / "filler").write_bytes(bytes(status.f_bavail * status.f_frsize - leaving))
 
 
-def test_a_store_that_does_not_fit_is_not_begun(disk):
+def test_a_store_that_does_not_fit_on_the_disk_is_not_started(disk):
     vectors = np.eye(200, dtype=np.float32)  # 156 KiB
     with pytest.raises(
         DiskFullError, match=r"disk/s/vectors\.npy does not fit on the disk \(No space"
@@ -35,34 +35,34 @@ def test_a_store_that_does_not_fit_is_not_begun(disk):
     assert list(disk.iterdir()) == []
 
 
-def test_an_extraction_that_does_not_fit_is_not_begun(world, disk):
+def test_an_extraction_that_does_not_fit_on_the_disk_is_not_started(world, disk):
     fill(disk, leaving=0)
     with pytest.raises(DiskFullError, match=r"disk/s/vectors\.npy does not fit on the disk"):
         extract(world, disk / "s")
     assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
-def test_an_extraction_that_a_full_disk_stops_at_its_end_resumes(world, disk, monkeypatch):
+def test_an_extraction_resumes_after_a_full_disk_at_its_end(world, disk, monkeypatch):
     from landmark.artifact import partial_store
 
     write = partial_store.write_description
 
-    def after_another_filled_it(*arguments):
+    def after_disk_filled(*arguments):
         fill(disk, leaving=0)
         write(*arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(partial_store, "write_description", after_another_filled_it)
+        context.setattr(partial_store, "write_description", after_disk_filled)
         with pytest.raises(DiskFullError, match=r"s does not fit on the disk.*Free some space"):
             extract(world, disk / "s")
     assert not (disk / "s").exists()
     (disk / "filler").unlink()
-    monkeypatch.setattr(extraction, "describe", lambda *_, **__: iter(()))  # all is described
+    monkeypatch.setattr(extraction, "describe", lambda *_, **__: iter(()))  # all photos are done
     extract(world, disk / "s")
     assert files_of(disk / "s") == files_of(world / "complete")
 
 
-def test_no_space_to_skip_photos_keeps_the_finished_rows(world, disk, monkeypatch):
+def test_a_full_disk_while_skipping_photos_keeps_the_finished_rows(world, disk, monkeypatch):
     monkeypatch.setattr(UnreadablePhotos, "bad", frozenset(["001"]))
     monkeypatch.setattr(extraction, "ScaledPhotoDataset", UnreadablePhotos)
     # Room for the vectors, the marks and the settings, a page each, and two folders.
@@ -77,7 +77,7 @@ def test_no_space_to_skip_photos_keeps_the_finished_rows(world, disk, monkeypatc
     assert [path.name for path in disk.iterdir()] == ["s"]
 
 
-def test_an_output_that_cannot_be_written_is_one_line(world, read_only, tmp_path):
+def test_an_unwritable_output_is_one_line(world, read_only, tmp_path):
     with pytest.raises(UserError, match=r"disk/s cannot be written \(Read-only file system\)"):
         extract(world, read_only / "s")
     (tmp_path / "file").touch()

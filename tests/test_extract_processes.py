@@ -1,4 +1,4 @@
-"""Extraction by the command line: with several processes, under launchers, in sweeps."""
+"""Extraction from the command line: several processes, launchers, sweeps."""
 
 import contextlib
 import multiprocessing
@@ -26,7 +26,7 @@ from landmark.extract.store import write_store
 from landmark.image.format import ImageFormat
 
 ROOT = Path(__file__).resolve().parents[1]
-# After its second save each process leaves its id and stops.
+# After its second save, each process writes its id and stops.
 STOPS_HALF_WAY = """
 import os, pathlib, time
 from landmark.artifact.partial_store import PartialStore
@@ -43,7 +43,7 @@ PartialStore.save = stopping
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """A cache of photo sizes of its own."""
+    """Use a separate cache of photo sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANDMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -51,7 +51,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, cache):
-    """An embedder, photos, and `complete`: their store, extracted by one process."""
+    """Write an embedder, photos, and `complete`, their store extracted by one process."""
     root = tmp_path_factory.mktemp("world")
     write_embedder_into(root / "embedder")
     write_photos(root / "photos")
@@ -61,7 +61,7 @@ def world(tmp_path_factory, cache):
 
 
 class Script:
-    """extract.py in a fork of this process, in which everything is already imported."""
+    """Run extract.py in a fork of this process, in which all modules are already imported."""
 
     def __init__(self, world, *overrides, **environment):
         flags = [override for override in overrides if override.startswith("-")]
@@ -86,8 +86,8 @@ class Script:
         finally:
             sys.stdout.flush()
 
-    def ended(self, status=0):
-        """Wait for its end; return standard output and standard error."""
+    def communicate(self, status=0):
+        """Wait for the process and return its standard output and standard error."""
         self.process.join(300)
         errors = (self._folder / "errors").read_text()
         assert self.process.exitcode == status, errors
@@ -125,7 +125,7 @@ def is_alive(number):
     return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_two_killed_processes_and_then_one_give_the_bytes_of_one(world):
+def test_two_killed_ranks_resumed_by_one_write_the_same_bytes(world):
     (world / "hook").mkdir()
     (world / "hook" / "sitecustomize.py").write_text(STOPS_HALF_WAY)
     reached, output = world / "reached", world / "killed"
@@ -134,20 +134,20 @@ def test_two_killed_processes_and_then_one_give_the_bytes_of_one(world):
     script = Script(world, "output=killed", "devices=2", PYTHONPATH=hooked)
     wait_until(lambda: len(list(reached.iterdir())) == 2)
     script.process.kill()
-    script.ended(-signal.SIGKILL)
+    script.communicate(-signal.SIGKILL)
     children = [int(path.name) for path in reached.iterdir()]
     wait_until(lambda: not any(is_alive(child) for child in children))
     assert not output.exists()
     done = PartialStore(staging_folder(output)).done
     assert 0 < done < PHOTOS
-    printed, _ = Script(world, "output=killed").ended()
+    printed, _ = Script(world, "output=killed").communicate()
     assert f"Resuming: {done} of {PHOTOS} photos" in printed
     assert printed.splitlines()[-1] == "wrote killed"
     assert_same_as_one_process(world, output)
 
 
-def test_each_job_of_a_sweep_writes_its_own_store(world):
-    printed, _ = Script(world, "-m", "devices=2,1", "output=swept/${devices}").ended()
+def test_each_job_of_a_sweep_writes_a_separate_store(world):
+    printed, _ = Script(world, "-m", "devices=2,1", "output=swept/${devices}").communicate()
     assert [line for line in printed.splitlines() if line.startswith("wrote")] == [
         "wrote swept/2",
         "wrote swept/1",
@@ -157,16 +157,16 @@ def test_each_job_of_a_sweep_writes_its_own_store(world):
     assert sorted(path.name for path in (world / "swept").iterdir()) == ["1", "2"]
 
 
-def test_an_error_in_a_worker_ends_all_with_its_line(world, tmp_path):
+def test_an_error_in_a_worker_stops_all_with_its_message(world, tmp_path):
     photos = write_photos(tmp_path / "photos")
     broken = photos / "4" / "011.jpg"
     Folder(photos).read().with_sizes()  # reads only the headers
     broken.write_bytes(broken.read_bytes()[:-300])
-    # In the decoding process of a worker process.
+    # In a data loading process of a worker process.
     script = Script(
         world, f"data.root={photos}", f"output={tmp_path / 's'}", "devices=2", "workers=1"
     )
-    _, errors = script.ended(2)
+    _, errors = script.communicate(2)
     assert len(errors.splitlines()) == 1, errors
     assert errors.startswith(f"error: {broken} cannot be decoded")
     assert not (tmp_path / "s").exists()
@@ -181,7 +181,7 @@ def free_port(ports=range(15000, 25000)):
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
-def test_the_processes_of_a_launcher_share_the_photos(world, launcher):
+def test_the_ranks_of_a_launcher_share_the_photos(world, launcher):
     port = free_port()
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     if launcher == "srun":
@@ -196,16 +196,16 @@ def test_the_processes_of_a_launcher_share_the_photos(world, launcher):
         Script(world, f"output={launcher}", **common, **dict.fromkeys(names, str(rank)))
         for rank in range(2)
     ]
-    (first, _), (second, _) = (script.ended() for script in scripts)
+    (first, _), (second, _) = (script.communicate() for script in scripts)
     assert first.splitlines()[-1] == f"wrote {launcher}"
     assert second == ""
     assert_same_as_one_process(world, world / launcher)
 
 
-def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
+def test_no_rank_hangs_when_another_one_fails(world, tmp_path):
     photos = write_photos(tmp_path / "photos")
     table = Folder(photos).read().with_sizes()
-    # The second batch is the second process's.
+    # The second batch belongs to rank 1.
     second = grouped_batches(table.groups(ImageFormat(**IMAGE)), 4)[1][0]
     broken = photos / table.rows["path"][second]
     broken.write_bytes(broken.read_bytes()[:-300])
@@ -214,14 +214,14 @@ def test_when_a_process_of_a_launcher_fails_none_waits_forever(world, tmp_path):
         Script(world, f"data.root={photos}", f"output={tmp_path / 's'}", RANK=str(rank), **common)
         for rank in range(2)
     ]
-    _, errors = scripts[1].ended(2)
+    _, errors = scripts[1].communicate(2)
     assert errors.startswith(f"error: {broken} cannot be decoded")
-    _, errors = scripts[0].ended(1)
+    _, errors = scripts[0].communicate(1)
     assert "another process exited early" in errors
     assert "Traceback" not in errors
 
 
-def test_devices_must_fit(world, tmp_path, monkeypatch):
+def test_devices_are_validated(world, tmp_path, monkeypatch):
     for device, words in (("cuda", "this machine has no GPU"), ("gpu", "Pass auto, cpu")):
         with pytest.raises(UserError, match=words):
             write_store(plan(world, tmp_path / "s", device=device))

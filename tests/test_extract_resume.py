@@ -1,4 +1,4 @@
-"""An extraction killed at any moment resumes and ends like one that never was."""
+"""An extraction killed at any moment resumes to the store of an uninterrupted one."""
 
 import json
 import multiprocessing
@@ -38,7 +38,7 @@ from landmark.extract.multiscale import MultiScale
 from landmark.image.format import ImageFormat
 from landmark.model.persist import embedder_digest
 
-# The steps of an extraction on the disk; it is killed before or after one of them.
+# Disk operations of an extraction, which is killed before or after one of them.
 STEPS = [
     (PartialStore, "add"),
     (PartialStore, "save"),
@@ -63,8 +63,8 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def in_a_process(work, kill_at=None, counter=None):
-    """Run `work` in a child that kills itself at one of its moments; return its exit status."""
+def run_in_child(work, kill_at=None, counter=None):
+    """Run `work` in a child that kills itself at one of its moments and return its exit status."""
 
     def child():
         torch.set_num_threads(1)
@@ -98,24 +98,24 @@ def stepping(call, moment):
     return stepped
 
 
-def killed(work, prepare, count=MOMENTS):
-    """Kill `work` at seeded moments, spread over all of them; yield after each kill."""
+def kill_at_moments(work, prepare, count=MOMENTS):
+    """Kill `work` at seeded moments spread over its duration; yield after each kill."""
     counter = multiprocessing.get_context("fork").Value("i", 0)
     prepare()
-    assert in_a_process(work, counter=counter) == 0
+    assert run_in_child(work, counter=counter) == 0
     random = np.random.default_rng(SEED)
     for part in np.array_split(np.arange(counter.value), min(count, counter.value)):
         prepare()
         moment = int(random.choice(part))
-        assert in_a_process(work, kill_at=moment) == -signal.SIGKILL
+        assert run_in_child(work, kill_at=moment) == -signal.SIGKILL
         yield moment
 
 
-def test_killed_at_seeded_moments_it_ends_with_the_same_bytes(world, tmp_path):
+def test_a_resumed_extraction_writes_the_same_bytes(world, tmp_path):
     output = tmp_path / "s"
     work = lambda: extract(world, output)  # noqa: E731
-    for moment in killed(work, lambda: shutil.rmtree(output, ignore_errors=True)):
-        assert in_a_process(work) == 0
+    for moment in kill_at_moments(work, lambda: shutil.rmtree(output, ignore_errors=True)):
+        assert run_in_child(work) == 0
         assert files_of(output) == files_of(world / "complete"), moment
         assert [path.name for path in tmp_path.iterdir()] == ["s"], moment
 
@@ -126,13 +126,15 @@ def test_skipped_photos_stay_skipped_after_a_kill(world, tmp_path, monkeypatch):
     extract(world, tmp_path / "complete")
     output = tmp_path / "out" / "s"
     work = lambda: extract(world, output)  # noqa: E731
-    for moment in killed(work, lambda: shutil.rmtree(output.parent, ignore_errors=True), 2):
-        assert in_a_process(work) == 0
+    for moment in kill_at_moments(
+        work, lambda: shutil.rmtree(output.parent, ignore_errors=True), 2
+    ):
+        assert run_in_child(work) == 0
         assert files_of(output) == files_of(tmp_path / "complete"), moment
 
 
 @pytest.mark.parametrize("how", ["add", "overwrite"])
-def test_a_kill_leaves_the_old_store_or_the_new_one(world, tmp_path, how):
+def test_a_kill_leaves_the_old_or_the_new_store(world, tmp_path, how):
     table = table_of(world / "photos")
     few = type(table)(table.root, table.rows.iloc[5:12].reset_index(drop=True))
     extract(world, tmp_path / "old", table=few)
@@ -146,9 +148,9 @@ def test_a_kill_leaves_the_old_store_or_the_new_one(world, tmp_path, how):
     prepare()
     work()
     allowed = files_of(tmp_path / "old"), files_of(output)
-    for moment in killed(work, prepare, 2):
+    for moment in kill_at_moments(work, prepare, 2):
         assert files_of(output) in allowed, moment
-        assert in_a_process(work) == 0
+        assert run_in_child(work) == 0
         assert files_of(output) == allowed[1], moment
         assert [path.name for path in output.parent.iterdir()] == ["s"], moment
 
@@ -173,7 +175,7 @@ def stopped(world, output, monkeypatch, **changes):
             extract(world, output, **changes)
 
 
-def test_finished_photos_are_not_described_again(world, tmp_path, monkeypatch, capsys):
+def test_finished_photos_are_not_extracted_again(world, tmp_path, monkeypatch, capsys):
     stopped(world, tmp_path / "s", monkeypatch)
     done = PartialStore(staging_folder(tmp_path / "s")).done
     assert 0 < done < PHOTOS
@@ -192,7 +194,7 @@ def test_finished_photos_are_not_described_again(world, tmp_path, monkeypatch, c
 
 
 def changed(world, key):
-    """Changes of the plan that change one setting."""
+    """Return changes of the plan that each change one setting."""
     if key == "embedder":
         return {"embedder": write_embedder_into(world / "other", seed=1)}
     if key == "table":
@@ -210,7 +212,7 @@ KEYS = ["embedder", "table", "scales", "flip", "dtype", "precision", "whitening"
 
 
 @pytest.mark.parametrize("key", [*KEYS, "batch_size"])
-def test_a_changed_setting_stops_a_stopped_extraction(world, tmp_path, monkeypatch, key):
+def test_a_changed_setting_is_refused_when_resuming(world, tmp_path, monkeypatch, key):
     stopped(world, tmp_path / "s", monkeypatch)
     before = files_of(staging_folder(tmp_path / "s") / "store")
     with pytest.raises(UserError, match=rf"a different {key} \("):
@@ -221,7 +223,7 @@ def test_a_changed_setting_stops_a_stopped_extraction(world, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_changed_setting_stops_before_a_finished_store(world, tmp_path, key):
+def test_a_changed_setting_is_refused_for_a_finished_store(world, tmp_path, key):
     shutil.copytree(world / "complete", tmp_path / "s")
     with pytest.raises(UserError, match=rf"s already exists with a different {key} \(") as caught:
         extract(world, tmp_path / "s", **changed(world, key))
@@ -232,7 +234,7 @@ def test_a_changed_setting_stops_before_a_finished_store(world, tmp_path, key):
 
 def test_a_finished_store_is_not_extracted_again(world, tmp_path, monkeypatch, capsys):
     shutil.copytree(world / "complete", tmp_path / "s")
-    staging_folder(tmp_path / "s").mkdir()  # of a process that was killed after the last step
+    staging_folder(tmp_path / "s").mkdir()  # as after a kill after the last step
     monkeypatch.setattr(Extraction, "run", lambda *_, **__: pytest.fail("described again"))
     extract(world, tmp_path / "s", workers=3, devices=2, batch_size=7, save_every=3.0)
     assert "s is up to date (same settings); nothing to do." in capsys.readouterr().out
@@ -247,17 +249,17 @@ def test_a_failure_at_the_first_batch_leaves_nothing(world, tmp_path, monkeypatc
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_two_do_not_write_one_store(world, tmp_path):
+def test_two_processes_cannot_write_the_same_store(world, tmp_path):
     def refused():
         with pytest.raises(UserError, match="s is being written by process"):
             extract(world, tmp_path / "s")
 
     with locked(tmp_path / "s"):
-        assert in_a_process(refused) == 0
+        assert run_in_child(refused) == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_other_things_is_never_replaced(world, tmp_path):
+def test_a_folder_of_other_files_is_never_replaced(world, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "a.jpg").write_text("precious")
     for overwrite, words in ((False, "already exists"), (True, r"no meta\.json")):
@@ -280,8 +282,8 @@ def test_a_damaged_staging_folder_is_refused(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("extends", [False, True])
-def test_what_version_0_1_0_left_resumes(world, tmp_path, monkeypatch, capsys, extends):
-    """The staging folder written out file by file, so that its layout cannot change unnoticed."""
+def test_a_staging_folder_of_version_0_1_0_resumes(world, tmp_path, monkeypatch, capsys, extends):
+    """The staging folder is written file by file, so that its layout cannot change unnoticed."""
     table, complete = table_of(world / "photos"), DescriptorStore.open(world / "complete")
     output, staging, kept = tmp_path / "s", tmp_path / ".s.partial", 0
     if extends:
@@ -332,7 +334,7 @@ def test_what_version_0_1_0_left_resumes(world, tmp_path, monkeypatch, capsys, e
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-def test_a_finished_store_on_a_read_only_disk_is_only_looked_at(world, tmp_path, capsys):
+def test_a_finished_store_on_a_read_only_disk_is_up_to_date(world, tmp_path, capsys):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]

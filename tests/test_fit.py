@@ -1,4 +1,4 @@
-"""Whitenings equal those of singular values, and of plain loops over pairs of photos."""
+"""Whitenings equal a singular value decomposition and naive loops over pairs of photos."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ def write(path, vectors, landmarks=None, **meta):
 
 
 def cloud(seed, count=60, dim=5, landmarks=None):
-    """Unit vectors, unequally spread, about a mean that is not zero."""
+    """Return unit vectors with different variances around a mean that is not zero."""
     random = np.random.default_rng(seed)
     spread = random.standard_normal((dim, dim)) * np.linspace(1, 0.3, dim)
     points = random.standard_normal((count, dim)) @ spread + random.standard_normal(dim)
@@ -38,7 +38,7 @@ def cloud(seed, count=60, dim=5, landmarks=None):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999), dim=st.integers(1, 5), blocks=st.sampled_from([7, 8192]))
-def test_pca_equals_the_singular_value_decomposition(tmp_path_factory, seed, dim, blocks):
+def test_pca_equals_a_singular_value_decomposition(tmp_path_factory, seed, dim, blocks):
     x = cloud(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors_module.row_blocks, "__defaults__", (blocks, 0))
@@ -54,7 +54,7 @@ def test_pca_equals_the_singular_value_decomposition(tmp_path_factory, seed, dim
     signs = np.sign((ours * expected).sum(axis=0))
     np.testing.assert_allclose(ours * signs, expected, atol=1e-7)
     np.testing.assert_allclose(ours.var(axis=0), expected_values, rtol=1e-6)
-    # Whitened, each component has the variance 1; with half the power, the square root of its own.
+    # Whitened components have variance 1; with half the power, the square root of theirs.
     whitened = (x - white.mean) @ white.projection
     np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(dim), atol=1e-6)
     np.testing.assert_allclose(
@@ -64,7 +64,7 @@ def test_pca_equals_the_singular_value_decomposition(tmp_path_factory, seed, dim
 
 
 def naive_learned(x, landmarks):
-    """The two covariances by a loop over all pairs, and the projection by the paper's formula."""
+    """Return the projection by the paper's formula, with covariances from a loop over all pairs."""
     dim = x.shape[1]
     within, between = np.zeros((dim, dim)), np.zeros((dim, dim))
     for i, j in itertools.combinations(range(len(x)), 2):
@@ -81,7 +81,7 @@ def naive_learned(x, landmarks):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999), blocks=st.sampled_from([7, 8192]))
-def test_the_learned_whitening_equals_that_of_all_pairs(tmp_path_factory, seed, blocks):
+def test_the_learned_whitening_equals_a_loop_over_all_pairs(tmp_path_factory, seed, blocks):
     random = np.random.default_rng(seed)
     landmarks = random.permutation(np.repeat(np.arange(9), random.integers(1, 9, 9)))
     x = cloud(seed, len(landmarks), landmarks=landmarks)
@@ -102,7 +102,7 @@ def test_the_learned_whitening_equals_that_of_all_pairs(tmp_path_factory, seed, 
     exact = x[known].astype(np.float64)
     np.testing.assert_allclose(made.mean, exact.mean(axis=0), atol=1e-9)
     expected, values = naive_learned(exact, landmarks[known])
-    # Equal to a scale and to signs; an axis is as sure as its eigenvalue stands off the next.
+    # Equal up to scale and sign; an axis is as certain as the gap of its eigenvalue to the next.
     expected /= np.linalg.norm(expected[:, 0]) / np.linalg.norm(made.projection[:, 0])
     expected *= np.sign((expected * made.projection).sum(axis=0))
     gaps = np.min(np.abs(values[:, None] - values + np.diag([np.inf] * 5)), axis=1)
@@ -110,7 +110,7 @@ def test_the_learned_whitening_equals_that_of_all_pairs(tmp_path_factory, seed, 
     np.testing.assert_allclose(made.projection, expected, atol=tolerance)
 
 
-def test_the_learned_whitening_separates_landmarks_that_noise_hides(tmp_path):
+def test_the_learned_whitening_separates_landmarks_in_noise(tmp_path):
     random = np.random.default_rng(0)
     landmarks = np.repeat(np.arange(30), 6)
     signal = random.standard_normal((30, 8))[landmarks]
@@ -159,7 +159,7 @@ def test_queries_and_gallery_must_have_the_same_whitening(tmp_path):
         Stores.open(tmp_path / "one", tmp_path / "other")
 
 
-def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
+def test_a_whitening_is_refused_for_other_descriptors(tmp_path):
     store = write(tmp_path / "s", cloud(0))
     whitening = fit_pca(store, 4)
     for name, other, words in (
@@ -192,7 +192,7 @@ def test_a_whitening_is_for_the_descriptors_that_it_was_fitted_on(tmp_path):
         (fit_learned, {}, r"has no landmark_id to learn from\. Pass fit=pca"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(tmp_path, fit, keywords, words):
+def test_inconsistent_options_are_refused(tmp_path, fit, keywords, words):
     with pytest.raises(UserError, match=words):
         fit(write(tmp_path / "s", cloud(0)), **keywords)
 
@@ -247,7 +247,7 @@ def test_a_damaged_whitening_is_refused(tmp_path):
         Whitening.open(tmp_path / "w")
 
 
-def test_a_digest_tells_numbers_and_origin(tmp_path):
+def test_the_digest_depends_on_numbers_and_origin(tmp_path):
     base = Whitening(np.zeros(2), np.eye(2), {"method": "pca"})
     others = [
         Whitening(np.ones(2), np.eye(2), {"method": "pca"}),

@@ -1,4 +1,4 @@
-"""Imports run in one direction, as the architecture says."""
+"""Imports respect the order of the packages in docs/architecture.md."""
 
 import ast
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# A package imports only from floors below its own (docs/architecture.md).
+# A package imports only from lower floors (docs/architecture.md).
 FLOORS = {
     "error": -1,
     "device": 0,
@@ -36,7 +36,7 @@ FLOORS = {
     "__main__": 9,
 }
 GROUND = {"error", "device", "disk", "processes", "settings"}
-# The floor says what may be imported at most; these import even less.
+# These packages import even less than their floor allows.
 ONLY = {
     "metric": set(),
     "artifact": GROUND,
@@ -103,12 +103,12 @@ def test_only_the_commands_import_hydra_or_a_logger(path):
 @pytest.mark.parametrize("part", ["artifact", "metric", "disk", "cli", "toy"])
 def test_a_package_needs_no_torch(part):
     for path in (ROOT / "landmark" / part).rglob("*.py"):
-        tops = {name.partition(".")[0] for name in imported_at_the_top(path)}
+        tops = {name.partition(".")[0] for name in module_level_imports(path)}
         assert not tops & {"torch", "timm", "faiss", "pytorch_lightning"}, path
 
 
-def imported_at_the_top(path: Path) -> set[str]:
-    """What importing the file imports: not what its functions do, nor what only types need."""
+def module_level_imports(path: Path) -> set[str]:
+    """Return the modules imported at module level, without those under TYPE_CHECKING."""
     tree = ast.parse(path.read_text())
     statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     return {
@@ -120,7 +120,7 @@ def imported_at_the_top(path: Path) -> set[str]:
     }
 
 
-def test_metrics_need_numpy_alone():
+def test_metrics_import_only_numpy():
     for path in (ROOT / "landmark" / "metric").rglob("*.py"):
         tops = {name.partition(".")[0] for name in imported_names(path)}
         assert not tops & {"pandas", "pyarrow", "sklearn", "scipy"}, path
@@ -136,7 +136,7 @@ def test_every_group_of_the_project_is_a_package():
         "optimizer",
         "schedule",
     }
-    of_another_group = {"auxiliary"}  # losses again
+    of_another_group = {"auxiliary"}  # its targets are losses
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
     for group in groups - other_peoples - of_another_group:
         assert (ROOT / "landmark" / group).is_dir(), f"conf/{group} has no landmark/{group}"

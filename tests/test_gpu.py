@@ -1,4 +1,4 @@
-"""What only a GPU shows: training, validation, extraction, search and re-ranking beside the CPU.
+"""Training, validation, extraction, search and re-ranking on a GPU equal the CPU.
 
 Run with `make test-gpu`. Without CUDA every test here skips.
 """
@@ -53,12 +53,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """A folder in which small runs are made; their photos are drawn once."""
+    """Return a folder for small runs, whose photos are drawn once."""
     return tmp_path_factory.mktemp("gpu")
 
 
 def overrides(world: Path, *more: str) -> list[str]:
-    """A small training run: every aspect group, some steps an epoch."""
+    """Return the overrides of a small training run with every aspect group."""
     return [
         f"data.root={world / 'toy'}",
         "data.landmarks=6",
@@ -104,14 +104,14 @@ def test_training_with_each_head(scripts, world, head, precision):
 
 
 @pytest.mark.parametrize("loss", [ArcFace, SubCenterArcFace, CurricularFace])
-def test_fused_gradients_are_those_of_full(loss):
+def test_fused_gradients_equal_those_of_full(loss):
     found = [gradients(loss, head) for head in (Full(), Fused(block=512))]
     for full, fused in zip(*found, strict=True):
         torch.testing.assert_close(fused, full, rtol=1e-4, atol=1e-6)
 
 
 def gradients(loss, head, dim=64, classes=5000, batch=32):
-    """Loss, gradient of the embeddings and of the centres, for equal weights and photos."""
+    """Return loss and gradients of embeddings and centres, for the same weights and photos."""
     torch.manual_seed(0)
     made = build_loss(loss, dim, np.ones(classes, int), head).cuda()
     embeddings = torch.randn(batch, dim, device="cuda", requires_grad=True)
@@ -121,7 +121,7 @@ def gradients(loss, head, dim=64, classes=5000, batch=32):
     return value.detach(), embeddings.grad, made.weight.grad.to_dense()
 
 
-def test_sampled_gradients_are_those_of_full_over_the_drawn_classes():
+def test_sampled_gradients_equal_those_of_full_over_the_sampled_classes():
     torch.manual_seed(0)
     classes, dim, batch = 5000, 64, 32
     loss = build_loss(ArcFace, dim, np.ones(classes, int), Sampled(ratio=0.1)).cuda()
@@ -144,7 +144,7 @@ def test_sampled_gradients_are_those_of_full_over_the_drawn_classes():
     torch.testing.assert_close(values, alone.weight.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_resumed_in_mid_epoch_equals_one_that_never_stopped(scripts, world):
+def test_a_run_resumed_in_mid_epoch_equals_an_uninterrupted_one(scripts, world):
     settings = ("trainer.max_epochs=3", "trainer.deterministic=true", "save_every_steps=1")
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     whole, stopped = world / "whole", world / "stopped"
@@ -172,7 +172,7 @@ def test_a_run_resumed_in_mid_epoch_equals_one_that_never_stopped(scripts, world
 
 @pytest.fixture(scope="module")
 def run(scripts, world) -> Path:
-    """A trained run whose validation photos can be described at the same size."""
+    """Return a trained run whose validation photos are extracted at the same size."""
     return train(scripts, world, "run", "trainer.precision=32-true")
 
 
@@ -183,7 +183,7 @@ def extract(scripts, world: Path, run: Path, name: str, *more: str) -> Descripto
     return DescriptorStore.open(output)
 
 
-def test_validation_on_the_gpu_is_what_the_cpu_finds(scripts, world, run):
+def test_validation_on_the_gpu_equals_the_cpu(scripts, world, run):
     for split in ("query", "gallery"):
         last = f"embedder={run / 'checkpoints' / 'last.ckpt'}"
         settings = (last, f"split={split}", "extract=single", "device=cpu")
@@ -196,7 +196,7 @@ def test_validation_on_the_gpu_is_what_the_cpu_finds(scripts, world, run):
 
 
 @pytest.mark.parametrize(("precision", "least"), [("32", 0.9999), ("16", 0.999), ("bf16", 0.99)])
-def test_descriptors_are_those_of_the_cpu(scripts, world, run, precision, least):
+def test_descriptors_equal_those_of_the_cpu(scripts, world, run, precision, least):
     if not (world / "stores" / "cpu").is_dir():
         extract(scripts, world, run, "cpu", "split=gallery", "device=cpu")
     settings = ("split=gallery", "device=cuda", f"precision={precision}")
@@ -208,12 +208,12 @@ def test_descriptors_are_those_of_the_cpu(scripts, world, run, precision, least)
 
 
 def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:
-    """Vectors whose products are exact in float32, with many ties."""
+    """Return vectors whose products are exact in float32, with many ties."""
     return np.random.default_rng(seed).integers(-2, 3, (rows, dim)).astype(np.float32)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_exact_torch_finds_what_the_cpu_finds(dtype):
+def test_exact_torch_equals_the_cpu(dtype):
     query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1).astype(dtype)
     settings = {"block_rows": 4096, "block_queries": 128}
     found = ExactTorch("cuda", **settings).build(gallery).search(query, 50)
@@ -222,7 +222,7 @@ def test_exact_torch_finds_what_the_cpu_finds(dtype):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_faiss_on_the_gpu_finds_what_the_cpu_finds():
+def test_faiss_on_the_gpu_equals_the_cpu():
     faiss = pytest.importorskip("faiss")
     if not hasattr(faiss, "knn_gpu") or not faiss.get_num_gpus():
         pytest.skip("faiss without GPU support")
@@ -232,7 +232,7 @@ def test_faiss_on_the_gpu_finds_what_the_cpu_finds():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_exact_torch_of_few_values_at_a_time_finds_the_same(monkeypatch):
+def test_exact_torch_in_small_blocks_returns_the_same(monkeypatch):
     monkeypatch.setattr(exact_torch, "_VALUES_ON_DEVICE", 2**14)
     query, gallery = whole_numbers(300, 32, 0), whole_numbers(5000, 32, 1)
     found = ExactTorch("cuda", 1024, 16).build(gallery).search(query, 50)
@@ -252,7 +252,7 @@ def test_k_reciprocal_computes_on_the_device_of_the_index(device):
 
 @pytest.fixture(scope="module")
 def clusters(world) -> dict[str, Path]:
-    """Stores of 30 landmarks whose photos lie close to one another."""
+    """Write stores of 30 landmarks with similar photos."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((30, 48))
     stores = {}
@@ -267,7 +267,7 @@ def clusters(world) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", RERANKERS)
-def test_a_reranker_with_cuda_gives_what_it_gives_on_the_cpu(clusters, name):
+def test_a_reranker_on_cuda_equals_the_cpu(clusters, name):
     stores = Stores.open(**clusters)
     steps = ["dba", "alpha_qe", name] if name == "rank_fusion" else [name]
     results = {}
@@ -285,7 +285,7 @@ def test_a_reranker_with_cuda_gives_what_it_gives_on_the_cpu(clusters, name):
     np.testing.assert_allclose(ours.scores, expected.scores, atol=2e-3)
 
 
-def test_the_command_applies_all_rerankers_with_cuda(scripts, world, clusters):
+def test_the_command_applies_all_rerankers_on_cuda(scripts, world, clusters):
     output = world / "rankings" / "all"
     settings = [f"{key}={store}" for key, store in clusters.items()]
     settings += ["search=exact_torch", "search.device=cuda", f"rerank=[{','.join(RERANKERS)}]"]
@@ -303,7 +303,7 @@ def test_ddp_with_nccl_on_one_device(scripts, world, head):
 
 def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
     settings = ("task.compile=true", "trainer.precision=32-true", "trainer.max_epochs=1")
-    # The smallest backbone: compiling takes longer than all other tests.
+    # The smallest backbone, because compiling takes longer than all other tests.
     folder = train(scripts, world, "compiled", "model.backbone=test_resnet", *settings)
     assert np.isfinite(logged(folder, "train/loss")).all()
     assert logged(folder, "val/map_at_100")

@@ -10,7 +10,7 @@ from landmark.pooling import ClassTokenAndGeM, GeM, Stages
 
 
 def bare(backbone):
-    """timm's own model with the backbone's weights."""
+    """Return timm's model with the backbone's weights."""
     model = timm.create_model(backbone.name, num_classes=0).eval()
     model.load_state_dict(backbone.model.state_dict(), strict=False)
     return model
@@ -18,7 +18,7 @@ def bare(backbone):
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050"])
 @torch.no_grad()
-def test_map_of_a_convolutional_network(name):
+def test_feature_map_of_a_convolutional_network(name):
     backbone = Backbone(name).eval()
     x = torch.rand(2, 3, 64, 96)
     features = backbone(x)
@@ -28,7 +28,7 @@ def test_map_of_a_convolutional_network(name):
 
 
 @torch.no_grad()
-def test_map_of_a_network_that_keeps_channels_last():
+def test_feature_map_of_a_channels_last_network():
     backbone = Backbone("mambaout_femto").eval()
     x = torch.rand(1, 3, 64, 96)
     want = bare(backbone).forward_features(x)
@@ -53,7 +53,7 @@ def test_tokens_become_a_map_and_a_class_token(name):
 
 
 @torch.no_grad()
-def test_photos_that_no_patch_divides_are_padded_with_the_mean():
+def test_sizes_not_divisible_by_the_patch_are_padded_with_the_mean():
     backbone = Backbone("vit_small_patch14_dinov2", stages=[0]).eval()
     x = torch.rand(1, 3, 64, 96)
     padded = torch.zeros(1, 3, 70, 98)
@@ -75,7 +75,7 @@ def test_photos_that_no_patch_divides_are_padded_with_the_mean():
         ("vit_tiny_patch16_224", None, Stages((-2, -1))),
     ],
 )
-def test_every_parameter_learns(name, stages, pooling):
+def test_every_parameter_has_a_gradient(name, stages, pooling):
     """Distributed training stops at parameters without a gradient."""
     embedder = build_embedder(name, pooling, stages=stages, embedding_dim=16)
     embedder(torch.rand(2, 3, 64, 96)).square().sum().backward()
@@ -83,7 +83,7 @@ def test_every_parameter_learns(name, stages, pooling):
 
 
 @torch.no_grad()
-def test_stages_are_those_of_timm():
+def test_stages_equal_those_of_timm():
     backbone = Backbone("resnet18", stages=[1, -2]).eval()
     x = torch.rand(1, 3, 64, 96)
     want = timm.create_model("resnet18", features_only=True, out_indices=(1, 3)).eval()
@@ -115,11 +115,11 @@ def test_a_fixed_size_is_named_and_can_be_set():
         ({"name": "resnet18", "image_size": (96,)}, r"Backbone: image_size=\(96,\) is not valid"),
     ],
 )
-def test_mistakes_are_named(options, message):
+def test_invalid_arguments_are_named(options, message):
     with pytest.raises(UserError, match=message):
         Backbone(**options)
 
 
-def test_preprocessing_is_the_models():
+def test_preprocessing_is_that_of_the_model():
     assert Backbone("tf_efficientnet_lite0").data_config["mean"] == (0.5, 0.5, 0.5)
     assert Backbone("resnet18").data_config["std"] == (0.229, 0.224, 0.225)

@@ -1,4 +1,4 @@
-"""Every conf/model/*.yaml: the constructor's names and defaults, and one forward pass."""
+"""Every conf/model/*.yaml: the constructor's keys and defaults, and one forward pass."""
 
 import inspect
 from pathlib import Path
@@ -24,7 +24,7 @@ def configs():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keys_and_defaults_are_the_constructors(configs, name):
+def test_keys_and_defaults_equal_the_constructors(configs, name):
     parameters = inspect.signature(build_embedder).parameters
     config = dict(configs[name])
     assert config.pop("_target_") == "landmark.model.build.build_embedder"
@@ -37,7 +37,7 @@ def test_keys_and_defaults_are_the_constructors(configs, name):
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_one_forward_pass(configs, name):
-    """Small networks compute; of large ones the meta device gives the shapes."""
+    """Small networks run on the CPU, large ones on the meta device."""
     with torch.device("cpu" if name in COMPUTED else "meta"):
         embedder = instantiate(configs[name])(pooling=GeM()).eval()
         embeddings = embedder(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""The embedder: normalisation, necks, frozen BatchNorm, and its form on disk."""
+"""The embedder: normalisation, necks, frozen BatchNorm, saving and loading."""
 
 import hashlib
 
@@ -40,7 +40,7 @@ def images():
     return torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8)
 
 
-def test_normalises_as_the_backbone_was_trained(images):
+def test_images_are_normalised_as_in_the_backbones_training(images):
     embedder = small()
     want = normalize(
         to_dtype(images, torch.float32, scale=True), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -51,7 +51,7 @@ def test_normalises_as_the_backbone_was_trained(images):
 
 @pytest.mark.parametrize("channels_last", [True, False])
 @torch.no_grad()
-def test_embedding_is_neck_of_pooling_of_map(images, channels_last):
+def test_embedding_equals_neck_of_pooled_feature_map(images, channels_last):
     embedder = small(channels_last=channels_last).eval()
     features = embedder.backbone.model.forward_features(embedder.normalise(images))
     pooled = features.clamp(min=1e-6).pow(2.5).mean((2, 3)).pow(1 / 2.5)
@@ -96,14 +96,14 @@ def test_settings_out_of_range_are_named(options):
 
 
 @torch.no_grad()
-def test_an_embedding_is_its_features_embedded(images):
+def test_embed_of_features_equals_forward(images):
     embedder = small().eval()
     features = embedder.features(images)
     assert torch.equal(features.maps[0], embedder.backbone(embedder.normalise(images)).maps[0])
     assert torch.equal(embedder.embed(features), embedder(images))
 
 
-def test_frozen_batchnorm_stays_frozen(images):
+def test_frozen_batchnorm_remains_frozen(images):
     embedder = small()
     embedder.freeze_batchnorm()
     embedder.train()
@@ -118,7 +118,7 @@ def test_frozen_batchnorm_stays_frozen(images):
 
 
 def trained():
-    """An embedder none of whose tensors is what it was built with."""
+    """Return an embedder whose tensors all differ from the initial ones."""
     embedder = small().eval()
     with torch.no_grad():
         for tensor in embedder.state_dict().values():
@@ -128,7 +128,7 @@ def trained():
 
 
 @torch.no_grad()
-def test_written_and_read_again_it_embeds_the_same(images, tmp_path):
+def test_a_saved_and_loaded_embedder_computes_the_same(images, tmp_path):
     embedder, folder = trained(), tmp_path / "run" / "embedder"
     write_embedder(folder, embedder, DESCRIPTION)
     assert sorted(p.name for p in folder.iterdir()) == ["embedder.yaml", "weights.safetensors"]
@@ -152,7 +152,7 @@ def test_written_and_read_again_it_embeds_the_same(images, tmp_path):
 
 
 @torch.no_grad()
-def test_a_checkpoint_is_read_too(images, tmp_path):
+def test_a_checkpoint_is_loaded_as_an_embedder(images, tmp_path):
     embedder = trained()
     checkpoint = {
         "embedder_yaml": DESCRIPTION,
@@ -166,7 +166,7 @@ def test_a_checkpoint_is_read_too(images, tmp_path):
     assert torch.equal(again(images), embedder(images))
 
 
-def test_what_is_no_embedder_is_refused(tmp_path):
+def test_anything_but_an_embedder_is_refused(tmp_path):
     folder = write_embedder(tmp_path / "e", trained(), DESCRIPTION)
     description = yaml.safe_load((folder / "embedder.yaml").read_text())
     for change, message in (

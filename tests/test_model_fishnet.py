@@ -15,7 +15,7 @@ SIZES = {"2x3x96x128": 0, "1x3x224x224": 1}  # inputs of the reference and their
 
 
 def reference_tensor(key, shape):
-    """The entry of the reference's state dict, as the references' README defines it."""
+    """Return an entry of the reference's state dict, as its README defines it."""
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, "int64")
     r = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape).astype("float32")
@@ -52,7 +52,7 @@ def network(shared):
 
 
 @pytest.mark.parametrize(("depth", "millions"), [(99, 16.62), (150, 24.96), (201, 44.58)])
-def test_names_shapes_and_order_are_the_published(shared, depth, millions):
+def test_names_shapes_and_order_equal_the_published_ones(shared, depth, millions):
     with torch.device("meta"):
         model = timm.create_model(f"fishnet{depth}", num_classes=1000)
     state = [(key, tuple(tensor.shape)) for key, tensor in model.state_dict().items()]
@@ -62,12 +62,12 @@ def test_names_shapes_and_order_are_the_published(shared, depth, millions):
 
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
-def test_logits_and_features_are_the_reference(shared, network, size):
+def test_logits_and_features_equal_the_reference(shared, network, size):
     reference = np.load(shared / "reference" / "fishnet" / "fishnet99_reference.npz")
     x = reference_input(size)
     features = network.forward_features(x)
     logits = network.forward_head(features)
-    # Single entries come near 0, where only the scale of their neighbours is a measure.
+    # Some entries are near 0, so the tolerance is relative to their neighbours.
     want = reference[f"logits_{size}"]
     np.testing.assert_allclose(logits, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
     if f"features_{size}" in reference:
@@ -76,14 +76,14 @@ def test_logits_and_features_are_the_reference(shared, network, size):
 
 
 @torch.no_grad()
-def test_channels_last_gives_the_same(network):
+def test_channels_last_computes_the_same(network):
     x = reference_input("2x3x96x128")
     last = x.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(network(last), network(x), rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
-def test_four_stages_are_those_on_the_way_to_the_features(network):
+def test_the_four_stages_are_intermediate_features(network):
     x = reference_input("2x3x96x128")
     last, maps = network.forward_intermediates(x)
     assert [tuple(m.shape[1:]) for m in maps] == [
@@ -108,7 +108,7 @@ def test_four_stages_are_those_on_the_way_to_the_features(network):
 
 
 @torch.no_grad()
-def test_without_classes_the_pooled_features(shared, network):
+def test_without_classes_the_output_is_the_pooled_features(shared, network):
     x = reference_input("2x3x96x128")
     headless = timm.create_model("fishnet99", num_classes=0).eval()
     state = reference_state(shared)
@@ -125,20 +125,20 @@ def test_without_classes_the_pooled_features(shared, network):
     torch.testing.assert_close(headless(x), network.forward_features(x))
 
 
-def test_sides_that_do_not_fit_are_answered_with_those_that_do(network):
+def test_invalid_sizes_are_refused_with_the_valid_ones(network):
     with pytest.raises(UserError, match=r"work: 128x160, 96x160\.$"):
         network(torch.zeros(1, 3, 100, 160))
     with pytest.raises(UserError, match=r"work: 32x64\.$"):
         network(torch.zeros(1, 3, 10, 64))
 
 
-def test_every_parameter_learns():
+def test_every_parameter_has_a_gradient():
     model = timm.create_model("fishnet99", num_classes=3)
     model(torch.rand(2, 3, 64, 64)).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_registered_with_timm_like_any_other():
+def test_fishnet_is_registered_with_timm():
     assert set(timm.list_models("fishnet*")) == {"fishnet99", "fishnet150", "fishnet201"}
     config = timm.data.resolve_model_data_config(timm.create_model("fishnet99"))
     assert config["mean"] == (0.485, 0.456, 0.406)

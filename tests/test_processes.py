@@ -1,4 +1,4 @@
-"""The processes of a launcher and what they exchange; worker processes and how they end."""
+"""Ranks of a launcher and their collectives; worker processes and how they end."""
 
 import multiprocessing
 import os
@@ -105,7 +105,7 @@ def test_ranks_are_those_of_the_launcher_before_anything_is_initialised(monkeypa
     assert (processes.rank(), processes.world_size(), processes.is_alone()) == (1, 3, False)
 
 
-# --- what ranks exchange ---
+# --- collectives ---
 
 
 def free_port() -> int:
@@ -115,7 +115,7 @@ def free_port() -> int:
 
 
 def in_ranks(work, world_size=2):
-    """The results of `work(rank)` in processes started as torchrun would, in rank order."""
+    """Return the results of `work(rank)` in processes started as by torchrun, in rank order."""
     port, results = str(free_port()), FORK.SimpleQueue()
 
     def child(rank):
@@ -175,7 +175,7 @@ def test_rank_zero_runs_first(tmp_path):
     assert "0" in third
 
 
-def test_a_barrier_waits_for_all(tmp_path):
+def test_a_barrier_waits_for_all_ranks(tmp_path):
     def work(rank):
         time.sleep(0.3 * rank)
         (tmp_path / str(rank)).touch()
@@ -185,7 +185,7 @@ def test_a_barrier_waits_for_all(tmp_path):
     assert in_ranks(work) == [2, 2]
 
 
-def test_a_peer_that_ended_early_is_no_traceback():
+def test_a_rank_that_exits_early_causes_no_traceback():
     def work(rank):
         processes.initialize()
         if rank == 1:
@@ -199,7 +199,7 @@ def test_a_peer_that_ended_early_is_no_traceback():
     assert in_ranks(work) == ["another process exited early", "ended"]
 
 
-def test_alone_everything_is_the_identity(monkeypatch, capsys):
+def test_collectives_of_a_single_process_are_the_identity(monkeypatch, capsys):
     for name in ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     rows = torch.ones(2, 3)
@@ -247,7 +247,7 @@ def test_progress_is_polled_while_workers_run():
         (ValueError("odd"), RuntimeError, r"(?s)a worker process failed:.*raise error.*ValueError"),
     ],
 )
-def test_the_first_failure_ends_all(tmp_path, capfd, error, raised, words):
+def test_the_first_failure_stops_all_workers(tmp_path, capfd, error, raised, words):
     with pytest.raises(raised, match=words):
         start(fail, [(index, error, tmp_path) for index in range(2)], poll=lambda: None)
     workers = [int(path.read_text()) for path in tmp_path.iterdir()]
@@ -263,12 +263,12 @@ def test_the_first_failure_ends_all(tmp_path, capfd, error, raised, words):
         (3, "status 3."),
     ],
 )
-def test_a_worker_that_was_killed_is_reported(status, words):
+def test_a_killed_worker_is_reported(status, words):
     with pytest.raises(RuntimeError, match=f"worker exited with {words}"):
         start(kill_itself, [(index, status) for index in range(2)], poll=lambda: None)
 
 
-def test_an_interrupt_ends_the_workers(tmp_path):
+def test_an_interrupt_stops_the_workers(tmp_path):
     def interrupt():
         if len(list(tmp_path.glob("[01]"))) == 2:
             raise KeyboardInterrupt

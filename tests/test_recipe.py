@@ -1,4 +1,4 @@
-"""The recipe's stages one after the other, by `make recipe`, on miniatures of GLDv1 and GLDv2."""
+"""The recipe's stages, run by `make recipe` on miniatures of GLDv1 and GLDv2."""
 
 import csv
 import json
@@ -70,7 +70,7 @@ def variables(roots, recipe):
 
 @pytest.fixture(scope="module")
 def recipe(roots, scripts, tmp_path_factory):
-    """The recipe's folder: the first stage is there before make is called, as after a kill."""
+    """Return the recipe's folder; the first stage is finished before make runs, as after a kill."""
     folder = tmp_path_factory.mktemp("recipe") / "runs"
     first = scripts.run(
         "train.py",
@@ -99,7 +99,7 @@ def learning_rates(run):
     return {int(row["step"]): float(row["lr-SGD/backbone"]) for row in rows}
 
 
-def test_make_walks_the_stages_and_does_none_twice(recipe):
+def test_make_runs_the_stages_in_order_and_skips_finished_ones(recipe):
     parts = (recipe / "printed.txt").read_text().split("== ")[1:]
     assert [part.split()[0] for part in parts] == list(STAGES)
     assert ["is up to date" in part for part in parts] == [True, False, False]
@@ -108,7 +108,7 @@ def test_make_walks_the_stages_and_does_none_twice(recipe):
         assert (recipe / stage / "embedder" / "weights.safetensors").is_file()
 
 
-def test_each_stage_starts_from_the_one_before_with_the_recipes_settings(recipe):
+def test_each_stage_starts_from_the_previous_one_with_the_recipes_settings(recipe):
     one, two, three = (settings(recipe / stage) for stage in STAGES)
     assert (one["init"], one["trainer"]["max_epochs"]) == (None, 6)
     assert two["init"] == f"{recipe}/gldv1_pretrain/embedder"
@@ -123,7 +123,7 @@ def test_each_stage_starts_from_the_one_before_with_the_recipes_settings(recipe)
         assert (stage["loss"]["margin"], stage["loss"]["scale"]) == (0.3, 30.0)
 
 
-def test_the_third_stage_goes_on_where_the_cosine_of_the_second_stands(recipe):
+def test_the_third_stage_continues_the_cosine_of_the_second(recipe):
     second, third = (learning_rates(recipe / stage) for stage in STAGES[1:])
     epoch = len(third)
     assert len(second) == 6 * epoch
@@ -150,7 +150,7 @@ def test_the_third_stage_keeps_head_and_batchnorm(recipe):
         and not torch.equal(before[name], after[name])
     ]
     assert not moved
-    # A last epoch's rate moves the centres by little; a new head would be another one.
+    # The rate of the last epoch moves the centres only a little; a new head would differ.
     centres = next(name for name in before if name.startswith("loss.") and before[name].ndim == 2)
     torch.testing.assert_close(after[centres], before[centres], rtol=0, atol=0.01)
     assert not torch.equal(after[centres], before[centres])
@@ -159,10 +159,10 @@ def test_the_third_stage_keeps_head_and_batchnorm(recipe):
 def test_a_missing_root_is_one_line():
     result = make("recipe", "GLDV1=somewhere")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: GLDV2: say where its photos lie")
+    assert result.stderr.startswith("error: GLDV2 is missing. Run make recipe GLDV2=FOLDER")
 
 
-def test_a_head_of_other_landmarks_or_another_loss_is_refused(recipe):
+def test_a_head_of_different_landmarks_or_another_loss_is_refused(recipe):
     run = recipe / "gldv2_clean"
     with (run / "embedder" / "classes.csv").open() as file:
         classes = [row["landmark_id"] for row in csv.DictReader(file)]
@@ -174,8 +174,8 @@ def test_a_head_of_other_landmarks_or_another_loss_is_refused(recipe):
         restore_head(nn.Linear(8, 6), recipe / "nothing" / "embedder", classes)
 
 
-def test_the_ensemble_is_joined_with_its_weights(tmp_path):
-    """The commands of `make ensemble`, without describing: the stores are made here."""
+def test_the_ensemble_is_concatenated_with_its_weights(tmp_path):
+    """The commands of `make ensemble` on stores written here, without extraction."""
     random, sweep = np.random.default_rng(0), tmp_path / "sweep"
     weights, ids = [0.5, 1, 1, 0.5, 1, 1], ["a", "b", "c"]
     parts = []

@@ -1,4 +1,4 @@
-"""curves.png draws what metrics.csv holds; hardest.png the queries that it should."""
+"""curves.png shows the values of metrics.csv; hardest.png shows the hardest queries."""
 
 import sys
 from dataclasses import replace
@@ -21,7 +21,7 @@ def written(path, *rows):
 
 
 def lines_of(figure):
-    """Panel → label → (steps, values)."""
+    """Return panel → label → (steps, values)."""
     return {
         axis.get_ylabel(): {
             line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
@@ -56,26 +56,26 @@ def test_every_series_is_drawn_as_logged(tmp_path):
     }
 
 
-def test_only_what_was_logged_has_a_panel(tmp_path):
+def test_only_logged_values_have_a_panel(tmp_path):
     figure = curves_figure(written(tmp_path / "metrics.csv", RUN[2], RUN[5]))
     assert list(lines_of(figure)) == ["loss"]
     assert figure.axes[-1].get_xlabel() == "optimizer step"
 
 
-def test_a_resumed_runs_last_word_counts(tmp_path):
+def test_later_rows_of_a_resumed_run_replace_earlier_ones(tmp_path):
     again = {"epoch": 1, "step": 4, "train/loss": 2.25}
     drawn = lines_of(curves_figure(written(tmp_path / "m.csv", RUN[2], RUN[5], again)))
     assert list(drawn["loss"].values()) == [([4, 9], [2.25, 1.5])]
 
 
-def test_a_long_loss_is_drawn_pale_with_its_mean(tmp_path):
+def test_a_long_loss_curve_is_drawn_pale_with_its_moving_mean(tmp_path):
     random = np.random.default_rng(0)
     loss = random.random(500)
     rows = [{"step": step, "train/loss": value} for step, value in enumerate(loss)]
     raw, smooth = curves_figure(written(tmp_path / "m.csv", *rows)).axes[0].get_lines()
     np.testing.assert_allclose(raw.get_ydata(), loss)
     expected = [loss[max(0, at - 12) : at + 13].mean() for at in range(500)]
-    # 25 values, 13 of them up to the place itself.
+    # 25 values, 13 of them up to the current one.
     np.testing.assert_allclose(smooth.get_ydata(), expected)
     assert raw.get_alpha() < 0.5
 
@@ -87,13 +87,13 @@ def test_nothing_logged_draws_nothing(tmp_path, content):
     assert curves_figure(tmp_path / "metrics.csv") is None
 
 
-def test_another_table_is_a_mistake(tmp_path):
+def test_an_unrelated_table_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"m\.csv is not a table of metrics: the column step"):
         curves_figure(tmp_path / "m.csv")
 
 
-def test_the_picture_is_written_without_pyplots_global_state(tmp_path, monkeypatch):
+def test_the_plot_is_written_without_pyplots_global_state(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     figure = curves_figure(written(tmp_path / "m.csv", *RUN))
     path = write_png(figure, tmp_path / "curves.png", dpi=150)
@@ -106,7 +106,7 @@ def test_the_picture_is_written_without_pyplots_global_state(tmp_path, monkeypat
 
 
 class Drawn:
-    """Drawn photos of landmarks; every fifth has no file."""
+    """Table of drawn photos; every fifth file is missing."""
 
     def __init__(self, folder, letter, labels):
         self.folder, self.letter, self.labels = folder, letter, labels
@@ -126,7 +126,7 @@ class Drawn:
 
 @pytest.fixture
 def validation(tmp_path):
-    """Rows found for six queries of three landmarks; the last has no answer."""
+    """Return results of six queries of three landmarks; the last has no relevant photo."""
     random = np.random.default_rng(0)
     query = np.array([0, 1, 2, 0, 1, 7])
     gallery = random.integers(0, 3, 20)
@@ -142,7 +142,7 @@ def captions(figure, columns):
     return [texts[start : start + columns] for start in range(0, len(texts), columns)]
 
 
-def test_the_hardest_queries_stand_first_with_right_and_wrong(validation):
+def test_the_hardest_queries_come_first_with_correct_and_wrong_results(validation):
     rows, query, gallery = validation.rows, validation.query_labels, validation.gallery_labels
     found = captions(hardest_figure(validation, count=4, results=5), 6)
     precision = {}
@@ -167,7 +167,7 @@ def test_the_hardest_queries_stand_first_with_right_and_wrong(validation):
 
 
 def none_answered(validation):
-    """The last query alone."""
+    """Return only the last query."""
     last = {"rows": validation.rows[5:], "query_labels": validation.query_labels[5:]}
     return replace(validation, **last)
 
@@ -186,5 +186,5 @@ def test_the_grid_is_written(validation, tmp_path, recwarn):
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width == 640
-    # Names in scripts that the font lacks are no reason to fill a run's output.
+    # Names with glyphs that the font lacks print no warnings.
     assert not [one for one in recwarn if "Glyph" in str(one.message)]

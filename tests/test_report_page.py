@@ -1,4 +1,4 @@
-"""report.html: the right queries, framed rightly, in one file that asks for nothing."""
+"""report.html: the correct queries and frames, in one file without requests."""
 
 import base64
 import io
@@ -65,7 +65,7 @@ class Parsed(HTMLParser):
         self.texts.append((self.open[-1][0] if self.open else "", classes, data.strip()))
 
     def of(self, name, tag=None):
-        """The attributes of every element of this class, in the page's order."""
+        """Return the attributes of every element of this class, in the page's order."""
         return [
             attributes
             for one, attributes in self.tags
@@ -77,7 +77,7 @@ class Parsed(HTMLParser):
 
 
 class DrawnPhotos:
-    """Rows with drawn photos; keeps the rows that were looked up."""
+    """Rows with drawn photos; records the rows that were read."""
 
     def __init__(self, folder, letter, landmarks, names=None):
         self.folder, self.letter, self.landmarks = folder, letter, landmarks
@@ -101,7 +101,7 @@ class DrawnPhotos:
 
 @pytest.fixture
 def world(tmp_path):
-    """Landmarks of queries and gallery, and the rows that two steps found."""
+    """Return the landmarks of queries and gallery, and the results of two steps."""
     random = np.random.default_rng(3)
     landmarks = np.array([f"place {n}" for n in range(5)], object)
     query, gallery = random.choice(landmarks, QUERIES), random.choice(landmarks, GALLERY)
@@ -119,12 +119,12 @@ def world(tmp_path):
 
 
 def step_of(name, rows, scores, evaluation, seconds=0.5):
-    """A step of a chain that ranked these rows."""
+    """Return a step of a chain with these results."""
     return Step(name, rows, scores, seconds, 0, *evaluation)
 
 
 def steps_of(found, truth=None):
-    """The two steps with their metrics."""
+    """Return the two steps with their metrics."""
     return [
         step_of(name, rows, scores, truth.evaluate(rows) if truth else Evaluation({}, {}))
         for name, (rows, scores) in zip(("search", "alpha_qe"), found, strict=True)
@@ -132,7 +132,7 @@ def steps_of(found, truth=None):
 
 
 def written(world, tmp_path, truth=True, names=None, **options):
-    """The page as parsed, its text, and the photos of queries and gallery."""
+    """Return the parsed page, its text, and the photos of queries and gallery."""
     query, gallery, found, photos = world
     known = LandmarkGroundTruth(query, gallery) if truth else None
     both = DrawnPhotos(photos, "q", query, names), DrawnPhotos(photos, "g", gallery, names)
@@ -144,7 +144,7 @@ def written(world, tmp_path, truth=True, names=None, **options):
 
 
 def naive_precision(rows, asked, gallery):
-    """Average precision at 100 of one ranking, by its definition."""
+    """Return the average precision at 100 of one ranking, by its definition."""
     relevant = sum(landmark == asked for landmark in gallery)
     right = 0
     total = 0.0
@@ -156,7 +156,7 @@ def naive_precision(rows, asked, gallery):
 
 
 def queries_of(page: Parsed):
-    """Row of each query shown, in the page's order: the thumbnails named q<row>."""
+    """Return the row of each query on the page, from the thumbnails named q<row>."""
     names = [name.split()[1] for name in (at["class"] for at in page.of("photo")) if " q" in name]
     return [int(name[1:]) for name in names]
 
@@ -177,7 +177,7 @@ def test_the_worst_queries_come_first_and_then_the_best(world, tmp_path):
     assert "1 that nothing in the gallery answers are left out" in text
 
 
-def test_results_are_framed_and_moved_as_they_are(world, tmp_path):
+def test_results_have_the_correct_frames_and_moves(world, tmp_path):
     query, gallery, found, _ = world
     page, _, _ = written(world, tmp_path)
     frames = [at["class"] for tag, at in page.tags if tag == "li" and "class" in at]
@@ -217,14 +217,14 @@ def test_the_page_is_one_file_with_each_photo_once(world, tmp_path):
     assert len(embedded) == len(set(embedded))
     used = {at["class"].split()[1] for at in page.of("photo")}
     assert set(embedded) == used
-    # Only what is shown was looked up, and once.
+    # Only the shown rows were read, and once.
     query, gallery = (one.looked_up for one in photos)
     assert {f"q{row}" for row in query} | {f"g{row}" for row in gallery} == used
     assert len(query) == len(set(query)) == 5
     assert len(gallery) == len(set(gallery))
 
 
-def test_every_photo_has_words_and_targets_exist(world, tmp_path):
+def test_every_photo_has_alt_text_and_links_have_targets(world, tmp_path):
     page, _, _ = written(world, tmp_path)
     for attributes in page.of("photo"):
         assert attributes["role"] == "img"
@@ -238,7 +238,7 @@ def test_every_photo_has_words_and_targets_exist(world, tmp_path):
             assert attributes["aria-labelledby"] in ids
 
 
-def test_names_are_text_and_nothing_else(world, tmp_path):
+def test_names_are_escaped(world, tmp_path):
     query, gallery, _, _ = world
     nasty = '"><script>alert(1)</script>&amp; {{ 7*7 }} </style>'
     query[:], gallery[:] = nasty, nasty
@@ -250,7 +250,7 @@ def test_names_are_text_and_nothing_else(world, tmp_path):
     assert any(at["title"] == nasty for at in page.of("photo"))
 
 
-def test_photos_that_are_gone_or_broken_leave_their_ids(world, tmp_path):
+def test_missing_or_broken_photos_show_their_ids(world, tmp_path):
     query, gallery, found, photos = world
 
     class Damaged(DrawnPhotos):
@@ -279,7 +279,7 @@ def test_photos_that_are_gone_or_broken_leave_their_ids(world, tmp_path):
     assert "data=folder data.root=PHOTOS" in text
 
 
-def test_without_truth_the_least_sure_come_first_and_nothing_is_judged(world, tmp_path):
+def test_without_ground_truth_the_least_certain_come_first_without_labels(world, tmp_path):
     page, text, _ = written(world, tmp_path, truth=False, worst=5)
     scores = world[2][-1][1][:, 0]
     assert queries_of(page) == np.argsort(scores, kind="stable")[:5].tolist()
@@ -289,7 +289,7 @@ def test_without_truth_the_least_sure_come_first_and_nothing_is_judged(world, tm
     assert not page.of("wrong")
 
 
-def test_easy_and_hard_are_right_and_junk_is_told_apart(world, tmp_path):
+def test_easy_and_hard_are_correct_and_junk_is_labelled(world, tmp_path):
     _, _, found, photos = world
     lists = [
         {"easy": [row, row + 1], "hard": [row + 2], "junk": [row + 3, row + 4]}
@@ -316,7 +316,7 @@ def test_easy_and_hard_are_right_and_junk_is_told_apart(world, tmp_path):
     assert len(page.of("right", "li")) == len(kinds["easy"]) + len(kinds["hard"]) + 1
 
 
-def test_the_table_says_each_steps_figures_settings_and_seconds(world, tmp_path):
+def test_the_table_shows_metrics_settings_and_seconds_of_each_step(world, tmp_path):
     query, gallery, found, _ = world
     page, text, _ = written(world, tmp_path)
     first, last = steps_of(found, LandmarkGroundTruth(query, gallery))
@@ -341,7 +341,7 @@ def test_the_table_says_each_steps_figures_settings_and_seconds(world, tmp_path)
     worst=st.integers(1, 25),
     best=st.integers(0, 6),
 )
-def test_choosing_is_sorting(precision, worst, best):
+def test_the_choice_of_queries_equals_a_sort(precision, worst, best):
     scores = np.linspace(1, 0, len(precision))[:, None]
     lowest, highest = choose(np.array(precision), scores, worst, best)
     answered = [row for row, value in enumerate(precision) if not np.isnan(value)]
@@ -370,7 +370,7 @@ def test_the_histogram_counts_every_query_once():
     ("before", "after", "trend"),
     [(0.5, 0.6, "better"), (0.5, 0.4, "worse"), (0.5, 0.50004, "same"), (None, 0.4, "same")],
 )
-def test_a_change_that_rounds_away_is_none(before, after, trend):
+def test_a_change_that_rounds_to_zero_is_unchanged(before, after, trend):
     assert Figure(after, before).trend == trend
 
 
@@ -379,7 +379,7 @@ def step(precision, **metrics):
     return step_of("s", empty.astype(int), empty, (metrics, {"a": np.array(precision)}))
 
 
-def test_the_headline_says_what_happened():
+def test_the_headline_states_the_result():
     first, better, same = step([0.1, 0.5], a=0.3), step([0.3, 0.4], a=0.35), step([0.1, 0.5], a=0.3)
     assert changed_queries(first, better, "a") == (1, 1)
     assert changed_queries(None, better, "a") == (None, None)
@@ -393,7 +393,7 @@ def test_the_headline_says_what_happened():
     assert headline([first], "a") == "The a is 0.3000."
 
 
-def test_settings_are_words():
+def test_settings_are_formatted_as_text():
     assert flat_settings(
         {"_target_": "x", "a": None, "b": {"c": True, "d": [[3, 4], [5, 6]]}, "e": 1e-6}
     ) == {
@@ -408,14 +408,14 @@ def test_settings_are_words():
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    """Return the relative luminance of #rrggbb, as defined by WCAG 2."""
     values = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_are_readable_in_both_schemes(scheme):
+def test_text_has_enough_contrast_in_both_schemes(scheme):
     css = (files("landmark.report") / "page.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[("light", "dark").index(scheme)]))
@@ -427,7 +427,7 @@ def test_words_are_readable_in_both_schemes(scheme):
         assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)
 
 
-def test_each_thumbnail_is_its_own_photo_made_small(world, tmp_path):
+def test_each_thumbnail_is_a_reduced_copy_of_its_photo(world, tmp_path):
     _, text, _ = written(world, tmp_path)
     embedded = re.findall(
         r"^\.([qg])(\d+)\{background-image:url\(data:image/jpeg;base64,(.*)\)", text, re.M
@@ -442,7 +442,7 @@ def test_each_thumbnail_is_its_own_photo_made_small(world, tmp_path):
         assert np.abs(np.asarray(image).mean((0, 1)) - colour).max() < 6
 
 
-def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(world, tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_no_file(world, tmp_path):
     resource = pytest.importorskip("resource", reason="limits the size of files")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     photos = [DrawnPhotos(world[3], letter, [""] * GALLERY) for letter in "qg"]

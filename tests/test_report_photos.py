@@ -1,4 +1,4 @@
-"""Where photos are found: below a store's root, or where the data says."""
+"""Paths of photos: in the root of a store, or from the data source."""
 
 import json
 
@@ -18,7 +18,7 @@ BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
 def store_of(folder, root=None, landmarks=None, **columns):
-    """A store of four rows, with further columns beside the ids."""
+    """Write a store of four rows with additional columns."""
     DescriptorStore.write(folder, IDS, np.eye(4, dtype="f4"), landmarks)
     if columns:
         rows = pd.read_parquet(folder / "ids.parquet").assign(**columns)
@@ -35,7 +35,7 @@ def photo(path, size=(40, 30), colour=(9, 9, 9)):
     return path
 
 
-def test_a_store_that_says_where_its_photos_lie(tmp_path):
+def test_a_store_with_paths_of_its_photos(tmp_path):
     root = tmp_path / "photos"
     one = photo(root / "x/1.jpg")
     store = store_of(
@@ -49,7 +49,7 @@ def test_a_store_that_says_where_its_photos_lie(tmp_path):
     found = StorePhotos(store).entries(np.array([3, 2, 1, 0]))
     assert [entry.id for entry in found] == ["d", "c", "b", "a"]
     assert [entry.landmark for entry in found] == ["q", "q", "", "p"]
-    # A path that leaves the root shows nothing.
+    # A path outside the root shows no photo.
     assert [entry.photo for entry in found] == [
         None,
         None,
@@ -58,7 +58,7 @@ def test_a_store_that_says_where_its_photos_lie(tmp_path):
     ]
 
 
-def test_a_store_that_says_nothing(tmp_path):
+def test_a_store_without_paths(tmp_path):
     photos = StorePhotos(store_of(tmp_path / "store"))
     found = photos.entries(np.array([1, 2]))
     assert len(photos) == 4
@@ -70,7 +70,7 @@ def test_a_store_that_says_nothing(tmp_path):
     assert StorePhotos(without_root).entries(np.array([0]))[0].photo is None
 
 
-def test_the_data_says_what_the_store_does_not(tmp_path):
+def test_the_data_source_provides_missing_paths(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     recorded, listed = photo(here / "a.jpg"), photo(there / "b.jpg")
     store = store_of(
@@ -87,7 +87,7 @@ def test_the_data_says_what_the_store_does_not(tmp_path):
     a, b, c, d = StorePhotos(store, table).entries(np.arange(4))
     assert (a.photo.path, a.landmark) == (recorded, "")
     assert (b.photo.path, b.landmark) == (listed, "2")
-    assert (c.photo.path, c.landmark) == (here / "c.jpg", "")  # gone, so named as it was
+    assert (c.photo.path, c.landmark) == (here / "c.jpg", "")  # a missing file keeps its path
     assert (d.photo.path, d.landmark) == (here / "d.jpg", "1")
 
 
@@ -127,7 +127,7 @@ def test_a_boxed_thumbnail_shows_the_box(tmp_path):
     assert np.abs(shown[4:-4, 4:-4].astype(int) - (10, 120, 30)).max() < 12
 
 
-def test_what_cannot_be_shown_says_why(tmp_path):
+def test_photos_that_cannot_be_shown_give_the_reason(tmp_path):
     (tmp_path / "text.jpg").write_text("no photo")
     (tmp_path / "empty.jpg").touch()
     names = ["gone.jpg", "text.jpg", "empty.jpg"]

@@ -1,4 +1,4 @@
-"""report.html in a real browser: nothing asked for, no error, no page wider than a phone."""
+"""report.html in a real browser: no request, no error, not wider than a phone."""
 
 import runpy
 from pathlib import Path
@@ -22,7 +22,7 @@ LONG = "Kreuzherrenkirche_in_der_Altstadt_mit_einem_Namen_ohne_ein_einziges_Leer
 
 
 class DrawnPhotos:
-    """Photos of three sizes, some gone; names that do not break."""
+    """Photos of three sizes, some missing, with names that have no line break."""
 
     def __init__(self, folder, count):
         self.folder, self.count = folder, count
@@ -43,7 +43,7 @@ class DrawnPhotos:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A ranking of eight queries by two steps, one of a long name."""
+    """Write a report of eight queries and two steps, one with a long name."""
     folder = tmp_path_factory.mktemp("ranking_" + "of_a_long_name_" * 6)
     random = np.random.default_rng(0)
     query, gallery = random.integers(0, 3, 8).astype(str), random.integers(0, 3, 25).astype(str)
@@ -63,7 +63,7 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-def test_a_report_is_sound_in_both_widths_and_schemes(report, tmp_path, capsys):
+def test_a_report_has_no_problems_in_both_widths_and_schemes(report, tmp_path, capsys):
     assert shots["main"]([str(report), str(tmp_path)]) == 0, capsys.readouterr().err
     taken = {}
     for path in tmp_path.iterdir():
@@ -74,7 +74,7 @@ def test_a_report_is_sound_in_both_widths_and_schemes(report, tmp_path, capsys):
     for width in (1280, 390):
         assert taken[f"{width}-light"][:8, :8].min() > 230
         assert taken[f"{width}-dark"][:8, :8].max() < 60
-        # Thumbnails are there: the drawn photos' blue is in no other part of the page.
+        # Thumbnails are visible: no other part of the page has the blue of the photos.
         blue = np.abs(taken[f"{width}-light"].astype(int) - (18, 99, 180)).max(axis=2) < 24
         assert blue.sum() > 1000
 
@@ -90,7 +90,7 @@ def test_a_report_is_sound_in_both_widths_and_schemes(report, tmp_path, capsys):
     ],
     ids=["image", "style", "console", "exception", "wide"],
 )
-def test_a_page_that_is_not_sound_fails(tmp_path, capsys, monkeypatch, body, words):
+def test_a_page_with_problems_fails(tmp_path, capsys, monkeypatch, body, words):
     (tmp_path / "bad.html").write_text(
         "<!doctype html><meta name=viewport content='width=device-width'><title>t</title>"
         f"<link rel=icon href='data:,'>{body}"
@@ -100,6 +100,6 @@ def test_a_page_that_is_not_sound_fails(tmp_path, capsys, monkeypatch, body, wor
     assert words in capsys.readouterr().err
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
+def test_user_errors_are_one_line(tmp_path, capsys):
     assert shots["main"]([str(tmp_path / "gone.html"), str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: pass the page and a folder for the screenshots.\n"

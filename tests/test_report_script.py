@@ -1,4 +1,4 @@
-"""rerank.py writes report.html beside its ranking, from the photos of a small drawn world."""
+"""rerank.py writes report.html next to its ranking, with photos of a small toy world."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from landmark.artifact.rankings import Rankings
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Photos, and stores of their ids whose vectors are drawn; the gallery's says its paths."""
+    """Return photos, and stores of random vectors for them; that of the gallery has their paths."""
     folder = tmp_path_factory.mktemp("world")
     random = np.random.default_rng(0)
     centres = random.standard_normal((10, 8))
@@ -43,7 +43,7 @@ def pictures(page):
     return {letter: set(re.findall(rf"^\.{letter}(\d+)\{{", page, re.MULTILINE)) for letter in "qg"}
 
 
-def test_a_report_stands_beside_the_ranking(rerank, world, tmp_path):  # noqa: F811
+def test_a_report_is_written_next_to_the_ranking(rerank, world, tmp_path):  # noqa: F811
     chain = ("rerank=[alpha_qe]", "rerank.alpha_qe.n=2", "report=3")
     status, _, errors = rerank(*arguments(world, *chain))
     assert status == 0, errors
@@ -55,13 +55,13 @@ def test_a_report_stands_beside_the_ranking(rerank, world, tmp_path):  # noqa: F
     queries = re.findall(r'<p class="id">(.*?)</p>', page)
     assert set(queries) <= set(shown.query_ids.tolist())
     assert len(queries) == min(3 + 5, len(shown.query_ids))
-    # The gallery says where its photos lie, the queries do not.
+    # The gallery store has the paths of its photos, the query store has not.
     assert pictures(page)["g"]
     assert not pictures(page)["q"]
     assert "does not record where its photos are" in page
 
 
-def test_the_data_gives_the_photos_that_stores_do_not(rerank, world, tmp_path):  # noqa: F811
+def test_the_data_source_provides_photos_missing_from_the_stores(rerank, world, tmp_path):  # noqa: F811
     data = ("landmarks=6", "photos=8", "scale=0.4", f"root={world / 'photos'}")
     status, _, errors = rerank(
         *arguments(world, "data=toy", *(f"data.{one}" for one in data), "report=2")
@@ -72,7 +72,7 @@ def test_the_data_gives_the_photos_that_stores_do_not(rerank, world, tmp_path): 
     assert "are not shown" not in page
 
 
-def test_junk_of_the_revisited_sets_is_told_apart(rerank, world, tmp_path):  # noqa: F811
+def test_junk_of_the_revisited_sets_is_labelled(rerank, world, tmp_path):  # noqa: F811
     root = revisited(world / "photos", tmp_path / "oxford")
     file = root / "gnd_roxford5k.pkl"
     content = pickle.loads(file.read_bytes())
@@ -82,7 +82,7 @@ def test_junk_of_the_revisited_sets_is_told_apart(rerank, world, tmp_path):  # n
     file.write_bytes(pickle.dumps(content))
     query = np.eye(4, dtype="f4")[:2]
     gallery = np.tile(np.eye(4, dtype="f4")[3], (len(content["imlist"]), 1))
-    gallery[junk], gallery[easy] = query  # each query finds one of them first
+    gallery[junk], gallery[easy] = query  # the first result of each query is one of them
     DescriptorStore.write(tmp_path / "query", content["qimlist"], query)
     DescriptorStore.write(tmp_path / "gallery", content["imlist"], gallery)
     stores = [f"{name}={tmp_path / name}" for name in ("query", "gallery")]
@@ -95,13 +95,13 @@ def test_junk_of_the_revisited_sets_is_told_apart(rerank, world, tmp_path):  # n
     assert "are not shown" not in page
 
 
-def test_none_is_written_where_none_is_wanted(rerank, world, tmp_path):  # noqa: F811
+def test_no_report_is_written_with_0_queries(rerank, world, tmp_path):  # noqa: F811
     status, _, errors = rerank(*arguments(world, "report=0"))
     assert status == 0, errors
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_a_negative_number_is_a_mistake(rerank, world, tmp_path):  # noqa: F811
+def test_a_negative_number_is_refused(rerank, world, tmp_path):  # noqa: F811
     status, _, errors = rerank(*arguments(world, "report=-1"))
     assert (status, errors) == (2, "error: report=-1 is not valid. Pass a whole number >= 0.\n")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Each re-ranker against the reference answers and against its definition, photo by photo."""
+"""Each re-ranker against reference results and against its definition, photo by photo."""
 
 import weakref
 from dataclasses import replace
@@ -80,7 +80,7 @@ def test_alpha_qe_equals_the_reference(reference, expected):
 
 @given(seeds, st.integers(1, 30), st.integers(1, 12), st.sampled_from([0.0, 0.5, 3.0]))
 @settings(max_examples=30, deadline=None)
-def test_alpha_qe_is_its_definition(seed, gallery, n, alpha):
+def test_alpha_qe_equals_its_definition(seed, gallery, n, alpha):
     before = small_retrieval(seed, 5, gallery, 12)
     after = AlphaQE(n=n, alpha=alpha)(before)
     for i, query in enumerate(before.query):
@@ -95,12 +95,12 @@ def test_alpha_qe_is_its_definition(seed, gallery, n, alpha):
 def test_alpha_qe_needs_enough_results():
     with pytest.raises(UserError, match="Pass k=10 or more"):
         AlphaQE(n=10)(small_retrieval(0, 2, 30, 5))
-    AlphaQE(n=10)(small_retrieval(0, 2, 5, 5))  # the gallery has no more
+    AlphaQE(n=10)(small_retrieval(0, 2, 5, 5))  # the complete gallery
 
 
 @given(seeds, st.integers(1, 40), st.integers(1, 12), st.sampled_from([0.0, 3.0]))
 @settings(max_examples=30, deadline=None)
-def test_dba_is_its_definition(seed, gallery, n, alpha):
+def test_dba_equals_its_definition(seed, gallery, n, alpha):
     before = small_retrieval(seed, 4, gallery, 8)
     after = DBA(n=n, alpha=alpha)(before)
     cosines = before.gallery.astype("f8") @ before.gallery.T.astype("f8")
@@ -112,7 +112,7 @@ def test_dba_is_its_definition(seed, gallery, n, alpha):
     np.testing.assert_array_equal(after.rows, searched(before.query, after.gallery, 8)[0])
 
 
-def test_dba_keeps_half_precision_half():
+def test_dba_preserves_half_precision():
     random = np.random.default_rng(0)
     gallery = unit(random, 50).astype("f2")
     after = DBA(n=3)(Retrieval.from_search(unit(random, 4), gallery, 9, Flat()))
@@ -139,7 +139,7 @@ def test_soft_votes_equal_the_reference(reference, expected):
 
 @given(seeds, st.integers(1, 20), st.integers(1, 6))
 @settings(max_examples=30, deadline=None)
-def test_soft_votes_are_their_definition(seed, train, k):
+def test_soft_votes_equal_their_definition(seed, train, k):
     random = np.random.default_rng(seed)
     photos, known = unit(random, 8), unit(random, train)
     landmarks = random.integers(0, 4, train)
@@ -157,7 +157,7 @@ def test_soft_votes_are_their_definition(seed, train, k):
     matched=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_votes_with_a_temperature_and_inliers_are_their_definition(seed, k, temperature, matched):
+def test_votes_with_a_temperature_and_inliers_equal_their_definition(seed, k, temperature, matched):
     random = np.random.default_rng(seed)
     landmarks = random.integers(-1, 3, (8, k))
     cosines = -np.sort(-random.uniform(-1, 1, (8, k)), axis=1)
@@ -178,7 +178,7 @@ def test_votes_with_a_temperature_and_inliers_are_their_definition(seed, k, temp
         assert shares[votes.landmarks[i]] == pytest.approx(max(shares.values()))
 
 
-def test_a_temperature_reaches_the_votes_of_two_stage():
+def test_two_stage_applies_the_temperature_to_the_votes():
     before = small_retrieval(0, 6, 60, 20, train=40)
     codes = landmark_codes(before.train_landmark_ids)
     for temperature in (None, 0.05):
@@ -198,7 +198,7 @@ def test_two_stage_equals_the_reference(reference, expected):
 
 
 def naive_two_stage(row, query, gallery, threshold, sort, insert):
-    """One query's new ranking; query is (landmark, score)."""
+    """Return the new ranking of one query (landmark, score)."""
     landmark, score = query
     listed = [r for r in row if r >= 0]
     positives = [r for r in listed if gallery.landmarks[r] == landmark]
@@ -228,7 +228,7 @@ def naive_two_stage(row, query, gallery, threshold, sort, insert):
     insert=st.booleans(),
 )
 @settings(max_examples=80, deadline=None)
-def test_two_stage_is_its_definition(seed, gallery, k, threshold, sort, insert):
+def test_two_stage_equals_its_definition(seed, gallery, k, threshold, sort, insert):
     random = np.random.default_rng(seed)
     before = small_retrieval(seed, 7, gallery, k)
     query, voted = (
@@ -253,7 +253,7 @@ def test_two_stage_needs_train_photos():
         TwoStage()(replace(known, train_landmark_ids=np.array(["", None, "", ""], object)))
 
 
-def test_re_rankers_chain_and_leave_their_input_alone():
+def test_rerankers_chain_and_do_not_modify_their_input():
     before = small_retrieval(0, 6, 40, 10, train=30)
     copies = before.query.copy(), before.gallery.copy(), before.rows.copy(), before.scores.copy()
     after = TwoStage()(AlphaQE(n=3)(DBA(n=3)(before)))
@@ -299,7 +299,7 @@ def test_settings_out_of_range_are_named(make, words):
         make()
 
 
-def test_a_retrieval_must_fit_together():
+def test_a_retrieval_must_be_consistent():
     good = small_retrieval(0, 3, 9, 4)
     with pytest.raises(ValueError, match="do not fit"):
         Retrieval(good.query, good.gallery, good.rows[:2], good.scores)

@@ -1,4 +1,4 @@
-"""What a step costs and how sure its change is."""
+"""Cost of a step, and the confidence interval of its change."""
 
 import time
 import weakref
@@ -14,10 +14,10 @@ from landmark.rerank.memory import PeakMemory
 from landmark.score.ground_truth import LandmarkGroundTruth
 
 
-def test_peak_memory_is_that_of_the_block_alone():
+def test_peak_memory_counts_only_the_block():
     held = np.ones(2**24)  # 128 MB before
     with PeakMemory() as memory:
-        passing = np.ones(2**25)  # 256 MB that are gone at the end
+        passing = np.ones(2**25)  # 256 MB, freed in the block
         time.sleep(0.3)
         del passing
     assert memory.bytes / 2**20 == pytest.approx(256, abs=30)
@@ -27,7 +27,7 @@ def test_peak_memory_is_that_of_the_block_alone():
     assert held.all()
 
 
-def test_mapped_files_do_not_count(tmp_path):
+def test_mapped_files_are_not_counted(tmp_path):
     np.save(tmp_path / "stored.npy", np.ones(2**24))
     stored = np.load(tmp_path / "stored.npy", mmap_mode="r")
     with PeakMemory() as memory:
@@ -58,7 +58,7 @@ def test_a_change_is_paired_by_query_and_timed():
     assert turned.summary({}).split()[0] == "turn"
 
 
-def test_steps_keep_no_index_alive():
+def test_steps_do_not_keep_indexes_alive():
     indexes = []
 
     def search():

@@ -1,4 +1,4 @@
-"""Diffusion and graph traversal against the reference and against plain loops over photos."""
+"""Diffusion and graph traversal against reference results and naive loops over photos."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_egt_equals_the_reference(reference, expected):
 
 
 def naive_transition(cosines, kd, gamma):
-    """Normalised affinity (N, N) of mutual neighbours, photo by photo."""
+    """Return the normalised affinity (N, N) of mutual neighbours, photo by photo."""
     photos = len(cosines)
     near = [set(row) for row in nearest(cosines, kd, own=True).tolist()]
     affinity = np.zeros((photos, photos))
@@ -63,7 +63,7 @@ def naive_transition(cosines, kd, gamma):
     iterations=st.integers(1, 20),
 )
 @settings(max_examples=30, deadline=None)
-def test_offline_diffusion_is_its_definition(seed, gallery, n_trunc, kd, gamma, iterations):
+def test_offline_diffusion_equals_its_definition(seed, gallery, n_trunc, kd, gamma, iterations):
     before = exact_retrieval(seed, 4, gallery, 8)
     photos = np.vstack([before.query, before.gallery])
     cosines = cosines_of(photos, photos)
@@ -88,7 +88,7 @@ def test_offline_diffusion_is_its_definition(seed, gallery, n_trunc, kd, gamma, 
     k=st.integers(1, 12),
 )
 @settings(max_examples=30, deadline=None)
-def test_online_diffusion_is_its_definition(seed, gallery, kd, kq, k):
+def test_online_diffusion_equals_its_definition(seed, gallery, kd, kq, k):
     before = exact_retrieval(seed, 4, gallery, k)
     transition = naive_transition(cosines_of(before.gallery, before.gallery), kd, 3)
     system = np.eye(gallery) - 0.9 * transition
@@ -104,7 +104,7 @@ def test_online_diffusion_is_its_definition(seed, gallery, kd, kq, k):
 
 
 def naive_egt(query, near_query, near, cosines, threshold, length):
-    """The released loop, one query: `near` gives photos and cosines of a gallery photo."""
+    """Rank one query by the released loop; `near` returns neighbours and cosines of a photo."""
     ranked: list[int] = []
     candidates: dict[int, float] = {}
 
@@ -151,7 +151,7 @@ def check_egt(before, threshold, k):
     threshold=st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0]),
 )
 @settings(max_examples=40, deadline=None)
-def test_egt_settles_ties_as_the_released_loop(seed, gallery, k, threshold):
+def test_egt_breaks_ties_like_the_released_loop(seed, gallery, k, threshold):
     check_egt(exact_retrieval(seed, 3, gallery, gallery + 2), threshold, k)
 
 
@@ -163,8 +163,8 @@ def test_egt_settles_ties_as_the_released_loop(seed, gallery, k, threshold):
     threshold=st.sampled_from([0.0, 0.4, 0.8, 2.0]),
 )
 @settings(max_examples=40, deadline=None)
-def test_egt_is_the_released_loop(seed, gallery, k, length, threshold):
-    # Integers, all of their products different: no ties, and no rounding.
+def test_egt_equals_the_released_loop(seed, gallery, k, length, threshold):
+    # Integers with distinct products: no ties and no rounding.
     random = np.random.default_rng(seed)
     photos = random.integers(-(2**10), 2**10, (gallery + 3, 6)).astype("f4") / 2**11
     before = Retrieval.from_search(photos[:3], photos[3:], length, Flat(block_rows=16))
@@ -173,7 +173,7 @@ def test_egt_is_the_released_loop(seed, gallery, k, length, threshold):
         check_egt(before, threshold, k)
 
 
-def test_egt_looks_up_only_what_it_visits(monkeypatch):
+def test_egt_searches_only_for_visited_photos(monkeypatch):
     random = np.random.default_rng(0)
     photos = exact_unit(random, 30, 400)
     searched, search = [], FlatIndex.search
@@ -190,7 +190,7 @@ def test_egt_looks_up_only_what_it_visits(monkeypatch):
     np.testing.assert_array_equal(EGT(threshold=0.9, k=20)(many).rows[:2], found.rows)
 
 
-def test_photos_that_are_copies_start_from_themselves():
+def test_duplicate_photos_start_from_themselves():
     copies = np.repeat(exact_unit(np.random.default_rng(0), 1, 3, flips=0)[:1], 12, axis=0)
     before = Retrieval.from_search(copies[:2], copies[2:], 5, Flat())
     found = Diffusion(n_trunc=4, kd=3).offline(before)

@@ -1,4 +1,4 @@
-"""k-reciprocal, SuperGlobal, decayed expansion and rank fusion against plain loops."""
+"""k-reciprocal, SuperGlobal, decayed expansion and rank fusion against naive loops."""
 
 from dataclasses import replace
 
@@ -56,7 +56,9 @@ def naive_k_reciprocal(query, gallery, k1, k2, lambda_value):
     lambda_value=st.sampled_from([0.0, 0.3, 0.9]),
 )
 @settings(max_examples=40, deadline=None)
-def test_k_reciprocal_is_the_answer_of_all_distances(seed, gallery, k, k1, k2, lambda_value):
+def test_k_reciprocal_equals_the_computation_over_all_distances(
+    seed, gallery, k, k1, k2, lambda_value
+):
     before = exact_retrieval(seed, 4, gallery, k)
     wanted = naive_k_reciprocal(before.query, before.gallery, k1, k2, lambda_value)
     after = KReciprocal(k1, k2, lambda_value)(before)
@@ -80,7 +82,7 @@ def test_k_reciprocal_computes_on_the_device_of_the_index(monkeypatch, device):
 
 
 def naive_superglobal(query, gallery, rows, m, k, beta):
-    """Scores of the first m rows of one query, as the released code has them."""
+    """Return the scores of the first m rows of one query, as in the released code."""
     first = gallery[rows[:m]].astype("f8")
     cosines = cosines_of(first, first)
     np.fill_diagonal(cosines, np.inf)
@@ -104,7 +106,7 @@ def naive_superglobal(query, gallery, rows, m, k, beta):
     kept=st.integers(1, 40),
 )
 @settings(max_examples=40, deadline=None)
-def test_superglobal_is_its_definition(seed, gallery, m, k, beta, kept):
+def test_superglobal_equals_its_definition(seed, gallery, m, k, beta, kept):
     random = np.random.default_rng(seed)
     photos = random.standard_normal((gallery + 3, 6)).astype("f4")
     photos /= np.linalg.norm(photos, axis=1, keepdims=True)
@@ -132,7 +134,7 @@ def test_superglobal_needs_enough_results():
 
 @given(seeds, st.integers(1, 30), st.integers(1, 12))
 @settings(max_examples=30, deadline=None)
-def test_decayed_expansion_is_its_definition(seed, gallery, n):
+def test_decayed_expansion_equals_its_definition(seed, gallery, n):
     before = exact_retrieval(seed, 5, gallery, 12)
     after = AQEDecay(n=n)(before)
     for i, query in enumerate(before.query.astype("f8")):
@@ -182,7 +184,7 @@ def random_ranking(random, queries, photos, length):
     constant=st.sampled_from([0.0, 60.0]),
 )
 @settings(max_examples=60, deadline=None)
-def test_rank_fusion_is_its_definition(seed, photos, lengths, method, constant):
+def test_rank_fusion_equals_its_definition(seed, photos, lengths, method, constant):
     random = np.random.default_rng(seed)
     rankings = [random_ranking(random, 3, photos, length) for length in lengths]
     earlier = {f"step{i}": ranking for i, ranking in enumerate(rankings)}
@@ -207,7 +209,7 @@ def with_ids(retrieval, queries="q", photos="p"):
     return replace(retrieval, query_ids=ids[0], gallery_ids=ids[1])
 
 
-def test_rank_fusion_reads_folders_whatever_their_order(tmp_path):
+def test_rank_fusion_reads_folders_in_any_order(tmp_path):
     here = with_ids(exact_retrieval(0, 4, 20, 6))
     other = exact_retrieval(1, 4, 20, 6)
     fused = RankFusion()(
@@ -232,7 +234,7 @@ def test_rank_fusion_reads_folders_whatever_their_order(tmp_path):
     np.testing.assert_allclose(again.scores, fused.scores)
 
 
-def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
+def test_rank_fusion_refuses_inconsistent_rankings(tmp_path):
     plain = exact_retrieval(0, 4, 20, 6)
     here = with_ids(plain)
     for name, ids in (("queries", ("x", "p")), ("photos", ("q", "x"))):
@@ -254,7 +256,7 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
 
 
 class View:
-    """A gallery that is no array: several stores as one, say."""
+    """A gallery that is not an array, such as stacked stores."""
 
     def __init__(self, vectors):
         self._vectors = vectors
@@ -271,7 +273,7 @@ class View:
 
 
 class SearchOfViews:
-    """An exact search that reads a view as a whole."""
+    """An exact search that reads a view as one array."""
 
     device = "cpu"
 
@@ -293,7 +295,7 @@ class SearchOfViews:
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2"])
-def test_a_gallery_may_be_a_view_of_half_precision(dtype):
+def test_a_gallery_may_be_a_half_precision_view(dtype):
     from landmark import rerank
 
     photos = exact_unit(np.random.default_rng(0), 4, 45).astype(dtype)

@@ -1,4 +1,4 @@
-"""What the re-rankers are made of: neighbours, the best of many, filled rankings, scratch."""
+"""Parts of the re-rankers: neighbours, top k, padded rankings, temporary arrays."""
 
 import tempfile
 import time
@@ -27,7 +27,7 @@ seeds = st.integers(0, 10**6)
 
 @given(seeds, st.integers(1, 8), st.integers(1, 30), st.integers(1, 12))
 @settings(max_examples=40, deadline=None)
-def test_neighbours_among_sets_are_those_of_all_together(seed, queries, gallery, k):
+def test_neighbours_across_indexes_equal_those_of_one_index(seed, queries, gallery, k):
     photos = exact_unit(np.random.default_rng(seed), 2, queries + gallery)
     sets, k = (photos[:queries], photos[queries:]), min(k, queries + gallery)
     cosines = cosines_of(photos, photos)
@@ -44,7 +44,7 @@ def test_neighbours_among_sets_are_those_of_all_together(seed, queries, gallery,
     np.testing.assert_array_equal(pair_cosines(StackedVectors(sets), left, right), cosines.ravel())
 
 
-def test_a_photo_that_the_search_missed_heads_its_neighbours():
+def test_a_photo_missed_by_the_search_is_put_first_in_its_neighbours():
     rows = np.array([[4, 3], [1, 5], [6, -1]], np.int32)
     scores = np.array([[0.9, 0.8], [1, 0.5], [0.3, -np.inf]], np.float32)
     own_first(rows, scores, np.array([3, 1, 2]))
@@ -54,7 +54,7 @@ def test_a_photo_that_the_search_missed_heads_its_neighbours():
 
 @given(seed=seeds, queries=st.integers(1, 5), photos=st.integers(1, 40), k=st.integers(1, 10))
 @settings(max_examples=40, deadline=None)
-def test_the_best_of_pieces_are_the_best_of_all(seed, queries, photos, k):
+def test_the_best_of_blocks_equal_the_best_of_all(seed, queries, photos, k):
     random = np.random.default_rng(seed)
     values = random.integers(-2, 6, (queries, photos)).astype("f4")
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +73,7 @@ def test_the_best_of_pieces_are_the_best_of_all(seed, queries, photos, k):
 
 @given(seeds, st.integers(1, 20), st.integers(1, 10))
 @settings(max_examples=60, deadline=None)
-def test_short_rankings_go_on_as_before(seed, photos, k):
+def test_short_rankings_are_filled_up_with_the_former_ranking(seed, photos, k):
     random = np.random.default_rng(seed)
 
     def ranking(lowest):
@@ -100,7 +100,7 @@ def test_short_rankings_go_on_as_before(seed, photos, k):
             assert row < 0 or listed[i, place] == (row in rows[i])
 
 
-def test_large_scratch_lies_in_a_file_and_says_when_there_is_no_room(monkeypatch):
+def test_large_temporary_arrays_are_files_and_a_full_disk_is_reported(monkeypatch):
     monkeypatch.setattr(scratch_module, "_MAX_BYTES_IN_MEMORY", 100)
     assert not isinstance(temporary_array((5, 4), np.int32), np.memmap)
     array = temporary_array((50, 4), np.int32)
@@ -121,7 +121,7 @@ def test_parallel_results_come_in_order():
     assert list(in_parallel(len, [])) == []
 
 
-def test_a_piece_that_fails_ends_the_others():
+def test_a_failing_block_stops_the_others():
     begun = []
 
     def work(i):

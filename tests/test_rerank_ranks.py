@@ -1,4 +1,4 @@
-"""Two processes share the work of every re-ranker, and return what one process returns."""
+"""Two ranks share the work of every re-ranker and equal one process."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,7 @@ RERANKERS = {
     "superglobal": SuperGlobal(m=10, k=3),
     "rank_fusion": RankFusion(),
 }
-# The function that costs the most, and which of its arguments holds the rows that it handles.
+# The most expensive function, and the index of its argument with the rows that it processes.
 EXPENSIVE = {
     "alpha_qe": (expansion, "expand", 0),
     "aqe_decay": (expansion, "expand", 0),
@@ -71,7 +71,7 @@ SMALL_BLOCKS = (
 )
 CASES = {
     "several queries": slice(0, QUERIES),
-    "one query": slice(0, 1),  # one of the ranks has none
+    "one query": slice(0, 1),  # one rank has no query
 }
 
 
@@ -86,7 +86,7 @@ def retrieval_of(search, queries, kept=KEPT):
 
 
 def results() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows and scores of every re-ranker in every case."""
+    """Return rows and scores of every re-ranker in every case."""
     search, found = shard_search(FLAT), {}
     with pytest.MonkeyPatch.context() as patch:
         for module, name, size in SMALL_BLOCKS:
@@ -103,12 +103,12 @@ def results() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def rows_in(argument) -> int:
-    """Of an array, a sparse matrix or a list of rankings."""
+    """Return the number of rows of an array, a sparse matrix or a list of rankings."""
     return argument[0].rows.shape[0] if isinstance(argument, list) else argument.shape[0]
 
 
 def counts() -> dict[str, int]:
-    """Rows that this process handled in the expensive function of each re-ranker."""
+    """Return the rows that this rank passed to the expensive function of each re-ranker."""
     counted = {}
     for name, (owner, function, place) in EXPENSIVE.items():
         with pytest.MonkeyPatch.context() as patch:
@@ -145,14 +145,14 @@ def process(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
+def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
     return [np.load(folder / f"{rank}.npy", allow_pickle=True) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def alone():
+def one_process():
     return results(), counts()
 
 
@@ -160,16 +160,16 @@ NAMES = [f"{name}, {case}" for name in ("search", *RERANKERS) for case in CASES]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "egt, looking neighbours up"])
-def test_two_processes_return_what_one_returns(of_two, alone, name):
-    rows, scores = alone[0][name]
-    for found, _ in of_two:
+def test_two_ranks_equal_one_process(two_ranks, one_process, name):
+    rows, scores = one_process[0][name]
+    for found, _ in two_ranks:
         np.testing.assert_array_equal(found[name][0], rows)
         np.testing.assert_array_equal(found[name][1], scores)
 
 
 @pytest.mark.parametrize("name", [*EXPENSIVE, "search"])
-def test_each_process_does_half_of_the_work(of_two, alone, name):
-    first, second = (counted[name] for _, counted in of_two)
-    total = alone[1][name]
+def test_each_rank_does_half_of_the_work(two_ranks, one_process, name):
+    first, second = (counted[name] for _, counted in two_ranks)
+    total = one_process[1][name]
     assert first + second == total
     assert abs(first - second) <= max(1, total // 20)

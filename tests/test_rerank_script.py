@@ -1,4 +1,4 @@
-"""rerank.py end to end on small stores: what it prints, writes and refuses."""
+"""rerank.py end to end on small stores: its output, files and errors."""
 
 import json
 import re
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Three stores of 8 landmarks: photos scattered around their landmark's direction."""
+    """Write three stores of 8 landmarks, with photos scattered around their landmark."""
     folder = tmp_path_factory.mktemp("stores")
     random = np.random.default_rng(0)
     centres = random.standard_normal((8, 16))
@@ -48,7 +48,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def rerank(monkeypatch, capsys, tmp_path):
-    """Runs the script in this process, in tmp_path: status, stdout, stderr."""
+    """Run the script in this process in tmp_path; return status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
@@ -115,7 +115,7 @@ def test_the_chain_applies_in_the_order_given(rerank, world, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_the_figures_say_how_sure_they_are_and_what_they_rest_on(rerank, world, tmp_path):
+def test_metrics_have_an_interval_and_the_cost_of_each_step(rerank, world, tmp_path):
     status, printed, errors = rerank(
         *stores_of(world), "rerank=[two_stage,egt]", "rerank.egt.k=5", "k=20", "output=out"
     )
@@ -183,7 +183,7 @@ def test_rankings_of_earlier_runs_and_steps_are_fused(rerank, world, tmp_path):
         np.testing.assert_array_equal(Rankings.open(tmp_path / folder).rows, wanted.rows)
 
 
-def test_one_reranker_needs_no_brackets_and_output_has_a_default(rerank, world, tmp_path):
+def test_a_single_reranker_without_brackets_and_the_default_output(rerank, world, tmp_path):
     status, printed, errors = rerank(
         *stores_of(world)[:2], "rerank=alpha_qe", "rerank.alpha_qe.n=2"
     )
@@ -194,7 +194,7 @@ def test_one_reranker_needs_no_brackets_and_output_has_a_default(rerank, world, 
     np.testing.assert_array_equal(Rankings.open(output).rows, expected.rows)
 
 
-def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
+def test_no_metrics_without_landmarks(rerank, world, tmp_path):
     for name in ("query", "gallery"):
         store = DescriptorStore.open(world / name)
         DescriptorStore.write(tmp_path / name, store.ids, store.vectors)
@@ -231,7 +231,7 @@ def test_without_landmarks_there_are_no_figures(rerank, world, tmp_path):
     ],
     ids=" ".join,
 )
-def test_a_mistake_is_one_line_and_status_2(rerank, world, tmp_path, arguments, words):
+def test_a_user_error_is_one_line_and_status_2(rerank, world, tmp_path, arguments, words):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     status, _, errors = rerank(*stores_of(world), "output=out", *arguments)
@@ -242,7 +242,7 @@ def test_a_mistake_is_one_line_and_status_2(rerank, world, tmp_path, arguments, 
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_stores_that_do_not_fit_are_refused(world, tmp_path):
+def test_inconsistent_stores_are_refused(world, tmp_path):
     query = DescriptorStore.open(world / "query")
     DescriptorStore.write(tmp_path / "other", query.ids, query.vectors, embedder="xyz")
     with pytest.raises(UserError, match=r"embedder xyz.*allow_mixed=true"):
@@ -256,18 +256,16 @@ def test_stores_that_do_not_fit_are_refused(world, tmp_path):
         Stores.open(world / "query", world / "gallery", tmp_path / "other", allow_mixed=True)
 
 
-def test_unknown_landmarks_answer_nothing():
+def test_unknown_landmarks_have_no_relevant_photos():
     truth = LandmarkGroundTruth(
         np.array(["a", None, ""], object), np.array(["", "a", None, "b"], object)
     )
     rows = np.array([[0, 1, 2], [0, 2, 1], [0, 2, 1]])
-    assert truth.evaluate(rows).metrics["map_at_100"] == pytest.approx(
-        0.5
-    )  # the first query's alone
+    assert truth.evaluate(rows).metrics["map_at_100"] == pytest.approx(0.5)  # only the first query
     assert truth.evaluate(rows).metrics["top_1"] == 0
 
 
-def test_ground_truth_is_brought_into_the_order_of_the_stores(world, tmp_path):
+def test_ground_truth_is_reordered_to_match_the_stores(world, tmp_path):
     image_table = pytest.importorskip("landmark.data.image_table")
     pandas = pytest.importorskip("pandas")
     stores = opened(world)
@@ -295,7 +293,7 @@ def test_ground_truth_is_brought_into_the_order_of_the_stores(world, tmp_path):
     )
 
 
-def test_landmarks_of_a_data_set_count_before_the_stores_own(world, tmp_path):
+def test_landmarks_of_a_data_set_override_those_of_the_stores(world, tmp_path):
     image_table = pytest.importorskip("landmark.data.image_table")
     pandas = pytest.importorskip("pandas")
     stores = opened(world)

@@ -1,4 +1,4 @@
-"""score.py and what it calls: the organisers' answers, and one line for each mistake."""
+"""score.py: the organisers' scores, and one line for each user error."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 @pytest.mark.parametrize("task", ["retrieval", "recognition"])
-def test_the_organisers_answers(shared, task):
+def test_the_organisers_scores(shared, task):
     folder = shared / "reference" / "gldv2_metrics"
     files = [folder / f"{task}_{kind}.csv" for kind in ("solution", "submission")]
     found = {"retrieval": score_retrieval, "recognition": score_recognition}[task](*files)
@@ -50,7 +50,7 @@ def test_retrieval_counted_by_hand(tmp_path):
         tmp_path / "submission.csv", "id,images", "q1,x a a b", "q4,a b", "q3,d", "q5,a"
     )
     found = score_retrieval(solution, submission)
-    # q1 alone finds: a at 2, b at 4; q2 is not predicted; q5 has no answer.
+    # Only q1 has hits: a at 2, b at 4; q2 has no prediction; q5 has no relevant photo.
     precision = (1 / 2 + 2 / 4) / 2
     assert found["public"] == {
         "mean_average_precision_at_100": pytest.approx(precision / 3),
@@ -78,7 +78,7 @@ def test_recognition_counted_by_hand(tmp_path):
         tmp_path / "submission.csv", "id,landmarks", "c,9 0.7", "b,3 0.5", "a,2 0.5", "d,", "f,6 9"
     )
     found = score_recognition(solution, submission)
-    # c comes first and is wrong; a and b are equal, a has the lower id; both are right.
+    # c comes first and is wrong; a and b tie, a has the lower id; both are correct.
     assert found["public"] == {
         "gap": pytest.approx((1 / 2 + 2 / 3) / 3),
         "gap_ignoring_images_without_landmark": pytest.approx(2 / 3),
@@ -89,7 +89,7 @@ def test_recognition_counted_by_hand(tmp_path):
         "gap_ignoring_images_without_landmark": 0,
         "top1_accuracy": 0,
     }
-    # Of the equal ones the lower id counts first: with b wrong, a's precision is that at 2.
+    # In a tie the lower id comes first: with b wrong, the precision of a is that at 2.
     write(submission, "id,landmarks", "c,9 0.7", "b,8 0.5", "a,2 0.5")
     assert score_recognition(solution, submission)["public"]["gap"] == pytest.approx(1 / 2 / 3)
 
@@ -124,7 +124,7 @@ def test_recognition_counted_by_hand(tmp_path):
         ),
     ],
 )
-def test_files_that_do_not_fit_are_mistakes(tmp_path, function, solution, submission, words):
+def test_inconsistent_files_are_refused(tmp_path, function, solution, submission, words):
     for name, text in (("solution.csv", solution), ("submission.csv", submission)):
         if text is not None:
             write(tmp_path / name, text)
@@ -165,7 +165,7 @@ def test_the_command_prints_the_same_as_json(tmp_path):
         ("recognition", "id,landmarks\nq,1 x", ["submission.csv", "row 1", "'x'"]),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(tmp_path, task, prediction, words):
+def test_a_user_error_is_one_line_and_status_2(tmp_path, task, prediction, words):
     write(tmp_path / "solution.csv", "id,landmarks", "q,1")
     if prediction is not None:
         write(tmp_path / "submission.csv", prediction)

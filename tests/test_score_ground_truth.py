@@ -1,4 +1,4 @@
-"""The ground truth's answer for each query and result, against naive loops."""
+"""Relevance of each result by each ground truth, against naive loops."""
 
 import numpy as np
 import pytest
@@ -76,10 +76,10 @@ def test_lists(seed):
     assert truth.relevance_labels(some, rows[some]).tolist() == kinds[some].tolist()
 
 
-def test_the_nearest_train_photo_of_each_query_of_known_landmark_counts():
+def test_nearest_accuracy_counts_only_queries_with_a_known_landmark():
     query = np.array(["a", "b", None, "c"], object)
     truth = LandmarkGroundTruth(query, np.array(["a"], object))
     train = np.array(["b", "a", "c"])
-    # The first query's is right, the second's wrong; the last found nothing.
+    # The first query's nearest is correct, the second's wrong; the last has no result.
     rows = np.array([[1, 0], [2, 0], [0, 1], [-1, -1]])
     assert truth.nearest_accuracy(rows, train) == pytest.approx(1 / 3)

@@ -1,4 +1,4 @@
-"""Rankings of ROxford and RParis against a ground truth in a pickle."""
+"""Rankings of ROxford and RParis scored with a pickled ground truth."""
 
 import json
 import pickle
@@ -20,7 +20,7 @@ EMPTY = {"easy": [], "hard": [], "junk": []}
 
 
 def revisited_case(folder: Path, named: bool = True) -> tuple[Path, np.ndarray, list[dict]]:
-    """A ground truth of 12 photos and 3 queries on disk, and full rankings of them."""
+    """Write a ground truth of 12 photos and 3 queries, and complete rankings."""
     random = np.random.default_rng(3)
     truth = []
     for hard in (3, 2, 0):
@@ -58,13 +58,13 @@ def test_the_protocols_of_a_ranking(tmp_path, named):
     assert found["hard"]["average_precision"][2] is None
 
 
-def test_queries_and_photos_are_found_by_name(tmp_path):
-    """Another order of queries and gallery, and distractors, leave the truth's rows found."""
+def test_queries_and_photos_are_matched_by_name(tmp_path):
+    """Reordered queries and gallery and added distractors do not change the relevant rows."""
     pickled, rows, truth = revisited_case(tmp_path)
     random = np.random.default_rng(0)
     gallery = random.permutation([*(f"g{row}" for row in range(12)), "x1", "x2", "x3"]).tolist()
     queries = [2, 0, 1]
-    # After the second result stands a distractor: it takes a place and answers nothing.
+    # The third result is a distractor, which counts as wrong.
     numbers = {name: place for place, name in enumerate(gallery)}
     moved = [
         [numbers[f"g{row}"] for row in rows[query][:2]]
@@ -81,7 +81,7 @@ def test_queries_and_photos_are_found_by_name(tmp_path):
         assert [one or 0 for one in found["average_precision"]] == pytest.approx(wanted, abs=1e-12)
 
 
-def test_the_published_lists_put_first_are_found_wholly(shared, tmp_path):
+def test_rankings_with_the_published_lists_first_are_perfect(shared, tmp_path):
     pickled = shared / "reference" / "revisitop_gnd" / "gnd_roxford5k.pkl"
     truth = RevisitedFile.open(pickled)
     best = [[*one["junk"], *one["easy"], *one["hard"]] for one in truth.queries]
@@ -93,7 +93,7 @@ def test_the_published_lists_put_first_are_found_wholly(shared, tmp_path):
     assert [found[one]["map"] for one in ("easy", "medium", "hard")] == pytest.approx([1, 1, 1])
 
 
-def test_rankings_of_other_photos_are_mistakes(tmp_path):
+def test_rankings_of_other_photos_are_refused(tmp_path):
     pickled, rows, _ = revisited_case(tmp_path)
     names, queries = [f"g{row}" for row in range(12)], ["q0", "q1", "q2"]
     for name, arguments, words in (
@@ -122,7 +122,7 @@ def test_rankings_of_other_photos_are_mistakes(tmp_path):
         ({"gnd": [EMPTY], "imlist": "abc"}, "imlist is not a list"),
     ],
 )
-def test_another_pickle_is_a_mistake(tmp_path, content, words):
+def test_an_unrelated_pickle_is_refused(tmp_path, content, words):
     (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match=rf"gnd\.pkl.*{words}"):
         RevisitedFile.open(tmp_path / "gnd.pkl")
@@ -139,7 +139,7 @@ def test_another_pickle_is_a_mistake(tmp_path, content, words):
         ({"gnd": [{**EMPTY, "bbx": "here"}]}, "each bbx in gnd must be four numbers"),
     ],
 )
-def test_with_photos_more_is_required(tmp_path, changes, words):
+def test_ground_truth_for_photos_requires_more_keys(tmp_path, changes, words):
     content = {"gnd": [{**EMPTY, "bbx": [1, 2, 3, 4]}], "imlist": ["g"], "qimlist": ["q"]}
     path = tmp_path / "gnd.pkl"
     path.write_bytes(pickle.dumps(content))

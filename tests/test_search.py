@@ -1,4 +1,4 @@
-"""Exact searches against a full sort written with numpy."""
+"""Exact searches against a full sort in numpy."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from landmark.search.index import DeferredIndex, local_torch_device
 
 
 def whole_numbers(seed: int, rows: int, values: int) -> np.ndarray:
-    """Vectors whose inner products are exact in float32, with many ties."""
+    """Return vectors whose inner products are exact in float32, with many ties."""
     return np.random.default_rng(seed).integers(-values, values + 1, (rows, 5)).astype("f4")
 
 
-def sorted_in_full(query, gallery, k):
-    """Every product, by falling score, then by row."""
+def full_sort(query, gallery, k):
+    """Sort all products by decreasing score, then by row."""
     products = query.astype("f8") @ gallery.astype("f8").T
     rows = np.argsort(-products, axis=1, kind="stable")[:, :k]
     scores = np.take_along_axis(products, rows, axis=1)
@@ -47,12 +47,12 @@ def searches(block_rows: int) -> list:
     cuts=st.lists(st.integers(0, 300), max_size=3),
 )
 @settings(max_examples=200, deadline=None)
-def test_an_exact_search_is_a_full_sort_ties_by_row(
+def test_an_exact_search_equals_a_full_sort_with_ties_by_row(
     seed, queries, rows, k, values, dtype, block_rows, which, cuts
 ):
     gallery = whole_numbers(seed, rows, values).astype(dtype)
     query = whole_numbers(seed + 1, queries, values)
-    expected_rows, expected_scores = sorted_in_full(query, gallery, k)
+    expected_rows, expected_scores = full_sort(query, gallery, k)
     if cuts:
         gallery = StackedVectors(np.split(gallery, sorted(min(cut, rows) for cut in cuts)))
     found, scores = searches(block_rows)[which].build(gallery).search(query, k)
@@ -72,19 +72,19 @@ def test_an_exact_search_equals_the_reference(shared, search):
 
 
 @pytest.mark.parametrize("search", searches(128), ids=lambda search: type(search).__name__)
-def test_a_memory_mapped_half_precision_gallery_gives_the_same(tmp_path, search):
+def test_a_memory_mapped_half_precision_gallery_returns_the_same(tmp_path, search):
     random = np.random.default_rng(0)
     gallery = random.standard_normal((500, 16)).astype("f2")
     np.save(tmp_path / "vectors.npy", gallery)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     query = random.standard_normal((9, 16)).astype("f2")
     rows, scores = search.build(mapped).search(query, 20)
-    expected_rows, expected_scores = sorted_in_full(query, gallery, 20)
+    expected_rows, expected_scores = full_sort(query, gallery, 20)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
 
 
-def test_half_precision_is_read_to_the_last_bit():
+def test_half_precision_is_read_exactly():
     from landmark.search.blocks import float32_blocks
 
     every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 16)
@@ -92,7 +92,7 @@ def test_half_precision_is_read_to_the_last_bit():
     np.testing.assert_array_equal(np.concatenate(blocks), every.astype(np.float32))
 
 
-def test_what_cannot_be_searched_is_refused():
+def test_invalid_arrays_are_refused():
     for search in (Flat, ExactTorch):
         index = search().build(np.ones((2, 3), "f4"))
         with pytest.raises(ValueError, match="do not fit"):
@@ -107,7 +107,7 @@ def test_what_cannot_be_searched_is_refused():
         Flat(device="mps").build(np.ones((2, 3), "f4"))
 
 
-def test_cuda_without_a_gpu_says_so():
+def test_cuda_without_a_gpu_is_one_line():
     faiss = pytest.importorskip("faiss")
     if faiss.get_num_gpus():
         pytest.skip("this machine has a GPU")
@@ -133,10 +133,10 @@ def test_exact_torch_uploads_each_row_once(monkeypatch):
     monkeypatch.setattr(exact_torch, "_VALUES_ON_DEVICE", 20 * (5 + 3 * 8))  # three groups of 20
     np.testing.assert_array_equal(search.build(gallery).search(query.astype("f4"), 7)[0], rows)
     assert sum(uploaded) == 60 + 3 * 300
-    np.testing.assert_array_equal(rows, sorted_in_full(query.astype("f4"), gallery, 7)[0])
+    np.testing.assert_array_equal(rows, full_sort(query.astype("f4"), gallery, 7)[0])
 
 
-def test_a_deferred_index_is_built_once_at_its_first_search(monkeypatch):
+def test_a_deferred_index_is_built_once_on_its_first_search(monkeypatch):
     built = []
     build = Flat.build
     monkeypatch.setattr(Flat, "build", lambda *given: built.append(given) or build(*given))
@@ -146,13 +146,13 @@ def test_a_deferred_index_is_built_once_at_its_first_search(monkeypatch):
         rows, _ = index.search(whole_numbers(1, 4, 2).astype("f2"), 3)
     assert len(built) == 1
     np.testing.assert_array_equal(
-        rows, sorted_in_full(whole_numbers(1, 4, 2), whole_numbers(0, 9, 2), 3)[0]
+        rows, full_sort(whole_numbers(1, 4, 2), whole_numbers(0, 9, 2), 3)[0]
     )
 
 
 @pytest.fixture
 def three_gpus(monkeypatch):
-    """Pretends that faiss sees three GPUs; what runs there runs on the CPU. Gives who did what."""
+    """Simulate three GPUs of faiss on the CPU; return the calls of each."""
     import faiss
 
     asked = []
@@ -180,13 +180,13 @@ def three_gpus(monkeypatch):
 def test_several_gpus_share_the_gallery(three_gpus, device, rows, expected):
     query, gallery = whole_numbers(0, 6, 2), whole_numbers(1, rows, 2)
     found, scores = Flat(device=device).build(gallery).search(query, 9)
-    expected_rows, expected_scores = sorted_in_full(query, gallery, 9)
+    expected_rows, expected_scores = full_sort(query, gallery, 9)
     np.testing.assert_array_equal(found, expected_rows)
     np.testing.assert_array_equal(scores, expected_scores)
     assert set(three_gpus) == expected
 
 
-def test_each_process_of_a_machine_takes_one_gpu(three_gpus, monkeypatch):
+def test_each_rank_of_a_machine_uses_one_gpu(three_gpus, monkeypatch):
     with pytest.raises(UserError, match="sees 3 GPUs"):
         gpu.gpus_of("cuda:3")
     assert gpu.gpus_of("cuda") == [0, 1, 2]
@@ -199,7 +199,7 @@ def test_each_process_of_a_machine_takes_one_gpu(three_gpus, monkeypatch):
 
 
 @pytest.mark.parametrize(("local_rank", "device"), [("0", "cuda:0"), ("3", "cuda:1")])
-def test_each_process_of_a_machine_has_its_own_torch_device(monkeypatch, local_rank, device):
+def test_each_rank_of_a_machine_has_its_own_torch_device(monkeypatch, local_rank, device):
     import torch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -1,4 +1,4 @@
-"""Search that measures: what it times, what it chooses, and the recall that it reaches."""
+"""Automatic search: its measurements, its choice, and its recall."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ GALLERY, QUERY = vectors(4000), vectors(100, seed=1)
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
-def test_recall_counts_the_true_rows_returned(seed):
+def test_recall_is_the_share_of_true_rows(seed):
     random = np.random.default_rng(seed)
     queries, wide, rows = random.integers(1, 6), random.integers(1, 9), 20
     true, hits = (
@@ -55,7 +55,7 @@ def test_nothing_to_search_is_searched_exactly():
 
 @pytest.fixture
 def slow_flat(monkeypatch):
-    """Exact search of so little is always the fastest: make it look slow."""
+    """Make exact search look slow; on so little data it is always the fastest."""
     timed = auto._timed
 
     def slow(index, *given):
@@ -70,7 +70,7 @@ def slow_flat(monkeypatch):
     [(1.0, IVF, "float32"), (8.5e-4, IVF, "float16"), (7e-4, IVF, "sq8"), (6e-4, IVFPQ, None)],
 )
 @pytest.mark.parametrize("sample_rows", [1500, 16384])
-def test_the_widest_storage_that_fits_reaches_the_recall(
+def test_the_widest_storage_that_fits_is_chosen(
     monkeypatch, capsys, slow_flat, memory, kind, storage, sample_rows
 ):
     monkeypatch.setattr(auto, "_SAMPLE_ROWS", sample_rows)
@@ -86,8 +86,8 @@ def test_the_widest_storage_that_fits_reaches_the_recall(
     np.testing.assert_allclose(scores[:, 0], (QUERY * GALLERY[rows[:, 0]]).sum(1), atol=0.2)
 
 
-def test_a_choice_is_widened_until_the_recall_is_reached(monkeypatch, capsys, slow_flat):
-    """However badly it starts."""
+def test_settings_are_widened_until_the_recall_is_reached(monkeypatch, capsys, slow_flat):
+    """The first candidate has a low recall."""
     narrow = IVFPQ(n_lists=60, n_probe=1, refine=1)
     monkeypatch.setattr(auto.AutoIndex, "_candidate", lambda _: narrow)
     index = Auto(recall=0.95, sample=100, searches=9).build(GALLERY)
@@ -96,7 +96,7 @@ def test_a_choice_is_widened_until_the_recall_is_reached(monkeypatch, capsys, sl
     assert index.chosen.settings.n_probe > 1
 
 
-def test_a_choice_holds_until_there_are_more_queries_or_results(capsys, slow_flat):
+def test_a_choice_is_reused_until_there_are_more_queries_or_results(capsys, slow_flat):
     index = Auto(recall=0.9).build(GALLERY)
     for queries, k, decides in ((40, 9, True), (10, 5, False), (80, 9, False), (81, 9, True)):
         index.search(QUERY[:queries], k)
@@ -105,7 +105,7 @@ def test_a_choice_holds_until_there_are_more_queries_or_results(capsys, slow_fla
     assert "search=auto:" in capsys.readouterr().out
 
 
-def test_settings_build_an_index_that_decides_for_itself(capsys, slow_flat):
+def test_auto_settings_build_an_undecided_index(capsys, slow_flat):
     index = Auto(recall=0.9).build(GALLERY)
     index.search(QUERY, 9)
     other = index.settings.build(GALLERY[:300])
@@ -114,14 +114,14 @@ def test_settings_build_an_index_that_decides_for_itself(capsys, slow_flat):
     assert "100 queries in 300 x 32, k=9" in capsys.readouterr().out
 
 
-def test_what_is_no_faster_than_exact_search_is_dropped(monkeypatch, capsys):
-    timed, flat_seconds = auto._timed, iter([1e9, 0.0])  # slow on the sample, fast in truth
+def test_indexes_slower_than_exact_search_are_dropped(monkeypatch, capsys):
+    timed, flat_seconds = auto._timed, iter([1e9, 0.0])  # slow on the sample, fast on the gallery
 
-    def fast_in_truth(index, *given):
+    def fast_on_gallery(index, *given):
         rows, seconds = timed(index, *given)
         return rows, next(flat_seconds) if isinstance(index, FlatIndex) else seconds
 
-    monkeypatch.setattr(auto, "_timed", fast_in_truth)
+    monkeypatch.setattr(auto, "_timed", fast_on_gallery)
     index = Auto(recall=0.9999, searches=9).build(GALLERY)
     rows, _ = index.search(QUERY, 50)
     np.testing.assert_array_equal(rows, Flat().build(GALLERY).search(QUERY, 50)[0])
@@ -129,7 +129,7 @@ def test_what_is_no_faster_than_exact_search_is_dropped(monkeypatch, capsys):
     assert "flat is chosen: ivf is no faster" in capsys.readouterr().out
 
 
-def test_an_index_that_should_be_slower_is_not_built(monkeypatch, capsys):
+def test_an_index_predicted_to_be_slower_is_not_built(monkeypatch, capsys):
     monkeypatch.setattr(auto, "_INSTANT_SECONDS", 0)
     index = Auto(sample=20).build(GALLERY)
     index.search(QUERY[:20], 9)
@@ -139,13 +139,13 @@ def test_an_index_that_should_be_slower_is_not_built(monkeypatch, capsys):
     assert "built in" not in printed
 
 
-def test_memory_too_small_for_any_index_leaves_exact_search(capsys, slow_flat):
+def test_memory_too_small_for_any_index_means_exact_search(capsys, slow_flat):
     rows, _ = Auto(memory=1e-5).build(GALLERY).search(QUERY, 10)
     np.testing.assert_array_equal(rows, Flat().build(GALLERY).search(QUERY, 10)[0])
     assert "no index fits" in capsys.readouterr().out
 
 
-def test_free_memory_is_that_of_the_container(monkeypatch, tmp_path):
+def test_free_memory_respects_the_limit_of_the_container(monkeypatch, tmp_path):
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    2048 kB\n")
     monkeypatch.setattr(auto, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(auto, "_CGROUP", tmp_path)
@@ -160,6 +160,6 @@ def test_free_memory_is_that_of_the_container(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "given_", [{"recall": 0}, {"recall": 95}, {"memory": 0}, {"sample": 0}, {"device": "gpu"}]
 )
-def test_a_setting_out_of_its_range_is_named(given_):
+def test_a_setting_out_of_range_is_named(given_):
     with pytest.raises(UserError, match=f"Auto: {next(iter(given_))}="):
         Auto(**given_)

@@ -1,4 +1,4 @@
-"""Approximate searches against faiss itself, and against exact search where they see all."""
+"""Approximate searches against faiss, and against exact search where they probe everything."""
 
 import weakref
 
@@ -16,7 +16,7 @@ from landmark.search.top_k import rescore
 
 
 def unit_rows(seed, rows, dim=16):
-    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    """Return vectors of about unit length, rounded so that inner products are exact in float32."""
     vectors = np.random.default_rng(seed).standard_normal((rows, dim))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return (np.round(256 * vectors) / 256).astype("f4")
@@ -25,8 +25,8 @@ def unit_rows(seed, rows, dim=16):
 GALLERY, QUERY = unit_rows(0, 900), unit_rows(1, 40)
 
 
-def asked_directly(description, parameters, seed, rows):
-    """faiss alone: a factory string, trained on rows drawn as documented, added at once."""
+def search_with_faiss(description, parameters, seed, rows):
+    """Search with faiss only: train on the documented sample and add all rows in one call."""
     index = faiss.index_factory(16, description, faiss.METRIC_INNER_PRODUCT)
     drawn = np.random.default_rng(seed).choice(900, rows, replace=False, shuffle=False)
     if hasattr(index, "cp"):
@@ -52,19 +52,19 @@ def asked_directly(description, parameters, seed, rows):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_an_index_gives_what_faiss_gives(search, description, parameters):
+def test_an_index_equals_faiss(search, description, parameters):
     search.block_rows = 128
     rows, scores = search.build(GALLERY).search(QUERY, 25)
     drawn = search.train_rows or 900
-    expected, expected_scores = asked_directly(description, parameters, search.seed, drawn)
+    expected, expected_scores = search_with_faiss(description, parameters, search.seed, drawn)
     assert rows.dtype == np.int32
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores[expected < 0], -np.inf)
     np.testing.assert_allclose(scores[expected >= 0], expected_scores[expected >= 0], atol=1e-6)
-    # Photos of one code have one score: only those may stand in another order.
+    # Photos with the same code have the same score; only their order may differ.
     for own, other, values in zip(rows, expected, scores, strict=True):
         tied = np.isin(values, values[1:][values[1:] == values[:-1]])
-        tied |= values == values[-1]  # the tie may go on beyond the last
+        tied |= values == values[-1]  # the tie may continue after the last one
         np.testing.assert_array_equal(own[~tied], other[~tied])
 
 
@@ -82,7 +82,7 @@ def test_an_index_gives_what_faiss_gives(search, description, parameters):
     ids=lambda search: f"{type(search).__name__}-{search.refine}",
 )
 @pytest.mark.parametrize("dtype", ["f4", "f2"])
-def test_an_index_that_sees_all_is_exact(search, dtype):
+def test_an_index_that_probes_everything_is_exact(search, dtype):
     gallery = GALLERY.astype(dtype)
     rows, scores = search.build(gallery).search(QUERY, 10)
     expected, expected_scores = Flat(device="cpu").build(gallery).search(QUERY, 10)
@@ -100,7 +100,7 @@ def test_an_index_that_sees_all_is_exact(search, dtype):
 )
 @settings(max_examples=60, deadline=None)
 def test_a_gallery_of_any_size_is_indexed(seed, count, queries, k, kind, stacked):
-    """With refine the scores are exact; few photos make one list, so all are found."""
+    """With refine the scores are exact; few photos make one list, so all are returned."""
     gallery = np.random.default_rng(seed).integers(-2, 3, (count, 6)).astype("f4")
     query = np.random.default_rng(seed + 1).integers(-2, 3, (queries, 6)).astype("f4")
     products = query.astype("f8") @ gallery.astype("f8").T
@@ -120,7 +120,7 @@ def test_a_gallery_of_any_size_is_indexed(seed, count, queries, k, kind, stacked
 
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 12), more=st.integers(0, 8))
 @settings(max_examples=60, deadline=None)
-def test_candidates_are_put_in_order_by_exact_scores(seed, k, more):
+def test_candidates_are_sorted_by_exact_scores(seed, k, more):
     random = np.random.default_rng(seed)
     gallery = random.integers(-2, 3, (30, 4)).astype("f2")
     query = random.integers(-2, 3, (5, 4)).astype("f4")
@@ -162,13 +162,13 @@ def test_an_index_is_freed_with_its_variable(search):
     assert [reference() for reference in references] == [None] * len(references)
 
 
-def test_an_empty_gallery_is_an_index_of_nothing():
+def test_an_empty_gallery_builds_an_empty_index():
     rows, scores = IVFPQ(n_lists=3, code_bytes=4).build(GALLERY[:0]).search(QUERY, 2)
     assert (rows == -1).all()
     assert (scores == -np.inf).all()
 
 
-def test_wider_settings_double_until_all_is_looked_at():
+def test_wider_settings_double_until_everything_is_probed():
     search, seen = IVF(n_lists=10, n_probe=3, refine=2), []
     while search is not None:
         seen.append((search.n_probe, search.refine))
@@ -201,20 +201,20 @@ def search_of_no_lists():
         (lambda: search_of_no_lists().search(QUERY, 3), "refuses nprobe=3"),
     ],
 )
-def test_a_wrong_setting_is_named(make, words):
+def test_an_invalid_setting_is_named(make, words):
     with pytest.raises(UserError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_a_seed_fixes_the_index():
+def test_the_seed_determines_the_index():
     gallery = unit_rows(7, 2000)
     found = [IVFPQ(refine=0, seed=seed).build(gallery).search(QUERY, 20)[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(found[0], found[1])
     assert (found[0] != found[2]).any()
 
 
-def test_defaults_hold_39_photos_a_list():
+def test_defaults_give_39_photos_per_list():
     lists = [IVF().factory_string(rows, 16) for rows in (1, 38, 78, 1000, 100_000)]
     assert lists == ["IVF1,Flat", "IVF1,Flat", "IVF2,Flat", "IVF25,Flat", "IVF1265,Flat"]
     sizes = [

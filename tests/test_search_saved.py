@@ -1,4 +1,4 @@
-"""Indexes on disk: opened again, appended to, refused where they do not belong."""
+"""Saved indexes are loaded, appended to, and refused for other galleries."""
 
 import json
 
@@ -12,7 +12,7 @@ from landmark.search import HNSW, IVF, IVFPQ, Factory, faiss_index, saved
 
 
 def unit_rows(seed, rows, dim=16):
-    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    """Return vectors of about unit length, rounded so that inner products are exact in float32."""
     vectors = np.random.default_rng(seed).standard_normal((rows, dim))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return (np.round(256 * vectors) / 256).astype("f4")
@@ -22,8 +22,8 @@ GALLERY, QUERY = unit_rows(0, 700), unit_rows(1, 20)
 
 
 @pytest.fixture
-def added(monkeypatch):
-    """The first row of every filling of an index."""
+def added_rows(monkeypatch):
+    """Record the first row of every call that adds to an index."""
     starts, add = [], faiss_index.add
 
     def counting(index, gallery, first, block_rows):
@@ -45,7 +45,7 @@ def added(monkeypatch):
     ],
     ids=["ivf", "ivf-sq8", "ivfpq", "hnsw", "factory"],
 )
-def test_an_index_is_opened_as_it_was_saved(tmp_path, added, make):
+def test_a_saved_index_is_loaded_unchanged(tmp_path, added_rows, make):
     path = tmp_path / "deep" / "index"
     first = make(index=str(path)).build(GALLERY).search(QUERY, 9)
     assert sorted(file.name for file in path.iterdir()) == ["index.faiss", "index.json"]
@@ -54,22 +54,22 @@ def test_an_index_is_opened_as_it_was_saved(tmp_path, added, make):
     np.testing.assert_array_equal(again, first)
     if not isinstance(make(), HNSW):  # threads may change its graph
         np.testing.assert_array_equal(make().build(GALLERY).search(QUERY, 9), first)
-    assert added[:1] == [0]
-    assert len(added) == (1 if isinstance(make(), HNSW) else 2)  # the one without a folder
+    assert added_rows[:1] == [0]
+    assert len(added_rows) == (1 if isinstance(make(), HNSW) else 2)  # the index without a folder
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_rows_at_the_end_are_added_to_a_saved_index(tmp_path, added, stacked):
+def test_appended_rows_are_added_to_a_saved_index(tmp_path, added_rows, stacked):
     path = tmp_path / "index"
     IVF(n_lists=10, index=str(path)).build(GALLERY[:500]).search(QUERY, 9)
     grown = StackedVectors([GALLERY[:510], GALLERY[510:]]) if stacked else GALLERY
     found = IVF(n_lists=10, n_probe=10, index=str(path)).build(grown).search(QUERY, 9)
-    assert added == [0, 500]
+    assert added_rows == [0, 500]
     np.testing.assert_array_equal(found[0], IVF(n_lists=1).build(GALLERY).search(QUERY, 9)[0])
     assert faiss.read_index(str(path / "index.faiss")).ntotal == 700
     found_again = IVF(n_lists=10, n_probe=10, index=str(path)).build(GALLERY).search(QUERY, 9)
     np.testing.assert_array_equal(found_again, found)
-    assert added == [0, 500, 0]  # the last is that of n_lists=1
+    assert added_rows == [0, 500, 0]  # the last one is n_lists=1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_rows_at_the_end_are_added_to_a_saved_index(tmp_path, added, stacked):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_index_of_something_else_is_refused_by_the_key_that_differs(
+def test_an_index_of_another_gallery_is_refused_with_the_different_key(
     tmp_path, search, gallery, words
 ):
     path = tmp_path / "index"
@@ -108,7 +108,7 @@ def test_an_index_of_something_else_is_refused_by_the_key_that_differs(
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
-def test_settings_of_the_search_alone_may_differ(tmp_path):
+def test_settings_of_the_search_may_differ(tmp_path):
     path = str(tmp_path / "index")
     IVF(n_lists=10, index=path).build(GALLERY).search(QUERY, 9)
     found = (
@@ -159,7 +159,7 @@ def test_a_damaged_index_is_one_line(tmp_path, damage, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_another_index_is_refused(tmp_path):
+def test_a_file_of_another_kind_of_index_is_refused(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     IVF(n_lists=5, index=str(one)).build(GALLERY).search(QUERY, 9)
     IVF(n_lists=5, index=str(other)).build(GALLERY[:600]).search(QUERY, 9)
@@ -168,16 +168,16 @@ def test_a_file_of_another_index_is_refused(tmp_path):
         IVF(n_lists=5, index=str(one)).build(GALLERY).search(QUERY, 9)
 
 
-def test_a_taken_place_is_refused_before_anything_is_built(tmp_path, added):
+def test_an_existing_folder_is_refused_before_building(tmp_path, added_rows):
     (tmp_path / "photo.jpg").touch()
     for place in (tmp_path, tmp_path / "photo.jpg", tmp_path / "photo.jpg" / "index"):
         with pytest.raises(UserError, match=r"photo|holds no saved"):
             IVF(index=str(place)).build(GALLERY).search(QUERY, 9)
-    assert added == []
+    assert added_rows == []
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
 
 
-def test_the_digest_is_of_the_values_in_order():
+def test_the_digest_depends_on_the_values_and_their_order():
     expected = saved.digest(GALLERY)
     assert saved.digest(StackedVectors([GALLERY[:3], GALLERY[3:]])) == expected
     assert saved.digest(GALLERY, 500) == saved.digest(GALLERY[:500]) != expected

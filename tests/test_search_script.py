@@ -26,7 +26,7 @@ SEARCHES = sorted(path.stem for path in (ROOT / "conf/search").glob("[!_]*.yaml"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Stores of 8 landmarks, a gallery in two halves, and distractors of no known landmark."""
+    """Write stores of 8 landmarks, the gallery in halves, and distractors without landmark."""
     folder = tmp_path_factory.mktemp("stores")
     random = np.random.default_rng(0)
     centres = random.standard_normal((8, 16))
@@ -58,7 +58,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def rerank(monkeypatch, capsys, tmp_path):
-    """Runs the script in this process, in tmp_path: status, stdout, stderr."""
+    """Run the script in this process in tmp_path; return status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
@@ -79,7 +79,7 @@ def stores_of(world, *galleries):
     return [f"query={world / 'query'}", f"gallery={gallery}", f"train={world / 'train'}"]
 
 
-def test_a_gallery_in_two_stores_gives_what_it_gives_in_one(rerank, world, tmp_path):
+def test_a_gallery_in_two_stores_equals_one_store(rerank, world, tmp_path):
     chain = "rerank=[two_stage,dba,alpha_qe,egt,diffusion,k_reciprocal]"
     for name, galleries in (("one", ["gallery"]), ("two", ["first", "second"])):
         status, printed, errors = rerank(
@@ -97,7 +97,7 @@ def test_a_gallery_in_two_stores_gives_what_it_gives_in_one(rerank, world, tmp_p
     assert recorded["path"] == [str(world / "first"), str(world / "second")]
 
 
-def test_distractors_are_searched_and_answer_nothing(rerank, world, tmp_path):
+def test_distractors_are_searched_and_never_relevant(rerank, world, tmp_path):
     status, _, errors = rerank(*stores_of(world, "gallery", "distractors"), "k=210", "output=out")
     assert status == 0, errors
     found = Rankings.open(tmp_path / "out")
@@ -115,7 +115,7 @@ def test_distractors_are_searched_and_answer_nothing(rerank, world, tmp_path):
     assert found.metrics["map_at_100"] < Rankings.open(tmp_path / "alone").metrics["map_at_100"]
 
 
-def test_the_report_looks_each_row_up_in_its_store(world):
+def test_the_report_reads_each_row_from_its_store(world):
     stores = Stores.open(world / "query", [world / "gallery", world / "distractors"])
     photos = StorePhotos(stores.gallery)
     rows = np.array([70, 3, 209, 59, 60])
@@ -150,7 +150,7 @@ def test_the_report_looks_each_row_up_in_its_store(world):
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line_and_status_2(
+def test_a_user_error_is_one_line_and_status_2(
     rerank, world, tmp_path, galleries, arguments, words, monkeypatch
 ):
     if not (world / "narrow").exists():
@@ -173,7 +173,7 @@ def test_a_mistake_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stores_of_different_embedders_are_searched_when_asked_to(world):
+def test_stores_of_different_embedders_are_searched_if_allowed(world):
     stores = Stores.open(world / "query", [world / "gallery", world / "other"], allow_mixed=True)
     assert len(stores.gallery) == 90
     assert stores.gallery.meta.get("embedder") is None
@@ -181,7 +181,7 @@ def test_stores_of_different_embedders_are_searched_when_asked_to(world):
         Stores.open(world / "query", [world / "gallery", world / "other"])
 
 
-def test_without_k_a_small_gallery_is_ranked_whole(rerank, world, tmp_path):
+def test_without_k_a_small_gallery_is_ranked_completely(rerank, world, tmp_path):
     assert rerank(*stores_of(world, "gallery"), "output=small")[0] == 0
     assert rerank(*stores_of(world, "gallery", "distractors"), "output=large")[0] == 0
     assert Rankings.open(tmp_path / "small").rows.shape == (12, 60)
@@ -192,7 +192,7 @@ def test_without_k_a_small_gallery_is_ranked_whole(rerank, world, tmp_path):
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("galleries", [["gallery"], ["gallery", "distractors"]], ids=len)
 def test_every_search_runs_a_chain(rerank, world, tmp_path, name, galleries):
-    """With the stock settings so few photos make one or two lists, so all find the nearest."""
+    """With the default settings, so few photos make one or two lists, so all searches are exact."""
     extra = ["search.description=[IVF2,Flat]", "search.parameters={nprobe:2}"]
     status, _, errors = rerank(
         *stores_of(world, *galleries),
@@ -215,7 +215,7 @@ def test_every_search_runs_a_chain(rerank, world, tmp_path, name, galleries):
     assert same > (0.95 if name != "ivfpq" else 0.8)
 
 
-def test_an_index_is_saved_and_opened_by_the_command(rerank, world, tmp_path):
+def test_the_command_saves_and_loads_an_index(rerank, world, tmp_path):
     for output in ("one", "two"):
         status, _, errors = rerank(
             *stores_of(world, "gallery"),
@@ -241,7 +241,7 @@ def test_an_index_is_saved_and_opened_by_the_command(rerank, world, tmp_path):
     assert not (tmp_path / "three").exists()
 
 
-def test_two_processes_write_what_one_writes(rerank, world, tmp_path):
+def test_two_ranks_write_the_same_as_one_process(rerank, world, tmp_path):
     arguments = [
         *stores_of(world, "gallery", "distractors"),
         "rerank=[alpha_qe,two_stage]",
@@ -282,7 +282,7 @@ def test_two_processes_write_what_one_writes(rerank, world, tmp_path):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_search_is_made_of_its_configuration(name):
+def test_a_search_is_instantiated_from_its_configuration(name):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         extra = ["search.description=Flat"] if name == "factory" else []
         config = compose("rerank", overrides=[f"search={name}", *extra])

@@ -1,4 +1,4 @@
-"""Two processes, each with half of the gallery, find what one process finds."""
+"""Two ranks with half of the gallery each equal one process."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from landmark.search.sharded import ShardedSearch, shard_search
 
 
 def whole_numbers(seed, rows, values=2, dim=5):
-    """Vectors whose products are exact, with many ties."""
+    """Return vectors whose products are exact, with many ties."""
     return np.random.default_rng(seed).integers(-values, values + 1, (rows, dim)).astype("f4")
 
 
 def unit_rows(seed, rows, dim=24):
-    """Nearly of unit length, rounded so that every inner product is exact in float32."""
+    """Return vectors of about unit length, rounded so that inner products are exact in float32."""
     vectors = np.random.default_rng(seed).standard_normal((rows, dim))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return (np.round(256 * vectors) / 256).astype("f4")
@@ -59,7 +59,7 @@ def process(rank, folder):
     for _ in range(2):
         index = saving.build(GALLERIES["random"][1])
         results["saved"] = index.search(unit_rows(0, 9), 5)
-    train = unit_rows(7, 40)  # of the same kind: shared out as well, and not saved
+    train = unit_rows(7, 40)  # of the same kind: sharded as well, and not saved
     results["train"] = index.settings.build(train).search(unit_rows(0, 9), 3)
     try:
         shard_search(Flat(device="cpu")).build(unit_rows(1, 9)).search(unit_rows(0, 2 + rank), 3)
@@ -70,7 +70,7 @@ def process(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
+def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
     results = [np.load(folder / f"{rank}.npy", allow_pickle=True).item() for rank in (0, 1)]
@@ -79,10 +79,10 @@ def of_two(tmp_path_factory):
 
 @pytest.mark.parametrize("gallery", GALLERIES)
 @pytest.mark.parametrize("search", SEARCHES)
-def test_two_processes_give_the_ranking_of_one(of_two, search, gallery):
+def test_two_ranks_return_the_ranking_of_one_process(two_ranks, search, gallery):
     query, vectors, k = GALLERIES[gallery]
     rows, scores = Flat(device="cpu", block_rows=64).build(vectors).search(query, k)
-    for results in of_two[1]:
+    for results in two_ranks[1]:
         found, found_scores = results[f"{search}, {gallery}"]
         assert found.dtype == np.int32
         assert found_scores.dtype == np.float32
@@ -90,15 +90,15 @@ def test_two_processes_give_the_ranking_of_one(of_two, search, gallery):
         np.testing.assert_array_equal(found_scores, scores)
 
 
-def test_each_process_saves_the_index_of_its_part(of_two):
-    folder, _ = of_two
+def test_each_rank_saves_the_index_of_its_shard(two_ranks):
+    folder, _ = two_ranks
     assert sorted(path.name for path in folder.glob("index*")) == ["index.0-of-2", "index.1-of-2"]
     rows, _ = Flat(device="cpu").build(unit_rows(7, 40)).search(unit_rows(0, 9), 3)
-    for results in of_two[1]:
+    for results in two_ranks[1]:
         np.testing.assert_array_equal(results["train"][0], rows)
 
 
-def test_ranks_that_search_for_different_things_are_refused(of_two):
-    for results in of_two[1]:
+def test_ranks_with_different_queries_are_refused(two_ranks):
+    for results in two_ranks[1]:
         assert "search for different things" in results["differ"]
         assert "[2, 24, 9, 24, 3], [3, 24, 9, 24, 3]" in results["differ"]

@@ -1,4 +1,4 @@
-"""One door for settings: each is checked against the annotation of the signature that takes it."""
+"""Every setting is checked against the annotation of its signature."""
 
 import dataclasses
 import inspect
@@ -47,7 +47,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("hint", "right", "wrong", "words"), CASES)
-def test_each_kind(hint, right, wrong, words):
+def test_each_kind_of_setting(hint, right, wrong, words):
     for value in right:
         check_value("key", value, hint)
     for value in wrong:
@@ -58,7 +58,7 @@ def test_each_kind(hint, right, wrong, words):
 
 
 @pytest.mark.parametrize(("group", "choice"), EVERY)
-def test_every_choice_fits(group, choice):
+def test_every_choice_passes_its_check(group, choice):
     @dataclasses.dataclass
     class Nothing:
         pass
@@ -70,7 +70,7 @@ def test_every_choice_fits(group, choice):
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
-def test_a_commands_yaml_holds_its_own_settings(verb):
+def test_a_commands_yaml_lists_its_settings(verb):
     config = composed(verb)
     fields = [field.name for field in dataclasses.fields(settings_class(verb))]
     assert [key for key in config if key in fields] == fields
@@ -109,7 +109,7 @@ def own_targets() -> list[str]:
 
 
 @pytest.mark.parametrize("target", own_targets())
-def test_a_signature_read_from_source_is_that_of_the_import(target):
+def test_a_signature_read_from_source_equals_the_imported_one(target):
     module, _, name = target.rpartition(".")
     made = getattr(__import__(module, fromlist=[name]), name)
     read = read_signature(target)
@@ -140,12 +140,12 @@ def test_signatures_of_libraries_are_read(target, key):
 
 
 @pytest.mark.parametrize("target", ["no.such.Thing", "json.dumps2", "numpy.ndarray", "x", ""])
-def test_what_has_no_source_has_no_signature(target):
+def test_a_target_without_source_has_no_signature(target):
     assert read_signature(target) is None
 
 
 class Made:
-    """Takes every kind of argument."""
+    """Accept every kind of argument."""
 
     @checked
     def __init__(
@@ -172,7 +172,7 @@ def test_a_constructor_checks_calls_from_python():
         Made(no_such=1)
 
 
-def test_a_base_constructor_speaks_for_the_class_that_is_constructed():
+def test_a_base_constructor_names_the_constructed_class():
     class Derived(Made):
         pass
 

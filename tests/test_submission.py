@@ -27,7 +27,7 @@ GALLERY = [f"{row:016x}" for row in range(150)]
     k=st.integers(1, 120),
     seed=st.integers(0, 99),
 )
-def test_a_written_submission_holds_the_first_k_of_each_query(tmp_path_factory, lengths, k, seed):
+def test_a_written_submission_lists_the_first_k_of_each_query(tmp_path_factory, lengths, k, seed):
     random = np.random.default_rng(seed)
     rows = np.full((len(lengths), 130), -1, np.int32)
     for query, length in enumerate(lengths):
@@ -75,7 +75,7 @@ def test_a_hundred_are_written_by_default(tmp_path):
         (["q1,a,b", "q2,c,d"], "more fields"),
     ],
 )
-def test_a_wrong_submission_is_refused(tmp_path, lines, words):
+def test_an_invalid_submission_is_refused(tmp_path, lines, words):
     path = tmp_path / "s.csv"
     path.write_text("\n".join(["id,images", *lines]) + "\n")
     with pytest.raises(UserError, match=words) as caught:
@@ -83,7 +83,7 @@ def test_a_wrong_submission_is_refused(tmp_path, lines, words):
     assert str(caught.value).startswith(str(path))
 
 
-def test_queries_are_checked_only_where_they_are_given(tmp_path):
+def test_queries_are_checked_only_if_passed(tmp_path):
     (tmp_path / "s.csv").write_text(f"id,images\nq9,{GALLERY[0]}\n")
     assert check_retrieval(tmp_path / "s.csv", GALLERY) == 1
 
@@ -136,7 +136,7 @@ def test_predictions_are_read_in_the_files_order(tmp_path):
 
 
 @pytest.mark.parametrize("lines", ["", "a,\nb,\n"])
-def test_a_submission_may_predict_nothing(tmp_path, lines):
+def test_a_submission_may_have_no_predictions(tmp_path, lines):
     (tmp_path / "s.csv").write_text("id,landmarks\n" + lines)
     read = read_recognition_submission(tmp_path / "s.csv")
     assert len(read.ids) == len(read.landmarks) == len(read.scores) == 0

@@ -1,4 +1,4 @@
-"""Submitting: only with --send, through Kaggle's own command; a fake one stands in for it."""
+"""Submitting, only with --send, through a fake of Kaggle's command."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def no_client(tmp_path, monkeypatch):
-    """No command kaggle anywhere."""
+    """Remove the command kaggle from the PATH."""
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "empty" / "python"))
@@ -27,7 +27,7 @@ def no_client(tmp_path, monkeypatch):
 
 @pytest.fixture
 def client(tmp_path, monkeypatch):
-    """A command kaggle that records its arguments and exits with $KAGGLE_STATUS."""
+    """Install a command kaggle that records its arguments and exits with $KAGGLE_STATUS."""
     folder = tmp_path / "commands"
     folder.mkdir()
     said = tmp_path / "said.json"
@@ -44,7 +44,7 @@ def client(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run whose photos are described and ranked."""
+    """Write a run whose photos are extracted and ranked."""
     folder = tmp_path / "a run" / "submission"
     vectors = np.eye(4, dtype="f4")
     DescriptorStore.write(folder / "query", ["q0", "q1"], vectors[:2])
@@ -61,7 +61,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def submit(run, monkeypatch):
-    """Runs `landmark submit DIR …` in this process; returns the exit status."""
+    """Run `landmark submit DIR …` in this process; return the exit status."""
 
     def command(*arguments):
         words = [str(run / "submission") if one == "DIR" else one for one in arguments]
@@ -80,7 +80,7 @@ def words_for(run, competition="landmark-retrieval-2019", message="landmark"):
     return ["competitions", "submit", competition, "--file", file, "--message", message]
 
 
-def test_without_send_it_checks_and_only_says_what_it_would_run(run, submit, client, capsys):
+def test_without_send_it_checks_and_prints_the_command(run, submit, client, capsys):
     assert submit("DIR") == 0
     printed, errors = capsys.readouterr()
     file = run / "submission" / "submission.csv"
@@ -111,7 +111,7 @@ def test_a_client_that_fails_is_an_error(submit, client, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("more", [[], ["--ready"]], ids=["send", "ready"])
-def test_without_the_client_sending_is_a_mistake(run, submit, no_client, capsys, more):
+def test_sending_without_the_client_is_refused(run, submit, no_client, capsys, more):
     assert submit("DIR", "--send", *more) == 2
     errors = capsys.readouterr().err
     assert len(errors.splitlines()) == 1
@@ -120,7 +120,7 @@ def test_without_the_client_sending_is_a_mistake(run, submit, no_client, capsys,
     assert not (run / "submission" / "submission.csv").exists()
 
 
-def test_without_the_client_nothing_is_wrong_unless_it_is_needed(submit, no_client):
+def test_the_client_may_be_missing_unless_it_is_needed(submit, no_client):
     assert submit("DIR", "--ready") == 0
     assert submit("DIR") == 0
 
@@ -146,7 +146,7 @@ def test_ready_needs_no_submission(tmp_path, submit, client, capsys):
     ],
     ids=" ".join,
 )
-def test_mistakes_are_one_line(submit, client, capsys, arguments, words):
+def test_user_errors_are_one_line(submit, client, capsys, arguments, words):
     assert submit(*arguments) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")
@@ -156,7 +156,7 @@ def test_mistakes_are_one_line(submit, client, capsys, arguments, words):
 
 
 def make_submit(run, *settings):
-    """`make submit` of a folder that was filled already."""
+    """Run `make submit` on a folder with existing stores."""
     stand_ins = ("EXTRACT=:", "RERANK=:", f"BIN={Path(sys.executable).parent}")
     return subprocess.run(
         ["make", "-o", ".venv/installed", "submit", f"RUN={run}", *stand_ins, *settings],
@@ -192,16 +192,16 @@ def test_make_submit_sends_nothing_that_fails_the_check(run, client):
 @pytest.mark.parametrize(
     "setting", ["SUBMIT=maybe", "SOLUTION=nowhere.csv", "COMPETITION=--help", "RUN="]
 )
-def test_make_submit_stops_before_the_work_if_it_cannot_finish(run, client, setting):
+def test_make_submit_checks_its_variables_first(run, client, setting):
     done = make_submit(run, "SUBMIT=1", f"SUBMISSION={run}/submission", "EXTRACT=false", setting)
     assert done.returncode == 2
     assert setting.removesuffix("=") in done.stderr.replace("--competition", "COMPETITION")
-    assert "Error 1" not in done.stderr  # of EXTRACT=false
+    assert "Error 1" not in done.stderr  # the error of EXTRACT=false
     assert not (run / "submission" / "submission.csv").exists()
     assert not client.exists()
 
 
-def test_make_submit_sends_nothing_that_cannot_be_scored(run, client, tmp_path):
+def test_make_submit_sends_nothing_if_scoring_fails(run, client, tmp_path):
     solution = tmp_path / "solution.csv"
     solution.write_text("id,images\nq0,a\nq1,d\n")
     done = make_submit(run, "SUBMIT=1", f"SOLUTION={solution}")

@@ -1,4 +1,4 @@
-"""Sweeps: killed ones go on with what is missing, launchers and sweepers are Hydra's plugins."""
+"""Sweeps: killed ones resume; launchers and sweepers are Hydra plugins."""
 
 import json
 import os
@@ -31,12 +31,12 @@ TINY = [
 
 
 def results(folder):
-    """Number of each finished job → when its result was written."""
+    """Map the number of each finished job to the time of its result."""
     return {int(f.parent.name): f.stat().st_mtime_ns for f in folder.glob("*/result.json")}
 
 
-def killed_once_a_job_is_done(command, cwd, folder):
-    """Starts a sweep and kills it, children too, when the first result is there."""
+def kill_after_first_job(command, cwd, folder):
+    """Start a sweep and kill it and its children when the first result exists."""
     started = subprocess.Popen(
         command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -49,9 +49,9 @@ def killed_once_a_job_is_done(command, cwd, folder):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
+def test_a_killed_sweep_runs_only_the_missing_jobs(scripts, tmp_path):
     command = ["-m", *TINY, "seed=1,2,3", "hydra.sweep.dir=sweep"]
-    before = killed_once_a_job_is_done(
+    before = kill_after_first_job(
         [sys.executable, str(ROOT / "train.py"), *command], tmp_path, tmp_path / "sweep"
     )
     assert 1 <= len(before) < 3
@@ -72,15 +72,15 @@ def test_a_killed_sweep_does_only_what_is_missing(scripts, tmp_path):
 
 
 @pytest.mark.slow
-def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tmp_path):
-    """With joblib: the second command answers job 0 and does job 1; both lie in one folder."""
+def test_parallel_jobs_share_the_sweeps_folder_and_resume(scripts, tmp_path):
+    """With joblib: the second command reuses job 0 and runs job 1 in the same folder."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     command = ["-m", "hydra/launcher=processes", *TINY]
     scripts.run("train.py", *command, "seed=1", cwd=tmp_path)
-    (sweep,) = (tmp_path / "runs" / "train").glob("*/*")  # the default folder, of one sweep
+    (sweep,) = (tmp_path / "runs" / "train").glob("*/*")  # one default folder per sweep
     before = results(sweep)
     assert sorted(before) == [0]
-    # With a process that decodes photos, which such a job has to start in its own way.
+    # With a data loading process, which such a job starts in a different way.
     again = [*command, "seed=1,2", "workers=1", f"hydra.sweep.dir={sweep}"]
     scripts.run("train.py", *again, cwd=tmp_path)
     assert sorted(results(sweep)) == [0, 1]
@@ -88,7 +88,7 @@ def test_jobs_of_several_processes_share_the_sweeps_folder_and_go_on(scripts, tm
 
 
 @pytest.mark.slow
-def test_optunas_trials_are_asked_in_the_same_order_again(scripts, tmp_path):
+def test_a_restarted_optuna_sweep_repeats_its_trials(scripts, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     command = ["-m", "hydra/sweeper=tpe", "hydra.sweep.dir=sweep", *TINY]
     command += [
@@ -116,8 +116,8 @@ def test_optunas_trials_are_asked_in_the_same_order_again(scripts, tmp_path):
         ("hydra/sweeper=tpe", "hydra_optuna_sweeper", "hydra-optuna-sweeper"),
     ],
 )
-def test_a_missing_plugin_is_named_with_what_to_install(choice, plugin, package, tmp_path):
-    """A process in which the plugin is not to be found, as where it is not installed."""
+def test_a_missing_plugin_is_named_with_its_package(choice, plugin, package, tmp_path):
+    """Run a process in which the plugin cannot be imported."""
     hide = (
         "import sys, pkgutil\n"
         "walk = pkgutil.walk_packages\n"

@@ -1,4 +1,4 @@
-"""The report on a sweep's jobs, from folders as train.py writes them."""
+"""The report of a sweep, from folders as written by train.py."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ def job(folder, number, overrides, maps, keep="best", done=True, resumed=False):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two losses with three seeds each, one job unfinished; job 10 sorts after job 2."""
+    """Write a sweep of two losses and three seeds, one job unfinished; job 10 follows job 2."""
     values = {"arcface": [0.31, 0.35, 0.33], "cosface": [0.40, 0.44]}
     number = 0
     for loss, maps in values.items():
@@ -51,7 +51,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_every_job_has_a_row_with_what_differs(folder):
+def test_every_job_has_a_row_with_the_settings_that_differ(folder):
     write_summary(folder)
     table = pd.read_csv(folder / "sweep.csv")
     assert table["job"].tolist() == [0, 1, 2, 3, 4, 10]
@@ -66,7 +66,7 @@ def test_every_job_has_a_row_with_what_differs(folder):
     np.testing.assert_allclose(table["deviation"], deviation)
 
 
-def test_the_text_and_the_picture(folder):
+def test_the_text_and_the_plot(folder):
     text = write_summary(folder)
     written = (folder / "sweep.md").read_text()
     assert text.startswith(written)
@@ -81,7 +81,7 @@ def test_the_text_and_the_picture(folder):
         assert picture.width > 800
 
 
-def test_the_validation_that_was_kept_counts(tmp_path):
+def test_the_validation_of_the_exported_checkpoint_counts(tmp_path):
     job(tmp_path, 0, ["a=1"], [0.1, 0.5, 0.2], keep="last")
     job(tmp_path, 1, ["a=2"], [0.1, 0.5, 0.2], keep="best", resumed=True)
     write_summary(tmp_path)
@@ -91,7 +91,7 @@ def test_the_validation_that_was_kept_counts(tmp_path):
     assert "mean" not in table
 
 
-def test_a_sweep_of_nothing_but_unfinished_jobs(tmp_path):
+def test_a_sweep_of_unfinished_jobs(tmp_path):
     job(tmp_path, 0, ["loss=arcface", "+seed=1"], [0.1], done=False)
     job(tmp_path, 1, ["loss=arcface", "+seed=2"], [0.1], done=False)
     text = write_summary(tmp_path)

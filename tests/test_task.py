@@ -1,4 +1,4 @@
-"""The LightningModule's parts, each against a naive answer."""
+"""The parts of the LightningModule, each against a naive computation."""
 
 import json
 import math
@@ -60,7 +60,7 @@ def test_cosine_without_warmup_is_pytorchs_cosine_annealing(rates, steps, final)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-12)
 
 
-def test_warmup_rises_linearly_and_meets_the_cosine_at_its_top():
+def test_warmup_is_linear_up_to_the_start_of_the_cosine():
     rates = learning_rates(lambda o, n: cosine(o, n, final_lr=0.0, warmup=0.25), [0.8], 40)[:, 0]
     np.testing.assert_allclose(rates[:10], 0.8 * np.arange(1, 11) / 10)
     naive = [0.4 * (1 + math.cos(math.pi * (step - 10) / 30)) for step in range(10, 40)]
@@ -75,7 +75,7 @@ def test_constant_schedule_with_and_without_warmup():
         learning_rates(lambda o, n: constant(o, n, warmup=1.5), [1.0], 8)
 
 
-def test_each_part_has_its_learning_rate_and_frozen_parameters_have_none():
+def test_each_part_has_its_learning_rate_and_frozen_parameters_no_group():
     backbone, neck, head = nn.Linear(2, 2), nn.Linear(2, 3), nn.Linear(3, 4)
     backbone.bias.requires_grad_(False)
     groups = parameter_groups(
@@ -108,7 +108,7 @@ def test_each_part_has_its_learning_rate_and_frozen_parameters_have_none():
     k=st.integers(1, 30),
     block=st.integers(1, 7),
 )
-def test_blocked_search_finds_what_sorting_everything_finds(seed, queries, gallery, k, block):
+def test_blocked_search_equals_a_full_sort(seed, queries, gallery, k, block):
     rng = np.random.default_rng(seed)
     query = torch.from_numpy(rng.standard_normal((queries, 5)))
     candidates = torch.from_numpy(rng.standard_normal((gallery, 5)))
@@ -117,7 +117,7 @@ def test_blocked_search_finds_what_sorting_everything_finds(seed, queries, galle
     assert torch.equal(rows, naive)
 
 
-def test_validation_metrics_are_those_of_a_loop():
+def test_validation_metrics_equal_a_naive_loop():
     rng = np.random.default_rng(3)
     query, gallery = (torch.from_numpy(rng.standard_normal((n, 8))) for n in (12, 40))
     query_labels, gallery_labels = rng.integers(0, 6, 12), rng.integers(0, 5, 40)
@@ -140,7 +140,7 @@ def test_validation_metrics_are_those_of_a_loop():
     assert got["top_1"] == pytest.approx(np.mean(firsts))
 
 
-def test_collector_restores_the_tables_order_and_refuses_gaps():
+def test_collector_restores_the_order_of_the_table_and_refuses_gaps():
     collector = EmbeddingCollector(4, dim=2)
     collector.add(torch.tensor([3, 1]), torch.tensor([[0.0, 2.0], [5.0, 0.0]]))
     with pytest.raises(RuntimeError, match="exactly once"):
@@ -152,7 +152,7 @@ def test_collector_restores_the_tables_order_and_refuses_gaps():
     torch.testing.assert_close(embeddings, torch.tensor(expected))
 
 
-def test_collector_leaves_skipped_photos_out_but_misses_no_row():
+def test_collector_omits_skipped_photos_only():
     collector = EmbeddingCollector(3, dim=2)
     collector.add(torch.tensor([2, -2]), torch.tensor([[0.0, 2.0], [5.0, 0.0]]))
     collector.add(torch.tensor([0]), torch.tensor([[1.0, 0.0]]))
@@ -169,7 +169,7 @@ def make_task(**options):
 
 
 def one_step(task, epoch):
-    """A training step by hand, as the trainer would take it in `epoch`."""
+    """Take a training step as the trainer would in `epoch`."""
     task.trainer = SimpleNamespace(current_epoch=epoch, estimated_stepping_batches=10)
     task.log = lambda *_, **__: None
     task.train()
@@ -182,7 +182,7 @@ def one_step(task, epoch):
 
 @pytest.fixture
 def _detached_trainer(monkeypatch):
-    """Lets a test give the module a trainer of its own."""
+    """Set a fake trainer on the module."""
     monkeypatch.setattr(RetrievalTask, "trainer", None, raising=False)
     monkeypatch.setattr(
         RetrievalTask, "current_epoch", property(lambda self: self.trainer.current_epoch)
@@ -190,7 +190,7 @@ def _detached_trainer(monkeypatch):
 
 
 @pytest.mark.usefixtures("_detached_trainer")
-def test_a_backbone_frozen_for_n_epochs_then_learns():
+def test_a_backbone_learns_after_its_frozen_epochs():
     task = make_task(freeze_backbone_epochs=2)
     before = {name: value.clone() for name, value in task.state_dict().items()}
     one_step(task, epoch=1)
@@ -208,7 +208,7 @@ def test_a_backbone_frozen_for_n_epochs_then_learns():
 
 
 @pytest.mark.usefixtures("_detached_trainer")
-def test_frozen_batchnorm_keeps_its_statistics_and_frozen_stages_keep_all():
+def test_frozen_batchnorm_keeps_its_statistics_and_frozen_stages_all_values():
     task = make_task(freeze_batchnorm=True, freeze_stages=2)
     before = {name: value.clone() for name, value in task.state_dict().items()}
     one_step(task, epoch=0)
@@ -222,7 +222,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_frozen_stages_keep_all():
     assert any(".layer4." in name for name in backbone)
 
 
-def test_imprinted_centres_are_the_mean_directions_of_a_loop():
+def test_imprinted_centres_equal_the_mean_directions_of_a_loop():
     task = make_task()
     images = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
     labels = torch.tensor([0, 1, 2, 3, 1, 1])
@@ -239,7 +239,7 @@ def test_imprinted_centres_are_the_mean_directions_of_a_loop():
         imprint(task.embedder, task.loss, [(images[:3], labels[:3], rows[:3])])
 
 
-def test_resuming_needs_the_settings_of_the_beginning(tmp_path):
+def test_resuming_requires_the_same_settings(tmp_path):
     present = {"loss": {"margin": 0.3, "scale": 30}, "seed": 0, "workers": 2}
     assert checkpoint_to_resume(tmp_path, present) == (None, 0)
     (tmp_path / "checkpoints").mkdir()
@@ -258,7 +258,7 @@ def test_resuming_needs_the_settings_of_the_beginning(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_backbone_is_averaged_with_its_start():
+def test_a_backbone_is_averaged_with_its_initial_weights():
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     start = {name: torch.randn_like(t.float()) for name, t in backbone.state_dict().items()}
@@ -295,9 +295,7 @@ class _Bang:
 @pytest.mark.parametrize(
     "content", [pickle.dumps(_Bang()), b"", b"not a checkpoint", pickle.dumps({"a": 1})]
 )
-def test_a_checkpoint_that_is_something_else_is_refused_and_never_executed(
-    content, tmp_path, monkeypatch
-):
+def test_an_invalid_checkpoint_is_refused_and_never_executed(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(content)
@@ -321,14 +319,14 @@ def test_a_resumed_metrics_file_keeps_the_rows_before_the_checkpoint(tmp_path):
     restore_metrics(logger(), file, 3)
     kept = [line for line in whole if line.rpartition(",")[2] not in ("3", "4")]
     assert file.read_text().splitlines() == kept
-    # Killed while the logger had only begun: what lies beside the file counts.
+    # Killed while the logger had just started: the rows in the saved copy count.
     (tmp_path / ".metrics.csv.before").write_text("\n".join(whole) + "\n")
     restore_metrics(logger(), file, 3)
     assert file.read_text().splitlines() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
-def test_schedules_know_the_length_of_training_without_making_the_batches():
+def test_schedules_know_the_number_of_steps_without_sampling_batches():
     def steps(**options):
         settings = {"max_epochs": 3, "max_steps": -1, "accumulate_grad_batches": 1}
         settings |= {"limit_train_batches": 1.0, "world_size": 2}

@@ -1,4 +1,4 @@
-"""Learning rates of parts of a longer cosine, and of the layers of a backbone."""
+"""Learning rates in parts of a longer cosine, and of the layers of a backbone."""
 
 from itertools import pairwise
 
@@ -38,7 +38,7 @@ def rates(steps, base_rates=(0.1,), **options):
     warmup=st.sampled_from([0.0, 0.1, 0.5]),
     base=st.floats(1e-4, 1.0),
 )
-def test_runs_one_after_another_have_the_rates_of_one_long_run(lengths, steps, warmup, base):
+def test_consecutive_runs_have_the_rates_of_one_long_run(lengths, steps, warmup, base):
     epochs = sum(lengths)
     whole = rates(steps * epochs, (base, 2 * base), warmup=warmup)
     ends = np.cumsum([0, *lengths])
@@ -56,7 +56,7 @@ def test_runs_one_after_another_have_the_rates_of_one_long_run(lengths, steps, w
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-9)
 
 
-def test_the_last_of_seven_epochs_starts_where_six_have_led():
+def test_epoch_seven_continues_after_six_epochs():
     ours = rates(10, start_at=6, of_epochs=7, final_lr=3e-6)
     naive = [
         3e-6 + (0.1 - 3e-6) * 0.5 * (1 + np.cos(np.pi * (60 + step) / 70)) for step in range(10)
@@ -98,12 +98,12 @@ def optimizer_of(embedder, layer_decay, decay_norms=True, **learning_rates):
 
 
 @pytest.mark.parametrize("decay_norms", [True, False])
-def test_layers_learn_at_the_rates_that_timm_gives_them(embedder, decay_norms):
+def test_layer_rates_equal_those_of_timm(embedder, decay_norms):
     optimizer = optimizer_of(embedder, 0.7, decay_norms, backbone=0.02)
     expected = {}
     for group in param_groups_layer_decay(embedder.backbone.model, 0.3, layer_decay=0.7):
         for parameter in group["params"]:
-            # Here timm's test for "no decay" is the project's: fewer than two dimensions.
+            # timm's test for "no decay" is the same as ours: fewer than two dimensions.
             decay = 0.3 if decay_norms else group["weight_decay"]
             expected[parameter] = (pytest.approx(0.02 * group["lr_scale"]), decay)
     head = {p: (0.01, 0.3 if decay_norms or p.ndim > 1 else 0.0) for p in _head(optimizer)}
@@ -121,7 +121,7 @@ def _head(optimizer):
     return [p for g in optimizer.param_groups if g["name"].startswith("head") for p in g["params"]]
 
 
-def test_the_naive_rates_of_a_small_transformer():
+def test_layer_rates_of_a_small_transformer_equal_a_naive_computation():
     """The stem, then each block; the last norm belongs to the last block."""
     model = timm.create_model("test_vit", num_classes=0)
     blocks = len(model.blocks)

@@ -1,4 +1,4 @@
-"""The road walked end to end on a tiny drawn world: train, extract, search, re-rank, submit."""
+"""End to end on a tiny toy world: train, extract, search, re-rank, submit."""
 
 import csv
 import json
@@ -47,8 +47,8 @@ def assert_same_weights(one, other, **tolerance):
 
 
 @pytest.fixture(scope="module")
-def place(scripts, tmp_path_factory):
-    """A folder with one trained run and its stores."""
+def workdir(scripts, tmp_path_factory):
+    """Return a folder with one trained run and its stores."""
     cwd = tmp_path_factory.mktemp("road")
     result = scripts.run(
         "train.py",
@@ -73,15 +73,15 @@ def place(scripts, tmp_path_factory):
     return cwd
 
 
-def test_a_run_says_what_it_does_and_last_where_it_wrote(scripts, place):
-    lines = (place / "printed.txt").read_text().splitlines()
+def test_a_run_prints_its_summary_and_finally_its_output(scripts, workdir):
+    lines = (workdir / "printed.txt").read_text().splitlines()
     assert any(line.startswith("photos") and "5 landmarks" in line for line in lines)
     assert any(line.startswith("steps") and "2 epochs" in line for line in lines)
     assert lines[-1] == "wrote runs/one"
 
 
-def test_the_run_folder_holds_what_the_design_says(scripts, place):
-    folder = place / "runs" / "one"
+def test_the_run_folder_has_the_documented_files(scripts, workdir):
+    folder = workdir / "runs" / "one"
     assert (folder / ".hydra" / "config.yaml").is_file()
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -105,22 +105,22 @@ def test_the_run_folder_holds_what_the_design_says(scripts, place):
     assert len((folder / "embedder" / "classes.csv").read_text().splitlines()) == 6
 
 
-def test_a_checkpoint_holds_tensors_and_plain_values_alone(scripts, place):
-    checkpoint = torch.load(place / "runs/one/checkpoints/last.ckpt", weights_only=True)
+def test_a_checkpoint_has_only_tensors_and_plain_values(scripts, workdir):
+    checkpoint = torch.load(workdir / "runs/one/checkpoints/last.ckpt", weights_only=True)
     assert json.loads(checkpoint["settings"])["batch_size"] == 8
     assert "current_model_state" in checkpoint
 
 
-def test_descriptors_are_those_of_the_embedder_in_the_tables_order(scripts, place):
+def test_descriptors_equal_the_embedders_in_the_order_of_the_table(scripts, workdir):
     from landmark.data import Toy
     from landmark.model.persist import load_embedder
 
-    store = DescriptorStore.open(place / "stores" / "query")
-    table = Toy(place / "toy", landmarks=5, photos=12, scale=0.5).read("query")
+    store = DescriptorStore.open(workdir / "stores" / "query")
+    table = Toy(workdir / "toy", landmarks=5, photos=12, scale=0.5).read("query")
     assert store.ids.tolist() == table.rows["id"].tolist()
     assert store.landmark_ids.tolist() == table.rows["landmark_id"].tolist()
     assert store.meta["scales"] == [1.0, 1.5]
-    embedder, _ = load_embedder(place / "runs/one/embedder")
+    embedder, _ = load_embedder(workdir / "runs/one/embedder")
     for row in range(len(store)):
         photo = Image.open(table.root / table.rows["path"][row])
         total = 0
@@ -134,7 +134,7 @@ def test_descriptors_are_those_of_the_embedder_in_the_tables_order(scripts, plac
         assert expected @ store.vectors[row] > 0.995
 
 
-def test_a_checkpoint_extracts_like_the_embedder_written_from_it(scripts, place):
+def test_a_checkpoint_extracts_the_same_as_its_embedder_folder(scripts, workdir):
     scripts.run(
         "extract.py",
         "embedder=runs/one/checkpoints/best.ckpt",
@@ -142,13 +142,13 @@ def test_a_checkpoint_extracts_like_the_embedder_written_from_it(scripts, place)
         "workers=0",
         "output=stores/again",
         "extract.scales=[1,1.5]",
-        cwd=place,
+        cwd=workdir,
     )
-    one, other = (DescriptorStore.open(place / "stores" / name) for name in ("query", "again"))
+    one, other = (DescriptorStore.open(workdir / "stores" / name) for name in ("query", "again"))
     np.testing.assert_array_equal(one.vectors, other.vectors)
 
 
-def test_half_precision_vectors_and_flip(scripts, place):
+def test_half_precision_vectors_and_flip(scripts, workdir):
     scripts.run(
         "extract.py",
         "embedder=runs/one/embedder",
@@ -158,14 +158,14 @@ def test_half_precision_vectors_and_flip(scripts, place):
         "extract=single",
         "extract.flip=true",
         "output=stores/half",
-        cwd=place,
+        cwd=workdir,
     )
-    store = DescriptorStore.open(place / "stores" / "half")
+    store = DescriptorStore.open(workdir / "stores" / "half")
     assert store.vectors.dtype == np.float16
     assert store.meta["flip"] is True
 
 
-def test_the_chain_prints_a_line_a_step_and_writes_a_submission(scripts, place):
+def test_the_chain_prints_one_line_per_step_and_writes_a_submission(scripts, workdir):
     result = scripts.run(
         "rerank.py",
         "query=stores/query",
@@ -174,7 +174,7 @@ def test_the_chain_prints_a_line_a_step_and_writes_a_submission(scripts, place):
         "rerank=[alpha_qe,two_stage]",
         "rerank.alpha_qe.n=3",
         "output=rankings",
-        cwd=place,
+        cwd=workdir,
     )
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines if "mAP@100" in line] == [
@@ -183,25 +183,25 @@ def test_the_chain_prints_a_line_a_step_and_writes_a_submission(scripts, place):
         "two_stage",
     ]
     assert lines[-1] == "wrote rankings"
-    rankings = Rankings.open(place / "rankings")
+    rankings = Rankings.open(workdir / "rankings")
     assert [step["step"] for step in rankings.meta["steps"]] == ["search", "alpha_qe", "two_stage"]
-    submission = read_retrieval(place / "rankings" / "submission.csv")
+    submission = read_retrieval(workdir / "rankings" / "submission.csv")
     assert list(submission) == rankings.query_ids.tolist()
-    table = comparison([("trained", str(place / "rankings"))])
+    table = comparison([("trained", str(workdir / "rankings"))])
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["trained", "+", "+"]
 
 
-def test_a_submission_is_checked_before_it_is_sent(scripts, place):
-    folder = place / "handed"
+def test_a_submission_is_checked_before_it_is_sent(scripts, workdir):
+    folder = workdir / "handed"
     folder.mkdir()
     for name in ("query", "gallery"):
-        (folder / name).symlink_to(place / "stores" / name)
+        (folder / name).symlink_to(workdir / "stores" / name)
     scripts.run(
         "rerank.py",
         f"query={folder}/query",
         f"gallery={folder}/gallery",
         f"output={folder}/ranking",
-        cwd=place,
+        cwd=workdir,
     )
     assert str(folder / "submission.csv") in check_submission(folder)
     made = folder / "ranking" / "submission.csv"
@@ -210,7 +210,7 @@ def test_a_submission_is_checked_before_it_is_sent(scripts, place):
         check_submission(folder)
 
 
-def test_another_setting_does_not_go_on(scripts, place):
+def test_a_different_setting_does_not_resume(scripts, workdir):
     result = scripts.run(
         "train.py",
         *TINY,
@@ -219,32 +219,32 @@ def test_another_setting_does_not_go_on(scripts, place):
         "callback.ema.decay=0.9",
         "hydra.run.dir=runs/one",
         "loss.margin=0.5",
-        cwd=place,
+        cwd=workdir,
         status=2,
     )
     assert "loss.margin" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_an_untrained_embedder_is_written_with_no_epochs(scripts, place):
+def test_zero_epochs_write_an_untrained_embedder(scripts, workdir):
     scripts.run(
-        "train.py", *TINY, "trainer.max_epochs=0", "hydra.run.dir=runs/untrained", cwd=place
+        "train.py", *TINY, "trainer.max_epochs=0", "hydra.run.dir=runs/untrained", cwd=workdir
     )
-    assert not (place / "runs/untrained/checkpoints").exists()
-    assert weights(place / "runs/untrained").keys() == weights(place / "runs/one").keys()
+    assert not (workdir / "runs/untrained/checkpoints").exists()
+    assert weights(workdir / "runs/untrained").keys() == weights(workdir / "runs/one").keys()
 
 
-def test_a_run_starts_from_an_earlier_embedder(scripts, place):
+def test_a_run_starts_from_an_earlier_embedder(scripts, workdir):
     scripts.run(
         "train.py",
         *TINY,
         "trainer.max_epochs=0",
         "init=runs/one/embedder",
         "hydra.run.dir=runs/from_one",
-        cwd=place,
+        cwd=workdir,
     )
     assert_same_weights(
-        weights(place / "runs/one"), weights(place / "runs/from_one"), rtol=0, atol=0
+        weights(workdir / "runs/one"), weights(workdir / "runs/from_one"), rtol=0, atol=0
     )
     result = scripts.run(
         "train.py",
@@ -252,13 +252,13 @@ def test_a_run_starts_from_an_earlier_embedder(scripts, place):
         "trainer.max_epochs=0",
         "init=runs/one/embedder",
         "model.embedding_dim=8",
-        cwd=place,
+        cwd=workdir,
         status=2,
     )
     assert "init=runs/one/embedder" in result.stderr
 
 
-def test_a_sweep_gives_each_job_its_folder(scripts, place):
+def test_each_job_of_a_sweep_has_its_folder(scripts, workdir):
     scripts.run(
         "train.py",
         "-m",
@@ -266,9 +266,9 @@ def test_a_sweep_gives_each_job_its_folder(scripts, place):
         *TINY,
         "trainer.max_epochs=0",
         "hydra.sweep.dir=runs/sweep",
-        cwd=place,
+        cwd=workdir,
     )
-    made = sorted((place / "runs/sweep").iterdir())
+    made = sorted((workdir / "runs/sweep").iterdir())
     folders = [path for path in made if path.is_dir()]
     assert [path.name for path in folders] == ["0", "1"]
     for folder, loss in zip(folders, ("ArcFace", "CosFace"), strict=True):
@@ -276,18 +276,18 @@ def test_a_sweep_gives_each_job_its_folder(scripts, place):
         assert loss in (folder / ".hydra" / "config.yaml").read_text()
 
 
-def test_other_loggers_write_beside_the_csv(scripts, place):
+def test_other_loggers_write_in_addition_to_the_csv(scripts, workdir):
     scripts.run(
         "train.py",
         *TINY,
         "trainer.max_epochs=1",
         "logger=tensorboard",
         "hydra.run.dir=runs/logged",
-        cwd=place,
+        cwd=workdir,
     )
-    assert (place / "runs/logged/metrics.csv").is_file()
+    assert (workdir / "runs/logged/metrics.csv").is_file()
     events = b"".join(
-        path.read_bytes() for path in (place / "runs/logged/tensorboard").glob("events*")
+        path.read_bytes() for path in (workdir / "runs/logged/tensorboard").glob("events*")
     )
     for name in ("val/map_at_100", "curves", "hardest"):
         assert name.encode() in events

@@ -1,4 +1,4 @@
-"""A run killed in the middle of an epoch and begun again ends like one that was never killed."""
+"""A run killed in the middle of an epoch resumes to the result of an uninterrupted one."""
 
 import json
 import os
@@ -36,7 +36,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_metrics(tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights_and_metrics(tmp_path):
     result = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "killed_runs.py"), str(MOMENTS), *SETTINGS],
         cwd=tmp_path,
@@ -53,8 +53,8 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_metrics(tmp_path)
         assert run["same"], run
 
 
-def test_sigterm_leaves_a_checkpoint_of_this_very_step(tmp_path):
-    """A scheduler's SIGTERM ends the run with status 143; the same command ends it well."""
+def test_sigterm_saves_a_checkpoint_of_the_current_step(tmp_path):
+    """A scheduler's SIGTERM stops the run with status 143; the same command completes it."""
     command = [sys.executable, str(ROOT / "train.py"), *SETTINGS[:-1], "save_every_steps=null"]
     command += ["trainer.max_epochs=400", "hydra.run.dir=run"]
     started = subprocess.Popen(

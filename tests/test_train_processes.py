@@ -1,4 +1,4 @@
-"""Training in two processes, singly and in a sweep."""
+"""Training on two ranks, in a single run and in a sweep."""
 
 import csv
 import json
@@ -31,9 +31,9 @@ def validated(folder):
     return [(float(row["val/map_at_100"]), float(row["val/top_1"])) for row in rows]
 
 
-def test_validation_over_two_processes_is_that_of_one(scripts, tmp_path):
+def test_validation_on_two_ranks_equals_one_process(scripts, tmp_path):
     still = ["optimizer.lr=0", "task.freeze_batchnorm=true", "model.neck=none", "keep=last"]
-    still += ["task.freeze_backbone_epochs=1"]  # gives no gradients, which DDP must be told
+    still += ["task.freeze_backbone_epochs=1"]  # parameters without gradients, which DDP must know
     scripts.run("train.py", *ONE_EPOCH, *still, "hydra.run.dir=one", cwd=tmp_path)
     result = scripts.run("train.py", *TWO_PROCESSES, *still, "hydra.run.dir=two", cwd=tmp_path)
     assert result.stdout.count("wrote two") == 1
@@ -43,7 +43,7 @@ def test_validation_over_two_processes_is_that_of_one(scripts, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_over_two_processes_gives_each_job_one_folder_and_one_logger_run(scripts, tmp_path):
+def test_each_job_of_a_two_rank_sweep_has_one_folder_and_one_logger_run(scripts, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WITNESS)
     (tmp_path / "witnesses").mkdir()
@@ -90,7 +90,7 @@ def test_a_sweep_over_two_processes_gives_each_job_one_folder_and_one_logger_run
     )
 
 
-def test_jobs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+def test_jobs_started_in_the_same_second_get_different_folders(tmp_path, monkeypatch):
     from landmark.cli import _jobs
     from landmark.cli._jobs import unused_folder
 
@@ -105,7 +105,7 @@ def test_jobs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
                 _jobs._folders.clear()
                 made = unused_folder("runs/train/2026-01-01/00-00-00")
                 os._exit(int(made.name[-1]))
-            finally:  # a child that fails must not go on as pytest
+            finally:  # a failing child must not continue as pytest
                 os._exit(1)
         children.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert mine.name == "00-00-00"

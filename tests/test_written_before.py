@@ -1,4 +1,4 @@
-"""A run, stores and a ranking that an earlier version wrote (tests/written_by_0.1) still work."""
+"""A run, stores and a ranking written by an earlier version (tests/written_by_0.1) still work."""
 
 import json
 import shutil
@@ -21,56 +21,58 @@ EXTRACT = ["data=folder", "data.root=photos", "workers=0", "extract.scales=[1,1.
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A copy of what was written."""
+def workdir(tmp_path):
+    """Return a copy of the files."""
     shutil.copytree(WRITTEN, tmp_path, dirs_exist_ok=True)
     checkpoints = tmp_path / "run" / "checkpoints"
     shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # the run has one epoch
     return tmp_path
 
 
-def test_the_finished_run_is_recognised(scripts, place):
-    result = scripts.run("train.py", *TRAIN, cwd=place)
+def test_a_finished_run_is_recognised(scripts, workdir):
+    result = scripts.run("train.py", *TRAIN, cwd=workdir)
     assert "run is up to date" in result.stdout
-    changed = scripts.run("train.py", *TRAIN, "loss.margin=0.4", cwd=place, status=2)
+    changed = scripts.run("train.py", *TRAIN, "loss.margin=0.4", cwd=workdir, status=2)
     assert "loss.margin (0.3, now 0.4)" in changed.stderr
 
 
-def test_its_checkpoint_is_resumed(scripts, place):
-    (place / "run" / "result.json").unlink()
-    result = scripts.run("train.py", *TRAIN, cwd=place)
+def test_its_checkpoint_is_resumed(scripts, workdir):
+    (workdir / "run" / "result.json").unlink()
+    result = scripts.run("train.py", *TRAIN, cwd=workdir)
     assert "resumes     run/checkpoints/last.ckpt" in result.stdout
-    assert json.loads((place / "run" / "result.json").read_text())["resumed"] is True
+    assert json.loads((workdir / "run" / "result.json").read_text())["resumed"] is True
 
 
-def test_a_run_without_its_best_checkpoint_is_one_line(scripts, place):
+def test_a_run_without_its_best_checkpoint_is_one_line(scripts, workdir):
     for name in ("result.json", "checkpoints/best.ckpt"):
-        (place / "run" / name).unlink()
-    result = scripts.run("train.py", *TRAIN, cwd=place, status=2)
+        (workdir / "run" / name).unlink()
+    result = scripts.run("train.py", *TRAIN, cwd=workdir, status=2)
     assert result.stderr.splitlines()[-1].startswith("error: run/checkpoints/best.ckpt is missing")
 
 
 @pytest.mark.parametrize("embedder", ["run/embedder", "run/checkpoints/last.ckpt"])
-def test_its_embedder_describes_photos_as_it_did(scripts, place, embedder):
+def test_its_embedder_computes_the_same_descriptors(scripts, workdir, embedder):
     options = [f"embedder={embedder}", *EXTRACT, "split=gallery", "output=new"]
-    scripts.run("extract.py", *options, cwd=place)
-    old, new = (DescriptorStore.open(place / name) for name in ("stores/gallery", "new"))
+    scripts.run("extract.py", *options, cwd=workdir)
+    old, new = (DescriptorStore.open(workdir / name) for name in ("stores/gallery", "new"))
     assert old.ids.tolist() == new.ids.tolist()
     assert old.landmark_ids.tolist() == new.landmark_ids.tolist()
     np.testing.assert_allclose(old.vectors, new.vectors, atol=1e-5)
 
 
-def test_its_store_is_up_to_date(scripts, place):
+def test_its_store_is_up_to_date(scripts, workdir):
     options = ["embedder=run/embedder", *EXTRACT, "split=gallery", "output=stores/gallery"]
-    result = scripts.run("extract.py", *options, cwd=place)
+    result = scripts.run("extract.py", *options, cwd=workdir)
     assert "stores/gallery is up to date" in result.stdout
 
 
-def test_its_stores_are_ranked_as_they_were(scripts, place):
+def test_its_stores_give_the_same_ranking(scripts, workdir):
     options = [f"{name}=stores/{name}" for name in ("query", "gallery", "train")]
-    scripts.run("rerank.py", *options, "rerank=[alpha_qe,two_stage]", "output=new", cwd=place)
-    old, new = (Rankings.open(place / name) for name in ("ranking", "new"))
+    scripts.run("rerank.py", *options, "rerank=[alpha_qe,two_stage]", "output=new", cwd=workdir)
+    old, new = (Rankings.open(workdir / name) for name in ("ranking", "new"))
     np.testing.assert_array_equal(old.rows, new.rows)
     np.testing.assert_allclose(old.scores, new.scores, atol=1e-5)
-    written, again = ((place / name / "submission.csv").read_text() for name in ("ranking", "new"))
+    written, again = (
+        (workdir / name / "submission.csv").read_text() for name in ("ranking", "new")
+    )
     assert written == again

@@ -1,4 +1,4 @@
-"""What worker processes of the tests do; imports little, since each worker imports it anew."""
+"""Functions for worker processes of tests, with few imports because every worker imports them."""
 
 import os
 import time
@@ -24,7 +24,7 @@ def count_up(index, counts):
 
 
 def fail(index, error, folder):
-    """Worker 1 fails, worker 0 would work for an hour."""
+    """Fail in worker 1; worker 0 would run for an hour."""
     (folder / str(index)).write_text(str(os.getpid()))
     if index == 1:
         wait_until((folder / "0").exists)
