@@ -100,5 +100,5 @@ def test_each_process_saves_the_index_of_its_part(of_two):
 
 def test_ranks_that_search_for_different_things_are_refused(of_two):
     for results in of_two[1]:
-        assert "search for different things" in results["differ"]
+        assert "differ between ranks" in results["differ"]
         assert "[2, 24, 9, 24, 3], [3, 24, 9, 24, 3]" in results["differ"]
