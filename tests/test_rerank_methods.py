@@ -243,7 +243,7 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
         )
     for fusion, retrieval, words in (
         (RankFusion(), here, "nothing to fuse"),
-        (RankFusion(steps=["egt"]), here.remembered("search"), "egt is not an earlier step.*search"),
+        (RankFusion(steps=["egt"]), here.remembered("search"), "egt is not an earlier.*search"),
         (RankFusion(rankings=[str(tmp_path / "queries")]), here, "no ranking for query 'q0'"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), here, "which is not in the gallery"),
         (RankFusion(rankings=[str(tmp_path / "none")]), here, "is not a folder of rankings"),
