@@ -1,4 +1,4 @@
-"""The photos behind the rows of a store or table: id, landmark, file."""
+"""Look up the photos of store or table rows: id, landmark, file."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ from landmark.score.ground_truth import positions_in
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo file, and the part of it that was described (None: all of it)."""
+    """A photo file, and the box that was described (None means the complete photo)."""
 
     path: Path
     box: Box | None = None
@@ -26,12 +26,12 @@ class Photo:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row.
+    """A row of a store or table.
 
     Attributes:
-        id: Its id.
-        landmark: Its landmark; "" if unknown.
-        photo: Its file; None if unknown.
+        id: Id of the photo.
+        landmark: Landmark of the photo; "" if unknown.
+        photo: File of the photo. None if unknown.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Entry:
 
 
 class Photos(Protocol):
-    """Queries or a gallery, of which rows can be looked up."""
+    """Queries or a gallery whose rows can be looked up."""
 
     def __len__(self) -> int: ...
 
@@ -49,14 +49,14 @@ class Photos(Protocol):
 
 
 class StorePhotos:
-    """Photos of a descriptor store, or of several searched as one.
+    """Photos of a descriptor store, or of stacked stores.
 
-    A photo's file is the column `path` of the store's ids below the store's recorded `root`; where
-    that does not exist, what the table says. The table's landmarks replace the store's.
+    A photo's file is the store's column `path` below the store's recorded `root`, or the table's
+    file if that does not exist. The table's landmarks replace the store's.
 
     Args:
         store: The store.
-        table: The data's table of the same photos. Defaults to none.
+        table: Image table of the same photos. Defaults to None.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TablePhotos:
 
     Args:
         table: The table.
-        rows: (n,) the rows of the table that these photos are. Defaults to all.
+        rows: (n,) rows of the table to use. Defaults to all.
     """
 
     def __init__(self, table: ImageTable, rows: NDArray[np.integer] | None = None) -> None:
