@@ -47,7 +47,7 @@ class Result:
     """One photo of a ranking.
 
     Attributes:
-        rank: Rank, from 1.
+        place: Rank, from 1.
         entry: The photo.
         label: `right`, `easy`, `hard`, `wrong`, `junk` or `unknown`.
         score: Score, as displayed.
@@ -55,7 +55,7 @@ class Result:
         picture: Name of its thumbnail. None without a thumbnail.
     """
 
-    rank: int
+    place: int
     entry: Entry
     label: str
     score: str
