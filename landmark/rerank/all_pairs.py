@@ -120,9 +120,9 @@ def _candidates(best: Best, cosines: "Tensor", side: _Side) -> Triplets:
     if _count(good) > 2 * k * photos:  # keep only the k best of this tile and their ties
         top = cosines.topk(k, dim=1 - side.axis).values.amin(1 - side.axis, keepdim=True)
         good &= cosines >= top
-    places = _places(good)
-    pairs = divmod(places, cosines.shape[1])
-    values = cosines.ravel()[torch.from_numpy(places).to(cosines.device)].cpu().numpy()
+    positions = _positions(good)
+    pairs = divmod(positions, cosines.shape[1])
+    values = cosines.ravel()[torch.from_numpy(positions).to(cosines.device)].cpu().numpy()
     return Triplets(
         pairs[side.axis] + side.photos.start, pairs[1 - side.axis] + side.first_neighbour, values
     )
@@ -133,7 +133,7 @@ def _count(good: "Tensor") -> int:
     return int(np.count_nonzero(good.numpy()) if good.device.type == "cpu" else good.sum())
 
 
-def _places(good: "Tensor") -> np.ndarray:
+def _positions(good: "Tensor") -> np.ndarray:
     """Return the flat positions of the true entries, ascending."""
     import torch
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked import StackedStores
+from landmark.artifact.vectors import row_blocks
 from landmark.error import UserError
 from landmark.metric import gldv2, revisited
 from landmark.metric.relevance import hits_by_label
@@ -16,7 +17,7 @@ from landmark.metric.relevance import hits_by_label
 if TYPE_CHECKING:  # imported only if data= is set
     from landmark.data.image_table import ImageTable
 
-BLOCK_SIZE = 1 << 22  # results per block
+_BLOCK_RESULTS = 2**22
 
 
 class Evaluation(NamedTuple):
@@ -158,9 +159,7 @@ class RevisitedGroundTruth(GroundTruth):
     def evaluate(self, rows: np.ndarray) -> Evaluation:
         """Compute the mAP under the protocols `easy`, `medium` and `hard`."""
         precisions = {protocol: np.full(len(rows), np.nan) for protocol in self.labels}
-        block = max(1, BLOCK_SIZE // max(1, rows.shape[1]))
-        for start in range(0, len(rows), block):
-            part = slice(start, start + block)
+        for part in row_blocks(len(rows), _BLOCK_RESULTS // max(1, rows.shape[1])):
             result = revisited.evaluate(self.published_rows(rows[part]), self._queries[part])
             for protocol, values in precisions.items():
                 values[part] = result[protocol]["average_precision"]

@@ -11,7 +11,7 @@ from landmark.settings import checked
 
 Storage = Literal["float32", "float16", "sq8"]
 STORAGE = {"float32": "Flat", "float16": "SQfp16", "sq8": "SQ8"}  # in factory strings
-_ROWS_OF_A_LIST = 39  # faiss warns about fewer training rows per list
+_LEAST_ROWS_OF_A_LIST = 39  # faiss warns about fewer training rows per list
 
 
 class InvertedLists(FaissSearch):
@@ -40,7 +40,7 @@ class InvertedLists(FaissSearch):
         """Return the number of lists for a gallery of `rows` rows, at most `rows`."""
         if self.n_lists is not None:
             return min(self.n_lists, rows)
-        return max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_OF_A_LIST))
+        return max(1, min(round(4 * math.sqrt(rows)), rows // _LEAST_ROWS_OF_A_LIST))
 
     @abstractmethod
     def bytes_of(self, dim: int) -> int:
