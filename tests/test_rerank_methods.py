@@ -247,7 +247,7 @@ def test_rank_fusion_refuses_what_does_not_fit(tmp_path):
         (RankFusion(rankings=[str(tmp_path / "queries")]), here, "no ranking for query 'q0'"),
         (RankFusion(rankings=[str(tmp_path / "photos")]), here, "which is not in the gallery"),
         (RankFusion(rankings=[str(tmp_path / "none")]), here, "is not a folder of rankings"),
-        (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "matched by ids.*have none"),
+        (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "matched by ids.*has none"),
     ):
         with pytest.raises(UserError, match=words):
             fusion(retrieval)
