@@ -65,7 +65,7 @@ def test_descriptors_that_are_not_finite_are_refused(world, tmp_path):
     made = plan(world, tmp_path / "s", embedder=broken)
     with torch.no_grad():
         made.embedder.neck[0].weight[0] = torch.nan
-    with pytest.raises(UserError, match=r"000\.jpg: its descriptor has length nan"):
+    with pytest.raises(UserError, match=r"000\.jpg: the descriptor has length nan"):
         write_store(made)
     assert not (tmp_path / "s").exists()
 
@@ -151,7 +151,7 @@ def test_photos_that_are_not_in_the_table_are_kept(world, tmp_path, capsys):
     extract(world, tmp_path / "s", table=select_rows(table, range(10)))
     store = extract(world, tmp_path / "s", add=True, table=select_rows(table, range(6, 14)))
     assert store.ids.tolist() == table.rows["id"][:14].tolist()
-    assert "6 of its photos are not in the table; they stay." in capsys.readouterr().out
+    assert "6 of its photos are not in the table; they are kept." in capsys.readouterr().out
 
 
 def test_adding_to_a_missing_store_writes_it(world, tmp_path):

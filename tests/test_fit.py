@@ -221,7 +221,7 @@ def test_directions_of_rounding_noise_are_not_amplified(tmp_path, dtype):
     assert fit_pca(store, 3).dim == 3
     with pytest.raises(UserError, match="60 descriptors span 3 of 4 dimensions"):
         fit_pca(store, 4)
-    with pytest.raises(UserError, match="pairs of photos that show one landmark span 3 of 5"):
+    with pytest.raises(UserError, match="pairs of photos of the same landmark span 3 of 5"):
         fit_learned(store, 2)
     with pytest.raises(UserError, match="too few"):
         fit_pca(write(tmp_path / "one", cloud(0, 1)))

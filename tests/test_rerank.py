@@ -301,13 +301,13 @@ def test_settings_out_of_range_are_named(make, words):
 
 def test_a_retrieval_must_be_consistent():
     good = small_retrieval(0, 3, 9, 4)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         Retrieval(good.query, good.gallery, good.rows[:2], good.scores)
     with pytest.raises(ValueError, match="differ"):
         Retrieval(good.query[:, :2], good.gallery, good.rows, good.scores)
     with pytest.raises(ValueError, match=r"index of \(8, 6\) and gallery \(9, 6\) differ"):
         replace(good, index=Flat().build(good.gallery[1:]))
-    with pytest.raises(ValueError, match="come together"):
+    with pytest.raises(ValueError, match="must be passed together"):
         Retrieval(good.query, good.gallery, good.rows, good.scores, train=good.gallery)
 
 

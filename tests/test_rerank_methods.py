@@ -245,11 +245,11 @@ def test_rank_fusion_refuses_inconsistent_rankings(tmp_path):
         )
     for fusion, retrieval, words in (
         (RankFusion(), here, "nothing to fuse"),
-        (RankFusion(steps=["egt"]), here.remembered("search"), "egt is no earlier step.*search"),
+        (RankFusion(steps=["egt"]), here.remembered("search"), "egt is not an earlier.*search"),
         (RankFusion(rankings=[str(tmp_path / "queries")]), here, "no ranking for query 'q0'"),
-        (RankFusion(rankings=[str(tmp_path / "photos")]), here, "which the gallery lacks"),
+        (RankFusion(rankings=[str(tmp_path / "photos")]), here, "which is not in the gallery"),
         (RankFusion(rankings=[str(tmp_path / "none")]), here, "is not a folder of rankings"),
-        (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "matched by ids.*have none"),
+        (RankFusion(rankings=[str(tmp_path / "photos")]), plain, "matched by ids.*has none"),
     ):
         with pytest.raises(UserError, match=words):
             fusion(retrieval)

@@ -95,7 +95,7 @@ def test_half_precision_is_read_exactly():
 def test_invalid_arrays_are_refused():
     for search in (Flat, ExactTorch):
         index = search().build(np.ones((2, 3), "f4"))
-        with pytest.raises(ValueError, match="do not fit"):
+        with pytest.raises(ValueError, match="do not match"):
             index.search(np.ones((2, 4), "f4"), 1)
         with pytest.raises(ValueError, match="k=0"):
             index.search(np.ones((2, 3), "f4"), 0)
@@ -103,7 +103,7 @@ def test_invalid_arrays_are_refused():
             search(block_rows=0)
         with pytest.raises(UserError, match=r"device=tpu9 is not valid\. Pass auto, cpu, mps"):
             search(device="tpu9")
-    with pytest.raises(UserError, match="device=mps: faiss cannot use it"):
+    with pytest.raises(UserError, match="device=mps: faiss does not support MPS"):
         Flat(device="mps").build(np.ones((2, 3), "f4"))
 
 

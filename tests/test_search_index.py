@@ -196,9 +196,9 @@ def search_of_no_lists():
         (lambda: HNSW(neighbours=1), "neighbours=1"),
         (lambda: HNSW(ef_search=0), "ef_search=0"),
         (lambda: IVFPQ(code_bytes=5).build(GALLERY), "code_bytes=5 does not divide.*1, 2, 4"),
-        (lambda: Factory("IVF4,Nonsense").build(GALLERY), "refuses IVF4,Nonsense"),
-        (lambda: Factory("PQ4x10").build(GALLERY), "refuses training on 900 rows.*1024"),
-        (lambda: search_of_no_lists().search(QUERY, 3), "refuses nprobe=3"),
+        (lambda: Factory("IVF4,Nonsense").build(GALLERY), "rejects IVF4,Nonsense"),
+        (lambda: Factory("PQ4x10").build(GALLERY), "rejects training on 900 rows.*1024"),
+        (lambda: search_of_no_lists().search(QUERY, 3), "rejects nprobe=3"),
     ],
 )
 def test_an_invalid_setting_is_named(make, words):

@@ -146,7 +146,7 @@ def _damage(name, change):
         (_damage("index.faiss", lambda data: data[:100]), "index.faiss is damaged"),
         (_damage("index.faiss", lambda _: b"nothing"), "index.faiss is damaged"),
         (lambda path: (path / "index.faiss").unlink(), "index.faiss is damaged"),
-        (lambda path: (path / "index.json").unlink(), "holds no saved index"),
+        (lambda path: (path / "index.json").unlink(), "is not a saved index"),
     ],
 )
 def test_a_damaged_index_is_one_line(tmp_path, damage, words):
@@ -164,7 +164,7 @@ def test_a_file_of_another_kind_of_index_is_refused(tmp_path):
     IVF(n_lists=5, index=str(one)).build(GALLERY).search(QUERY, 9)
     IVF(n_lists=5, index=str(other)).build(GALLERY[:600]).search(QUERY, 9)
     (one / "index.faiss").write_bytes((other / "index.faiss").read_bytes())
-    with pytest.raises(UserError, match=r"does not belong to index\.json"):
+    with pytest.raises(UserError, match=r"does not match index\.json"):
         IVF(n_lists=5, index=str(one)).build(GALLERY).search(QUERY, 9)
 
 

@@ -100,5 +100,5 @@ def test_each_rank_saves_the_index_of_its_shard(two_ranks):
 
 def test_ranks_with_different_queries_are_refused(two_ranks):
     for results in two_ranks[1]:
-        assert "search for different things" in results["differ"]
+        assert "differ between ranks" in results["differ"]
         assert "[2, 24, 9, 24, 3], [3, 24, 9, 24, 3]" in results["differ"]

@@ -1,1 +1,1 @@
-"""From photos to stored descriptors, and from stores to other stores."""
+"""Extract descriptors from photos into a store."""

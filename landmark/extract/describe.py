@@ -1,4 +1,4 @@
-"""Describe photos with an embedder, one batch at a time."""
+"""Compute the descriptors of photos with an embedder, batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -30,16 +30,16 @@ def describe(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield rows (B,) and unit-length descriptors (B, D), batch by batch.
 
-    Each photo is read once and described at every scale. Memory is that of the batches in flight;
-    it does not grow with their number.
+    Each photo is read once and described at every scale. Memory is bounded by the batches in
+    flight.
 
     Args:
         embedder: Images → embeddings.
-        photos: Row → (one image per scale, row). A photo that cannot be read comes as row -row - 1,
-            which is yielded as it is.
-        batches: Rows of photos whose images can be stacked.
+        photos: Row → (one image per scale, row). An unreadable photo has the row -row - 1, which is
+            yielded unchanged.
+        batches: Batches of rows whose images have the same size.
         method: Scales and flip.
-        workers: Processes that decode. 0 decodes in this one.
+        workers: Number of decoding processes. 0 decodes in this process.
         device: Torch device. Defaults to the CPU.
         precision: Precision of the forward passes.
 

@@ -1,4 +1,4 @@
-"""What every process of an extraction needs: which photos to describe, with what and how."""
+"""The work of each process of an extraction: describe batches and save the vectors."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,19 +28,19 @@ _LENGTH_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Extraction:
-    """Photos of a table, and how they become descriptors; pickled for worker processes.
+    """The photos and settings of an extraction; pickled for worker processes.
 
     Attributes:
         embedder: Folder of the embedder, or a checkpoint.
         table: N photos with their sizes.
         image_format: Sizes of the aspect groups.
         method: Scales and flip.
-        whitening: Applied to every descriptor last. None means no whitening.
+        whitening: Whitening applied to every descriptor. None means no whitening.
         batch_size: Photos per batch.
-        workers: Decoding processes of each describing one. None means one per CPU, at most 8.
-        device: Where the embedder runs: auto, cpu, mps, cuda or cuda:N.
+        workers: Decoding processes per extraction process. None means one per CPU, at most 8.
+        device: Device of the embedder: auto, cpu, mps, cuda or cuda:N.
         precision: Precision of the forward passes.
-        save_every: Seconds between two saves; what was saved survives a kill.
+        save_every: Seconds between saves; saved descriptors survive a kill.
     """
 
     embedder: Path
@@ -55,12 +55,12 @@ class Extraction:
     save_every: float = 10.0
 
     def subset(self, rows: NDArray[np.int64]) -> "Extraction":
-        """Return the same extraction of some rows of the table."""
-        chosen = self.table.rows.iloc[rows].reset_index(drop=True)
-        return replace(self, table=replace(self.table, rows=chosen))
+        """Return the extraction of a subset of the rows of the table."""
+        subset = self.table.rows.iloc[rows].reset_index(drop=True)
+        return replace(self, table=replace(self.table, rows=subset))
 
     def batches(self) -> list[NDArray[np.int64]]:
-        """Return the batches of all photos; they do not depend on the number of processes."""
+        """Return the batches of all photos, independent of the number of processes."""
         return grouped_batches(self.table.groups(self.image_format), self.batch_size)
 
     def run(
@@ -73,15 +73,15 @@ class Extraction:
         local_world_size: int = 1,
         embedder: Embedder | None = None,
     ) -> None:
-        """Describe batches into `work` and mark them done.
+        """Describe batches, write the vectors to `work` and mark them done.
 
         Args:
-            work: Takes the vectors.
+            work: Partial store to write to.
             batches: Batches of this process.
             report: Called with the number of photos after each batch.
             local_rank: Rank of this process on this machine.
-            local_world_size: Processes on this machine.
-            embedder: Defaults to loading it.
+            local_world_size: Number of processes on this machine.
+            embedder: The loaded embedder. Defaults to loading it.
 
         Raises:
             UserError: A photo cannot be read, or its descriptor is not of unit length.
@@ -115,6 +115,6 @@ class Extraction:
             first = int(wrong.argmax())
             path = self.table.rows["path"].iloc[int(rows[first])]
             raise UserError(
-                f"{self.table.root}/{path}: its descriptor has length {lengths[first]:.4g}. Use "
+                f"{self.table.root}/{path}: the descriptor has length {lengths[first]:.4g}. Use "
                 "another embedder, or precision=32."
             )

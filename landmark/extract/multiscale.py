@@ -1,4 +1,4 @@
-"""One descriptor per photo from several sizes of it."""
+"""Multi-scale descriptors: average a photo's embeddings over several sizes."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,15 +11,16 @@ from landmark.settings import checked
 
 
 class MultiScale:
-    """Average a photo's embeddings over scales (and its mirror image), then to unit length.
+    """Average a photo's embeddings over scales and flips, and normalise to unit length.
 
     Args:
-        scales: Factors on the image's size; sides are floored to multiples of 32, at least 128.
-        flip: Describe the mirror image at each scale as well.
+        scales: Scale factors of the image size; sides are rounded down to multiples of 32, at least
+            128.
+        flip: Also describe the horizontally flipped image at each scale.
 
     Source:
-        The extraction of the first place of the Google Landmark Retrieval Challenge 2019 (Ozaki
-        and Yokoo, arXiv 1906.04087): unnormalised embeddings averaged, then unit length.
+        The winning extraction of the Google Landmark Retrieval Challenge 2019 (Ozaki and Yokoo,
+        arXiv 1906.04087): unnormalised embeddings are averaged, then normalised.
 
     Example:
         >>> photos = [torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 12, 12)]
@@ -43,7 +44,7 @@ class MultiScale:
 
         Args:
             embedder: Images (B, 3, h, w) → embeddings (B, D).
-            images: The same photos once per scale, each (B, 3, h_s, w_s).
+            images: The same photos at each scale, (B, 3, h_s, w_s) each.
         """
         total: Tensor | None = None
         for scaled in images:
@@ -51,5 +52,5 @@ class MultiScale:
                 embeddings = embedder(view).float()
                 total = embeddings if total is None else total + embeddings
         if total is None:
-            raise ValueError("no images given")
+            raise ValueError("images is empty")
         return torch.nn.functional.normalize(total, dim=1)

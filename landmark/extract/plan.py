@@ -1,4 +1,4 @@
-"""What to extract, and what its output already contains."""
+"""Plan an extraction: compare its settings with the content of its output."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +28,13 @@ class Plan:
     """A descriptor store to write.
 
     Attributes:
-        extraction: Which photos to describe, with what and how.
-        embedder: The embedder of the extraction.
-        output: Where the store belongs.
+        extraction: Photos to describe and settings of the extraction.
+        embedder: The loaded embedder of the extraction.
+        output: Folder of the store.
         dtype: Dtype of the stored vectors: float16 or float32.
-        settings: Settings that the vectors depend on, as meta.json records them.
-        overwrite: Start over: discard a stopped extraction and replace an existing store.
-        add: Add the photos that an existing store lacks.
+        settings: Settings that the vectors depend on, as recorded in meta.json.
+        overwrite: Discard a stopped extraction and replace an existing store.
+        add: Add the photos that are missing from an existing store.
         devices: Number of processes to start.
     """
 
@@ -55,14 +55,15 @@ class Plan:
 
     @property
     def signature(self) -> dict[str, Any]:
-        """The settings with which an existing store or a stopped extraction must agree."""
+        """Settings that an existing store or a stopped extraction must have."""
         return as_recorded({**self.settings, "dtype": self.dtype})
 
     def check_devices(self) -> None:
-        """Check the devices before any photo is described.
+        """Check the number of devices before any photo is described.
 
         Raises:
-            UserError: There are more processes than GPUs, or not as many as the launcher started.
+            UserError: `devices` exceeds the number of GPUs, or differs from the launcher's number
+                of processes.
         """
         started = launch()
         if started.world_size > 1 and self.devices not in (1, started.world_size):
@@ -81,12 +82,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class MissingPhotos:
-    """The photos of a table that a store lacks.
+    """The photos of a table that are missing from a store.
 
     Attributes:
         store: The store.
-        rows: Rows of the table, in its order, (M,).
-        not_in_table: Number of photos of the store that are not in the table; they stay.
+        rows: Table rows of the missing photos, ascending, (M,).
+        not_in_table: Number of photos of the store that are not in the table; they are kept.
     """
 
     store: DescriptorStore
@@ -95,18 +96,21 @@ class MissingPhotos:
 
     @classmethod
     def diff(cls, table: ImageTable, store: DescriptorStore) -> "MissingPhotos":
-        """Compare ids and landmarks of a table with those of a store.
+        """Compare the ids and landmarks of a table with those of a store.
 
         Raises:
-            UserError: A photo has another landmark in the table than in the store.
+            UserError: A photo has different landmarks in the table and in the store.
         """
-        places = pd.Index(store.ids).get_indexer(pd.Index(table.rows["id"]))
-        _check_same_landmarks(table, store, places)
-        present = int((places >= 0).sum())
-        return cls(store, np.flatnonzero(places < 0), len(store) - present)
+        positions = pd.Index(store.ids).get_indexer(pd.Index(table.rows["id"]))
+        _check_same_landmarks(table, store, positions)
+        present = int((positions >= 0).sum())
+        return cls(store, np.flatnonzero(positions < 0), len(store) - present)
 
     def prepend_existing(self, added: pd.DataFrame, root: str) -> pd.DataFrame:
-        """Return the rows of ids.parquet: the store's (with paths below `root`), then `added`."""
+        """Return the rows of ids.parquet: the store's rows, then `added`.
+
+        The store's paths are dropped unless they are below the same `root`.
+        """
         rows = pd.DataFrame({"id": pd.Series(self.store.ids, dtype="str")})
         landmarks = self.store.landmark_ids
         if landmarks is not None or "landmark_id" in added:
@@ -117,19 +121,19 @@ class MissingPhotos:
         return pd.concat([rows, added], ignore_index=True)
 
     def skipped(self, skipped: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the photos that could not be read, earlier or now, and are not among `rows`."""
+        """Return all skipped photos, previous and new, that are not in `rows`."""
         both = pd.concat([self.store.skipped, skipped], ignore_index=True)
         return both[~both["id"].isin(rows["id"])].drop_duplicates("id", keep="last")
 
 
 def _check_same_landmarks(
-    table: ImageTable, store: DescriptorStore, places: NDArray[np.int64]
+    table: ImageTable, store: DescriptorStore, positions: NDArray[np.int64]
 ) -> None:
     in_table, in_store = table.landmark_ids, store.landmark_ids
     if in_table is None or in_store is None:
         return
-    shared = np.flatnonzero(places >= 0)
-    old = in_store[places[shared]]
+    shared = np.flatnonzero(positions >= 0)
+    old = in_store[positions[shared]]
     new = pd.Series(in_table[shared]).fillna("").to_numpy(dtype=str)
     differs = (old != new) & (old != "") & (new != "")
     if differs.any():
@@ -143,14 +147,14 @@ def _check_same_landmarks(
 
 @dataclass(frozen=True)
 class Fresh:
-    """There is no store, or one to be overwritten."""
+    """The output contains no store, or the store is to be overwritten."""
 
     missing: None = None
 
 
 @dataclass(frozen=True)
 class Extend:
-    """The store lacks photos of the table."""
+    """Photos of the table are missing from the existing store."""
 
     missing: MissingPhotos
 
@@ -174,8 +178,8 @@ def look_at_output(plan: Plan) -> Fresh | Extend | Resume | Complete:
     """Compare the output with the plan. Nothing is written.
 
     Raises:
-        UserError: The output, or a stopped extraction, was made with other settings, or something
-            else is in the place of the store.
+        UserError: The output, or a stopped extraction, has different settings, or the output is
+            something other than a store.
     """
     missing: MissingPhotos | None = None
     store = _existing_store(plan)
@@ -200,7 +204,7 @@ def look_at_output(plan: Plan) -> Fresh | Extend | Resume | Complete:
 
 
 def _existing_store(plan: Plan) -> DescriptorStore | None:
-    """Open the finished store at the output, unless it is to be replaced."""
+    """Open the finished store at the output, unless it is to be overwritten."""
     if plan.overwrite or not (plan.output / META).is_file():
         check_can_write(plan.output, plan.overwrite, marker=META)
         return None
@@ -209,7 +213,7 @@ def _existing_store(plan: Plan) -> DescriptorStore | None:
     ignored = ("table",) if plan.add else ()
     advice = "Choose another output, or pass overwrite=true to replace it"
     if differences(store.meta, requested, ignored).keys() == {"table"}:
-        advice += ", or add=true to add the photos that it lacks"
+        advice += ", or add=true to add the missing photos"
     check_same_settings(
         store.meta, requested, f"{plan.output} already exists", f"{advice}.", ignored
     )
@@ -217,7 +221,7 @@ def _existing_store(plan: Plan) -> DescriptorStore | None:
 
 
 def work_settings(plan: Plan, missing: MissingPhotos | None) -> dict[str, Any]:
-    """Return the settings that a stopped extraction records, with those of its work alone."""
+    """Return the settings that a stopped extraction records: the store's and its own."""
     return plan.signature | {
         "batch_size": plan.extraction.batch_size,
         "adds_to": None if missing is None else digest_of_files(missing.store.path / IDS),

@@ -1,4 +1,4 @@
-"""From a plan to a finished descriptor store: claim the output, begin, describe, finish."""
+"""Write a descriptor store: claim the output, begin or resume, describe, finish."""
 
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
@@ -31,13 +31,13 @@ from landmark.processes import barrier, broadcast, launch, rank, start, world_si
 
 
 def write_store(plan: Plan) -> str:
-    """Write the store, resume it, extend it, or leave it as it is; say so.
+    """Write, resume or extend the store, or leave it unchanged if it is complete.
 
-    Every process that a launcher started calls this. Rank 0 prepares and finishes the store, all
-    ranks describe photos.
+    Under a launcher every process calls this. Rank 0 prepares and finishes the store; all ranks
+    describe photos.
 
     Returns:
-        The line to print last.
+        The final line to print.
 
     Raises:
         UserError: A setting differs from those of the existing store, a photo cannot be read, or
@@ -63,8 +63,8 @@ def write_store(plan: Plan) -> str:
 
 @contextmanager
 def _claimed(plan: Plan) -> Iterator[Fresh | Extend | Resume | Complete]:
-    """Lock the output for the block and look at it; a complete store needs no lock."""
-    # Without a lock first: a complete store may be on a read-only disk.
+    """Lock the output for the block and compare it with the plan; complete stores need no lock."""
+    # Look without a lock first: a complete store may be on a read-only disk.
     if not staging_folder(plan.output).exists():
         state = look_at_output(plan)
         if isinstance(state, Complete):
@@ -80,12 +80,15 @@ def _claimed(plan: Plan) -> Iterator[Fresh | Extend | Resume | Complete]:
 
 
 def _follow(plan: Plan) -> str:
-    """Describe a share of what rank 0 began, on another rank."""
+    """Describe this rank's shard of the extraction that rank 0 began."""
     begun: Any = broadcast(None)
     if begun is not None:
         signature, rows = begun
         check_same_settings(
-            signature, plan.signature, f"{plan.output}: rank 0 began", "Start all ranks alike."
+            signature,
+            plan.signature,
+            f"{plan.output}: rank 0 began",
+            "Start all ranks with the same settings.",
         )
         extraction = plan.extraction if rows is None else plan.extraction.subset(rows)
         _describe(plan, extraction, PartialStore(staging_folder(plan.output)))
@@ -94,13 +97,13 @@ def _follow(plan: Plan) -> str:
 
 
 def _begin(plan: Plan, extraction: Extraction, state: Fresh | Extend | Resume) -> PartialStore:
-    """Open what is to be resumed, or create the partial store; say so."""
+    """Open the partial store to resume, or create one; print which."""
     missing = state.missing
     if missing is not None:
         count = len(missing.store)
         print(f"Adding {len(missing.rows):,} photos to the {count:,} of {plan.output}.")
         if missing.not_in_table:
-            print(f"{missing.not_in_table:,} of its photos are not in the table; they stay.")
+            print(f"{missing.not_in_table:,} of its photos are not in the table; they are kept.")
     if isinstance(state, Resume):
         photos = f"{state.work.done:,} of {len(extraction.table):,} photos"
         print(f"Resuming: {photos} already extracted.", flush=True)
@@ -118,7 +121,7 @@ def _begin(plan: Plan, extraction: Extraction, state: Fresh | Extend | Resume) -
 
 @contextmanager
 def _kept_if_stopped(work: PartialStore, photos: int) -> Iterator[None]:
-    """On failure say what a resumed run starts from; remove it where no photo was described."""
+    """On failure print how much was extracted; remove the partial store if it is empty."""
     try:
         yield
     except BaseException:
@@ -130,9 +133,9 @@ def _kept_if_stopped(work: PartialStore, photos: int) -> Iterator[None]:
 
 
 def _describe(plan: Plan, extraction: Extraction, work: PartialStore) -> None:
-    """Describe this rank's share of the remaining batches, in one process or in several."""
+    """Describe this rank's share of the remaining batches, in this process or in workers."""
     remaining = work.remaining(extraction.batches())[rank() :: world_size()]
-    barrier()  # until all ranks have looked: the first marks change what remains
+    barrier()  # all ranks must read the remaining batches before any is marked done
     with tqdm(
         total=sum(map(len, remaining)),
         desc="extract",
@@ -157,7 +160,7 @@ def _describe(plan: Plan, extraction: Extraction, work: PartialStore) -> None:
 def _describe_in_workers(
     extraction: Extraction, work: PartialStore, shares: list[Batches], progress: tqdm
 ) -> None:
-    # Photos described by each worker: a worker writes its own entry, so that no lock is needed.
+    # Number of photos described by each worker. Each writes only its own entry, without a lock.
     described = get_context("spawn").RawArray("q", len(shares))
     start(
         _describe_share,
@@ -185,7 +188,7 @@ def _describe_share(
 def _finish(
     plan: Plan, extraction: Extraction, work: PartialStore, missing: MissingPhotos | None
 ) -> None:
-    """Write ids, metadata and skipped photos, and move the store into place."""
+    """Write ids, metadata and the skipped photos, and move the store into place."""
     table, output, settings = extraction.table, plan.output, plan.settings
     if work.done < len(table) and world_size() > launch().local_world_size:
         raise UserError(
@@ -193,10 +196,10 @@ def _finish(
             "the same command on one machine to resume."
         )
     root = str(table.root.resolve())
-    # Where the photos are, so that reports can show them.
-    places = table.rows[[name for name in ("path", *BOX_COLUMNS) if name in table.rows]]
+    # Paths and boxes, so that reports can show the photos.
+    files = table.rows[[name for name in ("path", *BOX_COLUMNS) if name in table.rows]]
     rows = id_rows(output, table.rows["id"].to_numpy(), table.landmark_ids)
-    rows = rows.join(places.set_axis(rows.index))
+    rows = rows.join(files.set_axis(rows.index))
     unreadable = table.rows.iloc[work.skipped][["id", "path"]]
     skipped = pd.concat([table.skipped[["id", "path"]], unreadable], ignore_index=True)
     if len(skipped):

@@ -1,1 +1,1 @@
-"""What is learned from stores, not from photos."""
+"""Fit models to descriptor stores."""

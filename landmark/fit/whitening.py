@@ -1,4 +1,4 @@
-"""Fit a whitening to a store, in one pass over its vectors and D × D of memory."""
+"""Fit a whitening to a descriptor store, in one pass over its vectors and O(D²) memory."""
 
 from typing import Annotated
 
@@ -20,16 +20,16 @@ def fit_pca(
     dim: PositiveInt | None = None,
     power: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> Whitening:
-    """Principal components of the covariance, each divided by its eigenvalue to `power`.
+    """Fit PCA whitening: principal components, each divided by its eigenvalue to `power`.
 
     Args:
         store: N descriptors (D,), N > 1.
-        dim: Components to keep, those of the largest eigenvalues. Defaults to all D.
+        dim: Number of components to keep, by descending eigenvalue. Defaults to D.
         power: Exponent of the eigenvalues. 0.5 gives each component variance 1 (whitening); 0 only
-            rotates and cuts (PCA); in between, strong components keep some of their weight.
+            rotates and truncates (PCA); values between whiten partially.
 
     Raises:
-        UserError: `dim` is more than the descriptors span.
+        UserError: `dim` exceeds the number of dimensions that the descriptors span.
 
     Source:
         Jégou and Chum, Negative evidences and co-occurences in image retrieval: the benefit of
@@ -58,13 +58,14 @@ def fit_pca(
 def fit_learned(store: DescriptorStore, dim: PositiveInt | None = None) -> Whitening:
     """Whiten the differences within landmarks, then rotate to the most discriminative axes.
 
-    With C_S the covariance of the differences x_i − x_j of all pairs that show one landmark, and
-    C_D that of all other pairs, the projection is C_S^(−1/2) · eig(C_S^(−1/2) C_D C_S^(−1/2)),
-    cut to the `dim` largest eigenvalues; the mean is that of the photos of known landmark.
+    Let C_S be the covariance of the differences x_i − x_j of all pairs of photos of the same
+    landmark, and C_D that of all other pairs. The projection is C_S^(−1/2) ·
+    eig(C_S^(−1/2) C_D C_S^(−1/2)), truncated to the `dim` largest eigenvalues. The mean is that of
+    all photos with a known landmark.
 
     Args:
         store: Descriptors (D,) with landmarks.
-        dim: Axes to keep. Defaults to all D.
+        dim: Number of axes to keep. Defaults to D.
 
     Raises:
         UserError: The store has no landmarks, or too few pairs to span D dimensions.
@@ -76,12 +77,12 @@ def fit_learned(store: DescriptorStore, dim: PositiveInt | None = None) -> White
     """
     dim = _validated_dim(dim, store)
     mean, covariance, within = _covariances_by_landmark(store)
-    pairs = "the pairs of photos that show one landmark"
+    pairs = "the pairs of photos of the same landmark"
     _check_span(np.linalg.eigvalsh(within), store, store.dim, pairs)
-    # Any square root of C_S gives the same projection; L of C_S = L Lᵀ is cheap.
+    # Any square root of C_S gives the same projection; the Cholesky factor is cheap.
     root = np.linalg.inv(np.linalg.cholesky(within))
-    # All pairs are the pairs within landmarks, whose part is the identity here, and the others:
-    # the covariance of all photos therefore has the axes of C_D, in the same order.
+    # After whitening, the pairs within landmarks contribute a multiple of the identity to the
+    # covariance of all photos, so its eigenvectors are those of C_D, in the same order.
     _, vectors = np.linalg.eigh(root @ covariance @ root.T)
     projection = _with_fixed_signs(root.T @ vectors[:, ::-1][:, :dim])
     return _whitening(store, mean, projection, method="learned")
@@ -117,10 +118,10 @@ def _mean_and_covariance(
 def _covariances_by_landmark(
     store: DescriptorStore,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean (D,), the covariance of photos (D, D) and that of differences in landmarks.
+    """Return the mean (D,), the covariance (D, D) and the covariance within landmarks (D, D).
 
-    Over the pairs of a landmark of n photos with sum s, Σ (x_i − x_j)(x_i − x_j)ᵀ is
-    n Σ x xᵀ − s sᵀ: one pass in landmark order suffices, without a sum per landmark in memory.
+    Over the pairs of a landmark with n photos of sum s, Σ (x_i − x_j)(x_i − x_j)ᵀ is n Σ x xᵀ −
+    s sᵀ, so one pass in landmark order suffices, without storing a sum per landmark.
     """
     landmarks, order = _landmarks_in_order(store)
     sizes = np.bincount(landmarks[order])
@@ -147,7 +148,7 @@ def _covariances_by_landmark(
 
 
 def _landmarks_in_order(store: DescriptorStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number each photo's landmark, -1 where unknown, and list the known rows by landmark."""
+    """Number the landmarks of all photos, -1 if unknown, and sort the known rows by landmark."""
     landmark_ids = store.landmark_ids
     if landmark_ids is None or not (landmark_ids != "").any():
         raise UserError(f"{store.path} has no landmark_id to learn from. Pass fit=pca.")
@@ -157,7 +158,7 @@ def _landmarks_in_order(store: DescriptorStore) -> tuple[NDArray[np.int64], NDAr
 
 
 def _shift(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return a point near the mean: sums of squares about it lose no digits."""
+    """Return a point near the mean, about which sums of squares are numerically stable."""
     return vectors[next(row_blocks(len(vectors)))].astype(np.float64).mean(axis=0)
 
 
@@ -177,7 +178,7 @@ def _validated_dim(dim: int | None, store: DescriptorStore) -> int:
 def _check_span(
     values: NDArray[np.floating], store: DescriptorStore, dim: int, subject: str
 ) -> None:
-    """Check that the axes carry more than rounding, which whitening would amplify."""
+    """Check that the eigenvalues exceed rounding errors, which whitening would amplify."""
     rounding = float(np.finfo(store.dtype).eps) ** 2
     spanned = int((values > values.max() * max(rounding, len(values) * 2.3e-16)).sum())
     if spanned < dim:
@@ -188,6 +189,6 @@ def _check_span(
 
 
 def _with_fixed_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Make the largest entry by size of each column positive: LAPACK leaves the sign open."""
+    """Make the largest entry by magnitude of each column positive: LAPACK's signs are arbitrary."""
     largest = np.abs(vectors).argmax(axis=0)
     return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)

@@ -1,1 +1,1 @@
-"""Pages and pictures of rankings and training runs."""
+"""HTML reports of rankings, and figures of training runs."""

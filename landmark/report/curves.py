@@ -1,4 +1,4 @@
-"""A run's metrics.csv as a picture: loss, validation and learning rate over the steps."""
+"""Plot a run's metrics.csv: loss, validation metrics and learning rate over the steps."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +18,14 @@ _SMOOTHED_FROM = 60
 
 
 def curves_figure(metrics: str | Path) -> "Figure | None":
-    """Make the matplotlib figure of a run, without a window or pyplot's global state.
+    """Make the matplotlib figure of a run, without pyplot and its global state.
 
     Args:
         metrics: The run's `metrics.csv`: `step`, `train/loss`, and if logged `val/map_at_<k>`,
             `val/top_1`, `lr-…`.
 
     Returns:
-        None if the run has logged none of these, or has no metrics.csv.
+        None if the file is missing, or contains none of these metrics.
 
     Raises:
         UserError: The file is not a table of metrics.
@@ -60,7 +60,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Title → columns that contain numbers, in the order drawn."""
+    """Return title → columns with values, in drawing order."""
     filled = [str(name) for name in table.columns if table[name].notna().any()]
     panels = {
         "loss": [name for name in filled if name == "train/loss"],
@@ -73,7 +73,7 @@ def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
 def _draw_panel(axis: "Axes", table: pd.DataFrame, title: str, columns: list[str]) -> None:
     lines: dict[tuple[tuple[float, ...], ...], list[str]] = {}
     for column in columns:
-        # Equal series are one line with several names.
+        # Equal series share one line with several names.
         lines.setdefault(tuple(map(tuple, _points(table, column))), []).append(_name(column))
     for colour, ((steps, values), names) in zip(_COLOURS * len(lines), lines.items(), strict=False):
         name = ", ".join(names)
@@ -92,9 +92,9 @@ def _draw_panel(axis: "Axes", table: pd.DataFrame, title: str, columns: list[str
 
 
 def _points(table: pd.DataFrame, column: str) -> np.ndarray:
-    """Steps and values of a column, (2, P)."""
+    """Return the steps and values of a column, (2, P)."""
     points = table.loc[table[column].notna(), ["step", column]]
-    # A resumed run logs the steps after its checkpoint again: the last row counts.
+    # A resumed run logs the steps after its checkpoint again: keep the last row.
     points = points.drop_duplicates("step", keep="last").sort_values("step")
     return points.to_numpy(np.float64).T
 
@@ -102,12 +102,12 @@ def _points(table: pd.DataFrame, column: str) -> np.ndarray:
 def _draw(
     axis: "Axes", steps: np.ndarray, values: np.ndarray, colour: str, name: str, title: str
 ) -> None:
-    few = len(steps) < _SMOOTHED_FROM
-    if title == "loss" and not few:
+    is_short = len(steps) < _SMOOTHED_FROM
+    if title == "loss" and not is_short:
         axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
         window = pd.Series(values).rolling(len(values) // 20, center=True, min_periods=1)
         values = window.mean().to_numpy()
-    marker = "o" if few and title != "learning rate" else None
+    marker = "o" if is_short and title != "learning rate" else None
     axis.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=name)
 
 
@@ -120,7 +120,7 @@ def _name(column: str) -> str:
 
 
 def _mark_epochs(axis: "Axes", table: pd.DataFrame) -> None:
-    """Number the epochs along the top; validation rows say at which step an epoch ended."""
+    """Number the epochs along the top; validation rows mark the step at which an epoch ended."""
     if "epoch" not in table:
         return
     ends = table.dropna(subset="epoch").groupby("epoch")["step"].max()

@@ -1,4 +1,4 @@
-"""The hardest queries of a validation as a picture, each with the first photos ranked for it."""
+"""Plot the hardest queries of a validation with their top results."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,8 +28,8 @@ class Validation:
 
     Attributes:
         rows: (Q, K) gallery rows of each query, best first; -1 pads.
-        query_labels: (Q,) landmarks as numbers.
-        gallery_labels: (N,) likewise.
+        query_labels: (Q,) landmark number of each query.
+        gallery_labels: (N,) landmark number of each gallery photo.
         query_photos: The Q queries.
         gallery_photos: The N gallery photos.
     """
@@ -44,16 +44,16 @@ class Validation:
 def hardest_figure(
     validation: Validation, count: int = 8, results: int = 5, k: int = 100
 ) -> "Figure | None":
-    """Make a matplotlib figure: a line per query, lowest average precision first.
+    """Make a matplotlib figure with one row per query, lowest average precision first.
 
     Args:
         validation: The rankings.
-        count: Number of queries shown.
-        results: Number of photos shown for each.
-        k: Number of results that count for the average precision.
+        count: Number of queries to show.
+        results: Number of results to show per query.
+        k: Cutoff of the average precision.
 
     Returns:
-        None if no query has an answer in the gallery.
+        None if no query has a positive in the gallery.
     """
     from matplotlib.figure import Figure
 
@@ -69,8 +69,8 @@ def hardest_figure(
 
     figure = Figure(figsize=(1.6 * (results + 1), 1.9 * len(hardest) + 0.3), layout="constrained")
     axes = figure.subplots(len(hardest), results + 1, squeeze=False)
-    for place, axis in enumerate(axes[0]):
-        axis.set_title("query" if place == 0 else str(place), fontsize=9, color=_QUIET)
+    for rank, axis in enumerate(axes[0]):
+        axis.set_title("query" if rank == 0 else str(rank), fontsize=9, color=_QUIET)
     queries = validation.query_photos.entries(hardest)
     for line, query, entry in zip(axes, hardest.tolist(), queries, strict=True):
         caption = f"{_shortened(entry.landmark)}\naverage precision {precision[query]:.3f}"
@@ -88,7 +88,7 @@ def hardest_figure(
 
 
 def _show(axis: "Axes", entry: Entry, caption: str, frame: str | None) -> None:
-    """Draw one photo in the middle of a square, framed, with its caption below."""
+    """Draw one photo centred in a framed square, with its caption below."""
     axis.set(xticks=[], yticks=[], xlim=(0, _SIDE), ylim=(_SIDE, 0), aspect="equal", facecolor=_MAT)
     axis.set_xlabel(caption, fontsize=8, color=frame or _INK, parse_math=False)
     for spine in axis.spines.values():

@@ -27,15 +27,15 @@ def column_name(metric: str) -> str:
 
 
 def headline(steps: Sequence[Step], metric: str | None) -> str:
-    """Write one sentence on the outcome of a chain.
+    """Summarise the outcome of a chain in one sentence.
 
     Args:
-        steps: In order.
-        metric: The mean average precision that matters most; None without ground truth.
+        steps: Steps of the chain, in order.
+        metric: The main mean average precision. None without ground truth.
     """
     first, last = steps[0], steps[-1]
     if metric is None:
-        return "The right answers are not known here, so nothing was scored."
+        return "No ground truth is available, so no metrics were computed."
     name, after = column_name(metric), last.metrics[metric]
     if len(steps) == 1:
         return f"The {name} is {after:.4f}."
@@ -55,19 +55,19 @@ def headline(steps: Sequence[Step], metric: str | None) -> str:
 def step_rows(
     steps: Sequence[Step], settings: Sequence[Mapping[str, Any]], metric: str | None
 ) -> list[StepRow]:
-    """Make the table's row of each step.
+    """Make the table row of each step.
 
     Args:
-        steps: In order.
-        settings: Of each step, in the same order.
+        steps: Steps of the chain, in order.
+        settings: Settings of each step, in the same order.
         metric: As in `headline`.
     """
     rows: list[StepRow] = []
-    for before, step, chosen in zip([None, *steps[:-1]], steps, settings, strict=True):
-        earlier = {} if before is None else before.metrics
-        figures = [Figure(value, earlier.get(key)) for key, value in step.metrics.items()]
-        shown = flat_settings({key: value for key, value in chosen.items() if key != "step"})
-        better, worse = changed_queries(before, step, metric)
+    for previous, step, own in zip([None, *steps[:-1]], steps, settings, strict=True):
+        before = {} if previous is None else previous.metrics
+        figures = [Figure(value, before.get(key)) for key, value in step.metrics.items()]
+        shown = flat_settings({key: value for key, value in own.items() if key != "step"})
+        better, worse = changed_queries(previous, step, metric)
         rows.append(StepRow(step.name, shown, figures, better, worse, step.seconds))
     return rows
 
@@ -75,7 +75,7 @@ def step_rows(
 def changed_queries(
     before: Step | None, after: Step, metric: str | None
 ) -> tuple[int | None, int | None]:
-    """Count the queries whose average precision rose and fell; None where it is not known."""
+    """Count the queries whose average precision rose and fell; None if it is unknown."""
     if before is None or metric is None:
         return None, None
     gained = after.precisions[metric] - before.precisions[metric]
@@ -83,7 +83,7 @@ def changed_queries(
 
 
 def histogram(precisions: NDArray[np.floating] | None) -> list[Bar]:
-    """Make ten bars of average precisions (Q,); none if they are not known."""
+    """Make ten bars of average precisions (Q,); an empty list if they are unknown."""
     if precisions is None or np.isnan(precisions).all():
         return []
     counts, edges = np.histogram(precisions[~np.isnan(precisions)], bins=_BARS, range=(0, 1))
@@ -96,7 +96,7 @@ def histogram(precisions: NDArray[np.floating] | None) -> list[Bar]:
 def split_settings(
     stores: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Split store settings into shared ones and those of each store, as displayed."""
+    """Split store settings into shared settings and the rest of each store, as displayed."""
     shown = {name: flat_settings(settings) for name, settings in stores.items()}
     first, *others = shown.values()
     shared = {key: text for key, text in first.items() if all(o.get(key) == text for o in others)}
@@ -108,7 +108,7 @@ def split_settings(
 
 
 def flat_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Flatten nested settings to dotted names and text, without keys such as `_target_`."""
+    """Flatten nested settings to dotted key → text, without keys such as `_target_`."""
     shown: dict[str, str] = {}
     for key, value in settings.items():
         if str(key).startswith("_"):
@@ -126,9 +126,9 @@ def _text(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        # A list within a list is a size: 448 × 384.
+        # A nested list is a size: 448 × 384.
         return ", ".join(
-            " × ".join(map(_text, one)) if isinstance(one, list | tuple) else _text(one)
-            for one in value
+            " × ".join(map(_text, item)) if isinstance(item, list | tuple) else _text(item)
+            for item in value
         )
     return str(value)

@@ -1,4 +1,4 @@
-"""The parts of a ranking's page as plain values, and its rendering to one HTML file."""
+"""The values shown on a ranking's page, and its rendering to one HTML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ MARKS = {"right": "✓", "wrong": "✗", "junk": "–", "unknown": "?"}
 _MEANINGS = {
     "right": "shows the query's landmark",
     "wrong": "shows something else",
-    "junk": "counts neither way, such as too small a view",
-    "unknown": "no landmark is known for it",
+    "junk": "is ignored, for example because the landmark is too small",
+    "unknown": "has no known landmark, or its query has none",
 }
 
 
 def frame_of(label: str) -> str:
-    """The frame of a label: `right` (also for easy and hard), `wrong`, `junk` or `unknown`."""
+    """Return the frame of a label: `right` (easy and hard too), `wrong`, `junk` or `unknown`."""
     return "right" if label in ("easy", "hard") else label
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number after a step, and before it (None for the first step)."""
+    """A metric after a step, and before it (None for the first step)."""
 
     after: float
     before: float | None = None
@@ -31,14 +31,14 @@ class Figure:
 
     @property
     def trend(self) -> str:
-        """`better`, `worse` or `same`, as displayed: a change that rounds to zero is `same`."""
+        """`better`, `worse`, or `same` if the displayed change rounds to zero."""
         if self.before is None or f"{self.change:+.{self.digits}f}"[1:] == f"{0:.{self.digits}f}":
             return "same"
         return "better" if self.change > 0 else "worse"
 
     @property
     def change(self) -> float:
-        """What the step added."""
+        """Change by the step."""
         return self.after - (self.after if self.before is None else self.before)
 
 
@@ -47,12 +47,12 @@ class Result:
     """One photo of a ranking.
 
     Attributes:
-        place: Position, from 1.
+        place: Rank, from 1.
         entry: The photo.
         label: `right`, `easy`, `hard`, `wrong`, `junk` or `unknown`.
-        score: As displayed.
-        moved: Places gained over the step before; None if it was not among those shown there.
-        picture: Name of its thumbnail; None without one.
+        score: Score, as displayed.
+        moved: Ranks gained over the previous step. None if it was not shown for that step.
+        picture: Name of its thumbnail. None without a thumbnail.
     """
 
     place: int
@@ -64,13 +64,13 @@ class Result:
 
     @property
     def frame(self) -> str:
-        """The frame of its label."""
+        """Frame of the label."""
         return frame_of(self.label)
 
 
 @dataclass(frozen=True)
 class StepResults:
-    """What one step ranked first for a query; `precision` is None if unknown."""
+    """The top results of one step for a query; `precision` is None if unknown."""
 
     step: str
     precision: Figure | None
@@ -79,7 +79,7 @@ class StepResults:
 
 @dataclass(frozen=True)
 class Query:
-    """One query, the name of its thumbnail, and the results of each step."""
+    """One query, the name of its thumbnail (None without), and the results of each step."""
 
     entry: Entry
     picture: str | None
@@ -88,14 +88,15 @@ class Query:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step's row of the table.
+    """The table row of a step.
 
     Attributes:
         name: `search` or the re-ranker's name.
         settings: Name → value, as displayed.
-        figures: One per metric.
-        better: Queries whose average precision rose; None for the first step or if unknown.
-        worse: Queries whose average precision fell, likewise.
+        figures: One figure per metric.
+        better: Number of queries whose average precision rose. None for the first step, or if
+            unknown.
+        worse: Number of queries whose average precision fell, likewise.
         seconds: Run time.
     """
 
@@ -109,7 +110,7 @@ class StepRow:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of the histogram: `count` queries in [low, high); height in % of the highest."""
+    """A histogram bar: `count` queries in [low, high); `height` in % of the highest bar."""
 
     low: float
     high: float
@@ -118,7 +119,7 @@ class Bar:
 
 
 def render(**values: Any) -> str:  # noqa: ANN401
-    """Render page.html.jinja with its values as HTML that needs no other file; they are escaped."""
+    """Render page.html.jinja as self-contained HTML; the values are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

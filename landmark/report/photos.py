@@ -1,4 +1,4 @@
-"""The photos behind the rows of a store or table: id, landmark, file."""
+"""Look up the photos of store or table rows: id, landmark, file."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ from landmark.score.ground_truth import positions_in
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo file, and the part of it that was described (None: all of it)."""
+    """A photo file, and the box that was described (None means the complete photo)."""
 
     path: Path
     box: Box | None = None
@@ -26,12 +26,12 @@ class Photo:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row.
+    """A row of a store or table.
 
     Attributes:
-        id: Its id.
-        landmark: Its landmark; "" if unknown.
-        photo: Its file; None if unknown.
+        id: Id of the photo.
+        landmark: Landmark of the photo; "" if unknown.
+        photo: File of the photo. None if unknown.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Entry:
 
 
 class Photos(Protocol):
-    """Queries or a gallery, of which rows can be looked up."""
+    """Queries or a gallery whose rows can be looked up."""
 
     def __len__(self) -> int: ...
 
@@ -49,14 +49,14 @@ class Photos(Protocol):
 
 
 class StorePhotos:
-    """Photos of a descriptor store, or of several searched as one.
+    """Photos of a descriptor store, or of stacked stores.
 
-    A photo's file is the column `path` of the store's ids below the store's recorded `root`; where
-    that does not exist, what the table says. The table's landmarks replace the store's.
+    A photo's file is the store's column `path` below the store's recorded `root`, or the table's
+    file if that does not exist. The table's landmarks replace the store's.
 
     Args:
         store: The store.
-        table: The data's table of the same photos. Defaults to none.
+        table: Image table of the same photos. Defaults to None.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TablePhotos:
 
     Args:
         table: The table.
-        rows: (n,) the rows of the table that these photos are. Defaults to all.
+        rows: (n,) rows of the table to use. Defaults to all.
     """
 
     def __init__(self, table: ImageTable, rows: NDArray[np.integer] | None = None) -> None:
@@ -116,10 +116,10 @@ def _store_entries(
     candidates = [_photos(store.meta.get("root"), _store_columns(store, rows))]
     landmarks = [""] * len(rows) if store.landmark_ids is None else store.landmark_ids[rows]
     if table is not None:
-        listed = _table_rows(table, ids)
-        candidates.append(_photos(table.root, listed))
-        if "landmark_id" in listed:
-            landmarks = listed["landmark_id"].fillna("").tolist()
+        table_rows = _table_rows(table, ids)
+        candidates.append(_photos(table.root, table_rows))
+        if "landmark_id" in table_rows:
+            landmarks = table_rows["landmark_id"].fillna("").tolist()
     return [
         Entry(str(name), str(landmark), _first_existing(photos))
         for name, landmark, *photos in zip(ids, landmarks, *candidates, strict=True)
@@ -127,7 +127,7 @@ def _store_entries(
 
 
 def _store_columns(store: DescriptorStore, rows: NDArray[np.integer]) -> pd.DataFrame:
-    """Read `path` and box of the rows, where the store has them."""
+    """Read the columns `path` and box of the rows, if the store has them."""
     file = store.path / IDS
     columns = [name for name in ("path", *BOX_COLUMNS) if name in pq.read_schema(file).names]
     if not columns:
@@ -136,15 +136,15 @@ def _store_columns(store: DescriptorStore, rows: NDArray[np.integer]) -> pd.Data
 
 
 def _table_rows(table: ImageTable, ids: NDArray[np.str_]) -> pd.DataFrame:
-    """Return the table's row of each id, missing values for an id that it does not have."""
-    places = positions_in(table.rows["id"], ids)
-    known = places >= 0
-    rows = table.rows.iloc[places[known]].set_axis(np.flatnonzero(known))
+    """Return the table row of each id; missing values if the table lacks the id."""
+    positions = positions_in(table.rows["id"], ids)
+    is_listed = positions >= 0
+    rows = table.rows.iloc[positions[is_listed]].set_axis(np.flatnonzero(is_listed))
     return rows.reindex(range(len(ids)))
 
 
 def _photos(root: Any, columns: pd.DataFrame) -> list[Photo | None]:  # noqa: ANN401
-    """Return the photo of each row, from its columns `path` and the box's."""
+    """Return the photo of each row from the columns `path` and box."""
     if root is None or "path" not in columns:
         return [None] * len(columns)
     root = Path(str(root))
@@ -159,7 +159,7 @@ def _photos(root: Any, columns: pd.DataFrame) -> list[Photo | None]:  # noqa: AN
 
 
 def _is_below_root(path: Any) -> bool:  # noqa: ANN401
-    """Whether a path stays below its root: a store may come from a stranger."""
+    """Check that a path stays below its root: stores are untrusted input."""
     if not isinstance(path, str) or not path:
         return False
     pure = PurePosixPath(path)
@@ -167,6 +167,7 @@ def _is_below_root(path: Any) -> bool:  # noqa: ANN401
 
 
 def _first_existing(photos: list[Photo | None]) -> Photo | None:
-    """Return the first photo whose file exists, else the first."""
-    known = [photo for photo in photos if photo is not None]
-    return next((photo for photo in known if photo.path.is_file()), known[0] if known else None)
+    """Return the first photo whose file exists, else the first photo."""
+    recorded = [photo for photo in photos if photo is not None]
+    existing = (photo for photo in recorded if photo.path.is_file())
+    return next(existing, recorded[0] if recorded else None)

@@ -1,4 +1,4 @@
-"""report.html beside a ranking: what each step of a chain ranked first, worst queries on top."""
+"""Write report.html beside a ranking: the top results of each step, worst queries first."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from landmark.report.thumbnail import data_uris
 from landmark.rerank.chain import Step
 from landmark.score.ground_truth import GroundTruth
 
-RESULTS = 10  # places shown of each ranking
+RESULTS = 10  # shown per ranking
 QUERY_SIDE, RESULT_SIDE = 256, 128  # pixels of the thumbnails
 
 
@@ -31,21 +31,21 @@ def write_report(
     worst: int = 30,
     best: int = 5,
 ) -> None:
-    """Write the page of a ranking. Only photos that it shows are read.
+    """Write the page of a ranking. Only the photos on the page are read.
 
     Args:
-        path: The HTML file.
-        steps: The chain's steps, in order.
+        path: HTML file to write.
+        steps: Steps of the chain, in order.
         query_photos: The queries.
-        gallery_photos: The photos searched.
-        ground_truth: The right answers. Defaults to unknown: the queries with the lowest best
-            score come first.
-        meta: What the ranking records: `k`, `steps` (the settings of each) and `stores` (what each
-            records).
+        gallery_photos: The gallery photos.
+        ground_truth: Ground truth of the queries. None means that queries are ordered by their best
+            score, lowest first.
+        meta: Metadata of the ranking: `k`, `steps` (settings of each step) and `stores` (settings
+            of each store).
         nearest_train_accuracy: Share of the queries whose nearest train photo shows their
-            landmark, if known.
-        worst: Number of queries shown, lowest average precision first.
-        best: Number of queries shown after them, highest average precision first.
+            landmark. None if unknown.
+        worst: Number of queries to show with the lowest average precision, lowest first.
+        best: Number of queries to show with the highest average precision, highest first.
 
     Raises:
         UserError: The file cannot be written.
@@ -77,7 +77,7 @@ def write_report(
         bars=histogram(precisions),
         worst=queries[: len(worst_rows)],
         best=queries[len(worst_rows) :],
-        choosing=_choosing(worst_rows, best_rows, len(query_photos), precisions, steps[-1].name),
+        selection=_selection(worst_rows, best_rows, len(query_photos), precisions, steps[-1].name),
         frames=[frame for frame in MARKS if frame in shown_frames],
         notes=_notes(shown, shown_results),
         stores=stores,
@@ -94,28 +94,29 @@ def choose(
     """Choose the queries to show.
 
     Args:
-        precisions: (Q,) average precisions, NaN without an answer; None if not known.
+        precisions: (Q,) average precisions, NaN for queries without positives. None if unknown.
         scores: (Q, K) scores of the results, best first.
         worst: Number of worst queries.
         best: Number of best queries.
 
     Returns:
-        Rows of the worst queries, lowest average precision first (lowest best score first if it is
-        not known for any), and of the best, highest first. Those without an answer are in neither.
+        Rows of the worst queries, lowest average precision first (lowest best score first if all
+        are unknown), and of the best queries, highest first. Queries without positives are in
+        neither.
     """
     if precisions is None or np.isnan(precisions).all():
         top = scores[:, 0] if scores.shape[1] else np.zeros(len(scores))
         return np.argsort(top, kind="stable")[:worst], np.zeros(0, np.intp)
     order = np.argsort(precisions, kind="stable")
-    answerable = order[~np.isnan(precisions[order])]
-    rest = answerable[worst:]
-    # Of equal ones the earlier query comes first at this end too.
+    evaluated = order[~np.isnan(precisions[order])]
+    rest = evaluated[worst:]
+    # Ties are ordered by query here as well.
     rest = rest[np.lexsort((rest, -precisions[rest]))]
-    return answerable[:worst], rest[:best]
+    return evaluated[:worst], rest[:best]
 
 
 class _Shown:
-    """Entries and thumbnails (named letter + row) of the rows on the page; -1 pads."""
+    """Entries and thumbnails (named by letter and row) of the rows on the page; -1 pads."""
 
     def __init__(self, photos: Photos, rows: NDArray[np.integer], letter: str, pixels: int) -> None:
         distinct = np.unique(rows[rows >= 0])
@@ -135,7 +136,7 @@ class _Shown:
 def _labels(
     queries: NDArray[np.integer], rows: NDArray[np.integer], ground_truth: GroundTruth | None
 ) -> NDArray[np.str_]:
-    """Return what each result is to its query, (S, q, R)."""
+    """Return the relevance label of each result, (S, q, R)."""
     if ground_truth is None:
         return np.full(rows.shape, "unknown")
     return np.stack([ground_truth.relevance_labels(queries, ranked) for ranked in rows])
@@ -149,76 +150,80 @@ def _results(
     gallery: _Shown,
     metric: str | None,
 ) -> list[StepResults]:
-    """Return what each step ranked first for one query, by rows (S, R) and labels (S, R)."""
-    made: list[StepResults] = []
-    before: Step | None = None
-    places: dict[int, int] = {}  # of each row after the step before, the first if repeated
-    for step, ranked, names in zip(steps, rows.tolist(), labels.tolist(), strict=True):
+    """Return the top results of each step for one query, from rows (S, R) and labels (S, R)."""
+    step_results: list[StepResults] = []
+    previous: Step | None = None
+    places: dict[int, int] = {}  # row → place in the previous step, the first if repeated
+    for step, ranked, row_labels in zip(steps, rows.tolist(), labels.tolist(), strict=True):
         results = [
             Result(
                 place=place + 1,
                 entry=gallery.entries[row],
                 label=label,
                 score=f"{step.scores[query, place]:.3f}",
-                moved=0 if before is None else (places[row] - place if row in places else None),
+                moved=0 if previous is None else (places[row] - place if row in places else None),
                 picture=gallery.names.get(row),
             )
-            for place, (row, label) in enumerate(zip(ranked, names, strict=True))
+            for place, (row, label) in enumerate(zip(ranked, row_labels, strict=True))
             if row >= 0
         ]
-        made.append(StepResults(step.name, _precision(query, step, before, metric), results))
-        before, places = step, {row: place for place, row in reversed(list(enumerate(ranked)))}
-    return made
+        precision = _precision(query, step, previous, metric)
+        step_results.append(StepResults(step.name, precision, results))
+        previous, places = step, {row: place for place, row in reversed(list(enumerate(ranked)))}
+    return step_results
 
 
-def _precision(query: int, step: Step, before: Step | None, metric: str | None) -> Figure | None:
+def _precision(query: int, step: Step, previous: Step | None, metric: str | None) -> Figure | None:
     if metric is None or np.isnan(step.precisions[metric][query]):
         return None
-    earlier = None if before is None else float(before.precisions[metric][query])
-    return Figure(float(step.precisions[metric][query]), earlier, digits=3)
+    before = None if previous is None else float(previous.precisions[metric][query])
+    return Figure(float(step.precisions[metric][query]), before, digits=3)
 
 
 def _notes(queries: _Shown, results: _Shown) -> list[str]:
-    """Say how many photos are not shown, why, and how to show them."""
+    """Report how many photos are not shown, why, and how to show them."""
     errors = queries.errors + results.errors
     if not errors:
         return []
     count = len(queries.entries) + len(results.entries)
     return [
         f"{len(errors):,} of {count:,} photos are not shown, only their ids ({errors[0]}). "
-        "Rank again with the data, such as data=folder data.root=PHOTOS, and overwrite=true."
+        "Rank again with the data, for example data=folder data.root=PHOTOS, and overwrite=true."
     ]
 
 
 def _counts(queries: int, gallery: int, k: int, nearest_train_accuracy: float | None) -> str:
-    text = f"{queries:,} queries searched in {gallery:,} gallery photos, {k:,} kept."
+    text = f"{queries:,} queries, {gallery:,} gallery photos, {k:,} results per query."
     if nearest_train_accuracy is not None:
-        text += f" The nearest train photo names {nearest_train_accuracy:.1%} of them rightly."
+        text += (
+            f" The nearest train photo shows the right landmark for {nearest_train_accuracy:.1%} "
+            "of the queries."
+        )
     return text
 
 
-def _choosing(
+def _selection(
     worst_rows: NDArray[np.intp],
     best_rows: NDArray[np.intp],
     queries: int,
     precisions: NDArray[np.floating] | None,
     step: str,
 ) -> str:
-    """Say how the queries were chosen."""
+    """Describe which queries are shown."""
     worst, best = len(worst_rows), len(best_rows)
     if precisions is None or np.isnan(precisions).all():
         text = f"The {worst:,} of {queries:,} queries" if worst < queries else "All queries"
         return f"{text}, lowest best score after {step} first."
-    answerless = int(np.isnan(precisions).sum())
-    answered = queries - answerless
+    without_positives = int(np.isnan(precisions).sum())
+    evaluated = queries - without_positives
     text = f"All queries, lowest average precision after {step} first"
-    if worst < answered:
+    if worst < evaluated:
         text = (
-            f"The {worst:,} of {answered:,} queries with the lowest average precision after {step},"
-            " lowest first"
+            f"The {worst:,} of {evaluated:,} queries with the lowest average precision after "
+            f"{step}, lowest first"
         )
     if best:
         text += f"; the {best:,} best follow"
-    if answerless:
-        text += f". {answerless:,} that nothing in the gallery answers are left out"
+    if without_positives:
+        text += f". Queries without positives in the gallery, not shown: {without_positives:,}"
     return text + "."

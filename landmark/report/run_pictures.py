@@ -1,4 +1,4 @@
-"""The pictures of a training run: its curves, and its hardest validation queries."""
+"""Draw the pictures of a training run: its curves and its hardest validation queries."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +18,11 @@ def draw_pictures(folder: Path, task: "RetrievalTask", data: "LandmarkData") -> 
 
     Args:
         folder: The run folder.
-        task: Holds the rankings of the last validation.
-        data: The photos it validated with.
+        task: Task with the rankings of the last validation.
+        data: Data of the validation.
 
     Returns:
-        Name → file of each picture drawn; one without data is not drawn.
+        Name → file of each picture drawn. Pictures without data are skipped.
     """
     drawn = {}
     if curves := curves_figure(folder / "metrics.csv"):

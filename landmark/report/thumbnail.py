@@ -1,4 +1,4 @@
-"""Thumbnails of photos."""
+"""Make thumbnails of photos."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ def thumbnail(photo: Photo, side: int) -> Image.Image:
     """Decode a photo, or its box, with its longer side reduced to at most `side` pixels.
 
     Raises:
-        UserError: The file is missing, no image, or broken.
+        UserError: The file is missing, not an image, or damaged.
     """
     width, height = read_size(photo.path)
     if photo.box is not None:
@@ -31,14 +31,14 @@ def thumbnail(photo: Photo, side: int) -> Image.Image:
 
 
 def data_uris(photos: Sequence[Photo | None], side: int) -> list[str | UserError]:
-    """Encode the thumbnail of each photo as a JPEG in a `data:` address, or return the error."""
+    """Encode the thumbnail of each photo as a JPEG `data:` URI, or return the error."""
 
     def encoded(photo: Photo | None) -> str | UserError:
         if photo is None:
             return UserError("the store does not record where its photos are")
         file = io.BytesIO()
         try:
-            # Without the comment, which pillow would carry over.
+            # An empty comment: pillow would copy the photo's comment.
             thumbnail(photo, side).save(file, "JPEG", quality=_QUALITY, optimize=True, comment=b"")
         except UserError as error:
             return error

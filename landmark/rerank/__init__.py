@@ -1,4 +1,4 @@
-"""Re-rankers: `reranker(retrieval)` returns a better retrieval; they chain in any order."""
+"""Re-rankers: `reranker(retrieval)` returns a re-ranked retrieval; they chain in any order."""
 
 from landmark.rerank.alpha_qe import AlphaQE
 from landmark.rerank.aqe_decay import AQEDecay

@@ -1,4 +1,4 @@
-"""Nearest and farthest of every photo, from the cosines of all pairs, each computed once."""
+"""Nearest neighbours and lowest cosine of every photo; each pair's cosine is computed once."""
 
 from collections.abc import Iterator
 from itertools import combinations_with_replacement
@@ -23,19 +23,19 @@ _MERGED_RESULTS = 2**22
 def nearest_and_lowest(
     photos: Vectors, k: int, device: str = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of every photo among all, and its lowest cosine with any.
+    """Return the k nearest neighbours of every photo, and its lowest cosine with any photo.
 
-    The cosines are computed tile by tile; a tile serves its rows and its columns, so this costs
-    half of an exact search, and the lowest cosines nothing more. Under a launcher each rank
-    computes a share of the tiles.
+    The cosines are computed tile by tile. Each tile is used for both its rows and its columns,
+    which halves the cost of an exact search. Under a launcher each rank computes a shard of the
+    tiles.
 
     Args:
         photos: Descriptors, (N, D); may be memory-mapped or stacked. They are not copied.
-        k: Neighbours of a photo, itself among them, at most N.
-        device: Where to compute (see `landmark.device`).
+        k: Neighbours per photo, including the photo itself; at most N.
+        device: Device to compute on (see `landmark.device`).
 
     Returns:
-        Photos (N, k) int32, each photo itself first, the others by descending cosine, ties by row;
+        Neighbours (N, k) int32, each photo itself first, then by descending cosine, ties by row;
         and the lowest cosines (N,) float32.
 
     Example:
@@ -62,7 +62,7 @@ def nearest_and_lowest(
 
 
 def _tiles(photos: Vectors, device: str) -> Iterator[tuple[slice, slice, "Tensor"]]:
-    """This rank's tiles, each once with its cosines (B, C): rows, columns from the rows' on."""
+    """Yield this rank's tiles of the upper triangle: rows, columns, cosines (B, C)."""
     import torch
 
     torch_device = local_torch_device(device)
@@ -82,7 +82,7 @@ def _tiles(photos: Vectors, device: str) -> Iterator[tuple[slice, slice, "Tensor
 def _merged(
     rows: np.ndarray, scores: np.ndarray, lowest: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest (N, k) and lowest cosines (N,) by the tiles of all ranks."""
+    """Merge neighbours (N, k) and lowest cosines (N,) of all ranks."""
     if is_alone():
         return rows, lowest
     for part in row_blocks(len(rows), _MERGED_RESULTS // rows.shape[1]):
@@ -96,45 +96,45 @@ def _merged(
 
 
 class _Side(NamedTuple):
-    """Whose neighbours a tile is searched for: its rows' (axis 0) or its columns'.
+    """One use of a tile: neighbours of its row photos (axis 0) or of its column photos (axis 1).
 
     Attributes:
-        photos: The photos whose neighbours these are.
-        first_other: Number of the first photo that may be a neighbour.
-        axis: Axis of the photos whose neighbours these are.
+        photos: Photos that get neighbours.
+        first_neighbour: Number of the first candidate neighbour.
+        axis: Axis of `photos` in the tile.
     """
 
     photos: slice
-    first_other: int
+    first_neighbour: int
     axis: int
 
 
 def _candidates(best: Best, cosines: "Tensor", side: _Side) -> Triplets:
-    """Pairs of a tile that may be among the best."""
+    """Return the pairs of a tile that may be among the k best."""
     import torch
 
     photos, others = cosines.shape[side.axis], cosines.shape[1 - side.axis]
     least = torch.from_numpy(best.lowest(side.photos))
     good = cosines > least.to(cosines.device).unsqueeze(1 - side.axis)
-    wanted = min(best.k, others)
-    if _count(good) > 2 * wanted * photos:  # only the best of this tile, with what ties
-        top = cosines.topk(wanted, dim=1 - side.axis).values.amin(1 - side.axis, keepdim=True)
+    k = min(best.k, others)
+    if _count(good) > 2 * k * photos:  # keep only the k best of this tile and their ties
+        top = cosines.topk(k, dim=1 - side.axis).values.amin(1 - side.axis, keepdim=True)
         good &= cosines >= top
-    places = _places(good)
-    pairs = divmod(places, cosines.shape[1])
-    values = cosines.ravel()[torch.from_numpy(places).to(cosines.device)].cpu().numpy()
+    positions = _positions(good)
+    pairs = divmod(positions, cosines.shape[1])
+    values = cosines.ravel()[torch.from_numpy(positions).to(cosines.device)].cpu().numpy()
     return Triplets(
-        pairs[side.axis] + side.photos.start, pairs[1 - side.axis] + side.first_other, values
+        pairs[side.axis] + side.photos.start, pairs[1 - side.axis] + side.first_neighbour, values
     )
 
 
 def _count(good: "Tensor") -> int:
-    """How many are true; numpy is faster than torch at this on the CPU."""
+    """Count the true entries; on the CPU numpy is faster than torch."""
     return int(np.count_nonzero(good.numpy()) if good.device.type == "cpu" else good.sum())
 
 
-def _places(good: "Tensor") -> np.ndarray:
-    """Where they are true in the flattened tile, ascending."""
+def _positions(good: "Tensor") -> np.ndarray:
+    """Return the flat positions of the true entries, ascending."""
     import torch
 
     if good.device.type == "cpu":

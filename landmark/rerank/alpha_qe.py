@@ -1,4 +1,4 @@
-"""Alpha query expansion: search again with the first results."""
+"""Alpha query expansion: add the top results to the query and search again."""
 
 from pydantic import NonNegativeFloat, PositiveInt
 
@@ -10,11 +10,12 @@ from landmark.settings import checked
 class AlphaQE:
     """Alpha-weighted query expansion (Radenović, Tolias, Chum 2018, arXiv 1711.02512, section 3).
 
-    Each query q becomes q + the sum over its n best gallery descriptors x of max(q . x, 0)^alpha x,
-    of unit length, and the gallery is searched again. alpha = 0 is average query expansion.
+    Each query q becomes q + the sum over its top n gallery descriptors x of max(q . x, 0)^alpha x,
+    normalised to unit length, and the gallery is searched again. alpha = 0 is average query
+    expansion.
 
     Args:
-        n: Gallery photos added.
+        n: Number of gallery photos to add.
         alpha: Exponent of the weights; 3 as in the paper.
 
     Example:
@@ -33,9 +34,9 @@ class AlphaQE:
         self.alpha = alpha
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Expand the queries and search again; queries, rows and scores are new.
+        """Expand the queries and search again; replaces queries, rows and scores.
 
         Raises:
-            UserError: The ranking is shorter than `n`, though the gallery is not.
+            UserError: The ranking is shorter than `n` although the gallery is not.
         """
         return expanded_search(retrieval, "alpha_qe", self.n, alpha_weights(self.alpha))

@@ -1,4 +1,4 @@
-"""Average query expansion with decay: search again with the first results, weighted by rank."""
+"""Average query expansion with decay: add the top results, weighted by rank, to the query."""
 
 import numpy as np
 from pydantic import PositiveInt
@@ -11,12 +11,13 @@ from landmark.settings import checked
 class AQEDecay:
     """Average query expansion with decay, AQEwD (Gordo et al. 2017, arXiv 1610.07940).
 
-    Each query q becomes the sum over itself, place 0, and its n best gallery descriptors, places 1
-    to n, with the weights (n - place) / n, of unit length, and the gallery is searched again. The
-    cosines do not count. (As formulated by Gordo, Radenović, Berg 2020, arXiv 2007.08019.)
+    Each query becomes the weighted sum of itself, rank 0, and its top n gallery descriptors, ranks
+    1 to n, with the weights (n - rank) / n, normalised to unit length, and the gallery is searched
+    again. The cosines are not used. (As formulated by Gordo, Radenović, Berg 2020, arXiv
+    2007.08019.)
 
     Args:
-        n: Places of the decay: the last one's weight is 0.
+        n: Rank at which the weight reaches 0.
 
     Example:
         >>> from landmark.search import Flat
@@ -32,13 +33,13 @@ class AQEDecay:
         self.n = n
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Expand the queries and search again; queries, rows and scores are new.
+        """Expand the queries and search again; replaces queries, rows and scores.
 
         Raises:
-            UserError: The ranking is shorter than `n`, though the gallery is not.
+            UserError: The ranking is shorter than `n` although the gallery is not.
         """
         return expanded_search(retrieval, "aqe_decay", self.n, self._weights)
 
     def _weights(self, cosines: np.ndarray) -> np.ndarray:
-        places = np.arange(1, cosines.shape[1] + 1, dtype=np.float32)
-        return np.broadcast_to((self.n - places) / self.n, cosines.shape)
+        ranks = np.arange(1, cosines.shape[1] + 1, dtype=np.float32)
+        return np.broadcast_to((self.n - ranks) / self.n, cosines.shape)

@@ -1,4 +1,4 @@
-"""A search and the re-rankers after it, step by step, timed and evaluated."""
+"""Run a search and a chain of re-rankers; time and evaluate each step."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,19 +18,24 @@ INTERVAL: dict[str, Any] = {"confidence": 0.95, "resamples": 1000, "seed": 0}
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The result of one step of a chain. It keeps no retrieval, and so no index, alive.
+    """The result of one step of a chain. It references no retrieval, so indexes can be freed.
 
     Attributes:
         name: `search` or the re-ranker's name.
         rows: (Q, K) gallery rows, best first; -1 pads.
-        scores: (Q, K) their scores.
+        scores: (Q, K) scores of the rows.
         seconds: Duration, without the evaluation.
-        peak_bytes: Memory at its peak, over what was held when it began.
-        metrics: Its metrics; empty where no ground truth is known.
-        precisions: Name of a mean average precision → that of each query, (Q,), NaN for a query
-            without an answer.
+        peak_bytes: Peak memory above the memory at the start of the step.
+        metrics: Name → value; empty without ground truth.
+        precisions: Name of a mean average precision → the average precision of each query, (Q,);
+            NaN for a query without positives.
         changes: Name of a mean average precision → its change from the previous step, with the 95 %
             bootstrap interval over the queries; empty for the first step.
+
+    Example:
+        >>> step = Step("search", np.array([[3, 1]]), np.array([[0.9, 0.7]]), 2.5, 2**30)
+        >>> step.first(1).rows.tolist()
+        [[3]]
     """
 
     name: str
@@ -43,10 +48,10 @@ class Step:
     changes: Mapping[str, Interval] = field(default_factory=dict)
 
     def summary(self, labels: Mapping[str, str]) -> str:
-        """One line to print: name, metrics before → after with the change, seconds, memory.
+        """Return one line to print: name, metrics before → after (change), seconds, memory.
 
         Args:
-            labels: The metrics to show, key → words.
+            labels: Metrics to show, key → label.
 
         Example:
             >>> rows, scores = np.array([[3]]), np.array([[0.9]])
@@ -54,21 +59,21 @@ class Step:
             >>> step.summary({"top_1": "top-1"})
             'search             top-1 0.5000   2.5 s   1.00 GiB'
         """
-        words = [f"{self.name:<16}"]
+        parts = [f"{self.name:<16}"]
         for key, label in labels.items():
             after = self.metrics[key]
             if key in self.changes:
                 change, low, high = self.changes[key]
-                words.append(
+                parts.append(
                     f"{label} {after - change:.4f} → {after:.4f} "
                     f"({change:+.4f}, {low:+.4f} … {high:+.4f})"
                 )
             else:
-                words.append(f"{label} {after:.4f}")
-        return "   ".join([*words, f"{self.seconds:.1f} s", f"{self.peak_bytes / 2**30:.2f} GiB"])
+                parts.append(f"{label} {after:.4f}")
+        return "   ".join([*parts, f"{self.seconds:.1f} s", f"{self.peak_bytes / 2**30:.2f} GiB"])
 
     def record(self) -> dict[str, Any]:
-        """The metrics as they are written to metrics.json."""
+        """Return the step's entry in metrics.json."""
         changes = {key: change._asdict() for key, change in self.changes.items()}
         return {
             "step": self.name,
@@ -79,7 +84,7 @@ class Step:
         }
 
     def first(self, results: int) -> "Step":
-        """The step with a copy of the first results only, so that the others can be freed."""
+        """Return the step with a copy of only the first results, so that the rest can be freed."""
         return replace(
             self, rows=self.rows[:, :results].copy(), scores=self.scores[:, :results].copy()
         )
@@ -88,12 +93,12 @@ class Step:
 def run_chain(
     search: Callable[[], Retrieval], rerankers: Mapping[str, Reranker], truth: GroundTruth | None
 ) -> Iterator[Step]:
-    """Search, then apply each re-ranker to the result of the previous step.
+    """Search, apply each re-ranker to the result of the previous step, and yield each step.
 
     Args:
-        search: Returns the first retrieval.
-        rerankers: By name, in order.
-        truth: Evaluates each step; None: no metrics.
+        search: Returns the initial retrieval.
+        rerankers: Name → re-ranker, in order.
+        truth: Ground truth that evaluates each step. None means no metrics.
 
     Example:
         >>> from landmark.search import Flat
@@ -102,11 +107,11 @@ def run_chain(
         >>> [step.name for step in run_chain(search, {"same": lambda retrieval: retrieval}, None)]
         ['search', 'same']
     """
-    remember = any(getattr(reranker, "needs_earlier", False) for reranker in rerankers.values())
+    keep_earlier = any(getattr(reranker, "needs_earlier", False) for reranker in rerankers.values())
     step, retrieval = _run("search", search, truth, None)
     yield step
     for name, reranker in rerankers.items():
-        if remember:
+        if keep_earlier:
             retrieval = retrieval.remembered(step.name)
         step, retrieval = _run(name, lambda: reranker(retrieval), truth, step)  # noqa: B023 - now
         yield step

@@ -1,4 +1,4 @@
-"""Database-side augmentation: the gallery's descriptors, each smoothed over its neighbours."""
+"""Database-side augmentation: each gallery descriptor is smoothed over its neighbours."""
 
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveInt
@@ -16,16 +16,16 @@ _SEARCHED_ROWS, _EXPANDED_ROWS = 65536, 4096
 class DBA:
     """Database-side feature augmentation (Arandjelović and Zisserman 2012; Gordo et al. 2017).
 
-    Each gallery descriptor becomes the sum over its n nearest gallery descriptors x, itself among
-    them, of max(cosine, 0)^alpha x, of unit length, and the new gallery is searched. (Arandjelović
-    and Zisserman, "Three things everyone should know to improve object retrieval", section 4,
-    weight all equally, alpha = 0; the weights are those of alpha query expansion.) To expand the
-    queries too, put `alpha_qe` before or after it in the chain.
+    Each gallery descriptor becomes the sum over its n nearest gallery descriptors x, including
+    itself, of max(cosine, 0)^alpha x, normalised to unit length, and the augmented gallery is
+    searched. The weights are those of alpha query expansion; alpha = 0 weights all equally, as in
+    Arandjelović and Zisserman, "Three things everyone should know to improve object retrieval",
+    section 4. To expand the queries too, put `alpha_qe` before or after it in the chain.
 
-    The new gallery has the old one's dtype; a large one is held in a temporary file.
+    The augmented gallery keeps the dtype; a large one is stored in a temporary file.
 
     Args:
-        n: Descriptors in a sum, the photo itself among them.
+        n: Descriptors per sum, including the photo itself.
         alpha: Exponent of the weights.
 
     Example:
@@ -43,7 +43,7 @@ class DBA:
         self.alpha = alpha
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Augment the gallery and search it; gallery, index, rows and scores are new."""
+        """Augment the gallery and search it; replaces gallery, index, rows and scores."""
         gallery = retrieval.gallery
         augmented = temporary_array(gallery.shape, gallery.dtype)
         for searched in row_blocks(len(gallery), _SEARCHED_ROWS):
@@ -54,7 +54,7 @@ class DBA:
         return retrieval.searched(gallery=augmented)
 
     def _augmented(self, photos: np.ndarray, gallery: np.ndarray, near: np.ndarray) -> np.ndarray:
-        """New descriptors (B, D) of photos with the neighbours (B, n)."""
+        """Return the augmented descriptors (B, D) of photos with neighbours (B, n)."""
 
         def expanded(part: slice) -> tuple[np.ndarray]:
             weights = alpha_weights(self.alpha)

@@ -1,4 +1,4 @@
-"""Offline diffusion: photos compared by what they reach in the graph of mutual neighbours."""
+"""Offline diffusion: compare photos by their random walks on the graph of mutual neighbours."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -18,30 +18,30 @@ from landmark.search.sharded import merge_ranks
 from landmark.settings import checked
 
 _BLOCK_ROWS = 128
-_SYSTEMS = 32  # solved side by side
-_PLACES = 2**23  # 32 MB
+_MOST_SYSTEMS = 32  # solved together
+_TABLE_ENTRIES = 2**23  # of the look-up table: 32 MB
 
 
 class Diffusion:
     """Efficient diffusion, decoupled from the query (Yang et al. 2019, arXiv 1811.10907).
 
-    Queries and gallery are one graph of mutual neighbours with the weights max(cosine, 0)^gamma.
-    From each photo, restricted to its n_trunc nearest, a random walk with restart is solved. The
-    new descriptor of a photo is its solution, of unit length; the gallery is ranked by its product
-    with the query's, as in the released code. Photos that share nothing with a query follow in the
-    order they had.
+    Queries and gallery form one graph of mutual neighbours with the weights max(cosine, 0)^gamma.
+    A random walk with restart is solved for each photo, truncated to its n_trunc nearest. The
+    solution, normalised to unit length, is the photo's new descriptor, and the gallery is ranked by
+    its inner product with the query's, as in the released code. Photos with a product of 0 follow
+    in their previous order.
 
-    The queries are searched again: the former ranking sets the length and that order, nothing else.
-    Memory grows with the photos; the gallery's solutions are used up as they come. Under a launcher
-    each rank solves and compares a part of the photos.
+    The queries are searched again; the previous ranking only sets the length and that order. Memory
+    grows linearly with the number of photos; the solutions of the gallery are not stored. Under a
+    launcher each rank solves and compares a shard of the photos.
 
     Args:
-        n_trunc: Photos of a truncated gallery, itself among them.
-        kd: Neighbours in the graph, itself among them.
+        n_trunc: Photos per truncated system, including the photo itself.
+        kd: Neighbours per photo in the graph, including the photo itself.
         gamma: Exponent of the cosines.
-        alpha: Probability to walk on.
-        iterations: Most steps of conjugate gradients.
-        rtol: Residual at which they end.
+        alpha: Probability of continuing the walk.
+        iterations: Maximum number of conjugate gradient steps.
+        rtol: Relative residual at which a system is solved.
 
     Example:
         >>> from landmark.search import Flat
@@ -70,18 +70,18 @@ class Diffusion:
         self.rtol = rtol
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Diffuse from every photo and compare; rows and scores are new."""
+        """Diffuse from every photo and compare; replaces rows and scores."""
         graph, neighbours = self.graph(*self._neighbours(retrieval))
-        queries, kept = retrieval.rows.shape
+        queries, length = retrieval.rows.shape
         own = [normalised(part) for part in self.solutions(graph, neighbours[shard(queries)])]
         parts = [part for parts in gather_objects(own) for part in parts]
-        reaching = sparse.vstack(parts).T.tocsr()  # (Q + N, Q): which queries reach a photo
-        best = Best(queries, kept)
+        of_queries = sparse.vstack(parts).T.tocsr()  # (Q + N, Q)
+        best = Best(queries, length)
         gallery = shard(len(retrieval.gallery))
 
         def compared(part: slice) -> Triplets:
             solution = self._solution(graph, neighbours[queries + part.start : queries + part.stop])
-            pairs = (normalised(solution) @ reaching).tocoo()
+            pairs = (normalised(solution) @ of_queries).tocoo()
             return best.better(pairs.col, pairs.row + part.start, pairs.data)
 
         for better in in_parallel(compared, row_blocks(gallery.stop, _BLOCK_ROWS, gallery.start)):
@@ -90,30 +90,30 @@ class Diffusion:
         return retrieval.with_ranking(*filled_up(rows, scores, retrieval.rows, retrieval.scores))
 
     def offline(self, retrieval: Retrieval) -> sparse.csr_matrix:
-        """The solutions of all photos, queries then gallery, (Q + N, Q + N) float32.
+        """Return the solutions of all photos, queries then gallery, (Q + N, Q + N) float32.
 
-        n_trunc values a photo: to look at the method; the ranking never holds them all.
+        It holds n_trunc values per photo; ranking does not need them all in memory.
         """
         graph, neighbours = self.graph(*self._neighbours(retrieval))
         return sparse.vstack(list(self.solutions(graph, neighbours)), format="csr")
 
     def graph(self, rows: np.ndarray, cosines: np.ndarray) -> tuple[Graph, np.ndarray]:
-        """The graph of all photos and the neighbourhoods (N, n_trunc), by their neighbours (N, k).
+        """Return the graph of all photos, and their truncated neighbourhoods (N, n_trunc).
 
         Args:
-            rows: Neighbours of each photo, itself first, k at least kd and n_trunc or all; -1 is
-                none.
-            cosines: Theirs with the photo.
+            rows: Neighbours of each photo, the photo itself first, (N, k) with k at least kd and
+                n_trunc, or N; -1 pads.
+            cosines: Cosines of the neighbours, (N, at least kd).
         """
         graph = transition_graph(rows[:, : self.kd], cosines[:, : self.kd], self.gamma, self.alpha)
         return graph, rows[:, : self.n_trunc]
 
     def solutions(self, graph: Graph, neighbours: np.ndarray) -> Iterator[sparse.csr_matrix]:
-        """The solutions of some photos, in parts (B, N) float32.
+        """Yield the solutions of P photos in blocks (B, N) float32.
 
         Args:
-            graph: The graph of all N photos.
-            neighbours: Neighbourhoods of those photos, (P, n_trunc), the photo first.
+            graph: Graph of all N photos.
+            neighbours: Neighbourhoods of the P photos, (P, n_trunc), the photo itself first.
         """
         blocks = row_blocks(len(neighbours), _BLOCK_ROWS)
         return in_parallel(lambda block: self._solution(graph, neighbours[block]), blocks)
@@ -124,17 +124,17 @@ class Diffusion:
         return all_neighbours(indexes, min(max(self.n_trunc, self.kd), photos), scored=self.kd)
 
     def _solution(self, graph: Graph, neighbours: np.ndarray) -> sparse.csr_matrix:
-        """The solutions of some photos with their neighbours (B, n), (B, Q + N) float32."""
+        """Return the solutions (B, Q + N) float32 of photos with the neighbours (B, n)."""
         values = truncated_diffusion(graph, neighbours, self.iterations, self.rtol)
         return sparse_rows(neighbours, values, values != 0, len(graph.columns))
 
 
 def normalised(rows: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Rows of unit length; every row has an entry.
+    """Normalise rows to unit length; every row must have an entry.
 
     Example:
-        >>> normalised(sparse.csr_matrix([[3.0, 4.0]])).toarray().round(1).tolist()[0][0] > 0.59
-        True
+        >>> normalised(sparse.csr_matrix([[3.0, 4.0]])).toarray().astype("f8").round(4).tolist()
+        [[0.6, 0.8]]
     """
     lengths = np.sqrt(np.add.reduceat(np.square(rows.data, dtype=np.float64), rows.indptr[:-1]))
     values = (rows.data / np.repeat(lengths, np.diff(rows.indptr))).astype(np.float32)
@@ -144,19 +144,19 @@ def normalised(rows: sparse.csr_matrix) -> sparse.csr_matrix:
 def truncated_diffusion(
     graph: Graph, neighbourhoods: np.ndarray, iterations: int, rtol: float
 ) -> np.ndarray:
-    """Diffuse from the first photo of each neighbourhood over the photos of that neighbourhood.
+    """Diffuse within each neighbourhood, starting from its first photo.
 
-    Solves (I - graph restricted to the neighbourhood) f = e_1 by conjugate gradients from f = 0
+    Solve (I - graph restricted to the neighbourhood) f = e_1 by conjugate gradients from f = 0
     (Yang et al. 2019, arXiv 1811.10907).
 
     Args:
         graph: alpha times the normalised affinity of all N photos.
-        neighbourhoods: Photos of each neighbourhood, (B, n), each once; -1 is none.
-        iterations: Most steps.
-        rtol: A system is solved when its residual is below this.
+        neighbourhoods: Distinct photos of each neighbourhood, (B, n); -1 pads.
+        iterations: Maximum number of steps.
+        rtol: Relative residual at which a system is solved.
 
     Returns:
-        f, (B, n) float32; 0 at -1.
+        f, (B, n) float32; 0 at the pads.
 
     Example:
         >>> graph = Graph(np.array([[1], [0]]), np.array([[0.5], [0.5]], np.float32))
@@ -164,8 +164,8 @@ def truncated_diffusion(
         [['1.33', '0.67']]
     """
     scores = np.zeros(neighbourhoods.shape, np.float32)
-    columns = len(graph.columns) + 1  # the last one is for no photo
-    block_size = max(1, min(_SYSTEMS, len(neighbourhoods), _PLACES // columns))
+    columns = len(graph.columns) + 1  # the last one is for pads
+    block_size = max(1, min(_MOST_SYSTEMS, len(neighbourhoods), _TABLE_ENTRIES // columns))
     place = np.zeros((block_size, columns), np.int32)
     inside = np.zeros((block_size, columns), bool)
     for part in row_blocks(len(neighbourhoods), block_size):
@@ -177,21 +177,20 @@ def truncated_diffusion(
 def _systems(
     graph: Graph, neighbourhoods: np.ndarray, place: np.ndarray, inside: np.ndarray
 ) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
-    """Look up every edge of the photos of each neighbourhood, keep those that stay within it.
+    """Assemble the linear systems from the edges within each neighbourhood.
 
-    Photos of another component than the first are left out: the diffusion never reaches them.
+    Photos outside the connected component of the first photo are dropped: their solution is 0.
 
     Args:
-        graph: The graph of N photos.
-        neighbourhoods: (B, n); -1 is none.
-        place: (at least B, N + 1), for the number of a photo in its neighbourhood.
-        inside: (at least B, N + 1) of False, restored at the end: what is in a neighbourhood. It
-            is small, so that most look-ups need not go to `place`.
+        graph: Graph of N photos.
+        neighbourhoods: (B, n); -1 pads.
+        place: Scratch array (at least B, N + 1): the unknown of each photo.
+        inside: Scratch array (at least B, N + 1) of False, restored on return: whether a photo is
+            in a neighbourhood. It is small, so that most look-ups need not access `place`.
 
     Returns:
-        The systems of all photos as one block-diagonal matrix (R, R) float64; the places (R,) of
-        their unknowns in the flattened neighbourhoods, ascending; and where those of each photo
-        begin, (B,).
+        One block-diagonal matrix (R, R) float64 of all systems; the positions (R,) of the unknowns
+        in the flattened neighbourhoods, ascending; and the first unknown of each system, (B,).
     """
     component = graph.components.take(neighbourhoods)
     near = (component == component[:, :1]) & (neighbourhoods >= 0)
@@ -216,7 +215,7 @@ def _systems(
 def _solve_blocks(
     matrix: sparse.csr_matrix, starts: np.ndarray, iterations: int, rtol: float
 ) -> np.ndarray:
-    """Solve (I - matrix) f = b, (R,), for diagonal blocks, b the first unit vector of each."""
+    """Solve (I - matrix) f = b, (R,), where b is the first unit vector of each diagonal block."""
     first = np.zeros(matrix.shape[0])
     first[starts] = 1
     block = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(first)))

@@ -1,4 +1,4 @@
-"""Explore-exploit graph traversal: from photo to photo along the strongest edges."""
+"""Explore-exploit graph traversal: follow the strongest edges from photo to photo."""
 
 from typing import Annotated
 
@@ -16,21 +16,22 @@ from landmark.settings import checked
 class EGT:
     """Explore-exploit graph traversal (Chang et al. 2019, CVPR).
 
-    A query's k nearest gallery photos are its candidates, by their cosines. Exploit: all candidates
-    above the threshold are ranked, the best first; where there is none, the best alone. Explore:
-    the k nearest of the photos just ranked become candidates; one that is a candidate already keeps
-    the higher cosine. In turn until the ranking is full. Cosines below 0 count as 0, and of equal
-    candidates the one seen first is ranked first, as in the code released with arXiv 2003.11211.
-    Where the candidates run out, photos follow in the order they had.
+    A query's k nearest gallery photos are its first candidates, weighted by their cosines. Exploit:
+    rank all candidates above the threshold, highest cosine first; if there are none, rank only the
+    best candidate. Explore: the k nearest neighbours of the photos just ranked become candidates; a
+    photo that is already a candidate keeps the higher cosine. The two alternate until the ranking
+    is full. Negative cosines count as 0, and ties are ranked in the order of discovery, as in the
+    code released with arXiv 2003.11211. If the candidates run out, the remaining photos follow in
+    their previous order.
 
-    The queries are searched again: the former ranking sets the length and that order, nothing else.
-    The neighbours of gallery photos are looked up when the traversal reaches them. Under a launcher
-    each rank traverses from its share of the queries, and all ranks look neighbours up together, in
-    the index that they share. A photo's score is the lowest cosine ranked up to it.
+    The queries are searched again; the previous ranking only sets the length and that order. The
+    neighbours of a gallery photo are searched when the traversal reaches it. Under a launcher each
+    rank traverses from its shard of the queries, and all ranks search neighbours together in the
+    sharded index. A photo's score is the lowest cosine ranked up to and including it.
 
     Args:
         threshold: Cosine above which candidates are ranked together; 0.42 as released for ROxford.
-        k: Edges of a photo, for a gallery photo itself among them; 250 as released for ROxford.
+        k: Neighbours per photo, a gallery photo itself included; 250 as released for ROxford.
 
     Example:
         >>> from landmark.search import Flat
@@ -49,16 +50,16 @@ class EGT:
         self.k = k
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Traverse from every query; rows and scores are new."""
-        queries, kept = retrieval.rows.shape
+        """Traverse from every query; replaces rows and scores."""
+        queries, length = retrieval.rows.shape
         photos = len(retrieval.gallery)
         k = min(self.k, photos)
         near, cosines = retrieval.index.search(retrieval.query, k)
-        neighbours = GalleryNeighbours(retrieval.index, k, expected=queries * kept)
+        neighbours = GalleryNeighbours(retrieval.index, k, expected=queries * length)
 
         def traversed(part: slice) -> tuple[np.ndarray, np.ndarray]:
             rows, scores = traverse(
-                near[part], cosines[part], neighbours.of, photos, kept, self.threshold
+                near[part], cosines[part], neighbours.of, photos, length, self.threshold
             )
             neighbours.finish()
             return filled_up(rows, scores, retrieval.rows[part], retrieval.scores[part])

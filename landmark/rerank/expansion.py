@@ -1,4 +1,4 @@
-"""Descriptors replaced by weighted sums of their neighbours."""
+"""Replace descriptors by weighted sums of their neighbours."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ _NEIGHBOUR_VALUES = 2**24  # of the neighbours in a block: 64 MB
 
 
 def alpha_weights(alpha: float) -> Weights:
-    """max(cosine, 0)^alpha; 0 weights all neighbours equally.
+    """Return the weights max(cosine, 0)^alpha; alpha = 0 weights all neighbours equally.
 
     Example:
         >>> alpha_weights(2)(np.array([0.5, -0.5])).tolist()
@@ -29,19 +29,19 @@ def expand(
     weights: Weights,
     include: bool,
 ) -> np.ndarray:
-    """Sum each descriptor's neighbours, weighted, to unit length.
+    """Sum each descriptor's weighted neighbours and normalise to unit length.
 
-    The cosines are computed from the descriptors, so the ranking's scores may be of any kind.
+    The cosines are computed from the descriptors, not taken from the ranking's scores.
 
     Args:
         descriptors: (B, D), unit rows.
         gallery: (N, D), unit rows; may be memory-mapped.
-        rows: Neighbours of each descriptor in the gallery, (B, n), nearest first; -1 is none.
-        weights: Maps the cosines (B, n) of neighbours to their weights (B, n).
-        include: Add the descriptor itself, with weight 1.
+        rows: Neighbours of each descriptor in the gallery, (B, n), nearest first; -1 pads.
+        weights: Maps cosines (B, n) to weights (B, n).
+        include: Add the descriptor itself with weight 1.
 
     Returns:
-        (B, D) float32. A sum of length 0 leaves the descriptor as it is.
+        (B, D) float32. A descriptor whose sum is 0 is returned unchanged.
 
     Example:
         >>> gallery = np.array([[1, 0], [0.6, 0.8]], np.float32)
@@ -60,33 +60,54 @@ def expand(
 
 
 def expansion_block(gallery: np.ndarray, n: int) -> int:
-    """How many descriptors to expand together by n neighbours each."""
+    """Return how many descriptors to expand together with n neighbours each.
+
+    Example:
+        >>> expansion_block(np.empty((9, 512), np.float32), n=32)
+        1024
+    """
     return _NEIGHBOUR_VALUES // (n * gallery.shape[1])
 
 
 def descriptors_of(gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Descriptors (B, n, D) float32 of gallery rows (B, n); those of any row at -1."""
+    """Return the descriptors (B, n, D) float32 of gallery rows (B, n); arbitrary at -1.
+
+    Example:
+        >>> descriptors_of(np.array([[1, 0], [0, 2]]), np.array([[1, 0]])).tolist()
+        [[[0.0, 2.0], [1.0, 0.0]]]
+    """
     flat = np.asarray(gallery[np.maximum(rows, 0).ravel()], np.float32)
     return flat.reshape(*rows.shape, gallery.shape[1])
 
 
 def expanded_search(retrieval: Retrieval, name: str, n: int, weights: Weights) -> Retrieval:
-    """Search again for each query with its n best added; queries, rows and scores are new.
+    """Expand each query with its top n results and search again.
 
     Args:
         retrieval: The ranking to expand with.
-        name: The re-ranker's, for error messages.
-        n: Results added.
-        weights: Their weights by their cosines.
+        name: Name of the re-ranker, for error messages.
+        n: Number of results to add.
+        weights: Maps cosines to weights.
+
+    Returns:
+        The retrieval with new queries, rows and scores.
 
     Raises:
-        UserError: The ranking is shorter than `n`, though the gallery is not.
+        UserError: The ranking is shorter than `n` although the gallery is not.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> query, gallery = np.array([[1, 0]], np.float32), np.array([[0.6, 0.8]], np.float32)
+        >>> retrieval = Retrieval.from_search(query, gallery, k=1, search=Flat())
+        >>> expanded = expanded_search(retrieval, "alpha_qe", 1, alpha_weights(0))
+        >>> expanded.query.round(2).astype(str).tolist()
+        [['0.89', '0.45']]
     """
-    kept = retrieval.rows.shape[1]
-    if kept < min(n, len(retrieval.gallery)):
+    length = retrieval.rows.shape[1]
+    if length < min(n, len(retrieval.gallery)):
         raise UserError(
-            f"rerank.{name}.n={n} looks further than the k={kept} results of a query. "
-            f"Pass k={n} or more, or rerank.{name}.n={kept}."
+            f"rerank.{name}.n={n} is more than the k={length} results per query. "
+            f"Pass k={n} or more, or rerank.{name}.n={length}."
         )
 
     def expanded(queries: slice) -> tuple[np.ndarray]:

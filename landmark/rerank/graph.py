@@ -1,4 +1,4 @@
-"""The graph of mutual neighbours that diffusion runs on, and its linear systems."""
+"""The graph of mutual neighbours that diffusion runs on, and a solver for its linear systems."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +15,18 @@ _BLOCK_COMPARISONS = 2**22
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A symmetric, sparse (N, N) matrix: at most k entries a row.
+    """A symmetric, sparse (N, N) matrix with at most k entries per row.
 
     Attributes:
-        columns: (N, k) int32, N where there is no entry.
-        weights: (N, k) float32, 0 there.
+        columns: (N, k) int32; N pads.
+        weights: (N, k) float32; 0 at the pads.
+
+    Example:
+        >>> graph = Graph(np.array([[1], [0], [3]]), np.array([[0.5], [0.5], [0]], np.float32))
+        >>> graph.csr().toarray().tolist()
+        [[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
+        >>> graph.components.tolist()
+        [0, 0, 1]
     """
 
     columns: np.ndarray
@@ -27,11 +34,11 @@ class Graph:
 
     @cached_property
     def components(self) -> np.ndarray:
-        """Number of each row's component, (N,) int32: equal where entries connect them."""
+        """Connected component of each row, (N,) int32."""
         return connected_components(self.csr(), directed=False)[1]
 
     def csr(self) -> sparse.csr_matrix:
-        """The matrix in the form that multiplies."""
+        """Return the graph as a sparse matrix."""
         present = self.columns < len(self.columns)
         return sparse_rows(self.columns, self.weights, present, len(self.columns))
 
@@ -39,7 +46,7 @@ class Graph:
 def sparse_rows(
     columns: np.ndarray, values: np.ndarray, present: np.ndarray, width: int
 ) -> sparse.csr_matrix:
-    """The present entries, all (B, k), as a matrix (B, width).
+    """Return the entries (B, k) that are present as a sparse matrix (B, width).
 
     Example:
         >>> columns, values = np.array([[1, 0], [0, 9]]), np.array([[5, 6], [7, 8]])
@@ -52,16 +59,16 @@ def sparse_rows(
 
 
 def transition_graph(rows: np.ndarray, cosines: np.ndarray, gamma: float, alpha: float) -> Graph:
-    """The normalised affinity of mutual neighbours, times alpha.
+    """Return alpha times the normalised affinity of mutual neighbours.
 
-    The affinity of mutual neighbours is max(cosine, 0)^gamma, of others 0; it is divided by the
-    square roots of the degrees of both (Iscen et al. 2017, arXiv 1611.05113). The roundings to
-    float32 are those of the code released for arXiv 1811.10907.
+    The affinity of mutual neighbours is max(cosine, 0)^gamma, of other pairs 0; it is divided by
+    the square roots of both degrees (Iscen et al. 2017, arXiv 1611.05113). Values are rounded to
+    float32 where the code released for arXiv 1811.10907 rounds them.
 
     Args:
-        rows: Neighbours of each photo, (N, k); -1 is none. The photo itself does not count.
-        cosines: Theirs with the photo, (N, k).
-        gamma: Exponent of the affinity.
+        rows: Neighbours of each photo, (N, k); -1 pads. The photo itself is ignored.
+        cosines: Cosines of the neighbours, (N, k).
+        gamma: Exponent of the cosines.
         alpha: Factor.
 
     Example:
@@ -91,10 +98,10 @@ def _blocks(rows: np.ndarray) -> Iterator[slice]:
 
 
 def mutual_neighbours(rows: np.ndarray) -> np.ndarray:
-    """Where a photo's neighbour has the photo among its own neighbours, (N, k) bool.
+    """Return where a photo is also a neighbour of its neighbour, (N, k) bool.
 
     Args:
-        rows: Neighbours of each photo, (N, k); -1 is none. The photo itself does not count.
+        rows: Neighbours of each photo, (N, k); -1 pads. The photo itself is ignored.
 
     Example:
         >>> mutual_neighbours(np.array([[0, 1], [1, 0], [2, 1]])).tolist()
@@ -117,18 +124,19 @@ def conjugate_gradients(
     dot: Callable[[np.ndarray, np.ndarray], np.ndarray],
     spread: Callable[[np.ndarray], np.ndarray] = lambda values: values,
 ) -> np.ndarray:
-    """Solve (I - matrix) f = y for several systems side by side, from f = 0.
+    """Solve (I - matrix) f = y for several systems together, from f = 0.
 
     Args:
         matrix: (R, R), symmetric.
         right: y of all systems, (R,) or (R, B).
-        iterations: Most steps.
-        rtol: A system is solved when its residual, relative to y, is no larger.
-        dot: Inner product of each system in such arrays, (B,).
-        spread: Brings a value of each system, (B,), to all its places. Defaults to one column each.
+        iterations: Maximum number of steps.
+        rtol: Residual, relative to y, at which a system is solved.
+        dot: Inner product per system of two arrays shaped like `right`, (B,).
+        spread: Broadcasts one value per system, (B,), to the shape of `right`. Defaults to one
+            system per column.
 
     Returns:
-        f, of the shape of `right`, float64.
+        f, shaped like `right`, float64.
 
     Example:
         >>> matrix, right = sparse.csr_matrix([[0, 0.5], [0.5, 0]]), np.array([[1.0], [0.0]])
@@ -150,7 +158,7 @@ def conjugate_gradients(
         step = spread(np.where(unsolved, square / np.where(unsolved, curvature, 1), 0))
         solution += np.multiply(step, direction, out=buffer)
         residual -= np.multiply(step, product, out=buffer)
-        before, square = square, dot(residual, residual)
-        direction *= spread(np.where(unsolved, square / np.where(unsolved, before, 1), 0))
+        previous, square = square, dot(residual, residual)
+        direction *= spread(np.where(unsolved, square / np.where(unsolved, previous, 1), 0))
         direction += residual
     return solution

@@ -1,4 +1,4 @@
-"""Re-ranking by k-reciprocal encoding: photos compared by the neighbours they share."""
+"""Re-ranking by k-reciprocal encoding: compare photos by the neighbours they share."""
 
 from typing import Annotated
 
@@ -20,29 +20,29 @@ from landmark.search.sharded import merge_ranks
 from landmark.search.top_k import best_in_order
 from landmark.settings import checked
 
-_ENCODED_ROWS, _COMPARED_ROWS = 512, 256  # photos of a block
-_LEAST_DISTANCE = np.float32(1e-12)  # where all photos are the same
+_ENCODED_ROWS, _COMPARED_ROWS = 512, 256  # photos per block
+_LEAST_DISTANCE = np.float32(1e-12)  # avoids division by 0 if all photos are identical
 
 
 class KReciprocal:
     """k-reciprocal encoding (Zhong et al. 2017, arXiv 1701.08398).
 
-    Among queries and gallery together, each photo is encoded by its k1-reciprocal neighbours,
-    expanded by theirs, weighted by exp(-distance) and averaged over its k2 nearest. The gallery is
-    ranked by (1 - lambda_value) times the Jaccard distance of the encodings plus lambda_value times
-    the distance; a distance is the squared Euclidean one, divided by the photo's largest, as in the
-    released code. That code holds all distances of all photos; here they are computed when needed,
-    with the same result.
+    Queries and gallery form one set. Each photo is encoded by its k1-reciprocal neighbours and
+    those of its neighbours, weighted by exp(-distance), and averaged over its k2 nearest photos.
+    The gallery is ranked by (1 - lambda_value) times the Jaccard distance of the encodings plus
+    lambda_value times the original distance. Distances are squared Euclidean, divided by the
+    photo's largest, as in the released code. That code stores all N × N distances; here they are
+    computed when needed, with the same result.
 
-    The queries are searched again: the former ranking sets the length, nothing else. The largest
-    distances need all pairs of photos, so the neighbours are exact, whatever the index; they are
-    computed on its device. The scores are 1 minus the distance. Under a launcher each rank computes
-    a share of the pairs, and encodes and compares a part of the photos.
+    The queries are searched again; the previous ranking only sets the length. The largest distances
+    need all pairs of photos, so neighbours are always exact and computed on the device of the
+    index. The scores are 1 minus the distance. Under a launcher each rank computes a shard of the
+    pairs, and encodes and compares a shard of the photos.
 
     Args:
-        k1: Neighbours that can be reciprocal.
-        k2: Nearest photos averaged, itself among them; 1: none.
-        lambda_value: Share of the original distance.
+        k1: Number of neighbours considered for reciprocity.
+        k2: Nearest photos to average over, including the photo itself; 1 means no averaging.
+        lambda_value: Weight of the original distance.
 
     Example:
         >>> from landmark.search import Flat
@@ -65,10 +65,10 @@ class KReciprocal:
         self.lambda_value = lambda_value
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Encode every photo and compare; rows and scores are new."""
+        """Encode every photo and compare; replaces rows and scores."""
         photos = StackedVectors([retrieval.query, retrieval.gallery], np.float32)
-        queries, wide = len(retrieval.query), min(max(self.k1 + 1, self.k2), len(photos))
-        near, lowest = nearest_and_lowest(photos, wide, retrieval.index.device)
+        queries, k = len(retrieval.query), min(max(self.k1 + 1, self.k2), len(photos))
+        near, lowest = nearest_and_lowest(photos, k, retrieval.index.device)
         farthest = np.maximum(2 - 2 * lowest, _LEAST_DISTANCE)
         encoding = Encoding(photos, near, farthest, self.k1, self.k2)
         of_queries = encoding.averaged(slice(0, queries)).T.tocsr()  # (Q + N, Q)
@@ -79,13 +79,14 @@ class KReciprocal:
             encoded = encoding.averaged(slice(queries + part.start, queries + part.stop))
             shared = overlaps(encoded, of_queries).tocoo()
             jaccard = 1 - shared.data / (2 - shared.data)
-            likely = best.better(
+            # The distance only lowers the score, so most pairs are rejected without computing it.
+            bounds = best.better(
                 shared.col, shared.row + part.start, 1 - (1 - self.lambda_value) * jaccard
             )
-            cosines = pair_cosines(photos, likely.query, likely.rows + queries)
-            distances = self._distances(cosines, farthest[likely.query])
+            cosines = pair_cosines(photos, bounds.query, bounds.rows + queries)
+            distances = self._distances(cosines, farthest[bounds.query])
             return best.better(
-                likely.query, likely.rows, likely.scores - self.lambda_value * distances
+                bounds.query, bounds.rows, bounds.scores - self.lambda_value * distances
             )
 
         blocks = row_blocks(gallery.stop, _COMPARED_ROWS, gallery.start)
@@ -95,19 +96,19 @@ class KReciprocal:
         return retrieval.with_ranking(*self._with_nearest(rows, scores, retrieval, farthest))
 
     def _distances(self, cosines: np.ndarray, farthest: np.ndarray) -> np.ndarray:
-        """Squared distances over the largest."""
+        """Return squared distances divided by the largest."""
         return np.maximum(2 - 2 * cosines, 0) / farthest
 
     def _with_nearest(
         self, rows: np.ndarray, scores: np.ndarray, retrieval: Retrieval, farthest: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Bring in the nearest photos that share nothing: of them only the distance counts."""
-        kept = rows.shape[1]
-        near, cosines = retrieval.index.search(retrieval.query, kept)
+        """Add the nearest photos without shared neighbours, whose Jaccard distance is 1."""
+        length = rows.shape[1]
+        near, cosines = retrieval.index.search(retrieval.query, length)
         distances = self._distances(np.where(near < 0, 0, cosines), farthest[: len(near), None])
         absent = (near >= 0) & ~listed_in(near, rows)
-        alone = np.where(absent, self.lambda_value * (1 - distances), -np.inf).astype(np.float32)
-        return best_in_order([(rows, scores), (np.where(absent, near, -1), alone)], kept)
+        added = np.where(absent, self.lambda_value * (1 - distances), -np.inf).astype(np.float32)
+        return best_in_order([(rows, scores), (np.where(absent, near, -1), added)], length)
 
 
 class Encoding:
@@ -115,10 +116,18 @@ class Encoding:
 
     Args:
         photos: Descriptors, (N, D).
-        near: Nearest of each photo, itself first, (N, at least k1 + 1 and k2, or N); -1 is none.
+        near: Neighbours of each photo, the photo itself first, (N, k) with k at least k1 + 1 and
+            k2, or N; -1 pads.
         farthest: Largest squared distance of each photo, (N,).
-        k1: Neighbours that can be reciprocal.
-        k2: Nearest photos averaged.
+        k1: Number of neighbours considered for reciprocity.
+        k2: Nearest photos to average over.
+
+    Example:
+        >>> photos = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+        >>> near = np.array([[0, 1], [1, 2], [2, 1]])
+        >>> encoding = Encoding(photos, near, np.full(3, 2, np.float32), k1=1, k2=1)
+        >>> encoding.averaged(slice(0, 2)).toarray().round(2).astype(str).tolist()
+        [['1.0', '0.0', '0.0'], ['0.0', '0.55', '0.45']]
     """
 
     def __init__(
@@ -126,20 +135,21 @@ class Encoding:
     ) -> None:
         self._photos, self._near, self._farthest, self._k2 = photos, near, farthest, k2
         reciprocal = _reciprocal(near[:, : k1 + 1])
-        # numpy rounds halves to even, as the released code does.
+        # numpy rounds half to even, as the released code does.
         half = _reciprocal(near[:, : int(np.around(k1 / 2)) + 1])
         sizes = np.diff(half.indptr)
-        shared = shard(len(near))
+        own_photos = shard(len(near))
 
         def encoded(part: slice) -> sparse.csr_matrix:
             return self._weighted(part.start, _expanded(reciprocal[part], half, sizes))
 
-        own = list(in_parallel(encoded, row_blocks(shared.stop, _ENCODED_ROWS, shared.start)))
+        blocks = row_blocks(own_photos.stop, _ENCODED_ROWS, own_photos.start)
+        own = list(in_parallel(encoded, blocks))
         parts = [part for parts in gather_objects(own) for part in parts]
         self._encoded = sparse.vstack(parts, format="csr")
 
     def averaged(self, photos: slice) -> sparse.csr_matrix:
-        """Encodings of some photos, each the mean over its k2 nearest, (B, N) float32."""
+        """Return the encodings of photos, each the mean over its k2 nearest, (B, N) float32."""
         near = self._near[photos, : self._k2]
         present = near >= 0
         share = np.broadcast_to(1 / present.sum(axis=1, keepdims=True), near.shape)
@@ -147,10 +157,10 @@ class Encoding:
         return sparse_rows(near, share, present, len(self._near)) @ self._encoded
 
     def _weighted(self, first: int, members: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Weights exp(-distance) of the members of each photo's set, of sum 1, (B, N) float32."""
+        """Return weights exp(-distance) of the members of each set, with sum 1, (B, N) float32."""
         photos = first + np.repeat(np.arange(members.shape[0]), np.diff(members.indptr))
         cosines = pair_cosines(self._photos, photos, members.indices)
-        # A photo's distance to itself is 0, also where half precision has rounded its length.
+        # A photo's distance to itself is 0, even if half precision has rounded its length.
         distances = np.where(photos == members.indices, 0, np.maximum(2 - 2 * cosines, 0))
         weights = np.exp(-distances / self._farthest[photos]).astype(np.float32)
         total = np.add.reduceat(weights, members.indptr[:-1])
@@ -159,11 +169,11 @@ class Encoding:
 
 
 def overlaps(encoded: sparse.csr_matrix, of_queries: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Sum over the neighbours of the smaller of both weights, (B, Q) float32.
+    """Sum min(weight of the photo, weight of the query) over all neighbours, (B, Q) float32.
 
     Args:
         encoded: Encodings of B photos, (B, N).
-        of_queries: Encodings of the queries by neighbour, (N, Q).
+        of_queries: Transposed encodings of the queries, (N, Q).
 
     Example:
         >>> of_queries = sparse.csr_matrix([[0.25], [0.75]])
@@ -171,20 +181,20 @@ def overlaps(encoded: sparse.csr_matrix, of_queries: sparse.csr_matrix) -> spars
         [[0.75]]
     """
     photos = np.repeat(np.arange(encoded.shape[0], dtype=np.int32), np.diff(encoded.indptr))
-    meeting = np.diff(of_queries.indptr)[encoded.indices]  # queries that meet each weight
-    ends = np.cumsum(meeting)
+    matches = np.diff(of_queries.indptr)[encoded.indices]  # queries with the same neighbour
+    ends = np.cumsum(matches)
     at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
-        of_queries.indptr[encoded.indices] - ends + meeting, meeting
+        of_queries.indptr[encoded.indices] - ends + matches, matches
     )
-    smaller = np.minimum(np.repeat(encoded.data, meeting), of_queries.data[at])
+    smaller = np.minimum(np.repeat(encoded.data, matches), of_queries.data[at])
     return sparse.csr_matrix(
-        (smaller, (np.repeat(photos, meeting), of_queries.indices[at])),
+        (smaller, (np.repeat(photos, matches), of_queries.indices[at])),
         shape=(encoded.shape[0], of_queries.shape[1]),
     )
 
 
 def _reciprocal(near: np.ndarray) -> sparse.csr_matrix:
-    """Which photos have one another among their nearest, or are the same, (N, N) of ones."""
+    """Return ones where two photos are mutual neighbours, and on the diagonal, (N, N)."""
     mutual = mutual_neighbours(near)
     mutual[:, 0] = True  # the photo itself
     ones = np.broadcast_to(np.float32(1), near.shape)
@@ -194,8 +204,8 @@ def _reciprocal(near: np.ndarray) -> sparse.csr_matrix:
 def _expanded(
     reciprocal: sparse.csr_matrix, half: sparse.csr_matrix, sizes: np.ndarray
 ) -> sparse.csr_matrix:
-    """Reciprocal sets (B, N), with those half sets (N, N), of which they hold over two thirds."""
-    # A half set is symmetric: this counts the members that a set shares with each half set.
+    """Add to each reciprocal set (B, N) the half sets (N, N) of which it holds over two thirds."""
+    # The half sets are symmetric, so the product counts the members shared with each half set.
     shared = (reciprocal @ half).multiply(reciprocal).tocsr()
     enough = shared.data > 2 / 3 * sizes[shared.indices]
     shared.data = enough.astype(np.float32)

@@ -1,4 +1,4 @@
-"""How much more memory a piece of work takes at its peak."""
+"""Measure the peak memory of a block of code."""
 
 import re
 import sys
@@ -7,18 +7,18 @@ from pathlib import Path
 from types import TracebackType
 
 _STATUS = Path("/proc/self/status")
-_SECONDS = 0.02
+_INTERVAL_SECONDS = 0.02
 
 
 class PeakMemory:
-    """Watch the process's memory, without the files mapped into it, while the block runs.
+    """Sample the process's memory, without memory-mapped files, while the block runs.
 
-    Mapped stores do not count: the system drops their pages when memory is short. The memory is
-    sampled fifty times a second, so a shorter peak may be missed. Where /proc does not tell it, the
-    growth of the process's highest resident set counts.
+    Mapped stores do not count because the system drops their pages when memory is short. Memory is
+    sampled fifty times a second, so shorter peaks may be missed. On systems without /proc the
+    growth of the maximum resident set size is reported.
 
     Attributes:
-        bytes: The highest memory during the block over that at its start; known at its end.
+        bytes: Peak memory during the block minus memory at its start; set when the block ends.
 
     Example:
         >>> with PeakMemory() as memory:
@@ -29,7 +29,7 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         self.bytes = 0
-        self._before = self._highest = _memory()
+        self._initial = self._peak = _memory()
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -43,16 +43,16 @@ class PeakMemory:
     ) -> None:
         self._done.set()
         self._watcher.join()
-        self._highest = max(self._highest, _memory())
-        self.bytes = self._highest - self._before
+        self._peak = max(self._peak, _memory())
+        self.bytes = self._peak - self._initial
 
     def _watch(self) -> None:
-        while not self._done.wait(_SECONDS):
-            self._highest = max(self._highest, _memory())
+        while not self._done.wait(_INTERVAL_SECONDS):
+            self._peak = max(self._peak, _memory())
 
 
 def _memory() -> int:
-    """Bytes of memory held, without mapped files where /proc tells."""
+    """Return resident bytes, without mapped files where /proc reports them."""
     try:
         anonymous = re.search(r"RssAnon:\s+(\d+) kB", _STATUS.read_text())
     except OSError:

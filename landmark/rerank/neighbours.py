@@ -20,16 +20,18 @@ _BLOCK_VALUES = 2**22  # of the descriptors of pairs: 16 MB
 def all_neighbours(
     indexes: Sequence[Index], k: int, scored: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of every photo among all photos of some sets, numbered across the sets.
+    """Return the k nearest neighbours of every photo among all photos of several indexes.
+
+    Photos are numbered consecutively across the indexes.
 
     Args:
-        indexes: Index of each set (N_i, D), N photos in all.
-        k: Neighbours of a photo, itself among them, at most N.
-        scored: Neighbours whose cosines are kept. Defaults to all.
+        indexes: Indexes of (N_i, D), N photos in total.
+        k: Neighbours per photo, including the photo itself; at most N.
+        scored: Number of neighbours to return cosines for. Defaults to k.
 
     Returns:
-        Photos (N, k) int32, each photo itself first, the others by descending cosine, -1 where the
-        search found no more; and the cosines (N, scored) float32, -inf there.
+        Neighbours (N, k) int32, each photo itself first, then by descending cosine, -1 pads; and
+        cosines (N, scored) float32, -inf at the pads.
 
     Example:
         >>> from landmark.search import Flat
@@ -53,17 +55,17 @@ def all_neighbours(
 
 
 def _blocks(photos: int, k: int) -> Iterator[slice]:
-    """Photos whose k nearest are searched together."""
+    """Yield blocks of photos to search together for k neighbours each."""
     return row_blocks(photos, min(_BLOCK_ROWS, _BLOCK_RESULTS // k))
 
 
 def pair_cosines(descriptors: Vectors, photos: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Cosines of pairs of photos, (P,) float32.
+    """Return the cosines of P pairs of photos, (P,) float32.
 
     Args:
         descriptors: (N, D) float32.
-        photos: One photo of each pair, (P,).
-        others: The other, (P,).
+        photos: First photo of each pair, (P,).
+        others: Second photo of each pair, (P,).
 
     Example:
         >>> descriptors = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
@@ -80,12 +82,12 @@ def pair_cosines(descriptors: Vectors, photos: np.ndarray, others: np.ndarray) -
 def own_first(rows: np.ndarray, scores: np.ndarray, own: np.ndarray) -> None:
     """Put each photo at the head of its own neighbours, in place.
 
-    Copies of one photo are equally near, and a search may list another copy first, or so many that
-    the photo itself is not among them.
+    Duplicates of a photo have the same cosine, so a search may return them before the photo itself,
+    or without it.
 
     Args:
         rows: Neighbours of each photo, (B, k).
-        scores: Their cosines, (B, k), descending.
+        scores: Cosines of the neighbours, (B, k), descending.
         own: The photos, (B,).
 
     Example:
@@ -108,23 +110,30 @@ def own_first(rows: np.ndarray, scores: np.ndarray, own: np.ndarray) -> None:
 
 
 class GalleryNeighbours:
-    """The k nearest gallery photos of gallery photos, looked up when first needed.
+    """Lazy cache of the k nearest neighbours of gallery photos.
 
-    Under a launcher every look-up is collective: all ranks search for what any of them needs, so
-    that an index sharded among them can be used. Each rank looks up as often as it likes, then
-    calls `finish`, in which it takes part in the look-ups of the others until all have finished.
+    Under a launcher every look-up is collective: all ranks search for the photos that any rank
+    needs, so a sharded index can be used. A rank may look up any number of times and must then call
+    `finish`, which takes part in the look-ups of the other ranks until all have finished.
 
     Args:
         index: Index of the gallery (N, D).
-        k: Neighbours of a photo, at most N, the photo itself among them.
-        expected: Photos that will be needed at most by all ranks; where that is all of the gallery,
-            all are looked up together, which is faster than bit by bit.
+        k: Neighbours per photo, including the photo itself; at most N.
+        expected: Upper bound on the photos that all ranks together will look up. If it covers the
+            gallery, all photos are searched in advance, which is faster than on demand.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> index = Flat().build(np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32))
+        >>> neighbours = GalleryNeighbours(index, k=2, expected=1)
+        >>> neighbours.of(np.array([2]))[0].tolist()
+        [[2, 1]]
     """
 
     def __init__(self, index: Index, k: int, expected: int) -> None:
         self._index, self._k = index, k
         photos = len(index.gallery)
-        self._place = np.full(photos, -1, np.int32)  # of a photo among those looked up
+        self._place = np.full(photos, -1, np.int32)  # photo → row of the cache
         self._count = 0
         self._rows = temporary_array((min(expected, photos), k), np.int32)
         self._scores = temporary_array((min(expected, photos), k), np.float32)
@@ -132,7 +141,7 @@ class GalleryNeighbours:
             self._search(np.arange(photos))
 
     def of(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Neighbours (B, k) int32, -1 where there are no more, and cosines (B, k) of photos."""
+        """Return the neighbours (B, k) int32, -1 pads, and cosines (B, k) of photos (B,)."""
         if self._count < len(self._place):
             self._look_up(np.unique(photos), is_last=False)
         places = self._place[photos]
@@ -145,17 +154,17 @@ class GalleryNeighbours:
                 return
 
     def _look_up(self, photos: np.ndarray, is_last: bool) -> bool:
-        """Search for what the ranks need; return whether all have finished."""
-        wanted = photos[self._place[photos] < 0]
-        of_ranks = gather_objects((wanted, is_last))
+        """Search for the photos that the ranks need; return whether all ranks have finished."""
+        missing = photos[self._place[photos] < 0]
+        of_ranks = gather_objects((missing, is_last))
         self._search(np.unique(np.concatenate([photos for photos, _ in of_ranks])))
         return all(is_last for _, is_last in of_ranks)
 
     def _search(self, photos: np.ndarray) -> None:
-        for some in _blocks(len(photos), self._k):
-            part = photos[some]
-            block = slice(self._count, self._count + len(part))
+        for block in _blocks(len(photos), self._k):
+            part = photos[block]
+            cached = slice(self._count, self._count + len(part))
             hits = self._index.search(self._index.gallery[part], self._k)
-            self._rows[block], self._scores[block] = hits
-            self._place[part] = np.arange(block.start, block.stop)
-            self._count = block.stop
+            self._rows[cached], self._scores[cached] = hits
+            self._place[part] = np.arange(cached.start, cached.stop)
+            self._count = cached.stop

@@ -1,4 +1,4 @@
-"""Online diffusion: each query solved on the graph of the complete gallery."""
+"""Online diffusion: solve each query on the graph of the complete gallery."""
 
 from typing import Annotated
 
@@ -14,29 +14,29 @@ from landmark.rerank.retrieval import Retrieval
 from landmark.search.top_k import pads
 from landmark.settings import checked
 
-_BLOCK_VALUES = 2**23  # of one vector of all systems solved together: 64 MB
+_BLOCK_VALUES = 2**23  # of the systems solved together: 64 MB per vector
 _MOST_QUERIES = 256  # solved together
 
 
 class OnlineDiffusion:
     """Diffusion with a global descriptor (Iscen et al. 2017, arXiv 1611.05113).
 
-    The gallery is a graph of mutual neighbours with the weights max(cosine, 0)^gamma, S its
-    affinity normalised by the degrees. A query starts from its kq nearest with such weights, y, and
-    (I - alpha S) f = y is solved by conjugate gradients; f ranks the gallery. Photos out of reach
-    follow in the order they had.
+    The gallery forms a graph of mutual neighbours with the weights max(cosine, 0)^gamma; S is its
+    affinity normalised by the degrees. The vector y holds the same weights for a query's kq nearest
+    photos. (I - alpha S) f = y is solved by conjugate gradients, and f ranks the gallery. Photos
+    that the walk does not reach follow in their previous order.
 
-    The queries are searched again: the former ranking sets the length and that order, nothing else.
-    Nothing is truncated: a step costs the edges of the complete graph for each query, so for many
-    queries `diffusion` is the method.
+    The queries are searched again; the previous ranking only sets the length and that order.
+    Nothing is truncated: each step visits every edge of the graph for each query, so `diffusion` is
+    faster for many queries.
 
     Args:
-        kd: Neighbours in the graph, the photo itself among them.
+        kd: Neighbours per photo in the graph, including the photo itself.
         kq: Gallery photos that a query starts from.
         gamma: Exponent of the cosines.
-        alpha: Probability to walk on.
-        iterations: Most steps of conjugate gradients.
-        rtol: Residual, relative to y, at which they end.
+        alpha: Probability of continuing the walk.
+        iterations: Maximum number of conjugate gradient steps.
+        rtol: Residual, relative to y, at which a system is solved.
 
     Example:
         >>> from landmark.search import Flat
@@ -65,7 +65,7 @@ class OnlineDiffusion:
         self.rtol = rtol
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Diffuse from every query; rows and scores are new."""
+        """Diffuse from every query; replaces rows and scores."""
         photos = len(retrieval.gallery)
         near, cosines = all_neighbours([retrieval.index], min(self.kd, photos))
         graph = transition_graph(near, cosines, self.gamma, self.alpha).csr().astype(np.float64)
@@ -73,13 +73,13 @@ class OnlineDiffusion:
         weights = np.where(start >= 0, np.maximum(cosines, 0).astype(np.float64) ** self.gamma, 0)
 
         def diffused(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            former_rows, former_scores = retrieval.rows[part], retrieval.scores[part]
-            rows, scores = pads(*former_rows.shape)
+            previous_rows, previous_scores = retrieval.rows[part], retrieval.scores[part]
+            rows, scores = pads(*previous_rows.shape)
             solution = self._solution(graph, start[part], weights[part])
             for query, values in enumerate(solution.T.astype(np.float32)):
                 best = _largest(values, rows.shape[1])
                 rows[query, : len(best)], scores[query, : len(best)] = best, values[best]
-            return filled_up(rows, scores, former_rows, former_scores)
+            return filled_up(rows, scores, previous_rows, previous_scores)
 
         block_size = min(_MOST_QUERIES, _BLOCK_VALUES // photos)
         rows, scores = across_ranks(len(start), diffused, block_size, in_threads=True)
@@ -88,7 +88,7 @@ class OnlineDiffusion:
     def _solution(
         self, graph: sparse.csr_matrix, start: np.ndarray, weights: np.ndarray
     ) -> np.ndarray:
-        """Solve (I - alpha S) f = y, (N, B), for queries that start from photos (B, kq)."""
+        """Solve (I - alpha S) f = y, (N, B), for B queries that start from photos (B, kq)."""
         right = np.zeros((graph.shape[0], len(start)))
         np.add.at(right, (np.maximum(start, 0), np.arange(len(start))[:, None]), weights)
         return conjugate_gradients(
@@ -101,12 +101,12 @@ class OnlineDiffusion:
 
 
 def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Places of the k largest positive values, descending, ties by place."""
+    """Return the positions of the k largest positive values, descending, ties by position."""
     if k < len(values):
         least = -np.partition(-values, k - 1)[k - 1]
         above, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
-        places = np.sort(np.concatenate([above, equal[: k - len(above)]]))
+        positions = np.sort(np.concatenate([above, equal[: k - len(above)]]))
     else:
-        places = np.arange(len(values))
-    places = places[values[places] > 0]
-    return places[np.argsort(-values[places], kind="stable")]
+        positions = np.arange(len(values))
+    positions = positions[values[positions] > 0]
+    return positions[np.argsort(-values[positions], kind="stable")]

@@ -1,4 +1,4 @@
-"""Work shared out: among the threads of a process, and among the processes of a launcher."""
+"""Run work on the threads of a process, and shard it across the ranks of a launcher."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +12,15 @@ from landmark.device import usable_cpus
 from landmark.processes import is_alone, shard, world_size
 from landmark.search.sharded import gather_stacked
 
-Piece = TypeVar("Piece")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-    """`map` on threads, for work that numpy and scipy do without the interpreter's lock.
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map on threads, in order, for work that releases the GIL.
 
-    No more results wait than twice the processors, so that a slow reader costs no memory.
+    At most twice as many results as CPUs are buffered, which bounds the memory if the consumer is
+    slow.
 
     Example:
         >>> list(in_parallel(len, ["a", "bcd"]))
@@ -29,13 +30,13 @@ def in_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Ite
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        for piece in pieces:
-            waiting.append(pool.submit(work, piece))
+        for item in items:
+            waiting.append(pool.submit(work, item))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also where a piece failed, or nobody reads on
+    finally:  # also if an item failed or the consumer stopped
         pool.shutdown(cancel_futures=True)
 
 
@@ -45,16 +46,16 @@ def across_ranks(
     block_size: int | None = None,
     in_threads: bool = False,
 ) -> tuple[np.ndarray, ...]:
-    """Compute the rows of `count` items in blocks, each rank its contiguous share; all get all.
+    """Compute arrays of `count` items in blocks, each rank its shard, and gather them on all ranks.
 
     Args:
         count: Number of items.
-        work: Computes arrays whose first axis is some of the items.
-        block_size: Items computed together, at least 1. Defaults to the share of a rank.
+        work: Maps a slice of the items to arrays whose first axis is those items.
+        block_size: Items per block, at least 1. Defaults to the shard of a rank.
         in_threads: Compute several blocks in parallel.
 
     Returns:
-        The arrays of all items.
+        The arrays of all items, on every rank.
 
     Example:
         >>> across_ranks(3, lambda items: (np.arange(3)[items] * 2,), block_size=2)[0].tolist()
@@ -75,10 +76,10 @@ def across_ranks(
 
 
 def _gathered(own: np.ndarray, count: int) -> np.ndarray:
-    """The rows of all ranks, which hold as many as `shard` says of `count`."""
-    shares = [shard(count, number) for number in range(world_size())]
-    sizes = [share.stop - share.start for share in shares]
-    padded = np.zeros((max(sizes), *own.shape[1:]), own.dtype)  # all ranks send as many rows
+    """Gather the shards of an array of `count` rows."""
+    shards = [shard(count, rank) for rank in range(world_size())]
+    sizes = [part.stop - part.start for part in shards]
+    padded = np.zeros((max(sizes), *own.shape[1:]), own.dtype)  # gather needs equal shapes
     padded[: len(own)] = own
     parts = zip(gather_stacked(padded), sizes, strict=True)
     return np.concatenate([part[:size] for part, size in parts])

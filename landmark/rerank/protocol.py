@@ -1,4 +1,4 @@
-"""What the metrics of a re-ranking rest on: photos, descriptors, ground truth, settings."""
+"""The evaluation protocol of a re-ranking: photos, descriptors, ground truth, settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,22 +18,27 @@ def protocol(
     data: str | None,
     steps: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The protocol, to be written beside the metrics.
+    """Return the protocol, which is written beside the metrics.
 
     Args:
-        stores: Stores of queries, gallery and train photos, by name.
-        truth: What evaluated the rankings; None: nothing did.
-        k: Results of a query.
-        data: Name of the set that the ground truth is from. Defaults to the stores' own landmarks.
-        steps: Search and re-rankers with their settings, in order.
+        stores: Name → store of the queries, the gallery and the train photos.
+        truth: Ground truth of the evaluation. None means no evaluation.
+        k: Results per query.
+        data: Name of the data set that the ground truth is from. Defaults to the landmarks in the
+            stores.
+        steps: Settings of the search and of each re-ranker, in order.
 
     Returns:
-        `stores`: for each the number and dimension of the descriptors, the digests of embedder,
-        image table and whitening, and how the photos were read (image size or crop, scales, flip),
-        null where the store does not record it; several searched as one are described under
-        `stores` each, and null above where they differ; `ground_truth`, `measures` and
-        `distractors` (gallery photos that answer no query), null where nothing was evaluated; `k`;
-        `steps`; `interval`: how the intervals of the changes were computed.
+        `stores`: for each store the number and dimension of the descriptors, the digests of
+        embedder, image table and whitening, and how the photos were read (image size or crop,
+        scales, flip), null if the store does not record it; stores searched as one are listed under
+        `stores`, and settings in which they differ are null; `ground_truth`, `measures` and
+        `distractors` (gallery photos without a known landmark or label), null without an
+        evaluation; `k`; `steps`; `interval`: how the intervals of the changes were computed.
+
+    Example:
+        >>> protocol({}, None, k=100, data=None, steps=[{"step": "search"}])["steps"]
+        [{'step': 'search'}]
     """
     return {
         "stores": {name: _described(store) for name, store in stores.items()},
@@ -53,5 +58,5 @@ def _described(store: DescriptorStore | StackedStores) -> dict[str, Any]:
         **{key: store.meta.get(key) for key in _RECORDED},
     }
     if isinstance(store, StackedStores):
-        described["stores"] = [_described(one) for one in store.stores]
+        described["stores"] = [_described(part) for part in store.stores]
     return described

@@ -11,25 +11,25 @@ from landmark.search.index import DeferredIndex, Index, Search
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
-    """Queries, the gallery, and a ranking; re-rankers return a new one and change nothing.
+    """Queries, gallery and ranking. Immutable: re-rankers return a new retrieval.
 
     Attributes:
         query: Query descriptors, (Q, D), unit rows.
         gallery: Gallery descriptors, (N, D), unit rows; may be memory-mapped, float16 or float32.
         rows: Gallery rows ranked for each query, best first, (Q, K); -1 pads at the end.
-        scores: Their scores, higher is better, (Q, K); -inf at the pads.
-        index: Index of the gallery. Defaults to an exact one, built when first needed.
-        train: Descriptors of photos with known landmarks, (N_t, D). Defaults to none.
-        train_landmark_ids: Their landmarks, (N_t,), strings or numbers.
-        train_index: Index of the train photos, shared by the steps that need it. Defaults to one of
-            the kind of `index`, built when first needed.
-        query_ids: Ids of the queries, (Q,) strings, where known.
-        gallery_ids: Ids of the gallery, (N,) strings, where known.
-        earlier: Rankings of earlier steps, where a re-ranker needs them: name → rows and scores,
-            the latest last.
+        scores: Scores of the rows, higher is better, (Q, K); -inf at the pads.
+        index: Index of the gallery. Defaults to an exact index, built at its first search.
+        train: Descriptors of photos with known landmarks, (N_t, D). Defaults to None.
+        train_landmark_ids: Landmarks of the train photos, (N_t,), strings or numbers.
+        train_index: Index of the train photos, shared by all steps. Defaults to an index with the
+            settings of `index`, built at its first search.
+        query_ids: Ids of the queries, (Q,) strings. Defaults to None.
+        gallery_ids: Ids of the gallery photos, (N,) strings. Defaults to None.
+        earlier: Rankings of earlier steps, recorded only if a re-ranker needs them: name → rows and
+            scores, the latest last.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The shapes do not match.
 
     Example:
         >>> photos = np.eye(2, dtype=np.float32)
@@ -54,12 +54,12 @@ class Retrieval:
         if self.rows.shape != self.scores.shape or len(self.rows) != len(self.query):
             raise ValueError(
                 f"rows {self.rows.shape}, scores {self.scores.shape} and query "
-                f"{self.query.shape} do not fit"
+                f"{self.query.shape} do not match"
             )
         if self.query.shape[1] != self.gallery.shape[1]:
             raise ValueError(f"query {self.query.shape} and gallery {self.gallery.shape} differ")
         if (self.train is None) != (self.train_landmark_ids is None):
-            raise ValueError("train and train_landmark_ids come together")
+            raise ValueError("train and train_landmark_ids must be passed together")
         if self.index is None:
             object.__setattr__(self, "index", DeferredIndex(self.gallery, Flat()))
         if self.index.gallery.shape != self.gallery.shape:
@@ -82,13 +82,13 @@ class Retrieval:
         query_ids: np.ndarray | None = None,
         gallery_ids: np.ndarray | None = None,
     ) -> "Retrieval":
-        """Index a gallery and search it for the k best of each query.
+        """Index a gallery and search it for the top k of each query.
 
         Args:
             query: (Q, D).
             gallery: (N, D).
-            k: Results of a query.
-            search: Settings that build the index.
+            k: Results per query.
+            search: Search that builds the index.
             train: (N_t, D).
             train_landmark_ids: (N_t,).
             query_ids: (Q,).
@@ -102,12 +102,12 @@ class Retrieval:
     def searched(
         self, query: np.ndarray | None = None, gallery: np.ndarray | None = None
     ) -> "Retrieval":
-        """Search again, for as many results, with other queries or another gallery.
+        """Search again for the same number of results, with new queries or a new gallery.
 
         Args:
-            query: (Q, D) to replace the queries.
-            gallery: (N, D) to replace the gallery, its rows the same photos. An index of the same
-                kind is built for it, and replaces the old one.
+            query: New queries, (Q, D). Defaults to the current queries.
+            gallery: New descriptors of the same gallery photos, (N, D). Defaults to the current
+                gallery. A new index with the same settings replaces the current index.
 
         Example:
             >>> photos = np.eye(2, dtype=np.float32)
@@ -124,9 +124,9 @@ class Retrieval:
         return replace(self, query=query, gallery=gallery, rows=rows, scores=scores, index=index)
 
     def with_ranking(self, rows: np.ndarray, scores: np.ndarray) -> "Retrieval":
-        """The same descriptors with other rows (Q, K) and scores (Q, K)."""
+        """Return the retrieval with new rows (Q, K) and scores (Q, K)."""
         return replace(self, rows=rows, scores=scores)
 
     def remembered(self, name: str) -> "Retrieval":
-        """The same, with its ranking recorded in `earlier` under the name of a step."""
+        """Return the retrieval with its ranking recorded in `earlier` under a step's name."""
         return replace(self, earlier={**self.earlier, name: (self.rows, self.scores)})

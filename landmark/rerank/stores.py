@@ -1,4 +1,4 @@
-"""The descriptor stores of a re-ranking, checked against one another."""
+"""The descriptor stores of a re-ranking, checked for consistency."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from landmark.error import UserError
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.index import Search
 
-_SAME = ("embedder", "whitening")
-_RESULTS = 100
+_SHARED_SETTINGS = ("embedder", "whitening")
+_DEFAULT_K = 100
 
 
 @dataclass(frozen=True, eq=False)
 class Stores:
-    """Descriptor stores that fit together.
+    """Consistent descriptor stores of a re-ranking.
 
     Attributes:
         query: Store of the queries.
-        gallery: Store of the photos searched, or several stores as one.
-        train: Store of photos with known landmarks. Defaults to none.
+        gallery: Store of the gallery photos, or several stores stacked.
+        train: Store of photos with known landmarks. Defaults to None.
 
     Example:
         >>> import tempfile, numpy as np
@@ -47,23 +47,23 @@ class Stores:
         train: str | Path | None = None,
         allow_mixed: bool = False,
     ) -> "Stores":
-        """Open stores and check that they fit together.
+        """Open stores and check that they are consistent.
 
         Args:
-            query: Folder of the queries' store.
-            gallery: Folder of the gallery's, or several: their rows follow one another, as those of
-                distractors follow a set's own.
-            train: Folder of the train photos' store. Defaults to none.
+            query: Folder of the query store.
+            gallery: Folder of the gallery store, or several folders, whose rows are stacked in this
+                order, such as a gallery and its distractors.
+            train: Folder of the train store. Defaults to None.
             allow_mixed: Accept different embedders and whitenings.
 
         Raises:
-            UserError: A store is missing, broken or empty, an id occurs twice among the queries
+            UserError: A store is missing, damaged or empty, an id occurs twice among the queries
                 or in the gallery, the dimensions differ, two stores record different embedders or
                 whitenings, or train has no landmarks.
         """
         folders = [gallery] if isinstance(gallery, str | Path) else list(gallery)
         if not folders:
-            raise UserError("gallery=[] names no store. Pass one or more.")
+            raise UserError("gallery=[] is empty. Pass one or more stores.")
         galleries = [DescriptorStore.open(folder) for folder in folders]
         query_store = DescriptorStore.open(query)
         train_store = DescriptorStore.open(train) if train else None
@@ -75,7 +75,7 @@ class Stores:
             _check_distinct_ids(store)
         if train_store is not None and train_store.landmark_ids is None:
             raise UserError(
-                f"train={train} has no landmark_id to learn from. Pass photos of known landmarks."
+                f"train={train} has no landmark_id to learn from. Pass photos with known landmarks."
             )
         stacked = galleries[0] if len(galleries) == 1 else StackedStores(galleries)
         return cls(query_store, stacked, train_store)
@@ -87,20 +87,20 @@ class Stores:
         return {"query": self.query, "gallery": self.gallery, **train}
 
     def resolve_k(self, k: int | None) -> int:
-        """The results of a query: k, or where it is None 100, fewer in a smaller gallery.
+        """Return the number of results per query: k, or 100 (at most N) if k is None.
 
         Raises:
-            UserError: The gallery is smaller than k.
+            UserError: k is larger than the gallery.
         """
         photos = len(self.gallery)
         if k is not None and k > photos:
             raise UserError(
                 f"k={k} is more than the {photos:,} photos of the gallery. Pass k={photos} or less."
             )
-        return min(_RESULTS, photos) if k is None else k
+        return min(_DEFAULT_K, photos) if k is None else k
 
     def search(self, search: Search, k: int) -> Retrieval:
-        """Index the gallery and search it for the k best of each query; train photos come along."""
+        """Index the gallery and search it for the top k of each query."""
         train = self.train
         return Retrieval.from_search(
             self.query.vectors,
@@ -119,10 +119,10 @@ class Stores:
 
 
 def _check_distinct_ids(store: DescriptorStore) -> None:
-    twice = pd.Index(store.ids).duplicated()
-    if twice.any():
+    duplicated = pd.Index(store.ids).duplicated()
+    if duplicated.any():
         raise UserError(
-            f"{store.path}: duplicate id {str(store.ids[twice.argmax()])!r}. Re-extract with "
+            f"{store.path}: duplicate id {str(store.ids[duplicated.argmax()])!r}. Re-extract with "
             "unique ids."
         )
 
@@ -133,9 +133,9 @@ def _check_same_kind(store: DescriptorStore, gallery: DescriptorStore, allow_mix
             f"{store.path} has {store.dim} dimensions and {gallery.path} {gallery.dim}. Extract "
             "both with one embedder."
         )
-    for key in () if allow_mixed else _SAME:
+    for key in () if allow_mixed else _SHARED_SETTINGS:
         own, other = store.meta.get(key), gallery.meta.get(key)
-        # A store that does not record its origin fits any.
+        # A store that does not record the setting is compatible with any other.
         if own is not None and other is not None and own != other:
             raise UserError(
                 f"{store.path} has {key} {own}, and {gallery.path} has {other}. Extract both "

@@ -1,4 +1,4 @@
-"""SuperGlobal re-ranking: the first results refined by one another, then by their common query."""
+"""SuperGlobal re-ranking: refine the top results by each other, and the query by them."""
 
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -10,21 +10,21 @@ from landmark.rerank.retrieval import Retrieval
 from landmark.search.top_k import best_in_order
 from landmark.settings import checked
 
-_BLOCK_VALUES = 2**23  # of descriptors, or of cosines of one another: 32 MB
+_BLOCK_VALUES = 2**23  # of descriptors, or of cosines between results: 32 MB
 
 
 class SuperGlobal:
-    """Global features only, re-ranking (Shao et al. 2023, ICCV, arXiv 2308.06954).
+    """Re-ranking with global features only (Shao et al. 2023, ICCV, arXiv 2308.06954).
 
-    Each of a query's m first results becomes the weighted mean of itself (weight 1) and of its k
-    nearest among them (weights beta times the cosine). A second query is the maximum, dimension
-    by dimension, of the k + 1 refined results nearest to the first. The m results are sorted by the
-    mean of their products with both queries; as in the released code refined vectors are not
-    brought to unit length. The other results follow as they were.
+    Each of a query's top m results is refined to the weighted mean of itself (weight 1) and its k
+    nearest neighbours among them (weight beta times the cosine). The refined query is the
+    element-wise maximum of the k + 1 refined results nearest to the query. The m results are sorted
+    by the mean of their inner products with both queries; as in the released code, refined
+    descriptors are not normalised. The other results keep their order.
 
     Args:
-        m: Results that are re-ranked.
-        k: Neighbours of a result, without the result itself.
+        m: Number of results to re-rank.
+        k: Neighbours per result, excluding the result itself.
         beta: Weight of the neighbours.
 
     Example:
@@ -45,34 +45,34 @@ class SuperGlobal:
         self.beta = beta
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Sort the first m results again; rows and scores are new.
+        """Re-rank the top m results; replaces rows and scores.
 
         Raises:
-            UserError: The ranking is shorter than `m`, though the gallery is not.
+            UserError: The ranking is shorter than `m` although the gallery is not.
         """
-        kept, photos = retrieval.rows.shape[1], len(retrieval.gallery)
-        if kept < min(self.m, photos):
+        length, photos = retrieval.rows.shape[1], len(retrieval.gallery)
+        if length < min(self.m, photos):
             raise UserError(
-                f"rerank.superglobal.m={self.m} re-ranks more than the k={kept} results of a "
-                f"query. Pass k={self.m} or more, or rerank.superglobal.m={kept}."
+                f"rerank.superglobal.m={self.m} is more than the k={length} results per query. "
+                f"Pass k={self.m} or more, or rerank.superglobal.m={length}."
             )
-        m = min(self.m, kept)
+        m = min(self.m, length)
 
-        def sorted_again(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            rows, former = retrieval.rows[part].astype(np.int32), retrieval.scores[part]
+        def reranked(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            rows, previous = retrieval.rows[part].astype(np.int32), retrieval.scores[part]
             new = self._scores(retrieval.query[part], retrieval.gallery, rows[:, :m])
-            first = best_in_order([(rows[:, :m], new)], m)
-            rows[:, :m], scores = first[0], former.astype(np.float32)
-            scores[:, :m] = first[1]
-            scores[:, m:] += _below(first[1], former[:, m : m + 1])
+            top_rows, top_scores = best_in_order([(rows[:, :m], new)], m)
+            rows[:, :m], scores = top_rows, previous.astype(np.float32)
+            scores[:, :m] = top_scores
+            scores[:, m:] += _below(top_scores, previous[:, m : m + 1])
             return rows, scores
 
         block_size = _BLOCK_VALUES // (m * max(retrieval.gallery.shape[1], m))
-        rows, scores = across_ranks(len(retrieval.query), sorted_again, block_size)
+        rows, scores = across_ranks(len(retrieval.query), reranked, block_size)
         return retrieval.with_ranking(rows, scores)
 
     def _scores(self, query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Scores (B, m) of the results (B, m) of some queries; -inf at -1."""
+        """Return the new scores (B, m) of the results (B, m) of B queries; -inf at the pads."""
         is_ranked = rows >= 0
         results = descriptors_of(gallery, rows)  # (B, m, D)
         results[~is_ranked] = 0
@@ -90,29 +90,29 @@ class SuperGlobal:
         return (first + np.einsum("bd,bmd->bm", second, refined)) / 2
 
     def _refined(self, results: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-        """Weighted means of the results (B, m, D) and their k nearest by the cosines (B, m, m)."""
+        """Refine the results (B, m, D) with their k nearest by the cosines (B, m, m)."""
         batch = np.arange(len(results))[:, None]
         own = np.arange(results.shape[1])
-        cosines[:, own, own] = np.inf  # itself first, whatever the rounding
+        cosines[:, own, own] = np.inf  # the result itself first, regardless of rounding
         near = _largest(cosines, self.k + 1)
         weights = np.take_along_axis(cosines, near, 2)
         weights = np.where(np.isfinite(weights), weights, 0) * np.float32(self.beta)
         weights[near == own[:, None]] = 1
         refined = np.zeros_like(results)
-        for place in range(near.shape[2]):
-            refined += weights[:, :, place, None] * results[batch, near[:, :, place]]
+        for rank in range(near.shape[2]):
+            refined += weights[:, :, rank, None] * results[batch, near[:, :, rank]]
         return refined / weights.sum(axis=2, keepdims=True)
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Places of the largest values along the last axis, (B, m, count), in any order."""
+    """Return the positions of the largest values on the last axis, (B, m, count), unordered."""
     if count >= values.shape[2]:
         return np.broadcast_to(np.arange(values.shape[2]), values.shape)
     return np.argpartition(-values, count - 1, axis=2)[:, :, :count]
 
 
 def _below(scores: np.ndarray, next_score: np.ndarray) -> np.ndarray:
-    """What to add to the later scores so that they are below the m scores, (B, 1)."""
+    """Return the shift (B, 1) that moves the remaining scores below the m new scores."""
     lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         shift = lowest - next_score - 1

@@ -1,4 +1,4 @@
-"""Several explore-exploit traversals side by side, each at its own pace."""
+"""Explore-exploit graph traversal from many queries together."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,9 +8,9 @@ from landmark.artifact.vectors import row_blocks
 
 Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _UNSEEN, _RANKED = -1, -2
-_TABLE = 2**26  # entries of the table of candidates: 256 MB
+_TABLE_ENTRIES = 2**26  # of the table of candidates: 256 MB
 _MOST_QUERIES = 1024
-_BLOCK_EDGES = 2**16  # fit the processor's cache
+_BLOCK_EDGES = 2**16  # fit the CPU cache
 _MANY_CANDIDATES = 32
 
 
@@ -22,18 +22,18 @@ def traverse(
     length: int,
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Traverse from all queries.
+    """Traverse the graph from all queries.
 
     Args:
-        near: Nearest gallery photos of each query, (Q, k); -1 is none.
-        cosines: Theirs, (Q, k).
-        neighbours: Maps photos (P,) to their nearest (P, k) and the cosines (P, k).
-        photos: N of the gallery.
-        length: Photos to rank for a query.
+        near: Nearest gallery photos of each query, (Q, k); -1 pads.
+        cosines: Cosines of `near`, (Q, k).
+        neighbours: Maps photos (P,) to their neighbours (P, k) and cosines (P, k).
+        photos: Number of gallery photos, N.
+        length: Photos to rank per query.
         threshold: Cosine above which candidates are ranked together.
 
     Returns:
-        Photos (Q, length) int32 in the order ranked, -1 pads, and scores (Q, length) float32.
+        Photos (Q, length) int32 in ranked order, -1 pads, and scores (Q, length) float32.
 
     Example:
         >>> near, cosines = np.array([[1, 2], [0, 2], [0, 1]]), np.array([[0.9, 0.2]] * 3)
@@ -44,7 +44,7 @@ def traverse(
     """
     rows = np.empty((len(near), length), np.int32)
     scores = np.empty((len(near), length), np.float32)
-    block_size = max(1, min(_MOST_QUERIES, len(near), _TABLE // photos))
+    block_size = max(1, min(_MOST_QUERIES, len(near), _TABLE_ENTRIES // photos))
     traversal = Traversal(photos, length, near.shape[1], threshold, block_size)
     for part in row_blocks(len(near), block_size):
         rows[part], scores[part] = traversal(near[part], cosines[part], neighbours)
@@ -52,24 +52,33 @@ def traverse(
 
 
 class Traversal:
-    """Explore-exploit graph traversal from some queries together (see `EGT`).
+    """Explore-exploit graph traversal from a block of queries (see `EGT`).
 
     Args:
-        photos: N of the gallery.
-        length: Photos to rank for a query.
-        edges: k, edges of a query or photo.
+        photos: Number of gallery photos, N.
+        length: Photos to rank per query.
+        edges: Neighbours per query or photo, k.
         threshold: Cosine above which candidates are ranked together.
-        block_size: Most queries of a call.
+        block_size: Maximum number of queries per call.
+
+    Example:
+        >>> near, cosines = np.array([[1], [0]]), np.array([[0.9], [0.9]], np.float32)
+        >>> traversal = Traversal(photos=2, length=2, edges=1, threshold=0.5, block_size=1)
+        >>> neighbours = lambda photos: (near[photos], cosines[photos])
+        >>> rows, scores = traversal(near[:1], cosines[:1], neighbours)
+        >>> rows.tolist(), scores.round(1).astype(str).tolist()
+        ([[1, 0]], [['0.9', '0.9']])
     """
 
     def __init__(
         self, photos: int, length: int, edges: int, threshold: float, block_size: int
     ) -> None:
         self._photos, self._length, self._threshold = photos, length, threshold
-        self._capacity = min(edges * (length + 1), photos)  # most candidates of a query
+        self._capacity = min(edges * (length + 1), photos)  # candidates per query
         self._block_size = block_size
-        # For each query the number of a photo among its candidates; by number the photo and its
-        # cosine, -inf once ranked. Flat, as numpy looks up flat arrays faster.
+        # Candidates are numbered per query. `_number` maps (query, photo) to the number; `_photo`
+        # and `_cosine` map (query, number) to the photo and its cosine, -inf once ranked. The
+        # arrays are flat because numpy indexes flat arrays faster.
         self._number = np.full(self._block_size * photos, _UNSEEN, np.int32)
         self._photo = np.empty(self._block_size * self._capacity, np.int32)
         self._cosine = np.full(self._block_size * self._capacity, -np.inf, np.float32)
@@ -77,23 +86,24 @@ class Traversal:
     def __call__(
         self, near: np.ndarray, cosines: np.ndarray, neighbours: Neighbours
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Traverse from B queries; arguments and results as of `traverse`."""
+        """Traverse from B queries; see `traverse` for arguments and results."""
         queries = len(near)
         self._rows = np.full((queries, self._length), -1, np.int32)
         self._scores = np.full((queries, self._length), -np.inf, np.float32)
         self._ranked = np.zeros(queries, np.int64)
         self._seen = np.zeros(queries, np.int64)
-        # Lower cosines will never be ranked, as enough candidates have higher ones; at first all
-        # but the -inf of pads may be.
+        # Lower bound on the cosines that can still be ranked: enough candidates have higher ones.
+        # The initial bound excludes only pads, whose cosine is -inf.
         self._least = np.full(queries, np.finfo(np.float32).min)
-        self._seen_then = np.zeros(queries, np.int64)
+        self._seen_at_bound = np.zeros(queries, np.int64)
         unfinished = query = np.arange(queries)
         while len(query):
-            met = [
-                self._explore(query.take(some), near.take(some, axis=0), cosines.take(some, axis=0))
-                for some in self._rounds(query, unfinished, near.shape[1])
+            candidates = [
+                self._explore(query.take(part), near.take(part, axis=0), cosines.take(part, axis=0))
+                for part in self._rounds(query, unfinished, near.shape[1])
             ]
-            query, photos = self._exploit(unfinished, *map(np.concatenate, zip(*met, strict=True)))
+            query, number = map(np.concatenate, zip(*candidates, strict=True))
+            query, photos = self._exploit(unfinished, query, number)
             unfinished = unfinished[self._ranked[unfinished] < self._length]
             near, cosines = neighbours(photos)
         for row in range(queries):
@@ -105,9 +115,9 @@ class Traversal:
     def _rounds(
         self, query: np.ndarray, unfinished: np.ndarray, edges: int
     ) -> Iterator[np.ndarray]:
-        """Yield the lists to explore together: the first of every query, then more, then the rest.
+        """Yield neighbour lists to explore together: first few of each query, then more, then all.
 
-        The bounds raised by the first ones leave out most of the others' edges.
+        The bounds raised by the first rounds exclude most edges of the later ones.
         """
         place = _place_in_group(query, np.bincount(query, minlength=len(self._seen)))
         few = max(1, 2 * self._length // edges)
@@ -121,17 +131,19 @@ class Traversal:
     def _explore(
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Make photos of the lists (L, k) of queries (L,) candidates, or raise their cosines.
+        """Add the photos in the lists (L, k) of queries (L,) to the candidates.
+
+        A photo that is already a candidate keeps the higher cosine.
 
         Returns:
-            The candidates met, possibly several times: query (C,) and number (C,).
+            The candidates in the lists, possibly repeated: query (C,) and number (C,).
         """
-        query, near, cosines = self._worth(query, near, cosines)
-        at = query * self._photos + near  # in the table
+        query, near, cosines = self._relevant_edges(query, near, cosines)
+        at = query * self._photos + near  # index in self._number
         number = self._number.take(at)
         unseen = np.flatnonzero(number == _UNSEEN)
         unseen_at = at.take(unseen)
-        # A photo may be in several lists of a query; its first place is written last, and stays.
+        # A photo may be in several lists of a query: in reversed order the first write wins.
         self._number[unseen_at[::-1]] = unseen[::-1]
         is_first = self._number.take(unseen_at) == unseen
         first = unseen.take(np.flatnonzero(is_first))
@@ -150,33 +162,34 @@ class Traversal:
         np.maximum.at(self._cosine, query_again * self._capacity + old, cosines.take(again))
         return np.concatenate([of_query, query_again]), np.concatenate([new, old])
 
-    def _worth(
+    def _relevant_edges(
         self, query: np.ndarray, near: np.ndarray, cosines: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The edges that can still matter: query, photo and cosine, all (E,)."""
-        worth = cosines >= self._least.take(query)[:, None]
+        """Return the edges above the bounds: query, photo and cosine, all (E,)."""
+        is_relevant = cosines >= self._least.take(query)[:, None]
         query = np.repeat(query, near.shape[1])
         near, cosines = near.ravel(), cosines.ravel()
-        if not worth.all():
-            edges = np.flatnonzero(worth)
+        if not is_relevant.all():
+            edges = np.flatnonzero(is_relevant)
             query, near, cosines = query.take(edges), near.take(edges), cosines.take(edges)
-        # Adding 0 turns -0, whose bits would not sort, into 0.
+        # Adding 0 turns -0, whose bits sort wrongly, into 0.
         return query, near, np.maximum(cosines, 0) + np.float32(0)
 
     def _exploit(
         self, unfinished: np.ndarray, query: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank the candidates above the threshold; where a query has none, its best one.
+        """Rank the candidates above the threshold, or only the best one if there are none.
 
-        Only candidates just met, (C,), can be above: the others were ranked before.
+        Only the candidates (C,) of the last exploration can be above: others were ranked before.
 
         Returns:
-            What was ranked for queries whose ranking is still not full: query (P,) ascending, and
-            photo (P,) in order.
+            The photos ranked for queries whose ranking is not yet full: query (P,) ascending, and
+            photo (P,) in ranked order.
         """
         query, ranked = self._descending(query, number)
-        alone = unfinished[np.bincount(query, minlength=len(self._seen))[unfinished] == 0]
-        query, ranked = np.concatenate([query, alone]), np.concatenate([ranked, self._best(alone)])
+        others = unfinished[np.bincount(query, minlength=len(self._seen))[unfinished] == 0]
+        query = np.concatenate([query, others])
+        ranked = np.concatenate([ranked, self._best(others)])
         order = np.argsort(query, kind="stable")
         query, ranked = query.take(order), ranked.take(order)
         count = np.bincount(query, minlength=len(self._seen))
@@ -190,14 +203,17 @@ class Traversal:
         self._number[query * self._photos + photos] = _RANKED
         self._ranked += np.bincount(query, minlength=len(self._ranked))
         self._bound(unfinished[self._ranked[unfinished] < self._length])
-        on = np.flatnonzero(self._ranked.take(query) < self._length)
-        return query.take(on), photos.take(on)
+        is_open = np.flatnonzero(self._ranked.take(query) < self._length)
+        return query.take(is_open), photos.take(is_open)
 
     def _descending(self, query: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates above the threshold, each once, by query, descending cosine, and number.
+        """Sort the candidates above the threshold by query, descending cosine and number.
 
-        Sorted as one integer each: query, the bits of the cosine inverted, number. Returns queries
-        (P,) and the places of the candidates' cosines (P,).
+        The sort key is one integer: query, inverted bits of the cosine, number. Duplicates are
+        dropped.
+
+        Returns:
+            Queries (P,) and positions of the candidates in `_cosine` (P,).
         """
         cosines = self._cosine.take(query * self._capacity + number)
         above = np.flatnonzero(cosines > self._threshold)
@@ -213,26 +229,31 @@ class Traversal:
         return query, query * self._capacity + number
 
     def _best(self, query: np.ndarray) -> np.ndarray:
-        """Flat number of the best candidate of some queries, one of cosine -inf where none is."""
-        wide = max(1, self._seen.max())
-        cosines = self._cosine.reshape(self._block_size, self._capacity)[query, :wide]
+        """Return the position in `_cosine` of each query's best candidate; -inf if it has none."""
+        most = max(1, self._seen.max())
+        cosines = self._cosine.reshape(self._block_size, self._capacity)[query, :most]
         return query * self._capacity + cosines.argmax(axis=1)
 
     def _bound(self, unfinished: np.ndarray) -> None:
-        """Raise the bounds of some queries, each when many candidates came since the last time.
+        """Raise the bounds of the queries that got many candidates since their last update.
 
-        As many candidates as there are places left exclude all that are below them.
+        With r ranks left to fill, no candidate below the r-th highest cosine can be ranked.
         """
-        places = self._length - self._ranked[unfinished]
-        new = self._seen[unfinished] - np.maximum(self._ranked, self._seen_then)[unfinished]
-        many = new >= np.maximum(places, _MANY_CANDIDATES)
-        for query, left in zip(unfinished[many], places[many], strict=True):
+        left = self._length - self._ranked[unfinished]
+        new = self._seen[unfinished] - np.maximum(self._ranked, self._seen_at_bound)[unfinished]
+        many = new >= np.maximum(left, _MANY_CANDIDATES)
+        for query, count in zip(unfinished[many], left[many], strict=True):
             first = query * self._capacity
             cosines = self._cosine[first : first + self._seen[query]]
-            self._least[query] = np.partition(cosines, len(cosines) - left)[len(cosines) - left]
-            self._seen_then[query] = self._seen[query]
+            self._least[query] = np.partition(cosines, len(cosines) - count)[len(cosines) - count]
+            self._seen_at_bound[query] = self._seen[query]
 
 
 def _place_in_group(group: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Place of each within its group, from 0, of groups (P,) ascending with so many each."""
+    """Return the position of each item within its group, from 0.
+
+    Args:
+        group: Group of each item, (P,), ascending.
+        count: Number of items of each group.
+    """
     return np.arange(len(group)) - (np.cumsum(count) - count).take(group)

@@ -1,4 +1,4 @@
-"""Two-stage re-ranking: photos of the query's landmark first, and more of them."""
+"""Two-stage re-ranking: move photos of the query's landmark to the front, and insert more."""
 
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
@@ -16,22 +16,22 @@ _BLOCK_RESULTS = 2**20
 class TwoStage:
     """Two-stage discriminative re-ranking, sort and insert (Yokoo et al. 2020, arXiv 2003.11211).
 
-    Query and gallery photos get a landmark and a score from their k nearest train photos (see
-    `soft_vote`). Sort: gallery photos of the query's landmark, the positives, come first, each part
-    in its former order. Insert: gallery photos of the query's landmark that are not in the ranking,
-    and whose score and the query's together exceed the threshold, come right after the positives,
-    by descending score, ties by row. The ranking keeps its length.
+    The k nearest train photos vote for the landmark of each query and gallery photo, with a score
+    (see `soft_vote`). Positives are gallery photos with the query's landmark. Sort: positives move
+    to the front; both parts keep their order. Insert: positives that are not in the ranking, and
+    whose score plus the query's exceeds the threshold, follow the ranked positives by descending
+    score, ties by row. The ranking keeps its length.
 
-    The new scores keep the order and no other meaning: others have their former score, inserted
-    ones are above them by their votes, positives above those.
+    The new scores only express the order: negatives keep their score, inserted photos are scored
+    above them by their votes, ranked positives above those.
 
     Args:
-        k: Train photos that vote.
-        threshold: What the two scores together must exceed to insert; null: no threshold.
-        sort: Move the positives to the front. Without it inserted photos follow the last positive
-            at its place.
+        k: Number of train photos that vote.
+        threshold: Lower bound on the sum of the two scores for inserting. None means no bound.
+        sort: Move ranked positives to the front. If false, inserted photos follow the last ranked
+            positive.
         insert: Insert positives that are not in the ranking.
-        temperature: Temperature of the votes' weights (see `vote`). Defaults to the cosines.
+        temperature: Temperature of the vote weights (see `vote`). None weights by the cosines.
 
     Example:
         >>> from landmark.search import Flat
@@ -63,13 +63,13 @@ class TwoStage:
         self.temperature = temperature
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
-        """Vote with the train photos, then sort and insert; rows and scores are new.
+        """Vote with the train photos, sort and insert; replaces rows and scores.
 
         Raises:
-            UserError: The retrieval has no train photos, or none with a known landmark.
+            UserError: The retrieval has no train photos, or no train photo has a landmark.
         """
         if retrieval.train_index is None or retrieval.train_landmark_ids is None:
-            raise UserError("rerank=two_stage needs photos of known landmarks. Pass train=STORE.")
+            raise UserError("rerank=two_stage needs photos with landmarks. Pass train=STORE.")
         landmarks = landmark_codes(retrieval.train_landmark_ids)
         if (landmarks < 0).all():
             raise UserError(
@@ -86,13 +86,13 @@ class TwoStage:
     def rerank(
         self, rows: np.ndarray, scores: np.ndarray, query: Votes, gallery: Votes
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Sort and insert by given votes.
+        """Sort and insert according to votes.
 
         Args:
             rows: (Q, K), best first, -1 pads.
             scores: (Q, K), descending, -inf at the pads.
-            query: Votes of the Q queries.
-            gallery: Votes of the N gallery photos.
+            query: Votes for the Q queries.
+            gallery: Votes for the N gallery photos.
 
         Returns:
             Rows (Q, K) int32 and scores (Q, K) float32.
@@ -120,7 +120,7 @@ class TwoStage:
         is_known = query.landmarks[:, None] >= 0
         same_landmark = gallery.landmarks[np.maximum(rows, 0)] == query.landmarks[:, None]
         positive = ahead = is_ranked & is_known & same_landmark
-        if not self.sort:  # all up to the last positive
+        if not self.sort:  # everything up to the last positive
             ahead = np.logical_or.accumulate(positive[:, ::-1], axis=1)[:, ::-1]
         new, inserted = by_landmark.missing(query.landmarks, rows, positive)  # (Q, K) both
         votes = query.scores[:, None] + gallery.scores[new]
@@ -128,37 +128,39 @@ class TwoStage:
         if self.threshold is not None:
             inserted &= votes > self.threshold
 
-        part = np.concatenate(  # of the ranking: 0 ahead, 1 inserted, 2 other, 3 nothing; (Q, 2K)
+        group = np.concatenate(  # 0 ahead, 1 inserted, 2 other, 3 pad; (Q, 2K)
             [np.where(ahead, 0, np.where(is_ranked, 2, 3)), np.where(inserted, 1, 3)], axis=1
         ).astype(np.uint8)
-        order = np.argsort(part, axis=1, kind="stable")[:, : rows.shape[1]]
+        order = np.argsort(group, axis=1, kind="stable")[:, : rows.shape[1]]
         candidates = np.concatenate(
             [np.where(is_ranked, rows, -1), np.where(inserted, new, -1)], axis=1
         )
-        values = np.concatenate(_in_order(scores, is_ranked, ahead, votes, inserted), axis=1)
+        values = np.concatenate(
+            _descending_scores(scores, is_ranked, ahead, votes, inserted), axis=1
+        )
         return np.take_along_axis(candidates, order, 1), np.take_along_axis(values, order, 1)
 
 
-def _in_order(
+def _descending_scores(
     scores: np.ndarray,
     is_ranked: np.ndarray,
     ahead: np.ndarray,
     votes: np.ndarray,
     inserted: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (Q, K) of ranked and of inserted photos that descend along the new ranking."""
+    """Return scores (Q, K) of ranked and inserted photos that descend along the new ranking."""
     high = np.where(is_ranked, scores, -np.inf).max(axis=1, keepdims=True, initial=-1)
     low = np.where(is_ranked, scores, np.inf).min(axis=1, keepdims=True, initial=1)
-    # Two votes sum to -2 ... 2: inserted photos get high + 1 ... high + 5, those ahead more.
+    # Two votes sum to -2 … 2: inserted photos get high + 1 … high + 5, photos ahead of them more.
     shifted = np.where(ahead, scores + (high - low) + 6, scores)
     return np.where(is_ranked, shifted, -np.inf), np.where(inserted, high + 3 + votes, -np.inf)
 
 
 class ByLandmark:
-    """Each landmark's gallery photos by descending vote, ties by row: 16 bytes a photo.
+    """Gallery photos of each landmark by descending vote, ties by row; 16 bytes per photo.
 
     Args:
-        votes: Votes of the N gallery photos.
+        votes: Votes for the N gallery photos.
 
     Example:
         >>> by_landmark = ByLandmark(Votes(np.array([5, 5, 7]), np.array([0.2, 0.9, 0.4])))
@@ -171,34 +173,34 @@ class ByLandmark:
         self._order = np.lexsort((-votes.scores, votes.landmarks)).astype(np.int32)
         self._landmarks = votes.landmarks[self._order]
         first = np.searchsorted(self._landmarks, self._landmarks, side="left")
-        self._place = np.empty(len(self._order), np.int32)  # of a photo among its landmark's
-        self._place[self._order] = np.arange(len(self._order)) - first
+        self._rank = np.empty(len(self._order), np.int32)  # of a photo within its landmark
+        self._rank[self._order] = np.arange(len(self._order)) - first
 
     def missing(
         self, landmarks: np.ndarray, rows: np.ndarray, positive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best photos of each query's landmark, and which of them its ranking lacks.
+        """Return the best K photos of each query's landmark, and whether the ranking lacks them.
 
-        A ranking of K rows never needs more than its landmark's K best: those it does not lack are
-        among its positives.
+        A ranking of K rows has room for no more.
 
         Args:
             landmarks: Landmark of each query, (Q,).
             rows: Rankings, (Q, K).
-            positive: Where a ranking's photo has the query's landmark, (Q, K) bool.
+            positive: Whether a ranked photo has the query's landmark, (Q, K) bool.
 
         Returns:
-            Gallery rows (Q, K) by descending vote, and (Q, K) bool: it exists and is not in `rows`.
+            Gallery rows (Q, K) by descending vote, and (Q, K) bool: whether the entry exists and is
+            not in `rows`.
         """
-        kept = rows.shape[1]
-        place = np.arange(kept)
+        length = rows.shape[1]
+        ranks = np.arange(length)
         first, last = (
             np.searchsorted(self._landmarks, landmarks, side=side)[:, None]
             for side in ("left", "right")
         )
-        lacking = first + place < last
+        missing = first + ranks < last
         query, position = np.nonzero(positive)
-        taken = self._place[rows[query, position]]
-        near = taken < kept
-        lacking[query[near], taken[near]] = False
-        return self._order[np.minimum(first + place, len(self._order) - 1)], lacking
+        present = self._rank[rows[query, position]]
+        is_listed = present < length
+        missing[query[is_listed], present[is_listed]] = False
+        return self._order[np.minimum(first + ranks, len(self._order) - 1)], missing

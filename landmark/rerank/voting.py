@@ -1,4 +1,4 @@
-"""Soft voting: which landmark a photo shows, by its nearest train photos."""
+"""Soft voting: predict the landmark of a photo from its nearest train photos."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,16 @@ _MOST_INLIERS = 70
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """The landmark voted for each photo.
+    """The winning landmark of each photo.
 
     Attributes:
-        landmarks: (N,) int code of the landmark, -1 for none.
-        scores: (N,) float64, its share of the weights, at most 1, or 2 where inliers count.
+        landmarks: (N,) int code of the landmark; -1 if unknown.
+        scores: (N,) float64, mean weight of its votes: at most 1, or 2 with inliers.
+
+    Example:
+        >>> votes = Votes(np.array([4, -1]), np.array([0.9, 0.2]))
+        >>> votes.landmarks[votes.scores > 0.5].tolist()
+        [4]
     """
 
     landmarks: np.ndarray
@@ -34,8 +39,8 @@ def soft_vote(
     Args:
         photos: (N, D), unit rows.
         train_index: Index of the train photos, (N_t, D), unit rows.
-        train_landmarks: (N_t,) int codes from 0; photos of -1 vote for no landmark.
-        k: Voters of a photo.
+        train_landmarks: (N_t,) int codes from 0; -1 if unknown.
+        k: Voters per photo.
         temperature: See `vote`.
 
     Example:
@@ -59,19 +64,19 @@ def vote(
 ) -> Votes:
     """Let the k nearest train photos of each photo vote for their landmarks.
 
-    v(x, c) = (1 / k) * sum over those of the k nearest train photos of x that show landmark c of
-    their weight. The vote is the c of the largest v, and its score that v; ties go to the landmark
+    v(x, c) = (1 / k) * sum of the weights of those of the k nearest train photos of x that show
+    landmark c. The landmark with the largest v wins, with v as its score; ties go to the landmark
     of the nearer train photo (Yokoo et al. 2020, arXiv 2003.11211). The weight is the cosine with
-    x; with a temperature it is exp((cosine - 1) / temperature), the weights of Wu et al. 2018
-    (arXiv 1805.01978) but for a factor that makes 1 of a cosine of 1. Where the photos were
-    matched, min(inliers, 70) / 70 is added (Yokoo et al., recognition).
+    x, or with a temperature exp((cosine - 1) / temperature): the weights of Wu et al. 2018 (arXiv
+    1805.01978), scaled to 1 at a cosine of 1. For matched photos min(inliers, 70) / 70 is added to
+    the weight (Yokoo et al., recognition).
 
     Args:
-        landmarks: (N, k) int codes of the voters' landmarks; -1 votes for no landmark.
-        cosines: (N, k) of the voters, descending.
-        temperature: The lower, the more the nearest count. Defaults to the cosines themselves.
-        inliers: (N, k) inliers of each voter. Defaults to none: not matched.
-        voters: (N, k) bool, where there is a voter. Defaults to everywhere.
+        landmarks: (N, k) int codes of the voters' landmarks; -1 if unknown.
+        cosines: (N, k) cosines of the voters, descending.
+        temperature: Lower values emphasise the nearest voters. None weights by the cosines.
+        inliers: (N, k) inliers of each voter. None means that photos were not matched.
+        voters: (N, k) bool, whether the entry is a voter. None means all are.
 
     Example:
         >>> votes = vote(np.array([[4, 7, 7]]), np.array([[0.9, 0.6, 0.6]]))
@@ -87,7 +92,7 @@ def vote(
         weights += np.minimum(inliers, _MOST_INLIERS) / _MOST_INLIERS
     k = landmarks.shape[1]
     shares = np.zeros(landmarks.shape)
-    for other in range(k):  # one at a time, as all together are (N, k, k)
+    for other in range(k):  # one by one: all together would need (N, k, k)
         same = (landmarks == landmarks[:, other, None]) & voters[:, other, None]
         shares += same * weights[:, other, None] / k
     shares[~voters] = -np.inf

@@ -1,1 +1,1 @@
-"""Ground truth, and the scores of rankings and submissions by it."""
+"""Score rankings and submissions against ground truth."""

@@ -1,4 +1,4 @@
-"""The official scores of GLDv2's retrieval and recognition files."""
+"""The official metrics of GLDv2 retrieval and recognition submissions."""
 
 from collections.abc import Container, Iterable, Iterator
 from itertools import chain
@@ -23,15 +23,15 @@ from landmark.metric.relevance import hits_by_list
 def score_retrieval(solution: str | Path, submission: str | Path) -> dict[str, dict[str, Any]]:
     """Compute the official retrieval metrics of each part of the solution.
 
-    Queries that the solution ignores do not count; a query without a prediction scores 0.
+    Queries that the solution marks as ignored are excluded; a query without a prediction scores 0.
 
     Args:
         solution: CSV `id,images,Usage`.
         submission: CSV `id,images`.
 
     Returns:
-        For `public` and `private`, where they have queries: mean average precision at 100 and 10,
-        mean precision at 1, 5, 10 and 100, mean and median position of the first hit.
+        For `public` and `private`, unless empty: mean average precision at 100 and 10, mean
+        precision at 1, 5, 10 and 100, mean and median position of the first hit.
 
     Raises:
         UserError: A file is missing or malformed, or the submission contains an unknown query.
@@ -53,7 +53,7 @@ def _retrieval_metrics(relevant: list[list[str]], predicted: list[list[str]]) ->
     for query, images in enumerate(predicted):
         rows[query, : len(images)] = names.get_indexer(images)
     hits, counts = hits_by_list(rows, [names.get_indexer(images) for images in relevant])
-    # The organisers count a query without a relevant image as one whose images were missed.
+    # The organisers score a query without relevant images as if one image had been missed.
     counts = np.maximum(counts, 1)
     positions = gldv2.first_hit_position(hits)
     return {
@@ -75,8 +75,8 @@ def score_recognition(solution: str | Path, submission: str | Path) -> dict[str,
         submission: CSV `id,landmarks`.
 
     Returns:
-        For `public` and `private`, where they have images: `gap` (micro average precision), the
-        same without the images that show no landmark, and `top1_accuracy`.
+        For `public` and `private`, unless empty: `gap` (micro average precision), the same without
+        the images that show no landmark, and `top1_accuracy`.
 
     Raises:
         UserError: A file is missing or malformed, or the submission contains an unknown image.
@@ -92,7 +92,7 @@ def score_recognition(solution: str | Path, submission: str | Path) -> dict[str,
 def _recognition_metrics(
     truth: dict[str, list[str]], predicted: RecognitionPrediction
 ) -> dict[str, Any]:
-    # Of equal scores the lower id comes first: the challenge's convention.
+    # Ties are ordered by id, the challenge's convention.
     order = np.argsort(predicted.ids, kind="stable")
     counted = order[[predicted.ids[row] in truth for row in order]]
     ids, landmarks = predicted.ids[counted], predicted.landmarks[counted]
@@ -114,7 +114,7 @@ def _recognition_metrics(
 def _parts(
     truth: dict[str, list[str]], solution: str | Path
 ) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """Yield `public` and `private` with their part of the truth, where there is any."""
+    """Yield `public` and `private` with their part of the truth, unless empty."""
     usage = read_usage(solution)
     for name in ("Public", "Private"):
         part = {key: names for key, names in truth.items() if usage[key] == name}

@@ -1,4 +1,4 @@
-"""Ground truth in the order of the stores, and the metrics of rankings by it."""
+"""Ground truth in the order of the stores, and the metrics of rankings against it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,15 @@ import pandas as pd
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked import StackedStores
+from landmark.artifact.vectors import row_blocks
 from landmark.error import UserError
 from landmark.metric import gldv2, revisited
 from landmark.metric.relevance import hits_by_label
 
-if TYPE_CHECKING:  # imported only where data= is given
+if TYPE_CHECKING:  # imported only if data= is set
     from landmark.data.image_table import ImageTable
 
-BLOCK_SIZE = 1 << 22  # results per block
+_BLOCK_RESULTS = 2**22
 
 
 class Evaluation(NamedTuple):
@@ -24,8 +25,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
         metrics: Name → value over all queries.
-        precisions: Name of each mean average precision among them → the average precision of each
-            query, (Q,), NaN for a query without an answer.
+        precisions: Name of each mean average precision in `metrics` → the average precision of
+            each query, (Q,); NaN for a query without positives.
     """
 
     metrics: dict[str, float]
@@ -33,12 +34,13 @@ class Evaluation(NamedTuple):
 
 
 class GroundTruth(ABC):
-    """The right answers of Q queries in a gallery of N photos.
+    """The relevant photos of Q queries in a gallery of N photos.
 
     Attributes:
-        labels: The mean average precisions to show, name → label.
-        headline: Name of the most important one.
-        distractors: Number of gallery photos without any known answer.
+        labels: Mean average precisions to show, name → label.
+        headline: Name of the main metric.
+        distractors: Number of gallery photos without a known landmark, or in no list of the ground
+            truth.
     """
 
     labels: Mapping[str, str]
@@ -51,26 +53,26 @@ class GroundTruth(ABC):
 
     @abstractmethod
     def relevance_labels(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Say what each result is to its query.
+        """Return the relevance of each result to its query.
 
         Args:
             queries: (q,) rows of the query store.
-            rows: (q, K) gallery rows ranked for them; -1 pads.
+            rows: (q, K) gallery rows ranked for these queries; -1 pads.
 
         Returns:
-            (q, K) words; "" at the pads.
+            (q, K) labels; "" at the pads.
         """
 
 
 class LandmarkGroundTruth(GroundTruth):
-    """A gallery photo answers the queries that show its landmark.
+    """Ground truth in which photos of the query's landmark are relevant.
 
     Args:
-        query: (Q,) landmark of each query; None, NaN or empty where unknown.
+        query: (Q,) landmark of each query; None, NaN or empty if unknown.
         gallery: (N,) landmark of each gallery photo, likewise.
 
     Raises:
-        UserError: No query has an answer in the gallery.
+        UserError: No query has a positive in the gallery.
 
     Example:
         >>> truth = LandmarkGroundTruth(np.array(["a", "b"]), np.array(["b", "a", ""]))
@@ -87,7 +89,7 @@ class LandmarkGroundTruth(GroundTruth):
         self._query_landmarks = np.asarray(query, object)
         codes = landmark_codes(np.concatenate([self._query_landmarks, gallery]))
         self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
-        # Unknown gallery photos get another code than unknown queries: they answer nothing.
+        # Unknown gallery photos get a different code from unknown queries, so they never match.
         self._gallery = np.where(gallery_codes < 0, -2, gallery_codes)
         self.distractors = int((gallery_codes < 0).sum())
         if not np.isin(self._query, self._gallery).any():
@@ -96,7 +98,7 @@ class LandmarkGroundTruth(GroundTruth):
             )
 
     def evaluate(self, rows: np.ndarray) -> Evaluation:
-        """Compute `map_at_100`, `precision_at_10` and `top_1` over the queries with an answer."""
+        """Compute `map_at_100`, `precision_at_10` and `top_1` over the queries with positives."""
         hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
         precisions = gldv2.average_precision_at_k(hits, relevant, k=100)
         hits = hits[relevant > 0]
@@ -108,7 +110,7 @@ class LandmarkGroundTruth(GroundTruth):
         return Evaluation(metrics, {"map_at_100": precisions})
 
     def relevance_labels(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Say `right`, `wrong`, or `unknown` where one of the two has no landmark, (q, K)."""
+        """Return `right`, `wrong`, or `unknown` if either photo has no landmark, (q, K)."""
         query, gallery = self._query[queries, None], self._gallery[np.maximum(rows, 0)]
         cases = [rows < 0, (query < 0) | (gallery < 0), query == gallery]
         return np.select(cases, ["", "unknown", "right"], "wrong")
@@ -117,11 +119,11 @@ class LandmarkGroundTruth(GroundTruth):
         """Compute the share of queries whose nearest train photo shows their landmark.
 
         Args:
-            rows: (Q, K) train rows, nearest first, of which the first counts; -1 pads.
+            rows: (Q, K) train rows, nearest first; -1 pads. Only the first column is used.
             train_landmark_ids: (T,) landmark of each train photo.
 
         Returns:
-            The share of the queries whose landmark is known.
+            The share among the queries with a known landmark.
         """
         nearest = rows[:, 0]
         landmarks = train_landmark_ids[np.maximum(nearest, 0)].astype(object)
@@ -130,12 +132,11 @@ class LandmarkGroundTruth(GroundTruth):
 
 
 class RevisitedGroundTruth(GroundTruth):
-    """ROxford and RParis: lists of easy, hard and junk photos for each query.
+    """Ground truth of ROxford and RParis: lists of easy, hard and junk photos for each query.
 
     Args:
-        queries: For each query its `easy`, `hard` and `junk` rows in the published gallery.
-        positions: (N,) row in the published gallery of each photo of the gallery; -1 for a
-            distractor.
+        queries: `easy`, `hard` and `junk` rows of the published gallery for each query.
+        positions: (N,) row of each gallery photo in the published gallery; -1 for distractors.
 
     Example:
         >>> lists = [{"easy": [1], "hard": [0], "junk": []}]
@@ -151,16 +152,14 @@ class RevisitedGroundTruth(GroundTruth):
         self.headline = "medium"
         self._queries = queries
         self.distractors = int((positions < 0).sum())
-        # A distractor gets a number that is in no list.
-        beyond = positions.max(initial=-1) + 1 + np.arange(len(positions))
-        self._positions = np.where(positions < 0, beyond, positions)
+        # Distractors get numbers that are in no list.
+        unlisted = positions.max(initial=-1) + 1 + np.arange(len(positions))
+        self._positions = np.where(positions < 0, unlisted, positions)
 
     def evaluate(self, rows: np.ndarray) -> Evaluation:
         """Compute the mAP under the protocols `easy`, `medium` and `hard`."""
         precisions = {protocol: np.full(len(rows), np.nan) for protocol in self.labels}
-        block = max(1, BLOCK_SIZE // max(1, rows.shape[1]))
-        for start in range(0, len(rows), block):
-            part = slice(start, start + block)
+        for part in row_blocks(len(rows), _BLOCK_RESULTS // max(1, rows.shape[1])):
             result = revisited.evaluate(self.published_rows(rows[part]), self._queries[part])
             for protocol, values in precisions.items():
                 values[part] = result[protocol]["average_precision"]
@@ -169,17 +168,17 @@ class RevisitedGroundTruth(GroundTruth):
         return Evaluation(metrics, precisions)
 
     def relevance_labels(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Say `easy`, `hard`, `junk` or `wrong`, (q, K); the first of these that applies."""
+        """Return `easy`, `hard`, `junk` or `wrong`, (q, K): the first that applies."""
         ranked = self.published_rows(rows)
         labels = np.full(rows.shape, "wrong", "<U7")
-        for place, query in enumerate(queries):
-            for kind in ("junk", "hard", "easy"):
-                labels[place, np.isin(ranked[place], self._queries[query][kind])] = kind
+        for line, query in enumerate(queries):
+            for label in ("junk", "hard", "easy"):
+                labels[line, np.isin(ranked[line], self._queries[query][label])] = label
         labels[rows < 0] = ""
         return labels
 
     def published_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Renumber gallery rows (Q, K) as the published lists do; distractors are in no list."""
+        """Map gallery rows (Q, K) to published rows; distractors get rows that are in no list."""
         return np.where(rows < 0, -1, self._positions[np.maximum(rows, 0)])
 
 
@@ -189,42 +188,43 @@ def find_ground_truth(
     query_table: "ImageTable | None" = None,
     gallery_table: "ImageTable | None" = None,
 ) -> GroundTruth | None:
-    """Bring what is known of the right answers into the order of the stores.
+    """Return the ground truth of stores, in their order.
 
     Args:
         query: Store of the queries.
-        gallery: Store of the photos searched; several as one.
-        query_table: The data's table of the queries, with ground truth or landmarks. Defaults to
-            the landmarks in the stores.
-        gallery_table: The data's table of the gallery, likewise; both or none.
+        gallery: Store of the gallery photos, or stacked stores.
+        query_table: Image table of the queries, with ground truth or landmarks. Defaults to the
+            landmarks in the stores.
+        gallery_table: Image table of the gallery, likewise; pass both tables or neither.
 
     Returns:
-        None if nothing is known.
+        None if there is no ground truth.
 
     Raises:
-        UserError: The data does not fit the stores, or has neither landmarks nor ground truth.
+        UserError: The data does not match the stores, or has neither landmarks nor ground truth.
     """
     if query_table is None or gallery_table is None:
         if query.landmark_ids is None or gallery.landmark_ids is None:
             return None
         return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids)
-    of_query = positions_in(query_table.rows["id"], query.ids)
-    of_gallery = positions_in(gallery_table.rows["id"], gallery.ids)
-    if (of_query < 0).any():
+    query_rows = positions_in(query_table.rows["id"], query.ids)
+    gallery_rows = positions_in(gallery_table.rows["id"], gallery.ids)
+    if (query_rows < 0).any():
         raise UserError(
-            f"{query.path}: {query.ids[of_query.argmin()]!r} is not a query of the data in "
+            f"{query.path}: {query.ids[query_rows.argmin()]!r} is not a query of the data in "
             f"{query_table.root}. Pass the data that the store was extracted from."
         )
     if query_table.ground_truth is None:
-        landmarks = _landmarks(query_table, of_query), _landmarks(gallery_table, of_gallery)
-        return LandmarkGroundTruth(*landmarks)
-    missing = np.setdiff1d(np.arange(len(gallery_table)), of_gallery)
+        return LandmarkGroundTruth(
+            _landmarks(query_table, query_rows), _landmarks(gallery_table, gallery_rows)
+        )
+    missing = np.setdiff1d(np.arange(len(gallery_table)), gallery_rows)
     if len(missing):
         raise UserError(
             f"{gallery.path}: {len(missing):,} photos of the data's gallery are missing, such as "
-            f"{gallery_table.rows['id'].iloc[missing[0]]!r}. Extract all of it."
+            f"{gallery_table.rows['id'].iloc[missing[0]]!r}. Extract the complete gallery."
         )
-    return RevisitedGroundTruth([query_table.ground_truth[row] for row in of_query], of_gallery)
+    return RevisitedGroundTruth([query_table.ground_truth[row] for row in query_rows], gallery_rows)
 
 
 def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
@@ -243,11 +243,11 @@ def positions_in(listed: Sequence[str], ids: np.ndarray) -> np.ndarray:
 
 
 def _landmarks(table: "ImageTable", positions: np.ndarray) -> np.ndarray:
-    """Return the landmark at each row of a table, (N,); None at -1."""
+    """Return the landmark of each position in a table, (N,); None at -1."""
     if "landmark_id" not in table.rows:
         raise UserError(
-            f"{table.root} has neither landmarks nor a ground truth of these photos. Pass other "
-            "data, or none to use the landmarks in the stores."
+            f"{table.root} has neither landmarks nor ground truth for these photos. Pass other "
+            "data, or no data to use the landmarks in the stores."
         )
     landmarks = table.rows["landmark_id"].to_numpy(object)[positions]
     landmarks[positions < 0] = None

@@ -1,4 +1,4 @@
-"""Scores of ROxford and RParis: rankings against the published ground truth."""
+"""Score rankings of ROxford and RParis against the published ground truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ from landmark.score.ground_truth import RevisitedGroundTruth, positions_in
 def score_revisited(ground_truth: str | Path, rankings: str | Path) -> dict[str, dict[str, Any]]:
     """Compute the metrics of a ranking folder under the three protocols.
 
-    Queries and photos are matched by name, so the rankings may have another order, and distractors
-    besides. Where the ground truth has no names, the orders must be the same.
+    Queries and photos are matched by name, so the rankings may have a different order and contain
+    distractors. If the ground truth has no names, the order must be the same.
 
     Args:
         ground_truth: The published pickle, `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl`.
@@ -28,8 +28,8 @@ def score_revisited(ground_truth: str | Path, rankings: str | Path) -> dict[str,
         truth's order (None without positives) and `mp_at_1`, `mp_at_5`, `mp_at_10`.
 
     Raises:
-        UserError: A file is missing or refused, or the rankings are of other queries or of a
-            gallery without some photo of the ground truth.
+        UserError: A file is missing or invalid, the rankings have other queries, or a photo of the
+            ground truth is missing from their gallery.
     """
     truth, ranked = RevisitedFile.open(ground_truth), Rankings.open(rankings)
     if len(ranked.rows) != len(truth.queries):
@@ -49,14 +49,16 @@ def score_revisited(ground_truth: str | Path, rankings: str | Path) -> dict[str,
     result = revisited.evaluate(rows, truth.queries)
     for metrics in result.values():
         precisions = metrics["average_precision"]
-        metrics["average_precision"] = [None if np.isnan(one) else float(one) for one in precisions]
+        metrics["average_precision"] = [
+            None if np.isnan(value) else float(value) for value in precisions
+        ]
     return result
 
 
 def _check_all(
     names: Sequence[str], positions: np.ndarray, rankings: str | Path, kind: str
 ) -> None:
-    """Check that each name of the ground truth is at one of the positions, and once."""
+    """Check that each name of the ground truth occurs exactly once."""
     counts = np.bincount(positions[positions >= 0], minlength=len(names))
     for problem, wrong in (("is missing", counts == 0), ("occurs more than once", counts > 1)):
         if wrong.any():

@@ -1,4 +1,4 @@
-"""Nearest neighbours by inner product: `search.build(gallery)` → index → rows, scores."""
+"""Nearest-neighbour search by inner product: `search.build(gallery)` → index → rows, scores."""
 
 from landmark.search.auto import Auto
 from landmark.search.exact_torch import ExactTorch

@@ -1,4 +1,4 @@
-"""A search that measures on a sample which kind of index is the fastest, and says why."""
+"""A search that measures on a sample which kind of index is fastest."""
 
 import math
 import os
@@ -22,33 +22,33 @@ from landmark.search.top_k import recall_at_k
 from landmark.settings import checked
 
 _GIB = 2**30
-_INSTANT_SECONDS = 1.0  # exact search that takes no longer is not worth an index
-_SAMPLE_ROWS = 16384  # of the gallery, on which candidates are built
+_INSTANT_SECONDS = 1.0  # an index is not worth building if exact search is this fast
+_SAMPLE_ROWS = 16384  # gallery rows that candidates are built on
 _RUNS = 3
-_KMEANS_ROUNDS = 10  # faiss's default for inverted files
+_KMEANS_ITERATIONS = 10  # faiss's default for inverted files
 _CGROUP, _MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
 
 
 class Auto:
-    """Choose between exact search, inverted lists and codes by measuring, and print why.
+    """Choose between exact search, IVF and IVFPQ by measuring, and print the reason.
 
-    Exact search and an index that fits the memory, IVF in the widest storage, or IVFPQ, are timed
-    on a sample of queries and gallery, and extrapolated by the operations that they count. The
-    index is built where it should be faster than exact search. Then its recall on a sample of the
-    queries is measured against exact search, and it looks wider until that reaches `recall`; where
-    exact search is as fast, exact search it is.
+    Exact search and the most precise index that fits into memory (IVF as float32, float16 or sq8,
+    or IVFPQ) are timed on a sample of the queries and the gallery, and the times are extrapolated
+    by the number of operations. If the index is predicted to be faster, it is built. Its recall is
+    then measured against exact search on a sample of the queries, and the search is widened until
+    the recall reaches `recall`. If exact search is not slower then, exact search is used.
 
-    An index decides at its first search, and again at one with more than twice as many queries or
-    more results.
+    The choice is made at the first search, and again at a search with more than twice as many
+    queries or with more results.
 
     Args:
-        recall: Share of the true k nearest to find; 1 is exact.
-        memory: GiB for the index. Defaults to four fifths of what is free.
-        searches: How often the gallery will be searched with as many queries; they share the
-            building of an index. Query expansion searches twice.
-        sample: Queries to measure on.
+        recall: Required share of the true k nearest neighbours; 1 means exact search.
+        memory: Memory for the index in GiB. Defaults to 80 % of the free memory.
+        searches: Expected number of searches of the gallery with as many queries, over which the
+            time to build an index is amortised. Query expansion searches twice.
+        sample: Number of queries to measure on.
         seed: Seed of the samples and of the training.
-        device: As of `Flat`.
+        device: See `Flat`.
         block_rows: Gallery rows read together.
 
     Example:
@@ -79,7 +79,7 @@ class Auto:
         self.block_rows = block_rows
 
     def build(self, gallery: Vectors) -> "AutoIndex":
-        """Return an index of a gallery (N, D) that decides at its first search."""
+        """Return an index of a gallery (N, D) that chooses its method at its first search."""
         return AutoIndex(gallery, self)
 
 
@@ -87,7 +87,15 @@ class AutoIndex(Index):
     """A gallery searched by `Auto`.
 
     Attributes:
-        chosen: The index that is searched; None before the first search.
+        chosen: The chosen index. None before the first search.
+
+    Example:
+        >>> index = Auto(recall=1).build(np.eye(2, dtype=np.float32))
+        >>> _ = index.search(np.array([[0, 1]], np.float32), k=1)
+        search=auto: 1 queries in 2 x 2, k=1
+          flat: recall=1
+        >>> type(index.chosen).__name__
+        'FlatIndex'
     """
 
     settings: Auto
@@ -95,15 +103,15 @@ class AutoIndex(Index):
     _queries, _k = 0, 0
 
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Choose an index where none suits, and search it (see `Index.search`)."""
+        """Choose an index unless the previous choice holds, and search (see `Index.search`)."""
         if self.chosen is None or len(query) > 2 * self._queries or k > self._k:
-            self.chosen = None  # free the old one before another is built
+            self.chosen = None  # free the old index before another is built
             self.chosen = self._choose(query, k)
             self._queries, self._k = len(query), k
         return self.chosen.search(query, k)
 
     def _choose(self, query: np.ndarray, k: int) -> Index:
-        """Time exact search and a candidate on samples; build the candidate where it is faster."""
+        """Time exact search and a candidate on samples; build the candidate if it is faster."""
         s, (rows, dim) = self.settings, self.gallery.shape
         exact = Flat(s.device, s.block_rows).build(self.gallery)
         print(f"search=auto: {len(query):,} queries in {rows:,} x {dim}, k={k}", flush=True)
@@ -111,8 +119,8 @@ class AutoIndex(Index):
             print(f"  flat: {'recall=1' if s.recall == 1 else 'nothing to search'}", flush=True)
             return exact
         random = np.random.default_rng(s.seed)
-        query_sample = _drawn(random, query, s.sample)
-        sample = _drawn(random, self.gallery, _SAMPLE_ROWS)
+        query_sample = _random_rows(random, query, s.sample)
+        sample = _random_rows(random, self.gallery, _SAMPLE_ROWS)
         more_rows, more_queries = rows / len(sample), len(query) / len(query_sample)
 
         true_rows, seconds = _timed(exact.settings.build(sample), query_sample, k, _RUNS)
@@ -129,9 +137,10 @@ class AutoIndex(Index):
         building = time.perf_counter() - began
         building *= _build_work(candidate, rows) / _build_work(candidate, len(sample))
         recall, seconds = _widened(index, query_sample, k, true_rows, s.recall)
-        # The lists, and the photos in each, grow with the square root of the gallery.
+        # The number of lists, and of photos per list, grow with the square root of the gallery.
         seconds *= np.sqrt(more_rows) * more_queries * s.searches
-        seconds += building + flat_seconds / s.searches / more_queries  # the latter proves it
+        # Building, and one exact search of the query sample to measure the recall.
+        seconds += building + flat_seconds / s.searches / more_queries
         is_chosen = recall >= s.recall and seconds < flat_seconds
         print(
             f"  {candidate.name:<7} {seconds:9.1f} s, recall {recall:.2f}, "
@@ -139,10 +148,12 @@ class AutoIndex(Index):
             f"  {candidate.name if is_chosen else 'flat'} is chosen",
             flush=True,
         )
-        return self._proven(index.settings, exact, query_sample, k) if is_chosen else exact
+        return self._verified(index.settings, exact, query_sample, k) if is_chosen else exact
 
-    def _proven(self, search: FaissSearch, exact: Index, query_sample: np.ndarray, k: int) -> Index:
-        """Build the index and widen it until it reaches the recall; else return the exact one."""
+    def _verified(
+        self, search: FaissSearch, exact: Index, query_sample: np.ndarray, k: int
+    ) -> Index:
+        """Build the index and widen it to the required recall; return `exact` if that is faster."""
         began = time.perf_counter()
         index = search.build(self.gallery)
         print(f"  built in {time.perf_counter() - began:.1f} s", flush=True)
@@ -161,7 +172,7 @@ class AutoIndex(Index):
         return exact
 
     def _candidate(self) -> InvertedLists | None:
-        """The first of the indexes, from the most exact to the smallest, that fits the memory."""
+        """Return the most precise index that fits into memory."""
         s = self.settings
         shared: IndexOptions = {"seed": s.seed, "device": s.device, "block_rows": s.block_rows}
         candidates: list[InvertedLists] = [
@@ -172,21 +183,21 @@ class AutoIndex(Index):
         ]
         memory = 0.8 * free_memory(s.device) if s.memory is None else s.memory * _GIB
         for candidate in candidates:
-            needed = _bytes(candidate, *self.gallery.shape)
-            if needed <= memory:
+            required = _bytes(candidate, *self.gallery.shape)
+            if required <= memory:
                 return candidate
-        print(f"  no index fits {memory / _GIB:.2f} GiB, ivfpq needs {needed / _GIB:.2f} GiB")
+        print(f"  no index fits {memory / _GIB:.2f} GiB, ivfpq needs {required / _GIB:.2f} GiB")
         return None
 
 
-def _drawn(random: np.random.Generator, vectors: Vectors, most: int) -> np.ndarray:
-    """Up to so many rows drawn at random, in order."""
-    drawn = random.choice(len(vectors), min(most, len(vectors)), replace=False)
+def _random_rows(random: np.random.Generator, vectors: Vectors, count: int) -> np.ndarray:
+    """Draw up to `count` rows, in ascending order."""
+    drawn = random.choice(len(vectors), min(count, len(vectors)), replace=False)
     return np.ascontiguousarray(vectors[np.sort(drawn)])
 
 
 def _timed(index: Index, query: np.ndarray, k: int, runs: int = 1) -> tuple[np.ndarray, float]:
-    """The rows of a search, and the seconds of the fastest run."""
+    """Return the rows of a search, and the seconds of the fastest run."""
     seconds = []
     for _ in range(runs):
         began = time.perf_counter()
@@ -203,7 +214,11 @@ def _widened(
     least_recall: float,
     most_seconds: float = math.inf,
 ) -> tuple[float, float]:
-    """Widen an index until it reaches a recall or sees all; return the recall and the seconds."""
+    """Widen the search until it reaches the recall, is too slow, or is exhaustive.
+
+    Returns:
+        Recall and seconds of the last search.
+    """
     while True:
         rows, seconds = _timed(index, query, k)
         recall = recall_at_k(rows, true_rows)
@@ -215,30 +230,34 @@ def _widened(
 
 
 def _bytes(search: InvertedLists, rows: int, dim: int) -> int:
-    """Memory of an index: what it stores, row numbers, centres, and the rows it trains on."""
+    """Return the memory of an index: codes, row numbers, centroids and training rows."""
     lists = search.lists(rows)
-    centres = 4 * dim * (lists + min(rows, ROWS_OF_A_LIST * lists))
-    return (search.bytes_of(dim) + 8) * rows + centres
+    centroids = 4 * dim * (lists + min(rows, ROWS_OF_A_LIST * lists))
+    return (search.bytes_of(dim) + 8) * rows + centroids
 
 
 def _build_work(search: InvertedLists, rows: int) -> int:
-    """Comparisons of vectors with centres, in the clustering and to fill the lists."""
+    """Count the comparisons of vectors with centroids, for k-means and for filling the lists."""
     lists = search.lists(rows)
-    return (_KMEANS_ROUNDS * min(rows, ROWS_OF_A_LIST * lists) + rows) * lists
+    return (_KMEANS_ITERATIONS * min(rows, ROWS_OF_A_LIST * lists) + rows) * lists
 
 
 def _command(search: FaissSearch) -> str:
-    """The command line that chooses this search without measuring."""
+    """Return the command line that selects this search without measuring."""
     keys = ("storage", "n_probe", "refine")
     settings = [f"search.{key}={vars(search)[key]}" for key in keys if key in vars(search)]
     return " ".join([f"search={search.name}", *settings])
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that are free, or can be freed, within the limits of the container and on the GPUs.
+    """Return the available bytes within the limits of the container, and on the GPUs if used.
 
     Raises:
-        UserError: This system does not tell.
+        UserError: This system does not report its free memory.
+
+    Example:
+        >>> free_memory() > 0
+        True
     """
     free = []
     if _MEMINFO.is_file():
@@ -251,7 +270,9 @@ def free_memory(device: str = "cpu") -> int:
     if limit is not None and used is not None:
         free.append(max(0, limit - used))
     if not free:
-        raise UserError("search.memory: this system does not tell what is free. Pass GiB.")
+        raise UserError(
+            "search.memory: this system does not report its free memory. Pass a number of GiB."
+        )
     gpus = gpus_of(device)
     if gpus:
         import torch
@@ -263,5 +284,5 @@ def free_memory(device: str = "cpu") -> int:
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):  # no such file, or no limit: "max"
+    except (OSError, ValueError):  # the file is missing, or "max" for no limit
         return None

@@ -1,4 +1,4 @@
-"""Galleries read block by block as float32: no second copy of one ever exists."""
+"""Read galleries block by block as float32, without a second copy of the gallery."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -17,12 +17,12 @@ def float32_blocks(
     """Yield the rows of a gallery in order, as float32 in C order.
 
     Args:
-        gallery: (N, D), memory-mapped or not, or several such stacked.
-        block_rows: Rows of a block.
-        in_place: Yield parts that are float32 already in one piece, without a copy.
+        gallery: (N, D), may be memory-mapped or stacked.
+        block_rows: Rows per block.
+        in_place: Yield each part that is already float32 as a single block, without a copy.
 
     Yields:
-        The number of the first row, and the block (n, D). The next block may overwrite it.
+        Number of the first row, and the block (n, D). The next block may overwrite it.
 
     Example:
         >>> gallery = np.array([[1, 0], [0, 1], [1, 1]], np.float16)
@@ -46,10 +46,10 @@ def float32_blocks(
 
 
 def to_float32(block: np.ndarray, out: np.ndarray) -> None:
-    """Write values as float32: half precision with faiss, which is threaded and vectorised.
+    """Convert values to float32: half precision with faiss, which is threaded and vectorised.
 
     Args:
-        block: (n, D), of any floating type.
+        block: (n, D), any floating dtype.
         out: (n, D) float32, C order.
 
     Example:
@@ -75,7 +75,7 @@ def _half_precision(dim: int) -> Any:  # noqa: ANN401 - faiss's stubs lack decod
 
 
 def rows_of(gallery: Vectors, part: slice) -> Vectors:
-    """Rows part.start … part.stop - 1 of a gallery, without a copy.
+    """Return rows part.start … part.stop - 1 of a gallery without a copy.
 
     Example:
         >>> rows_of(np.eye(3), slice(1, 3)).tolist()

@@ -1,4 +1,4 @@
-"""Exact search by inner product with torch: for every device of torch."""
+"""Exact search by inner product with torch, on any torch device."""
 
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,12 @@ _VALUES_ON_DEVICE = 2**28  # of queries and their rankings: 1 GB
 class ExactTorch:
     """Exact search by blocked matrix products and top-k, for machines without faiss-gpu.
 
-    Returns what `Flat` returns. The device holds up to 1 GB of queries with their rankings, a block
-    of the gallery, and block_queries × block_rows products. Queries are uploaded once; the gallery
-    once for each 1 GB of queries.
+    The results are those of `Flat`. The device holds up to 1 GB of queries with their rankings, a
+    block of the gallery, and block_queries × block_rows products. Queries are uploaded once, the
+    gallery once per 1 GB of queries.
 
     Args:
-        device: Torch device. `auto` is the accelerator that torch sees, else the CPU.
+        device: Torch device. `auto` is the available accelerator, else the CPU.
         block_rows: Gallery rows multiplied together.
         block_queries: Queries multiplied together.
 
@@ -50,13 +50,19 @@ class ExactTorch:
         """Return the gallery (N, D) as an index.
 
         Raises:
-            UserError: This machine has no such device.
+            UserError: The device is not available.
         """
         return ExactTorchIndex(gallery, self)
 
 
 class ExactTorchIndex(ExactIndex):
-    """A gallery searched by `ExactTorch`."""
+    """A gallery searched by `ExactTorch`.
+
+    Example:
+        >>> index = ExactTorchIndex(np.eye(2, dtype=np.float32), ExactTorch("cpu"))
+        >>> index.search(np.array([[0.6, 0.8]]), k=1)[0].tolist()
+        [[1]]
+    """
 
     settings: ExactTorch
 
@@ -77,7 +83,7 @@ class ExactTorchIndex(ExactIndex):
         return rows, scores
 
     def _nearest_to(self, query: "Tensor", k: int) -> tuple["Tensor", "Tensor"]:
-        """Rows and scores (Q, k) of queries that are on the device."""
+        """Return rows and scores (Q, k) of queries on the device."""
         import torch
 
         rows = torch.full((len(query), k), -1, dtype=torch.int64, device=query.device)

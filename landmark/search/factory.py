@@ -1,4 +1,4 @@
-"""Every index that faiss makes from a line of text."""
+"""Any index that faiss can build from a factory string."""
 
 from collections.abc import Mapping, Sequence
 from typing import Unpack
@@ -13,10 +13,10 @@ class Factory(FaissSearch):
     """Search with the index of a faiss factory string, by inner product.
 
     Args:
-        description: The factory string, such as `OPQ64_256,IVF4096,PQ64` (faiss wiki, "The index
-            factory"); or its parts in a list, which needs no quotes on a command line.
-        parameters: Parameters of a search by their names in faiss, such as `nprobe`: 32. Defaults
-            to those of the index.
+        description: Factory string, such as `OPQ64_256,IVF4096,PQ64` (faiss wiki, "The index
+            factory"), or a list of its parts, which needs no quotes on a command line.
+        parameters: Search parameters by their faiss names, such as `nprobe`: 32. Defaults to those
+            of the index.
         refine: See `FaissSearch`.
         **options: See `IndexOptions`.
 
@@ -49,5 +49,5 @@ class Factory(FaissSearch):
         return self.description
 
     def parameters(self) -> str:
-        """Return the parameters of a search, in faiss's form."""
+        """Return the search parameters in faiss's form."""
         return ",".join(f"{name}={value}" for name, value in self._parameters.items())

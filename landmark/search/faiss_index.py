@@ -1,4 +1,4 @@
-"""What every search with an index of faiss shares: training, filling, saving, searching."""
+"""The base of all searches with a faiss index: train, fill, save and search it."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -22,21 +22,21 @@ from landmark.settings import checked
 if TYPE_CHECKING:
     from faiss import Index as NativeIndex
 
-ROWS_OF_A_LIST = 64  # to train on; faiss wants 39 or more
+ROWS_OF_A_LIST = 64  # training rows per list; faiss wants 39 or more
 _TRAIN_ROWS = 16384
-_CENTROIDS = 256  # of an 8-bit product quantizer, which trains on no fewer rows
+_CENTROIDS = 256  # of an 8-bit product quantizer, which needs at least as many training rows
 
 
 class IndexOptions(TypedDict, total=False):
-    """Options of every index of faiss.
+    """Options of all faiss indexes.
 
     Attributes:
-        train_rows: Gallery rows to train on, drawn at random. Defaults to 64 for each list, at
-            least 16,384.
+        train_rows: Number of random gallery rows to train on. Defaults to 64 per list, at least
+            16,384.
         seed: Seed of the training.
-        index: Folder of the saved index, written where there is none and opened where there is.
-            Rows added at the end of the gallery since are added to it. Defaults to none.
-        device: As of `Flat`; `auto` leaves on the CPU what faiss cannot search on a GPU.
+        index: Folder to save the index in. An existing index is opened, and rows that were appended
+            to the gallery are added to it. None means not saved.
+        device: See `Flat`; `auto` uses the CPU if faiss cannot search the index on a GPU.
         block_rows: Gallery rows added together.
     """
 
@@ -48,22 +48,22 @@ class IndexOptions(TypedDict, total=False):
 
 
 class FaissSearch(ABC):
-    """Settings of a search with an index of faiss.
+    """Settings of a search with a faiss index.
 
-    The gallery is added in blocks: no second copy of it is converted.
+    The gallery is added in blocks, so no converted copy of it is made.
 
     Args:
-        refine: 0 keeps the scores of the index. r gets r · k candidates from it and orders them by
-            their exact scores, computed from the gallery.
-        train_rows: See `IndexOptions`, also the others.
+        refine: 0 keeps the scores of the index. With r > 0 the index returns r · k candidates,
+            which are re-scored exactly with the gallery's descriptors.
+        train_rows: See `IndexOptions`, as for the others.
         seed: Seed of the training.
         index: Folder of the saved index.
-        device: Where it is searched.
+        device: Device to search on.
         block_rows: Gallery rows added together.
     """
 
     name: ClassVar[str]  # on the command line
-    shaped_by: ClassVar[tuple[str, ...]]  # settings that shape the index, besides the training
+    shaped_by: ClassVar[tuple[str, ...]]  # settings that determine the index, besides the training
 
     @checked
     def __init__(
@@ -84,10 +84,10 @@ class FaissSearch(ABC):
 
     @abstractmethod
     def factory_string(self, rows: int, dim: int) -> str:
-        """Return faiss's description of an index of (rows, dim)."""
+        """Return the faiss factory string of an index of (rows, dim)."""
 
     def parameters(self) -> str:
-        """Return the parameters of a search, in faiss's form: `nprobe=32`."""
+        """Return the search parameters in faiss's form: `nprobe=32`."""
         return ""
 
     def replaced(self, **settings: Any) -> Self:  # noqa: ANN401
@@ -101,11 +101,11 @@ class FaissSearch(ABC):
         del index
 
     def build(self, gallery: Vectors) -> "FaissIndex":
-        """Build the index of a gallery (N, D), or open the saved one.
+        """Build the index of a gallery (N, D), or open the saved index.
 
         Raises:
-            UserError: The saved index has other settings or another gallery, or faiss cannot build
-                the index or search it on the device.
+            UserError: The saved index has different settings or a different gallery, or faiss
+                cannot build the index or search it on the device.
         """
         gpus = gpu.gpus_of(self.device)
         if self.index and len(gallery):  # an empty shard has nothing to save
@@ -115,7 +115,7 @@ class FaissSearch(ABC):
         on_gpus = gpu.on_gpus(index, gpus) if gpus else None
         if gpus and on_gpus is None and self.device != "auto":
             raise UserError(
-                f"search.device={self.device}: faiss cannot hold this index there. Pass cpu."
+                f"search.device={self.device}: faiss cannot copy this index to a GPU. Pass cpu."
             )
         return FaissIndex(gallery, self.replaced(index=None), index, on_gpus)
 
@@ -123,7 +123,7 @@ class FaissSearch(ABC):
         import faiss
 
         rows, dim = gallery.shape
-        if not rows:  # there is nothing to train on
+        if not rows:  # nothing to train on
             return faiss.IndexFlatIP(dim)
         text = self.factory_string(rows, dim)
         with faiss_errors(text):
@@ -137,7 +137,7 @@ class FaissSearch(ABC):
         keys = (*self.shaped_by, "train_rows", "seed")
         settings = {"search": self.name, **{key: getattr(self, key) for key in keys}}
         if not saved.exists(path):
-            # Before the index is built, which may take hours, see whether it can be written.
+            # Building may take hours, so create the folder first to fail early.
             with atomic_folder(path) as folder:
                 index = self._filled(gallery)
                 saved.write(folder, index, settings, gallery)
@@ -151,13 +151,20 @@ class FaissSearch(ABC):
 
 
 class FaissIndex(BlockwiseIndex):
-    """A gallery searched with an index of faiss.
+    """A gallery searched with a faiss index.
 
     Args:
         gallery: (N, D).
-        settings: What it was built with; assign others of the same shape to search wider.
-        index: The index of faiss.
-        on_gpus: Its copy on GPUs, if any.
+        settings: Settings of the index. Assign settings with other search parameters to widen it.
+        index: The faiss index.
+        on_gpus: Copy of the index on GPUs. None means search on the CPU.
+
+    Example:
+        >>> from landmark.search import IVF
+        >>> index = IVF(n_lists=2, n_probe=1).build(np.eye(4, dtype=np.float32))
+        >>> index.settings = index.settings.replaced(n_probe=2)
+        >>> index.search(np.array([[0, 0.6, 0.8, 0]]), k=2)[0].tolist()
+        [[2, 1]]
     """
 
     query_block = 16384
@@ -199,17 +206,24 @@ class FaissIndex(BlockwiseIndex):
 def train(
     index: "NativeIndex", gallery: Vectors, rows: int | None, seed: int, gpus: list[int]
 ) -> None:
-    """Train an index on gallery rows drawn at random; do nothing where it needs no training.
+    """Train an index on random gallery rows; a no-op if it needs no training.
 
     Args:
-        index: The index of faiss.
+        index: The faiss index.
         gallery: (N, D).
-        rows: Number of rows. Defaults to 64 for each list of the index, at least 16,384.
-        seed: Seed of the drawing and of the clustering.
-        gpus: Where to cluster; empty: on the CPU.
+        rows: Number of training rows. Defaults to 64 per list of the index, at least 16,384.
+        seed: Seed of the sample and of the clustering.
+        gpus: GPUs to cluster on. Empty means the CPU.
 
     Raises:
-        UserError: faiss cannot train the index on these.
+        UserError: faiss cannot train the index on these rows.
+
+    Example:
+        >>> import faiss
+        >>> index = faiss.index_factory(2, "SQ8", faiss.METRIC_INNER_PRODUCT)
+        >>> train(index, np.eye(2, dtype=np.float32), rows=None, seed=0, gpus=[])
+        >>> index.is_trained
+        True
     """
     import faiss
 
@@ -231,11 +245,11 @@ def train(
 
 
 def _configure_clustering(ivf: Any, seed: int, gpus: list[int]) -> None:  # noqa: ANN401 - many classes
-    """Seed the clustering of an inverted file, and run it on GPUs where there are any."""
+    """Seed the clustering of an inverted file, and run it on the GPUs if any."""
     import faiss
 
     ivf.cp.seed = 1 + seed
-    ivf.cp.min_points_per_centroid = 1  # it only warns
+    ivf.cp.min_points_per_centroid = 1  # suppress the warning about few rows
     if hasattr(ivf, "pq"):
         ivf.pq.cp.min_points_per_centroid = 1
     if gpus:
@@ -244,23 +258,38 @@ def _configure_clustering(ivf: Any, seed: int, gpus: list[int]) -> None:  # noqa
 
 
 def add(index: "NativeIndex", gallery: Vectors, first: int, block_rows: int) -> None:
-    """Add the gallery rows from `first` on, `block_rows` together."""
+    """Add the gallery rows from `first` on to an index, in blocks of `block_rows`.
+
+    Example:
+        >>> import faiss
+        >>> index = faiss.IndexFlatIP(2)
+        >>> add(index, np.eye(2, dtype=np.float16), first=1, block_rows=8)
+        >>> index.ntotal
+        1
+    """
     for _, block in float32_blocks(rows_of(gallery, slice(first, len(gallery))), block_rows):
         index.add(block)
 
 
 @contextmanager
 def faiss_errors(subject: str) -> Iterator[None]:
-    """Turn an error of faiss into one line.
+    """Turn a faiss exception into a one-line `UserError`.
 
     Raises:
         UserError: faiss raised a RuntimeError in the block.
+
+    Example:
+        >>> import faiss
+        >>> with faiss_errors("IVF4,Nonsense"):
+        ...     faiss.index_factory(2, "IVF4,Nonsense")
+        Traceback (most recent call last):
+        landmark.error.UserError: search: faiss rejects IVF4,Nonsense (...). Pass other ...
     """
     try:
         yield
     except RuntimeError as error:
-        # "Error in <function> at <file>:<line>: Error: '<condition>' failed: <words>"
-        words = " ".join(str(error).split()).rpartition("failed: ")[2].rstrip(".")
+        # "Error in <function> at <file>:<line>: Error: '<condition>' failed: <reason>"
+        reason = " ".join(str(error).split()).rpartition("failed: ")[2].rstrip(".")
         raise UserError(
-            f"search: faiss refuses {subject} ({words}). Pass other settings of search."
+            f"search: faiss rejects {subject} ({reason}). Pass other search settings."
         ) from error

@@ -12,19 +12,19 @@ from landmark.search.index import ExactIndex
 from landmark.search.top_k import merge
 from landmark.settings import checked
 
-logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it announces every import
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it logs every import
 
 
 class Flat:
-    """Exact search: the k gallery rows of the largest inner product with each query.
+    """Exact search: return the k gallery rows with the largest inner product for each query.
 
-    Nothing is built. A float32 gallery is searched in place, memory-mapped or not. Any other, such
-    as a memory-mapped float16 one, is converted block by block: no second copy of it ever exists.
+    Nothing is built. A float32 gallery is searched in place, memory-mapped or not. A gallery of
+    another dtype, such as float16, is converted block by block, without a second copy of it.
 
     Args:
-        device: `cpu`; `cuda`, every GPU, each with a part of the gallery; `cuda:1`, that one; or
-            `auto`, the GPUs where faiss sees any. One of several processes uses its own GPU. A GPU
-            returns up to 2,047 neighbours; more come from the CPU.
+        device: `cpu`; `cuda` for all GPUs, each with a shard of the gallery; `cuda:1` for that GPU;
+            or `auto` for all GPUs if there are any, else the CPU. Under a launcher each process
+            uses its own GPU. A GPU returns up to 2,047 neighbours; more are searched on the CPU.
         block_rows: Gallery rows converted together.
 
     Example:
@@ -43,13 +43,19 @@ class Flat:
         """Return the gallery (N, D) as an index.
 
         Raises:
-            UserError: faiss does not see the device.
+            UserError: The device is not available to faiss.
         """
         return FlatIndex(gallery, self)
 
 
 class FlatIndex(ExactIndex):
-    """A gallery searched by `Flat`."""
+    """A gallery searched by `Flat`.
+
+    Example:
+        >>> index = FlatIndex(np.eye(2, dtype=np.float16), Flat("cpu"))
+        >>> index.search(np.array([[0.6, 0.8]]), k=1)[0].tolist()
+        [[1]]
+    """
 
     def __init__(self, gallery: Vectors, settings: Flat) -> None:
         super().__init__(gallery, settings)
@@ -62,12 +68,12 @@ class FlatIndex(ExactIndex):
         gpus = self._gpus if k <= gpu.MOST_NEIGHBOURS else []
         best = None
         for first, block in float32_blocks(self.gallery, self._block_rows, in_place=True):
-            wanted = min(k, len(block))
+            block_k = min(k, len(block))
             if gpus:
-                rows, scores = gpu.knn(query, block, wanted, gpus)
+                rows, scores = gpu.knn(query, block, block_k, gpus)
             else:
-                scores, rows = faiss.knn(query, block, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+                scores, rows = faiss.knn(query, block, block_k, metric=faiss.METRIC_INNER_PRODUCT)
             rows += first
             best = (rows, scores) if best is None else merge(best, (rows, scores), k)
-        assert best is not None, "k <= N, so there is a row"
+        assert best is not None, "1 <= k <= N, so the gallery is not empty"
         return best

@@ -1,4 +1,4 @@
-"""GPUs as faiss sees them: which ones to use, and what runs on them."""
+"""GPUs for faiss: select them, search on them and copy indexes to them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from faiss import Index, StandardGpuResources
 
 MOST_NEIGHBOURS = 2048  # a limit of faiss on the GPU
-_VECTOR_BYTES = 2**32  # of the gallery on a GPU at a time
+_VECTOR_BYTES = 2**32  # of the gallery that a GPU holds at a time
 
 
 def gpus_of(device: str) -> list[int]:
-    """Numbers of the GPUs that faiss uses; empty for the CPU.
+    """Return the numbers of the GPUs that faiss uses; empty for the CPU.
 
-    Of several processes, as torchrun starts them, each uses the GPU of its local rank.
+    Under a launcher such as torchrun each process uses the GPU of its local rank.
 
     Args:
-        device: `cpu`; `cuda`, every GPU; `cuda:1`, that one; `auto`, every GPU that faiss sees.
+        device: `cpu`; `cuda` for all GPUs; `cuda:1` for that GPU; `auto` for all available GPUs.
 
     Raises:
-        UserError: faiss does not see the device, or one GPU would serve several processes.
+        UserError: The device is not available to faiss, or several processes would share one GPU.
 
     Example:
         >>> gpus_of("cpu")
@@ -37,22 +37,24 @@ def gpus_of(device: str) -> list[int]:
     if device == "cpu":
         return []
     if device == "mps":
-        raise UserError("search.device=mps: faiss cannot use it. Pass cpu, or search=exact_torch.")
+        raise UserError(
+            "search.device=mps: faiss does not support MPS. Pass cpu, or search=exact_torch."
+        )
     count = faiss.get_num_gpus() if hasattr(faiss, "knn_gpu") else 0
     if not count:
         if device == "auto":
             return []
-        raise UserError(f"search.device={device}: faiss sees no GPU here. Pass cpu or auto.")
-    here, number = launch(), device.partition(":")[2]
+        raise UserError(f"search.device={device}: faiss sees no GPU. Pass cpu or auto.")
+    started, number = launch(), device.partition(":")[2]
     if not number:
-        return list(range(count)) if here.world_size == 1 else [here.local_rank % count]
+        return list(range(count)) if started.world_size == 1 else [started.local_rank % count]
     if int(number) >= count:
         raise UserError(
             f"search.device={device} does not exist. faiss sees {count} GPUs, from cuda:0."
         )
-    if here.local_world_size > 1:
+    if started.local_world_size > 1:
         raise UserError(
-            f"search.device={device} is one GPU for {here.local_world_size} processes. "
+            f"search.device={device} is one GPU for {started.local_world_size} processes. "
             "Pass search.device=cuda."
         )
     return [int(number)]
@@ -61,16 +63,21 @@ def gpus_of(device: str) -> list[int]:
 def knn(
     query: np.ndarray, block: np.ndarray, k: int, gpus: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows, k <= N, each GPU searching a part of the block.
+    """Return the k nearest rows, k <= N; each GPU searches a shard of the block.
 
     Args:
         query: (Q, D) float32.
         block: (N, D) float32, C order.
-        k: At most `MOST_NEIGHBOURS`.
-        gpus: Their numbers, at least one.
+        k: Results per query, at most `MOST_NEIGHBOURS`.
+        gpus: Numbers of the GPUs, at least one.
 
     Returns:
         Rows (Q, k) int64 and scores (Q, k) by descending score.
+
+    Example:
+        >>> block = np.eye(3, dtype=np.float32)
+        >>> knn(block[1:2], block, k=1, gpus=[0])[0].tolist()  # doctest: +SKIP
+        [[1]]
     """
     import faiss
 
@@ -88,31 +95,45 @@ def knn(
 
     if len(gpus) == 1:
         return search_on(gpus[0], block)
-    shares = [(gpu, shard(len(block), number, len(gpus))) for number, gpu in enumerate(gpus)]
-    shares = [(gpu, part) for gpu, part in shares if part.start < part.stop]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        results = list(pool.map(lambda share: search_on(share[0], block[share[1]]), shares))
+    shards = [(gpu, shard(len(block), number, len(gpus))) for number, gpu in enumerate(gpus)]
+    shards = [(gpu, part) for gpu, part in shards if part.start < part.stop]
+    with ThreadPoolExecutor(len(shards)) as pool:
+        results = list(pool.map(lambda pair: search_on(pair[0], block[pair[1]]), shards))
     best = results[0]
-    for (_, part), (rows, scores) in zip(shares[1:], results[1:], strict=True):
+    for (_, part), (rows, scores) in zip(shards[1:], results[1:], strict=True):
         best = merge(best, (rows + part.start, scores), k)
     return best
 
 
 def on_gpus(index: "Index", gpus: list[int]) -> "Index | None":
-    """Copy an index to GPUs, each with a part of its vectors; None where faiss cannot."""
+    """Copy an index to GPUs, each with a shard of its vectors.
+
+    Returns:
+        None if faiss does not support the index on GPUs, or it does not fit into their memory.
+
+    Example:
+        >>> import faiss
+        >>> on_gpus(faiss.IndexFlatIP(8), gpus=[0]).d  # doctest: +SKIP
+        8
+    """
     import faiss
 
     options = faiss.GpuMultipleClonerOptions()
     options.shard = True
     try:
         return faiss.index_cpu_to_gpus_list(index, options, gpus)
-    except RuntimeError:  # faiss has no such index for GPUs, or the GPUs are too small for it
+    except RuntimeError:  # not supported on GPUs, or out of GPU memory
         return None
 
 
 @cache
 def resources(gpu: int) -> "StandardGpuResources":
-    """The working memory of faiss on a GPU, allocated once: threads cannot share one."""
+    """Return the scratch memory of faiss on a GPU, allocated once; threads cannot share it.
+
+    Example:
+        >>> resources(0) is resources(0)  # doctest: +SKIP
+        True
+    """
     import faiss
 
     del gpu

@@ -1,4 +1,4 @@
-"""A graph of neighbours, walked towards the query."""
+"""Approximate search in a graph of neighbours."""
 
 from typing import TYPE_CHECKING, Annotated, Unpack
 
@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 class HNSW(FaissSearch):
     """Approximate search in a hierarchical graph (Malkov and Yashunin 2018; faiss IndexHNSW).
 
-    The fastest to search and the slowest to build; faiss searches it on the CPU only. Built with
-    several threads, the graph may differ slightly from one time to the next.
+    The fastest index to search and the slowest to build; faiss searches it on the CPU only. Builds
+    with several threads are not deterministic: the graphs may differ slightly.
 
     Args:
-        neighbours: Links of a photo on each level, twice as many on the lowest (M of the paper).
-        ef_construction: Candidates looked at while a photo is linked.
-        ef_search: Candidates looked at for a query, at least k. The recall grows with it, and so
-            does the time.
-        storage: How the index holds a descriptor: `float32`, `float16`, or `sq8`, 8 bits a value.
+        neighbours: Links per photo on each level, twice as many on the lowest (M in the paper).
+        ef_construction: Candidates examined when a photo is inserted.
+        ef_search: Candidates examined per query, at least k. More raise recall and time.
+        storage: Format of the stored descriptors: `float32`, `float16`, or `sq8`, 8 bits per value.
         refine: See `FaissSearch`; 2 suits `sq8`.
-        **options: See `IndexOptions`. `train_rows` give `sq8` the range of the values.
+        **options: See `IndexOptions`. The `train_rows` determine the value range of `sq8`.
 
     Example:
         >>> import numpy as np
@@ -54,14 +53,14 @@ class HNSW(FaissSearch):
         self.storage = storage
 
     def factory_string(self, rows: int, dim: int) -> str:
-        """Return faiss's description of an index of (rows, dim)."""
+        """Return the faiss factory string of an index of (rows, dim)."""
         del rows, dim
         return f"HNSW{self.neighbours},{STORAGE[self.storage]}"
 
     def parameters(self) -> str:
-        """Return the parameters of a search, in faiss's form."""
+        """Return the search parameters in faiss's form."""
         return f"efSearch={self.ef_search}"
 
     def prepare(self, index: "Index") -> None:
-        """Set how many candidates are looked at while photos are linked."""
+        """Set the number of candidates examined when a photo is inserted."""
         index.hnsw.efConstruction = self.ef_construction  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What every search builds: an index of a gallery, which returns the rows nearest to a query."""
+"""The interface of searches and indexes, and the parts that several indexes share."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import torch
 
 _CONVERTED_QUERIES = 65536
-_TIED_RESULTS = 2**24  # results held together while ties are settled
+_TIED_RESULTS = 2**24  # results per block while ties are resolved
 
 
 class Search(Protocol):
     """The settings of a search, which build an index of any gallery.
 
     Attributes:
-        device: Where an index is searched (see `landmark.device`).
+        device: Device to search on (see `landmark.device`).
     """
 
     @property
@@ -33,12 +33,12 @@ class Search(Protocol):
 
 
 class Index(ABC):
-    """A gallery that can be searched. What was built for it is freed with the index.
+    """A gallery that can be searched. Its memory is freed with the index.
 
     Attributes:
-        gallery: (N, D); memory-mapped or not, or several stacked (`StackedVectors`).
-        settings: The search. `settings.build(other)` builds the same kind of index for another
-            gallery; it never writes to the folder of a saved index.
+        gallery: (N, D); may be memory-mapped or stacked (`StackedVectors`).
+        settings: The search. `settings.build(other)` builds an index with the same settings for
+            another gallery; it never writes to the folder of a saved index.
     """
 
     def __init__(self, gallery: Vectors, settings: Search) -> None:
@@ -47,20 +47,20 @@ class Index(ABC):
 
     @property
     def device(self) -> str:
-        """Where it is searched: auto, cpu, mps, cuda or cuda:N."""
+        """Device to search on: auto, cpu, mps, cuda or cuda:N."""
         return self.settings.device
 
     @abstractmethod
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k gallery rows of the largest inner product with each query.
+        """Return the k gallery rows with the largest inner product for each query.
 
         Args:
             query: (Q, D).
-            k: Neighbours of a query; may be more than N.
+            k: Results per query; may exceed N.
 
         Returns:
-            Rows (Q, k) int32 by descending score, -1 where there are no more; and their scores
-            (Q, k) float32, -inf there. Equal scores are ordered by row.
+            Rows (Q, k) int32 by descending score, -1 pads; and scores (Q, k) float32, -inf at the
+            pads. Equal scores are ordered by row.
 
         Raises:
             ValueError: k is below 1, or the dimensions differ.
@@ -84,7 +84,7 @@ class DeferredIndex(Index):
     _built: Index | None = None
 
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Build the index the first time, and search it (see `Index.search`)."""
+        """Build the index at the first call, and search it (see `Index.search`)."""
         if self._built is None:
             self._built = self.settings.build(self.gallery)
         return self._built.search(query, k)
@@ -93,61 +93,61 @@ class DeferredIndex(Index):
 class BlockwiseIndex(Index):
     """An index whose queries are converted and searched block by block."""
 
-    query_block: ClassVar[int | None] = None  # None: all queries that are float32 together
+    query_block: ClassVar[int | None] = None  # None: a single block if the queries are float32
 
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Search (see `Index.search`)."""
         if k < 1:
             raise ValueError(f"k={k} must be 1 or more")
         if query.ndim != 2 or query.shape[1] != self.gallery.shape[1]:
-            raise ValueError(f"query {query.shape} and gallery {self.gallery.shape} do not fit")
+            raise ValueError(f"query {query.shape} and gallery {self.gallery.shape} do not match")
         rows, scores = pads(len(query), k)
-        reached = min(k, len(self.gallery))
+        hits = min(k, len(self.gallery))
         is_float32 = query.dtype == np.float32
         block_size = self.query_block or (len(query) if is_float32 else _CONVERTED_QUERIES)
-        for part in row_blocks(len(query) if reached else 0, block_size):
+        for part in row_blocks(len(query) if hits else 0, block_size):
             block = np.ascontiguousarray(query[part], np.float32)
-            rows[part, :reached], scores[part, :reached] = self._nearest(block, reached)
+            rows[part, :hits], scores[part, :hits] = self._nearest(block, hits)
         return rows, scores
 
     @abstractmethod
     def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest rows and scores (Q, k), ties by row; query (Q, D) float32, 1 <= k <= N."""
+        """Return rows and scores (Q, k), ties by row, for query (Q, D) float32 and 1 <= k <= N."""
 
 
 class ExactIndex(BlockwiseIndex):
-    """A gallery searched exactly, whatever computes the products."""
+    """A gallery searched exactly, with ties ordered by row."""
 
     @abstractmethod
     def _any_nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest by descending score; of rows tied for the k-th place any."""
+        """Return the k nearest by descending score; ties for rank k are broken arbitrarily."""
 
     def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Search for one more; where it ties with the k-th, for as many as end the tie."""
+        """Search for k + 1; while the last score ties with the k-th, for four times as many."""
         photos = len(self.gallery)
-        wide = min(k + 1, photos)
-        rows, scores = ties_by_row(*self._any_nearest(query, wide))
-        open_ties = np.flatnonzero((scores[:, k - 1] == scores[:, -1]) & (wide > k))
+        wider_k = min(k + 1, photos)
+        rows, scores = ties_by_row(*self._any_nearest(query, wider_k))
+        open_ties = np.flatnonzero((scores[:, k - 1] == scores[:, -1]) & (wider_k > k))
         rows, scores = rows[:, :k], scores[:, :k]
         while len(open_ties):
-            wide = min(4 * wide, photos)
+            wider_k = min(4 * wider_k, photos)
             still_open = []
-            for block in row_blocks(len(open_ties), _TIED_RESULTS // wide):
-                some = open_ties[block]
-                wide_rows, wide_scores = ties_by_row(*self._any_nearest(query[some], wide))
-                rows[some], scores[some] = wide_rows[:, :k], wide_scores[:, :k]
-                tied = wide_scores[:, k - 1] == wide_scores[:, -1]
-                still_open.append(some[tied & (wide < photos)])
+            for block in row_blocks(len(open_ties), _TIED_RESULTS // wider_k):
+                part = open_ties[block]
+                wider_rows, wider_scores = ties_by_row(*self._any_nearest(query[part], wider_k))
+                rows[part], scores[part] = wider_rows[:, :k], wider_scores[:, :k]
+                tied = wider_scores[:, k - 1] == wider_scores[:, -1]
+                still_open.append(part[tied & (wider_k < photos)])
             open_ties = np.concatenate(still_open)
         return rows, scores
 
 
 def local_torch_device(device: str) -> "torch.device":
-    """The torch device of this process, its own GPU where a launcher started several.
+    """Return the torch device of this process; under a launcher the GPU of its local rank.
 
     Example:
         >>> local_torch_device("cpu").type
         'cpu'
     """
-    here = launch()
-    return torch_device(device, here.local_rank, here.local_world_size)
+    started = launch()
+    return torch_device(device, started.local_rank, started.local_world_size)

@@ -1,4 +1,4 @@
-"""Inverted lists: only the lists of the nearest cluster centres are searched."""
+"""Inverted lists: search only the lists of the nearest cluster centroids."""
 
 import math
 from abc import abstractmethod
@@ -11,15 +11,15 @@ from landmark.settings import checked
 
 Storage = Literal["float32", "float16", "sq8"]
 STORAGE = {"float32": "Flat", "float16": "SQfp16", "sq8": "SQ8"}  # in factory strings
-_ROWS_OF_A_LIST = 39  # faiss wants no fewer to train on
+_LEAST_ROWS_OF_A_LIST = 39  # faiss warns about fewer training rows per list
 
 
 class InvertedLists(FaissSearch):
-    """Settings of a search in inverted lists, whatever they hold.
+    """Settings of a search in inverted lists, of descriptors or of codes.
 
     Args:
-        n_lists: Number of lists. Defaults to 4 √N, fewer where these would hold under 39 photos.
-        n_probe: Lists searched for a query.
+        n_lists: Number of lists. Defaults to 4 √N, at most N / 39.
+        n_probe: Lists searched per query.
         refine: See `FaissSearch`.
         **options: See `IndexOptions`.
     """
@@ -37,21 +37,21 @@ class InvertedLists(FaissSearch):
         self.n_probe = n_probe
 
     def lists(self, rows: int) -> int:
-        """Return the number of lists for a gallery of so many rows; each holds a photo or more."""
+        """Return the number of lists for a gallery of `rows` rows, at most `rows`."""
         if self.n_lists is not None:
             return min(self.n_lists, rows)
-        return max(1, min(round(4 * math.sqrt(rows)), rows // _ROWS_OF_A_LIST))
+        return max(1, min(round(4 * math.sqrt(rows)), rows // _LEAST_ROWS_OF_A_LIST))
 
     @abstractmethod
     def bytes_of(self, dim: int) -> int:
-        """Return the bytes that the index stores of a photo."""
+        """Return the stored bytes per photo."""
 
     def parameters(self) -> str:
-        """Return the parameters of a search, in faiss's form."""
+        """Return the search parameters in faiss's form."""
         return f"nprobe={self.n_probe}"
 
     def wider(self, rows: int, k: int) -> Self | None:
-        """Return settings that look at twice as much of N rows; None where all is looked at."""
+        """Return settings that search twice as much of N rows; None if the search is exhaustive."""
         wider = {}
         if 0 < self.refine * k < rows:
             wider["refine"] = 2 * self.refine
@@ -63,13 +63,13 @@ class InvertedLists(FaissSearch):
 class IVF(InvertedLists):
     """Approximate search in inverted lists (Sivic and Zisserman 2003; faiss IndexIVF).
 
-    The gallery is clustered by k-means; a query is compared with the photos of the `n_probe`
-    lists whose centres are nearest. `n_probe` = `n_lists` compares with all.
+    The gallery is clustered by k-means; a query is compared with the photos in the `n_probe` lists
+    with the nearest centroids. `n_probe` = `n_lists` compares it with all photos.
 
     Args:
-        n_lists: Number of lists. Defaults to 4 √N, fewer where these would hold under 39 photos.
-        n_probe: Lists searched for a query. The recall grows with it, and so does the time.
-        storage: How the index holds a descriptor: `float32`, `float16`, or `sq8`, 8 bits a value.
+        n_lists: Number of lists. Defaults to 4 √N, at most N / 39.
+        n_probe: Lists searched per query. More raise recall and time.
+        storage: Format of the stored descriptors: `float32`, `float16`, or `sq8`, 8 bits per value.
         refine: See `FaissSearch`; 2 suits `sq8`.
         **options: See `IndexOptions`.
 
@@ -96,10 +96,10 @@ class IVF(InvertedLists):
         self.storage = storage
 
     def factory_string(self, rows: int, dim: int) -> str:
-        """Return faiss's description of an index of (rows, dim)."""
+        """Return the faiss factory string of an index of (rows, dim)."""
         del dim
         return f"IVF{self.lists(rows)},{STORAGE[self.storage]}"
 
     def bytes_of(self, dim: int) -> int:
-        """Return the bytes that the index stores of a photo."""
+        """Return the stored bytes per photo."""
         return {"float32": 4, "float16": 2, "sq8": 1}[self.storage] * dim

@@ -1,4 +1,4 @@
-"""Inverted lists of product-quantized descriptors: a few bytes a photo."""
+"""Inverted lists of product-quantized descriptors: a few bytes per photo."""
 
 from typing import Unpack
 
@@ -13,15 +13,15 @@ from landmark.settings import checked
 class IVFPQ(InvertedLists):
     """Approximate search in inverted lists of codes (Jégou, Douze, Schmid 2011; faiss IndexIVFPQ).
 
-    A descriptor is held as `code_bytes` bytes: it is cut into as many parts, each encoded as the
-    nearest of 256 centres learned by k-means. The scores of codes are coarse, so the best
-    candidates are ordered by their exact scores, computed from the gallery.
+    A descriptor is stored in `code_bytes` bytes: it is split into that many parts, each encoded as
+    the nearest of 256 centroids learned by k-means. The scores of codes are coarse, so the best
+    candidates are re-scored exactly with the gallery's descriptors.
 
     Args:
-        code_bytes: Bytes of a photo, a divisor of the dimension. Defaults to one for 8 dimensions.
-        n_lists: Number of lists. Defaults to 4 √N, fewer where these would hold under 39 photos.
-        n_probe: Lists searched for a query.
-        refine: Candidates scored exactly for each result; 0 keeps the scores of the codes.
+        code_bytes: Bytes per photo, a divisor of the dimension. Defaults to one per 8 dimensions.
+        n_lists: Number of lists. Defaults to 4 √N, at most N / 39.
+        n_probe: Lists searched per query.
+        refine: Candidates re-scored per result; 0 keeps the scores of the codes.
         **options: See `IndexOptions`.
 
     Example:
@@ -47,16 +47,16 @@ class IVFPQ(InvertedLists):
         self.code_bytes = code_bytes
 
     def factory_string(self, rows: int, dim: int) -> str:
-        """Return faiss's description of an index of (rows, dim).
+        """Return the faiss factory string of an index of (rows, dim).
 
         Raises:
             UserError: `code_bytes` does not divide the dimension.
         """
-        # np: without the polysemous training, which takes longer than all else and is not used.
+        # np: no polysemous training, which is slow and unused.
         return f"IVF{self.lists(rows)},PQ{self.bytes_of(dim)}np"
 
     def bytes_of(self, dim: int) -> int:
-        """Return the bytes of a photo.
+        """Return the stored bytes per photo.
 
         Raises:
             UserError: `code_bytes` does not divide the dimension.

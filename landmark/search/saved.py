@@ -1,4 +1,4 @@
-"""Indexes on disk: a folder that records what the index was built with and for."""
+"""Saved indexes: a folder with the faiss index, its settings and the digest of its gallery."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,20 @@ def write(folder: Path, index: "Index", settings: dict[str, Any], gallery: Vecto
     """Write an index into an existing folder.
 
     Args:
-        folder: A folder.
+        folder: Existing folder.
         index: A faiss index of the gallery's rows, in their order.
-        settings: What it was built with: JSON values.
+        settings: Settings of the index, JSON values.
         gallery: (N, D).
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The index cannot be written.
+
+    Example:
+        >>> import faiss, tempfile
+        >>> folder, gallery = Path(tempfile.mkdtemp()), np.eye(2, dtype=np.float32)
+        >>> write(folder, faiss.IndexFlatIP(2), {"seed": 0}, gallery)
+        >>> sorted(file.name for file in folder.iterdir())
+        ['index.faiss', 'index.json']
     """
     import faiss
 
@@ -48,35 +55,48 @@ def write(folder: Path, index: "Index", settings: dict[str, Any], gallery: Vecto
         write_json(folder / META, meta)
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"search.index: {folder.parent} cannot hold the index ({error}). Free some space or "
-            "choose another location."
+            f"search.index: cannot write the index to {folder.parent} ({error}). Free some space "
+            "or pass another location."
         ) from error
 
 
 def exists(path: Path) -> bool:
-    """Whether an index is saved here.
+    """Return whether the folder contains a saved index.
 
     Raises:
-        UserError: The location holds something else.
+        UserError: The location contains something else.
+
+    Example:
+        >>> exists(Path("missing"))
+        False
     """
     if (path / META).is_file():
         return True
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise UserError(f"search.index={path} holds no saved index. Choose another location.")
+        raise UserError(f"search.index={path} is not a saved index. Pass another location.")
     return False
 
 
 def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index":
-    """Open a saved index of all rows of a gallery, or of its first ones.
+    """Open a saved index of all rows of a gallery, or of its first rows.
 
     Args:
-        path: Its folder.
-        settings: What it must have been built with.
+        path: Folder of the index.
+        settings: Required settings of the index.
         gallery: (N, D).
 
     Raises:
-        UserError: It is damaged, was written by a later version, or was built with other settings
-            or for other vectors; names what differs.
+        UserError: The index is damaged, was written by a later version, or has different settings
+            or a different gallery; the message names the difference.
+
+    Example:
+        >>> import faiss, tempfile
+        >>> folder, gallery = Path(tempfile.mkdtemp()), np.eye(2, dtype=np.float32)
+        >>> index = faiss.IndexFlatIP(2)
+        >>> index.add(gallery)
+        >>> write(folder, index, {"seed": 0}, gallery)
+        >>> open_index(folder, {"seed": 0}, gallery).ntotal
+        2
     """
     import faiss
 
@@ -91,25 +111,31 @@ def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index
     check_same_settings(
         recorded,
         {**dict.fromkeys(recorded), **requested},
-        f"search.index={path} holds an index",
-        "Pass the same settings, or choose another location.",
+        f"search.index={path} contains an index",
+        "Pass the same settings, or another location.",
     )
     if rows > len(gallery) or digest(gallery, rows) != recorded_digest:
         raise UserError(
             f"search.index={path} was built for a gallery whose first {rows:,} vectors differ "
-            f"(digest {recorded_digest}). Choose another location."
+            f"(digest {recorded_digest}). Pass another location."
         )
     try:
         index = faiss.read_index(str(path / INDEX))
     except RuntimeError as error:
         raise UserError(f"search.index={path}: {INDEX} is damaged. {_ADVICE}") from error
     if (index.ntotal, index.d) != (rows, gallery.shape[1]):
-        raise UserError(f"search.index={path}: {INDEX} does not belong to {META}. {_ADVICE}")
+        raise UserError(f"search.index={path}: {INDEX} does not match {META}. {_ADVICE}")
     return index
 
 
 def digest(gallery: Vectors, rows: int | None = None) -> str:
-    """Digest of the values of the first rows. Defaults to all rows."""
+    """Return the digest of the first `rows` rows. Defaults to all rows.
+
+    Example:
+        >>> gallery = np.eye(3, dtype=np.float32)
+        >>> digest(gallery, rows=2) == digest(gallery[:2])
+        True
+    """
     blocks = row_blocks(len(gallery) if rows is None else rows, _BLOCK_ROWS)
     return digest_of_blocks(np.ascontiguousarray(gallery[block]).data for block in blocks)
 

@@ -1,4 +1,4 @@
-"""A gallery shared out among the processes of a launcher, each searching its part."""
+"""Search a gallery that is sharded across the ranks of a launcher."""
 
 import copy
 from pathlib import Path
@@ -11,11 +11,11 @@ from landmark.search.blocks import Vectors, rows_of
 from landmark.search.index import Index, Search
 from landmark.search.top_k import best_in_order, pads
 
-_GATHERED_RESULTS = 2**22  # of all ranks together
+_GATHERED_RESULTS = 2**22  # of all ranks, per block
 
 
 def shard_search(search: Search) -> Search:
-    """Share the gallery of a search out among the ranks; a single process keeps the search.
+    """Shard the gallery of a search across the ranks; a no-op in a single process.
 
     Example:
         >>> from landmark.search import Flat
@@ -29,12 +29,18 @@ def shard_search(search: Search) -> Search:
 
 
 class ShardedSearch:
-    """A search whose indexes hold a contiguous part of the gallery on each rank.
+    """A search that indexes a contiguous shard of the gallery on each rank.
 
-    Where the search saves its index, each rank saves that of its part, in `PATH.RANK-of-WORLD`.
+    If the search saves its index, each rank saves the index of its shard in `PATH.RANK-of-WORLD`.
 
     Args:
-        search: The search of a part.
+        search: Search of a shard.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> index = ShardedSearch(Flat()).build(np.eye(2, dtype=np.float32))
+        >>> index.search(np.array([[0.6, 0.8]]), k=2)[0].tolist()
+        [[1, 0]]
     """
 
     def __init__(self, search: Search) -> None:
@@ -42,29 +48,35 @@ class ShardedSearch:
         if folder is not None:
             path = Path(folder)
             search = copy.copy(search)
-            named = path.with_name(f"{path.name}.{rank()}-of-{world_size()}")
-            search.index = str(named)  # type: ignore[attr-defined]
+            own_path = path.with_name(f"{path.name}.{rank()}-of-{world_size()}")
+            search.index = str(own_path)  # type: ignore[attr-defined]
         self._search = search
 
     @property
     def device(self) -> str:
-        """That of the search of a part."""
+        """Device of the search of a shard."""
         return self._search.device
 
     def build(self, gallery: Vectors) -> "ShardedIndex":
-        """Build the index of this rank's part of a gallery, (N, D) and the same on each rank."""
+        """Build the index of this rank's shard of a gallery (N, D), the same on every rank."""
         return ShardedIndex(gallery, self._search.build(rows_of(gallery, shard(len(gallery)))))
 
 
 class ShardedIndex(Index):
-    """A gallery that all ranks search together: each searches its part, and all get the ranking.
+    """A gallery that all ranks search together: each searches its shard, all get the ranking.
 
-    An exact search returns what it returns in one process. Every search is collective: all ranks
-    call it with the same queries.
+    The results of an exact search do not depend on the number of ranks. Every search is collective:
+    all ranks must call it with the same queries.
 
     Args:
-        gallery: (N, D), the same on each rank.
-        part: The index of this rank's rows, N·r/W to N·(r+1)/W - 1.
+        gallery: (N, D), the same on every rank.
+        part: Index of this rank's rows, N·r/W to N·(r+1)/W - 1.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> gallery = np.eye(2, dtype=np.float32)
+        >>> ShardedIndex(gallery, Flat().build(gallery)).search(gallery[:1], k=2)[0].tolist()
+        [[0, 1]]
     """
 
     def __init__(self, gallery: Vectors, part: Index) -> None:
@@ -75,30 +87,28 @@ class ShardedIndex(Index):
         """Search together with the other ranks (see `Index.search`).
 
         Raises:
-            ValueError: Also where the ranks search for different things.
+            ValueError: The shapes or k are invalid, or differ between ranks.
         """
         self._check_same((*query.shape, *self.gallery.shape, k))
         rows, scores = self._part.search(query, k)
         first = shard(len(self.gallery)).start
         return merge_ranks(np.where(rows >= 0, rows + first, -1).astype(np.int32), scores)
 
-    def _check_same(self, requested: tuple[int, ...]) -> None:
-        of_ranks = gather_stacked(np.array([requested], np.int64))[:, 0]
+    def _check_same(self, shapes: tuple[int, ...]) -> None:
+        of_ranks = gather_stacked(np.array([shapes], np.int64))[:, 0]
         if (of_ranks != of_ranks[0]).any():
-            raise ValueError(
-                f"the ranks search for different things (Q, D, N, D, k): {of_ranks.tolist()}"
-            )
+            raise ValueError(f"(Q, D, N, D, k) differ between ranks: {of_ranks.tolist()}")
 
 
 def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge the rankings that the ranks made of consecutive parts of a gallery, ties by row.
+    """Merge the rankings of all ranks over consecutive shards of a gallery, ties by row.
 
     Args:
-        rows: Gallery rows (Q, K) int32 of this rank's part, by descending score, -1 pads.
+        rows: Gallery rows (Q, K) int32 of this rank's shard, by descending score, -1 pads.
         scores: (Q, K) float32, -inf at the pads.
 
     Returns:
-        Rows and scores (Q, K), the same on every rank; in a single process the arguments.
+        Rows and scores (Q, K), the same on every rank; unchanged in a single process.
 
     Example:
         >>> merge_ranks(np.array([[1, 0]]), np.array([[0.9, 0.3]]))[0].tolist()
@@ -115,7 +125,7 @@ def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def gather_stacked(values: np.ndarray) -> np.ndarray:
-    """Gather arrays (B, …), of one shape on all W ranks, as one (W, B, …).
+    """Gather arrays (B, …), of the same shape on all W ranks, into (W, B, …).
 
     Example:
         >>> gather_stacked(np.array([3, 4])).tolist()
@@ -123,5 +133,5 @@ def gather_stacked(values: np.ndarray) -> np.ndarray:
     """
     import torch
 
-    every = gather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
-    return every.reshape(-1, *values.shape)
+    gathered = gather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
+    return gathered.reshape(-1, *values.shape)

@@ -1,4 +1,4 @@
-"""Rankings: empty, merged, put in order, rescored, and compared with the truth."""
+"""Operations on top-k rankings: pad, merge, order ties, re-score, and compute recall."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ import numpy as np
 from landmark.artifact.vectors import row_blocks
 from landmark.search.blocks import Vectors, to_float32
 
-_CANDIDATE_VALUES = 2**24  # of the candidates rescored together: 64 MB
+_CANDIDATE_VALUES = 2**24  # of the candidates re-scored together: 64 MB
 
 
 def pads(queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """An empty ranking: rows (Q, k) int32 of -1, scores (Q, k) float32 of -inf.
+    """Return an empty ranking: rows (Q, k) int32 of -1, scores (Q, k) float32 of -inf.
 
     Example:
         >>> [values.tolist() for values in pads(1, 2)]
@@ -23,15 +23,15 @@ def pads(queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
 def merge(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each line of two rankings, both by descending score.
+    """Merge two rankings, both by descending score, into the top k of each query.
 
     Args:
         one: Rows (Q, I) int64, -1 pads, and scores (Q, I) float32, -inf at the pads; I <= k.
         other: Rows and scores (Q, J), J <= k.
-        k: Results of a line.
+        k: Results per query.
 
     Returns:
-        Rows and scores (Q, k) by descending score; equal ones in any order.
+        Rows and scores (Q, k) by descending score; ties in any order.
 
     Example:
         >>> one = np.array([[4, 2]]), np.array([[0.9, 0.3]], np.float32)
@@ -47,15 +47,15 @@ def merge(
     return rows, scores
 
 
-def _padded(lines: np.ndarray, k: int, value: float) -> np.ndarray:
-    """(Q, J) as (Q, k), filled with a value."""
-    if lines.shape[1] == k:
-        return lines
-    return np.pad(lines, ((0, 0), (0, k - lines.shape[1])), constant_values=value)
+def _padded(values: np.ndarray, k: int, pad: float) -> np.ndarray:
+    """Pad (Q, J) to (Q, k)."""
+    if values.shape[1] == k:
+        return values
+    return np.pad(values, ((0, 0), (0, k - values.shape[1])), constant_values=pad)
 
 
 def ties_by_row(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order equal scores, adjacent in each line of (Q, K), by row.
+    """Order equal scores by row, in place; rows and scores are (Q, K), by descending score.
 
     Example:
         >>> ties_by_row(np.array([[5, 1, 0]]), np.array([[0.9, 0.9, 0.2]]))[0].tolist()
@@ -70,13 +70,14 @@ def ties_by_row(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 def best_in_order(
     rankings: Sequence[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each line of several rankings; of equal scores the first comes first.
+    """Merge several rankings into the top k of each query, in stable order.
 
-    So rankings of consecutive parts of a gallery, each with ties by row, give one with ties by row.
+    Ties keep the order of the rankings, so rankings of consecutive parts of a gallery with ties by
+    row are merged into a ranking with ties by row.
 
     Args:
-        rankings: Rows and scores (Q, K) of each; -1 and -inf pad.
-        k: Results of a line.
+        rankings: Rows and scores (Q, K) of each ranking; -1 and -inf pad.
+        k: Results per query.
 
     Returns:
         Rows and scores (Q, k) by descending score.
@@ -96,13 +97,13 @@ def best_in_order(
 def rescore(
     query: np.ndarray, gallery: Vectors, candidates: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k candidates of each query with the largest inner product.
+    """Return the k candidates of each query with the largest inner product.
 
     Args:
         query: (Q, D) float32.
         gallery: (N, D); only the candidates' rows are read.
         candidates: Gallery rows (Q, C), k <= C, -1 pads.
-        k: Results of a query.
+        k: Results per query.
 
     Returns:
         Rows (Q, k) and scores (Q, k) float32 by descending score, ties by row; pads last.
@@ -116,10 +117,10 @@ def rescore(
     scores = np.empty((len(query), k), np.float32)
     block_size = _CANDIDATE_VALUES // max(1, candidates.shape[1] * gallery.shape[1])
     for part in row_blocks(len(query), block_size):
-        # Ordered by row, so that a stable sort by score leaves equal scores by row.
+        # Sort by row first, so that the stable sort by score orders ties by row.
         ordered = np.sort(candidates[part], axis=1)
         vectors = _float32(gallery[np.maximum(ordered, 0)])  # (q, C, D)
-        # Not as a matrix product: the threads of BLAS cost more than they save on such slices.
+        # einsum, not matmul: on such small slices BLAS threads cost more than they save.
         products = np.einsum("qcd,qd->qc", vectors, query[part])
         products[ordered < 0] = -np.inf
         rows[part], scores[part] = best_in_order([(ordered, products)], k)
@@ -127,7 +128,7 @@ def rescore(
 
 
 def _float32(vectors: np.ndarray) -> np.ndarray:
-    """(q, C, D), converted where necessary."""
+    """Convert (q, C, D) to float32 if necessary."""
     if vectors.dtype == np.float32:
         return vectors
     converted = np.empty(vectors.shape, np.float32)
@@ -137,22 +138,22 @@ def _float32(vectors: np.ndarray) -> np.ndarray:
 
 
 def recall_at_k(rows: np.ndarray, true_rows: np.ndarray) -> float:
-    """Share of the true nearest rows that a search returned, over all queries.
+    """Return the share of the true nearest rows that a search returned, over all queries.
 
     Args:
-        rows: Rows returned, (Q, K), -1 pads.
-        true_rows: The nearest rows, (Q, K), -1 pads, which do not count.
+        rows: Returned rows, (Q, K), -1 pads.
+        true_rows: True nearest rows, (Q, K); -1 pads, which do not count.
 
     Returns:
-        0 to 1; 1 where there is nothing to find.
+        Recall, 0 to 1; 1 if there are no true rows.
 
     Example:
         >>> recall_at_k(np.array([[3, 1]]), np.array([[1, 2]]))
         0.5
     """
-    every = np.concatenate([rows, true_rows], axis=1).astype(np.int64)
-    # Shift each query's rows to a range of its own, so that one look-up serves all.
-    shifted = every + np.arange(len(every))[:, None] * (every.max(initial=0) + 2)
-    hits, true = shifted[:, : rows.shape[1]], shifted[:, rows.shape[1] :]
-    wanted = true[true_rows >= 0]
-    return float(np.isin(wanted, hits[rows >= 0]).mean()) if len(wanted) else 1.0
+    both = np.concatenate([rows, true_rows], axis=1).astype(np.int64)
+    # Shift each query's rows to a disjoint range, so that a single look-up serves all.
+    shifted = both + np.arange(len(both))[:, None] * (both.max(initial=0) + 2)
+    returned, true = shifted[:, : rows.shape[1]], shifted[:, rows.shape[1] :]
+    expected = true[true_rows >= 0]
+    return float(np.isin(expected, returned[rows >= 0]).mean()) if len(expected) else 1.0

@@ -1,1 +1,1 @@
-"""The jobs of a sweep: their table, and a plot of it."""
+"""Summarise the jobs of a sweep as a table and a plot."""

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, read from their run folders."""
+"""Read the jobs of a sweep from their run folders."""
 
 import csv
 import json
@@ -19,13 +19,14 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        name: Its folder, relative to the sweep's.
-        overrides: What its command line sets: key → value as written.
-        metrics: Metrics of the validation whose weights the job kept, such as `map_at_100`; empty
-            while unfinished.
-        seconds: Run time since the last start; None if unknown.
-        resumed: Whether it resumed from a checkpoint, so that `seconds` cover only a part of it.
-        done: Whether it has finished.
+        name: Folder of the job, relative to the folder of the sweep.
+        overrides: Overrides on its command line, key → value as written.
+        metrics: Validation metrics of the saved weights, such as `map_at_100`; empty while
+            unfinished.
+        seconds: Run time since the last start. None if unknown.
+        resumed: Whether the job was resumed from a checkpoint, so that `seconds` covers only a part
+            of it.
+        done: Whether the job has finished.
     """
 
     name: str
@@ -47,7 +48,7 @@ def read_jobs(folder: Path) -> list[Job]:
     """Read the jobs below `folder`, in the order of their numbers.
 
     Raises:
-        UserError: There are none, or a file of one is damaged.
+        UserError: There are no jobs, or a file of a job is damaged.
     """
     files = [file for file in folder.rglob(str(_OVERRIDES)) if file.parents[1] != folder]
     if not files:
@@ -67,10 +68,10 @@ def _natural_order(job: Job) -> list[tuple[int, str]]:
 def _read_job(file: Path, folder: Path) -> Job:
     run = file.parents[1]
     try:
-        written = yaml.safe_load(file.read_text()) or []
+        lines = yaml.safe_load(file.read_text()) or []
     except yaml.YAMLError as error:
         raise UserError(f"{file} is damaged ({' '.join(str(error).split())}).") from error
-    pairs = (str(override).partition("=") for override in written)
+    pairs = (str(line).partition("=") for line in lines)
     overrides = {key.lstrip("+~"): value for key, _, value in pairs}
     name = str(run.relative_to(folder))
     result_file = run / "result.json"
@@ -78,15 +79,15 @@ def _read_job(file: Path, folder: Path) -> Job:
         return Job(name, overrides)
     try:
         result = json.loads(result_file.read_text())
-        metrics = _kept_metrics(run / "metrics.csv", result["settings"])
+        metrics = _saved_metrics(run / "metrics.csv", result["settings"])
     except (ValueError, KeyError) as error:
         raise UserError(f"{result_file} is damaged ({error}).") from error
     resumed = bool(result.get("resumed"))
     return Job(name, overrides, metrics, result.get("seconds"), resumed, done=True)
 
 
-def _kept_metrics(file: Path, settings: dict[str, Any]) -> dict[str, float]:
-    """Return the validation of the weights that were kept: the best by mAP, or the last."""
+def _saved_metrics(file: Path, settings: dict[str, Any]) -> dict[str, float]:
+    """Return the validation metrics of the saved weights: the best by mAP, or the last."""
     if not file.is_file():
         return {}
     rows = []
@@ -100,5 +101,5 @@ def _kept_metrics(file: Path, settings: dict[str, Any]) -> dict[str, float]:
         return {}
     if settings["keep"] == "last":
         return rows[-1]
-    # Of equal ones the first was kept.
+    # max returns the first of equal rows, and the first was saved.
     return max(rows, key=lambda row: row.get(f"map_at_{settings['task']['k']}", float("-inf")))

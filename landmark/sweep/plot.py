@@ -1,4 +1,4 @@
-"""The jobs of a sweep as a picture: a line per setting, a dot per seed."""
+"""Plot the jobs of a sweep: one line per setting, one dot per seed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,15 @@ _LONGEST_NAME = 70
 
 
 def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str | Path) -> Path:
-    """Draw `sweep.png`: the best setting on top, mean and deviation beside its dots.
+    """Draw `sweep.png`: the best setting on top, with mean and deviation beside its dots.
 
     Args:
-        points: Setting → the metric of each of its jobs.
+        points: Setting → metric of each of its jobs.
         metric: Name of the metric.
-        output: The PNG.
+        output: PNG file to write.
+
+    Returns:
+        The file written.
 
     Raises:
         UserError: The file cannot be written.
@@ -27,21 +30,22 @@ def draw_sweep(points: Mapping[str, Sequence[float]], metric: str, output: str |
     names = sorted(points, key=lambda name: fmean(points[name]))
     figure = Figure(figsize=(8, 1.1 + 0.36 * len(names)), layout="constrained")
     axis = figure.subplots()
-    for place, name in enumerate(names):
+    for line, name in enumerate(names):
         values = points[name]
         mean = fmean(values)
         deviation = stdev(values) if len(values) > 1 else 0.0
-        axis.plot(values, [place] * len(values), "o", color=_COLOUR, alpha=0.45, markersize=5)
+        axis.plot(values, [line] * len(values), "o", color=_COLOUR, alpha=0.45, markersize=5)
         text = f"{mean:.4f}"
         if len(values) > 1:
             axis.errorbar(
-                mean, place, xerr=deviation, color=_COLOUR, capsize=4, marker="|", markersize=12
+                mean, line, xerr=deviation, color=_COLOUR, capsize=4, marker="|", markersize=12
             )
             text += f" ± {deviation:.4f}"
-        axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", size=9)
-    longest = _LONGEST_NAME
-    shown = [name if len(name) <= longest else f"…{name[1 - longest :]}" for name in names]
-    axis.set_yticks(range(len(names)), shown)
+        axis.text(1.01, line, text, transform=axis.get_yaxis_transform(), va="center", size=9)
+    short = [
+        name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}" for name in names
+    ]
+    axis.set_yticks(range(len(names)), short)
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_xlabel(f"mAP@{metric.removeprefix('map_at_')}" if "map_at_" in metric else metric)
     axis.grid(axis="x", color="#e2ded8", linewidth=0.7)

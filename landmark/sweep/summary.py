@@ -1,4 +1,4 @@
-"""One table of all jobs of a sweep and a plot of it: sweep.csv, sweep.md, sweep.png."""
+"""Write the summary of a sweep: sweep.csv, sweep.md and sweep.png."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -17,7 +17,7 @@ def write_summary(folder: str | Path) -> str:
     """Write `sweep.csv`, `sweep.md` and, once a job is done, `sweep.png` into the sweep's folder.
 
     Returns:
-        The content of sweep.md, and which files were written.
+        The content of sweep.md, and the names of the files written.
 
     Raises:
         UserError: The folder contains no jobs, or cannot be written.
@@ -45,22 +45,22 @@ def write_summary(folder: str | Path) -> str:
 
 
 def varied_keys(jobs: Sequence[Job]) -> list[str]:
-    """Keys whose value is not the same in all jobs, in the order of the command line."""
+    """Return the keys whose values differ between jobs, in the order of the command line."""
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
     return [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
 
 
 def metric_names(jobs: Sequence[Job]) -> list[str]:
-    """Names of the metrics that any job has, mean average precision first."""
+    """Return the names of the metrics of all jobs, mean average precision first."""
     names = dict.fromkeys(name for job in jobs for name in job.metrics)
     return sorted(names, key=lambda name: not name.startswith("map_at_"))
 
 
 def job_table(jobs: Sequence[Job]) -> pd.DataFrame:
-    """Make a row per job: its number, the settings that vary, metrics, seconds, state.
+    """Make a row per job: name, settings that vary, metrics, seconds, state.
 
-    Where seeds vary, `mean` and `deviation` of the first metric follow, over the finished jobs that
-    differ in nothing but the seed; the deviation is the sample's, with n - 1.
+    If seeds vary, `mean` and `deviation` of the first metric follow, over the finished jobs that
+    differ only in the seed; `deviation` is the sample standard deviation.
     """
     keys, metrics = varied_keys(jobs), metric_names(jobs)
     table = pd.DataFrame(
@@ -82,10 +82,10 @@ def job_table(jobs: Sequence[Job]) -> pd.DataFrame:
 
 
 def mean_table(jobs: Sequence[Job]) -> pd.DataFrame:
-    """Make a row per setting of all keys but the seed, the best first.
+    """Make a row per setting of all keys except the seed, the best first.
 
     Columns: the settings, `seeds` (number of finished jobs), the mean of each metric and, as
-    `<metric> deviation`, its sample deviation, NaN for one seed.
+    `<metric> deviation`, its sample standard deviation, NaN for a single seed.
     """
     keys = [key for key in varied_keys(jobs) if key != SEED]
     metrics = metric_names(jobs)
@@ -105,7 +105,7 @@ def mean_table(jobs: Sequence[Job]) -> pd.DataFrame:
 
 
 def _points(jobs: Sequence[Job], metric: str) -> dict[str, list[float]]:
-    """Return setting as text → the metric of its finished jobs."""
+    """Return setting, as text → metric of each of its finished jobs."""
     keys = [key for key in varied_keys(jobs) if key != SEED]
     points: dict[str, list[float]] = {}
     for job in jobs:
@@ -116,7 +116,7 @@ def _points(jobs: Sequence[Job], metric: str) -> dict[str, list[float]]:
 
 
 def _rounded(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return the job table as text, without the means, which have a table of their own."""
+    """Return the job table as text, without the means, which are in a separate table."""
     shown = table.drop(columns=["mean", "deviation"], errors="ignore").astype(object)
     for metric in metrics:
         shown[metric] = [_number(value, 4) for value in table[metric]]
@@ -140,7 +140,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Format a table of texts in markdown, its columns aligned."""
+    """Format a table as Markdown with aligned columns."""
     rows = [[str(name) for name in table.columns]]
     rows += [[str(value).replace("|", r"\|") for value in row] for row in table.to_numpy()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
