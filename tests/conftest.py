@@ -10,6 +10,8 @@ import pytest
 # Set before torch is imported, and inherited by all processes of the tests: the last bit of a
 # forward pass depends on the number of threads, and each of several ranks uses fewer threads.
 os.environ["OMP_NUM_THREADS"] = "1"
+# The processes that tests start compile the package once, not each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Otherwise the make processes that tests start print that they are submakes of `make test`.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)

@@ -63,29 +63,34 @@ def convolutional(tmp_path_factory):
     return written(tmp_path_factory.mktemp("convolutional"), "test_resnet", (64, 64))
 
 
-def test_any_size_and_batch(convolutional, scripts, tmp_path):
+@pytest.fixture(scope="module")
+def exported_file(convolutional, scripts, tmp_path_factory):
+    """Export the convolutional embedder with the default settings."""
+    workdir = tmp_path_factory.mktemp("exported")
     printed = scripts.run(
-        "export.py", f"embedder={convolutional}", "output=out/file.onnx", cwd=tmp_path
+        "export.py", f"embedder={convolutional}", "output=out/file.onnx", cwd=workdir
     ).stdout
     assert printed.splitlines()[-1] == "wrote out/file.onnx"
-    file = tmp_path / "out" / "file.onnx"
-    assert [path.name for path in file.parent.iterdir()] == [
-        "file.onnx"
-    ]  # without an external data file
+    return workdir / "out" / "file.onnx"
+
+
+def test_any_size_and_batch(convolutional, exported_file):
+    files = [path.name for path in exported_file.parent.iterdir()]
+    assert files == ["file.onnx"]  # without an external data file
     embedder, _ = load_embedder(convolutional)
-    assert_equal_at(file, embedder, [(64, 64), (128, 96), (51, 77), (224, 160)])
-    said = metadata(file)
+    assert_equal_at(exported_file, embedder, [(64, 64), (128, 96), (51, 77), (224, 160)])
+    said = metadata(exported_file)
     assert said["size"] == "any width and height"
     assert (said["normalise"], said["unit_length"]) == ("true", "true")
     assert "mean 0.5, 0.5, 0.5; standard deviation 0.5, 0.5, 0.5" in said["images"]
-    assert onnx.load(file).opset_import[0].version == 18
-    refused = scripts.run(
-        "export.py", f"embedder={convolutional}", "output=out/file.onnx", cwd=tmp_path, status=2
-    )
-    assert (
-        refused.stderr
-        == "error: out/file.onnx already exists. Pass overwrite=true to replace it.\n"
-    )
+    assert onnx.load(exported_file).opset_import[0].version == 18
+
+
+def test_an_existing_file_is_not_overwritten(convolutional, exported_file, scripts):
+    settings = [f"embedder={convolutional}", "output=out/file.onnx"]
+    workdir = exported_file.parents[1]
+    refused = scripts.run("export.py", *settings, cwd=workdir, status=2).stderr
+    assert refused == "error: out/file.onnx already exists. Pass overwrite=true to replace it.\n"
 
 
 def test_export_without_normalisation_and_unit_length_in_one_size(convolutional, scripts, tmp_path):
@@ -143,16 +148,14 @@ def test_tensorflow_padding_is_fixed_where_the_strides_divide_the_size():
             torch.testing.assert_close(fixed(images), exported(images), rtol=1e-5, atol=1e-6)
 
 
-def test_an_onnx_model_that_differs_is_not_written(convolutional, scripts, tmp_path):
-    """Export a PyTorch embedder that was changed after writing."""
+def test_an_embedder_changed_since_the_export_is_noticed(convolutional, exported_file):
     embedder, _ = load_embedder(convolutional)
     exported = exporting.ExportedEmbedder(embedder).eval()
-    exporting.write_onnx(exported, tmp_path / "file.onnx", (64, 64), multiple=None, opset=18)
-    worst, _ = exporting.largest_difference(exported, tmp_path / "file.onnx", [(64, 64)])
+    worst, _ = exporting.largest_difference(exported, exported_file, [(64, 64)])
     assert worst <= exporting.TOLERANCE
     with torch.no_grad():
         embedder.neck[0].weight[0] *= 1.5
-    worst, place = exporting.largest_difference(exported, tmp_path / "file.onnx", [(64, 64)])
+    worst, place = exporting.largest_difference(exported, exported_file, [(64, 64)])
     assert worst > exporting.TOLERANCE
     assert place == "1 of 64x64"
 

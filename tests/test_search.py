@@ -113,7 +113,7 @@ def test_cuda_without_a_gpu_is_one_line():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match="sees no GPU"):
         Flat(device="cuda").build(np.ones((2, 3), "f4"))
-    with pytest.raises(UserError, match="no GPU here"):
+    with pytest.raises(UserError, match="this machine has no GPU"):
         ExactTorch(device="cuda").build(np.ones((2, 3), "f4"))
 
 

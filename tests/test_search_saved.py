@@ -171,7 +171,7 @@ def test_a_file_of_another_kind_of_index_is_refused(tmp_path):
 def test_an_existing_folder_is_refused_before_building(tmp_path, added_rows):
     (tmp_path / "photo.jpg").touch()
     for place in (tmp_path, tmp_path / "photo.jpg", tmp_path / "photo.jpg" / "index"):
-        with pytest.raises(UserError, match=r"photo|holds no saved"):
+        with pytest.raises(UserError, match=r"photo|is not a saved index"):
             IVF(index=str(place)).build(GALLERY).search(QUERY, 9)
     assert added_rows == []
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
