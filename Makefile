@@ -67,6 +67,7 @@ demo: $(INSTALLED) ## Train on the toy world, extract, search, re-rank, score, w
 	@$(BIN)/landmark compare untrained=$(DEMO)/rankings/untrained \
 		trained=$(DEMO)/rankings/single 'trained, multi-scale=$(DEMO)/rankings/multiscale'
 	@echo "submission: $(DEMO)/rankings/multiscale/submission.csv"
+	@echo "report: $(DEMO)/rankings/multiscale/report.html"
 
 submit: $(INSTALLED) ## RUN=… Make and check submission.csv from a run; SOLUTION=CSV scores it, SUBMIT=1 sends it
 	@test -n "$(RUN)" || { echo "error: RUN is missing. Run make submit RUN=runs/train/DATE/TIME." >&2; exit 2; }

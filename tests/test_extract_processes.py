@@ -125,6 +125,7 @@ def is_alive(number):
     return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_two_killed_ranks_resumed_by_one_write_the_same_bytes(world):
     (world / "hook").mkdir()
     (world / "hook" / "sitecustomize.py").write_text(STOPS_HALF_WAY)
@@ -146,6 +147,7 @@ def test_two_killed_ranks_resumed_by_one_write_the_same_bytes(world):
     assert_same_as_one_process(world, output)
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_writes_a_separate_store(world):
     printed, _ = Script(world, "-m", "devices=2,1", "output=swept/${devices}").communicate()
     assert [line for line in printed.splitlines() if line.startswith("wrote")] == [

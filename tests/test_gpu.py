@@ -302,9 +302,9 @@ def test_ddp_with_nccl_on_one_device(scripts, world, head):
 
 
 def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
-    settings = ("task.compile=true", "trainer.precision=32-true", "trainer.max_epochs=1")
-    # The smallest backbone, because compiling takes longer than all other tests.
-    folder = train(scripts, world, "compiled", "model.backbone=test_resnet", *settings)
+    # The smallest backbone and no validation, because compiling takes longer than all other tests.
+    settings = ("task.compile=true", "model.backbone=test_resnet", "trainer.precision=32-true")
+    settings += ("trainer.max_epochs=1", "trainer.limit_val_batches=0", "keep=last")
+    folder = train(scripts, world, "compiled", *settings)
     assert np.isfinite(logged(folder, "train/loss")).all()
-    assert logged(folder, "val/map_at_100")
     extract(scripts, world, folder, "compiled", "split=query", "device=cuda")

@@ -99,6 +99,7 @@ def learning_rates(run):
     return {int(row["step"]): float(row["lr-SGD/backbone"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_make_runs_the_stages_in_order_and_skips_finished_ones(recipe):
     parts = (recipe / "printed.txt").read_text().split("== ")[1:]
     assert [part.split()[0] for part in parts] == list(STAGES)
@@ -108,6 +109,7 @@ def test_make_runs_the_stages_in_order_and_skips_finished_ones(recipe):
         assert (recipe / stage / "embedder" / "weights.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_each_stage_starts_from_the_previous_one_with_the_recipes_settings(recipe):
     one, two, three = (settings(recipe / stage) for stage in STAGES)
     assert (one["init"], one["trainer"]["max_epochs"]) == (None, 6)
@@ -123,6 +125,7 @@ def test_each_stage_starts_from_the_previous_one_with_the_recipes_settings(recip
         assert (stage["loss"]["margin"], stage["loss"]["scale"]) == (0.3, 30.0)
 
 
+@pytest.mark.slow
 def test_the_third_stage_continues_the_cosine_of_the_second(recipe):
     second, third = (learning_rates(recipe / stage) for stage in STAGES[1:])
     epoch = len(third)
@@ -137,6 +140,7 @@ def test_the_third_stage_continues_the_cosine_of_the_second(recipe):
     np.testing.assert_allclose(found, whole, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_third_stage_keeps_head_and_batchnorm(recipe):
     before, after = (
         read_checkpoint(recipe / stage / "checkpoints" / "last.ckpt")["state_dict"]
@@ -162,6 +166,7 @@ def test_a_missing_root_is_one_line():
     assert result.stderr.startswith("error: GLDV2 is missing. Run make recipe GLDV2=FOLDER")
 
 
+@pytest.mark.slow
 def test_a_head_of_different_landmarks_or_another_loss_is_refused(recipe):
     run = recipe / "gldv2_clean"
     with (run / "embedder" / "classes.csv").open() as file:

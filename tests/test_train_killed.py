@@ -53,6 +53,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_metrics(tmp_path):
         assert run["same"], run
 
 
+@pytest.mark.slow
 def test_sigterm_saves_a_checkpoint_of_the_current_step(tmp_path):
     """A scheduler's SIGTERM stops the run with status 143; the same command completes it."""
     command = [sys.executable, str(ROOT / "train.py"), *SETTINGS[:-1], "save_every_steps=null"]
