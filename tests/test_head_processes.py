@@ -8,6 +8,7 @@ import torch
 import torch.distributed
 from hydra.utils import instantiate
 from naive_heads import Centres, Hard, naive_losses
+from ranks import run_ranks
 from test_configs import choice_alone, choices
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -222,7 +223,7 @@ def results(tmp_path_factory):
     """The results of one, two and three processes."""
     folder = tmp_path_factory.mktemp("processes")
     results = {("first_steps", 1): first_steps(folder, 1)}
-    torch.multiprocessing.spawn(process, args=(folder,), nprocs=3)
+    run_ranks(process, folder, ranks=3)
     results["resumed_steps", 1] = resumed_steps(folder, 1)
     for work in ("first_steps", "resumed_steps"):
         for count in (2, 3):

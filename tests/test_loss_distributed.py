@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed
 from hydra.utils import instantiate
+from ranks import run_ranks
 from test_configs import choice_alone, choices
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -63,7 +64,7 @@ def process(rank, folder):
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    run_ranks(process, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed
 from exact_descriptors import exact_unit
+from ranks import run_ranks
 
 from landmark.rerank import (
     DBA,
@@ -147,7 +148,7 @@ def process(rank, folder):
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    run_ranks(process, str(folder))
     return [np.load(folder / f"{rank}.npy", allow_pickle=True) for rank in (0, 1)]
 
 

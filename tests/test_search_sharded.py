@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed
+from ranks import run_ranks
 
 from landmark.artifact.stacked import StackedVectors
 from landmark.search import HNSW, IVF, ExactTorch, Flat
@@ -72,7 +73,7 @@ def process(rank, folder):
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    run_ranks(process, str(folder))
     results = [np.load(folder / f"{rank}.npy", allow_pickle=True).item() for rank in (0, 1)]
     return folder, results
 
