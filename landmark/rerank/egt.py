@@ -17,12 +17,12 @@ class EGT:
     """Explore-exploit graph traversal (Chang et al. 2019, CVPR).
 
     A query's k nearest gallery photos are its first candidates, weighted by their cosines. Exploit:
-    rank all candidates above the threshold, highest cosine first; if there are none, rank only the
-    best candidate. Explore: the k nearest neighbours of the photos just ranked become candidates; a
-    photo that is already a candidate keeps the higher cosine. The two alternate until the ranking
-    is full. Negative cosines count as 0, and ties are ranked in the order of discovery, as in the
-    code released with arXiv 2003.11211. If the candidates run out, the remaining photos follow in
-    their previous order.
+    rank all candidates above the threshold, highest cosine first, else only the best candidate.
+    Explore: the k nearest neighbours of the photos just ranked become candidates; a photo that is
+    already a candidate keeps the higher cosine. The two alternate until the ranking is full.
+    Negative cosines count as 0, and ties are ranked in the order of discovery, as in the code
+    released with arXiv 2003.11211. If the candidates run out, the remaining photos follow in their
+    previous order.
 
     The queries are searched again; the previous ranking only sets the length and that order. The
     neighbours of a gallery photo are searched when the traversal reaches it. Under a launcher each

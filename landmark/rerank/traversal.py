@@ -178,7 +178,7 @@ class Traversal:
     def _exploit(
         self, unfinished: np.ndarray, query: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank the candidates above the threshold, or only the best one if there are none.
+        """Rank the candidates above the threshold, or only the best one if no cosine exceeds it.
 
         Only the candidates (C,) of the last exploration can be above: others were ranked before.
 
