@@ -305,6 +305,7 @@ def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
     # The smallest backbone and no validation, because compiling takes longer than all other tests.
     settings = ("task.compile=true", "model.backbone=test_resnet", "trainer.precision=32-true")
     settings += ("trainer.max_epochs=1", "trainer.limit_val_batches=0", "keep=last")
+    settings += ("sampler.drop_last=true", "batch_size=4")
     folder = train(scripts, world, "compiled", *settings)
     assert np.isfinite(logged(folder, "train/loss")).all()
     extract(scripts, world, folder, "compiled", "split=query", "device=cuda")

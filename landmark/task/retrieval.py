@@ -32,7 +32,7 @@ class RetrievalTask(PartTraining):
         seed: Seed of dropout and stochastic depth. Draws depend only on it, the epoch, the batch
             and the rank, so that a resumed run draws the same.
         imprint: Set each class centre to the mean embedding of its photos before the first step.
-        compile: Compile the backbone with `torch.compile`.
+        compile: Compile the backbone with `torch.compile`, once per image and batch size.
         trained_share: Share of the trained weights in the backbone that is written; the rest is the
             weights before training, see `landmark.task.training.interpolate`.
         k: Results per query that count in the validation's mAP.
@@ -70,7 +70,7 @@ class RetrievalTask(PartTraining):
         self.ranking: tuple[np.ndarray, np.ndarray] | None = None
         self._collectors: list[EmbeddingCollector] = []
         if compile:
-            embedder.backbone.compile()
+            _compile(embedder.backbone)
 
     def configure_model(self) -> None:
         """Shard the class centres across ranks, if the head is class-parallel."""
@@ -156,3 +156,17 @@ class RetrievalTask(PartTraining):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Reduce the class centres to this rank's shard, if the head is class-parallel."""
         heads.shard_checkpoint(self, self.parameter_groups(), checkpoint)
+
+
+def _compile(backbone: nn.Module) -> None:
+    """Compile a backbone once per input size.
+
+    The guards of a graph with symbolic heights and widths take minutes to derive, and each aspect
+    group fails the guards of the others, so sizes stay static. The limit, after which PyTorch
+    runs without compilation, has to admit five sizes with two batch sizes, with and without
+    gradients.
+    """
+    from torch._dynamo import config
+
+    config.cache_size_limit = max(config.cache_size_limit, 64)
+    backbone.compile(dynamic=False)
