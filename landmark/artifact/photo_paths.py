@@ -20,10 +20,10 @@ _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def one_form(text: str) -> str:
-    """Return the text in Unicode form NFC, in which names are compared.
+    r"""Return the text in Unicode form NFC, in which names are compared.
 
     Example:
-        >>> one_form("cafe\\u0301") == "caf\\u00e9"
+        >>> one_form("cafe\u0301") == "caf\u00e9"
         True
     """
     return text if text.isascii() else unicodedata.normalize("NFC", text)
@@ -54,7 +54,7 @@ def check_storable(names: Sequence[str], folder: Path) -> None:
     name = next(name for name in names if _UNSTORABLE.search(name))
     is_utf8 = not re.search(r"[\ud800-\udfff]", name)
     reason = "contains a control character" if is_utf8 else "is not UTF-8"
-    raise UserError(f"{folder}: the name of the file {ascii(name)} {reason}. Rename it.")
+    raise UserError(f"{folder}: the name of the file {name!a} {reason}. Rename it.")
 
 
 def relative_paths(paths: pd.Series, root: Path) -> pd.Series:

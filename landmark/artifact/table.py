@@ -67,9 +67,9 @@ def read_frame(path: str | Path, text_columns: tuple[str, ...] = _TEXT_COLUMNS) 
             if name in frame.columns:
                 frame[name] = _as_text(frame[name], path)
     except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#x} at {error.start}"
         raise UserError(
-            f"{path} cannot be read as a table: it is not UTF-8 (byte {error.object[error.start]:#x}"
-            f" at {error.start}). Save it as CSV in UTF-8."
+            f"{path} cannot be read as a table: it is not UTF-8 ({byte}). Save it as CSV in UTF-8."
         ) from error
     except (ValueError, OSError, pd.errors.ParserError, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -70,13 +70,12 @@ def _rows(root: Path, found: Scan) -> pd.DataFrame:
             f"{root} contains no photos{reason}. Put them at {root}/<landmark>/<photo>.jpg (or png,"
             " webp, …)."
         )
-    if all(path.count("/") > 1 for path in paths):
-        if {name.lower() for name in found.photos} <= _SPLIT_NAMES:
-            names = ", ".join(found.photos)
-            raise UserError(
-                f"{root}: the folders {names} are named after splits, not landmarks. Set data.root "
-                "to one of them, or list the photos in a table (data=table)."
-            )
+    names = {name.lower() for name in found.photos}
+    if names <= _SPLIT_NAMES and all(path.count("/") > 1 for path in paths):
+        raise UserError(
+            f"{root}: the folders {', '.join(found.photos)} are named after splits, not landmarks. "
+            "Set data.root to one of them, or list the photos in a table (data=table)."
+        )
     check_storable(paths, root)
     _check_forms(root, found.photos)
     landmarks = [one_form(name) for name, photos in found.photos.items() for _ in photos]
@@ -89,10 +88,11 @@ def _check_forms(root: Path, photos: dict[str, list[str]]) -> None:
     for names in (photos, [path for paths in photos.values() for path in paths]):
         first: dict[str, str] = {}
         for name in names:
-            if not name.isascii() and first.setdefault(one_form(name), name) != name:
+            other = name if name.isascii() else first.setdefault(one_form(name), name)
+            if other != name:
                 raise UserError(
-                    f"{root}: {ascii(first[one_form(name)])} and {ascii(name)} are one name in two "
-                    "Unicode forms. Rename one, or merge them."
+                    f"{root}: {other!a} and {name!a} are one name in two Unicode forms. Rename one,"
+                    " or merge them."
                 )
 
 

@@ -97,16 +97,7 @@ def resize(
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with _identified(path) as image:
-            if image.format in PROGRAMS:
-                raise UserError(
-                    f"{path} cannot be decoded ({image.format} is a program that Pillow would "
-                    f"run). {ADVICE}"
-                )
-            if min(image.size) < SMALLEST_SIDE:
-                raise UserError(
-                    f"{path} is only {image.width} x {image.height} pixels, fewer than "
-                    f"{SMALLEST_SIDE} on a side. {ADVICE}"
-                )
+            _check_usable(image, path)
             yield image
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. {ADVICE}") from None
@@ -122,8 +113,21 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} cannot be decoded ({reason}). {ADVICE}") from error
 
 
+def _check_usable(image: Image.Image, path: str | Path) -> None:
+    if image.format in PROGRAMS:
+        raise UserError(
+            f"{path} cannot be decoded ({image.format} is a program that pillow would run). "
+            f"{ADVICE}"
+        )
+    if min(image.size) < SMALLEST_SIDE:
+        raise UserError(
+            f"{path} is only {image.width} x {image.height} pixels, fewer than {SMALLEST_SIDE} on "
+            f"a side. {ADVICE}"
+        )
+
+
 def _identified(path: str | Path) -> Image.Image:
-    """Open a file, as HEIF only if Pillow does not know its format: most photos need no plugin."""
+    """Open a file, as HEIF only if pillow does not know its format: most photos need no plugin."""
     try:
         return Image.open(path)
     except UnidentifiedImageError:
