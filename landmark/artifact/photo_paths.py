@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from landmark.error import UserError
+
+Names = Sequence[str] | NDArray[np.str_] | pd.Series
 
 _NOT_ASCII = r"[^\x00-\x7f]"
 _NOT_PLAIN = r"\\|^/|^[A-Za-z]:|^\./|/\./|//"
@@ -32,6 +36,21 @@ def one_form(text: str) -> str:
 def in_one_form(texts: pd.Series) -> pd.Series:
     """Return the texts in Unicode form NFC; missing values stay missing."""
     return texts if is_printable_ascii(texts) else texts.str.normalize("NFC")
+
+
+def positions_of(names: Names, listed: Names) -> NDArray[np.int64]:
+    """Return the position of each name (N,) in a list of distinct names, -1 if not listed.
+
+    Names that are not listed as they are may be listed in another Unicode form.
+    """
+    positions = pd.Index(listed).get_indexer(pd.Index(names))
+    missing = np.flatnonzero(positions < 0)
+    unlisted = in_one_form(pd.Series(names).iloc[missing].astype("str"))
+    if not is_printable_ascii(unlisted):
+        forms = in_one_form(pd.Series(listed).astype("str"))
+        if forms.is_unique:
+            positions[missing] = pd.Index(forms).get_indexer(pd.Index(unlisted))
+    return positions
 
 
 def is_printable_ascii(texts: pd.Series) -> bool:
@@ -84,10 +103,11 @@ def relative_paths(paths: pd.Series, root: Path) -> pd.Series:
 def _plain_path(path: str, root: Path, bases: set[str]) -> str:
     if "\\" in path and "\0" not in path and not os.path.lexists(root / path):
         path = path.replace("\\", "/")
+    start = "/" if path.startswith("/") else ""
+    path = start + "/".join(part for part in path.split("/") if part not in ("", "."))
     for base in bases:
         path = path.removeprefix(f"{base.rstrip('/')}/")
-    start = "/" if path.startswith("/") else ""
-    return start + "/".join(part for part in path.split("/") if part not in ("", "."))
+    return path
 
 
 def _spelling_on_disk(path: str, root: Path, names: Callable[[str], dict[str, str]]) -> str:

@@ -14,7 +14,6 @@ SPLITS = ("train", "query", "gallery")
 _MAX_SIDE = 1 << 20
 _TEXT_COLUMNS = ("id", "path", "landmark_id", "split")
 _LINE_BREAKS = r"[\x00\r\n]"
-_EXACT_FLOATS = 2**53  # above, neighbouring whole numbers are the same float
 
 
 def read_table(path: str | Path, root: Path | None = None) -> pd.DataFrame:
@@ -67,7 +66,7 @@ def read_frame(path: str | Path, text_columns: tuple[str, ...] = _TEXT_COLUMNS) 
             if name in frame.columns:
                 frame[name] = _as_text(frame[name], path)
     except UnicodeDecodeError as error:
-        byte = f"byte {error.object[error.start]:#x} at {error.start}"
+        byte = f"byte {error.object[error.start]:#x}"
         raise UserError(
             f"{path} cannot be read as a table: it is not UTF-8 ({byte}). Save it as CSV in UTF-8."
         ) from error
@@ -82,16 +81,20 @@ def _as_text(column: pd.Series, where: Path) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     if pd.api.types.is_float_dtype(column.dtype):
+        # Above this, neighbouring whole numbers are the same float.
+        limit = 2.0 ** (np.finfo(column.dtype.type).nmant + 1)
         numbers = column.to_numpy(np.float64, na_value=np.nan)
         known = numbers[~np.isnan(numbers)]
-        if (np.abs(known) >= _EXACT_FLOATS).any():
+        if (np.abs(known) >= limit).any():
             raise UserError(
-                f"{where}: column {column.name} has floats of {_EXACT_FLOATS} or more, which have "
-                "lost digits. Save it as whole numbers or text."
+                f"{where}: column {column.name} has floats of {limit:.0f} or more, which have lost "
+                "digits. Save it as whole numbers or text."
             )
         if (known == np.rint(known)).all():
             column = pd.Series(numbers, column.index, name=column.name).astype("Int64")
     elif column.dtype == object:
+        if column.map(pd.api.types.is_list_like).any():
+            raise UserError(f"{where}: column {column.name} has lists. Save it as text.")
         column = column.map(lambda value: value.decode() if isinstance(value, bytes) else value)
     return column.astype("str").mask(column.isna())
 
@@ -168,7 +171,7 @@ def check_lines(frame: pd.DataFrame, where: str | Path) -> None:
                 row = int(broken.to_numpy().argmax())
                 raise UserError(
                     f"{where}: {name} {frame[name].iloc[row]!r} in row {row + 1} contains a line "
-                    "break. Rename it."
+                    "break. Check the quotes, or rename it."
                 )
 
 

@@ -7,7 +7,14 @@ from urllib.parse import quote
 import pandas as pd
 
 from landmark.artifact.photo_paths import check_storable, in_one_form, one_form, relative_paths
-from landmark.artifact.table import SPLITS, check_columns, check_paths, plain_splits, read_frame
+from landmark.artifact.table import (
+    SPLITS,
+    check_columns,
+    check_lines,
+    check_paths,
+    plain_splits,
+    read_frame,
+)
 from landmark.data.scan import Scan, scan
 from landmark.data.source import ListedSource
 from landmark.error import UserError
@@ -105,7 +112,7 @@ def _read_splits(listing: Path, root: Path, found: Scan) -> pd.Series:
     """Return the split of each path in NFC of the CSV; add files of other kinds to the photos."""
     frame = read_frame(listing, ("path", "split"))
     check_columns(frame, ("path", "split"), listing)
-    frame = frame[["path", "split"]]
+    check_lines(frame, listing)
     frame = pd.DataFrame(
         {
             "path": relative_paths(frame["path"], root).fillna(""),
@@ -123,7 +130,7 @@ def _read_splits(listing: Path, root: Path, found: Scan) -> pd.Series:
     known = {one_form(path) for photos in found.photos.values() for path in photos}
     others = frame.loc[~frame["name"].isin(known), "path"].tolist()
     check_paths(pd.Series(others, dtype=str), listing)
-    missing = [path for path in others if "\0" in path or not (root / path).is_file()]
+    missing = [path for path in others if not (root / path).is_file()]
     if missing:
         raise UserError(
             f"{listing} lists {missing[0]}, which does not exist ({len(missing)} such photos)."

@@ -59,9 +59,9 @@ class Scan:
         folders = {path.partition("/")[0] for path in self.unused if "/" in path}
         if empty := sorted(folders - self.photos.keys()):
             names = ", ".join(empty[:_MAX_NAMES]) + (", …" * (len(empty) > _MAX_NAMES))
-            line += f"; {len(empty):,} folders without photos: {names}"
+            line += f"; no photos in {names}"
         if nested:
-            line += f"; {nested:,} photos in subfolders belong to the first folder of their path"
+            line += f"; in subfolders: {nested:,} (the landmark is the first folder of the path)"
         return line
 
 
@@ -81,7 +81,7 @@ def scan(root: Path) -> Scan:
         with os.scandir(folder) as listing:
             entries = list(listing)
         if prefix and any(entry.name == _RUN_FOLDER for entry in entries):
-            result.skipped["run folder"] += 1
+            result.skipped["run folder(s)"] += 1
             continue
         for entry in entries:
             name = entry.name
@@ -93,7 +93,7 @@ def scan(root: Path) -> Scan:
                 if entry.is_symlink():
                     target = os.path.realpath(entry.path)
                     if _contains(target, (os.path.realpath(folder), *origins)):
-                        result.skipped["link to a folder around it"] += 1
+                        result.skipped["link(s) to a parent folder"] += 1
                         continue
                     through = (*origins, target)
                 folders.append((entry.path, f"{path}/", through))

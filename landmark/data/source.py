@@ -195,7 +195,7 @@ class LandmarkSource(Source):
     def _divided_train(self) -> pd.DataFrame:
         """Train rows; the column `split` marks held-out rows."""
         rows = self._rows("train")
-        if not (self._holds_out and len(rows)):
+        if not (self._holds_out and _is_labelled(rows).any()):
             return rows.assign(split="train")
         labelled = rows[_is_labelled(rows)]
         splits = np.full(len(rows), "train", object)

@@ -97,15 +97,15 @@ def _missing_values(rows: pd.DataFrame) -> str:
     """Return the numbers of rows without a split or landmark; "" if there are none."""
     parts = []
     if "split" in rows and (count := int(rows["split"].isna().sum())):
-        parts.append(f"{count:,} without split, which only split=null reads")
+        parts.append(f"without split: {count:,} (only split=null reads them)")
     if "landmark_id" not in rows:
         return "; ".join(parts)
     unlabelled = rows[rows["landmark_id"].isna()]
     if "split" not in rows:
         if len(unlabelled):
-            parts.append(f"{len(unlabelled):,} without landmark_id, which become gallery")
+            parts.append(f"without landmark_id: {len(unlabelled):,} (used as gallery)")
         return "; ".join(parts)
-    for split, use in (("query", "not used in validation"), ("gallery", "distractors")):
+    for split, use in (("query", "not validated"), ("gallery", "distractors")):
         if count := int((unlabelled["split"] == split).sum()):
-            parts.append(f"{count:,} {split} photos without landmark_id ({use})")
+            parts.append(f"{split} without landmark_id: {count:,} ({use})")
     return "; ".join(parts)
