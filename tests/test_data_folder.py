@@ -99,6 +99,16 @@ def test_what_is_not_used_is_counted_by_kind(root, suffixes, capfd, monkeypatch)
         decode(root / "b" / "x.heic")
 
 
+def test_other_ranks_do_not_repeat_the_notice(root, capfd, monkeypatch):
+    (root / "a" / "x.mp4").write_bytes(b"1")
+    for variables in ({"LOCAL_RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "2"}):
+        with monkeypatch.context() as launched:
+            for name, value in variables.items():
+                launched.setenv(name, value)
+            Folder(root).read()
+        assert capfd.readouterr().err == ""
+
+
 def test_many_kinds_are_cut_short(root, capfd):
     for number in range(12):
         (root / "a" / f"x.k{number}").write_bytes(b"1")

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from landmark.error import UserError
 
-Names = Sequence[str] | NDArray[np.str_] | pd.Series
+Names: TypeAlias = "Sequence[str] | NDArray[np.str_] | pd.Series"
 
 _NOT_ASCII = r"[^\x00-\x7f]"
 _NOT_PLAIN = r"\\|^/|^[A-Za-z]:|^\./|/\./|//"
