@@ -2,6 +2,7 @@
 
 import io
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ from PIL import Image, ImageOps
 from landmark.error import UserError
 from landmark.image import decode, read_size, resize
 
-FORMATS = {"JPEG": {"quality": 95}, "PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}}
+FORMATS = {
+    "JPEG": {"quality": 95},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "TIFF": {},
+    "AVIF": {"quality": 95},
+}
 
 
 def noise(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -194,6 +201,51 @@ def test_the_message_names_an_undecodable_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UserError, match=r"half.jpg has more pixels"):
         read_size(tmp_path / "half.jpg")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_the_first_frame_of_an_animation_is_decoded(tmp_path, kind):
+    first, *others = (Image.new("RGB", (32, 24), colour) for colour in ("red", "lime", "blue"))
+    path = saved(tmp_path, first, kind, save_all=True, append_images=others)
+    assert read_size(path) == (32, 24)
+    assert np.abs(np.asarray(decode(path)).mean(axis=(0, 1)) - [255, 0, 0]).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["drawing.eps", "photo.jpg", "drawing"])
+def test_a_program_is_refused_before_it_runs(tmp_path, name):
+    lines = ["%!PS-Adobe-3.0 EPSF-3.0", "%%BoundingBox: 0 0 100 100", "%%EndComments", "showpage"]
+    (tmp_path / name).write_text("\n".join([*lines, ""]))
+    with Image.open(tmp_path / name) as image:
+        assert image.format == "EPS"
+    for function in (decode, read_size):
+        with pytest.raises(UserError, match=rf"{name} cannot be decoded \(EPS is a program that"):
+            function(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BLP", "BMP", "DDS", "ICNS", "JPEG2000", "PCX", "QOI"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_of_any_format_is_one_line(tmp_path, kind):
+    image = photo_like(64, 64)
+    content = saved(tmp_path, image.convert("P") if kind == "BLP" else image, kind).read_bytes()
+    random = np.random.default_rng(0)
+    for number in range(60):
+        damaged = bytearray(content)
+        damaged[random.integers(0, min(len(content), 200))] = random.integers(0, 256)
+        path = tmp_path / "photo.jpg"
+        path.write_bytes(damaged[: random.integers(0, len(content))] if number % 3 else damaged)
+        for function in (decode, read_size):
+            with suppress(UserError):
+                function(path)
+
+
+def test_the_limit_on_pixels_holds_for_every_format(tmp_path, monkeypatch):
+    for kind in ("AVIF", "JPEG2000", "PPM", "TGA", "QOI"):
+        path = saved(tmp_path, photo_like(64, 64), kind)
+        with monkeypatch.context() as limited:
+            limited.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+            for function in (decode, read_size):
+                with pytest.raises(UserError, match=r"photo.jpg has more pixels than is safe"):
+                    function(path)
 
 
 def test_real_photos(shared):

@@ -13,6 +13,7 @@ from landmark.artifact.table import check_ids
 from landmark.data.source import LandmarkOptions, LandmarkSource
 from landmark.data.threads import map_in_threads
 from landmark.error import UserError
+from landmark.processes import notice
 from landmark.settings import checked
 
 _PUBLISHED_NAMES = {"train": "train", "query": "test", "gallery": "index"}
@@ -99,6 +100,10 @@ class GLDv2(LandmarkSource):
         if not any(exists):
             raise UserError(
                 f"{self.root} contains none of the photos of {file.name}. Check data.photos."
+            )
+        if not all(exists):
+            notice(
+                f"{file}: {exists.count(False):,} of {len(exists):,} photos are missing; skipped"
             )
         return rows[exists].reset_index(drop=True)
 

@@ -64,8 +64,10 @@ def _read_cache(file: Path) -> pd.DataFrame:
 def _stamp(path: str) -> tuple[int, int]:
     try:
         status = Path(path).stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist. {ADVICE}") from None
+    except OSError as error:  # a name too long, a loop of links
+        raise UserError(f"{path} cannot be read ({error.strerror}). {ADVICE}") from None
     return status.st_size, status.st_mtime_ns
 
 

@@ -15,6 +15,7 @@ from landmark.data.bad_images import BadImage
 from landmark.data.image_table import ImageTable
 from landmark.data.splits import Fraction, draw_splits, filter_photos
 from landmark.error import UserError
+from landmark.processes import notice
 from landmark.settings import checked
 
 Validation = Literal["splits", "train", "none"]
@@ -130,15 +131,17 @@ class LandmarkSource(Source):
     def read(self, split: str | None = None) -> ImageTable:
         """Return one split, or all; train is filtered and has no held-out photos.
 
+        All photos of a list include those that are held out or have no split or landmark.
+
         Raises:
             UserError: The split is unknown or empty, or a file is missing or malformed.
         """
         if split is not None and split not in SPLITS:
             raise UserError(f"split={split} does not exist. Pass one of {', '.join(SPLITS)}.")
-        parts = [
-            (self._train_rows() if name == "train" else self._rows(name)).assign(split=name)
-            for name in (SPLITS if split is None else (split,))
-        ]
+        if split is None:
+            parts = [self._all_train_rows(), *map(self._named_rows, SPLITS[1:]), self._other_rows()]
+        else:
+            parts = [self._train_rows() if split == "train" else self._named_rows(split)]
         parts = [part for part in parts if len(part)]
         if not parts:
             photos = f"{split} photos" if split else "photos"
@@ -153,13 +156,29 @@ class LandmarkSource(Source):
         elif self._validation == "none":
             query = gallery = self._divided_train.iloc[:0]
         else:
-            query, gallery = (self._rows(name).assign(split=name) for name in ("query", "gallery"))
+            query, gallery = (self._named_rows(name) for name in ("query", "gallery"))
             # Without a landmark a query has no correct result; a gallery photo is a distractor.
             query = query.dropna(subset="landmark_id")
         return self._table(query), self._table(gallery)
 
     def _table(self, rows: pd.DataFrame) -> ImageTable:
         return ImageTable(self.root, rows.reset_index(drop=True), bad_image=self._bad_image)
+
+    def _named_rows(self, split: str) -> pd.DataFrame:
+        return self._rows(split).assign(split=split)
+
+    def _other_rows(self) -> pd.DataFrame:
+        """Return the rows without a split."""
+        return pd.DataFrame()
+
+    def _all_train_rows(self) -> pd.DataFrame:
+        """Return the train rows of all photos: of a published set, without the held-out ones."""
+        if count := int((self._divided_train["split"] != "train").sum()):
+            notice(
+                f"{self.root}: split=null leaves out {count:,} train photos that are held out for "
+                "validation"
+            )
+        return self._train_rows()
 
     def _train_rows(self) -> pd.DataFrame:
         rows = self._divided_train
@@ -176,9 +195,13 @@ class LandmarkSource(Source):
     def _divided_train(self) -> pd.DataFrame:
         """Train rows; the column `split` marks held-out rows."""
         rows = self._rows("train")
-        if not (self._holds_out and len(rows)):
+        if not (self._holds_out and _is_labelled(rows).any()):
             return rows.assign(split="train")
-        splits = self._draw_splits(rows["landmark_id"], landmarks=self._held_out_landmarks)
+        labelled = rows[_is_labelled(rows)]
+        splits = np.full(len(rows), "train", object)
+        splits[labelled.index] = self._draw_splits(
+            labelled["landmark_id"], landmarks=self._held_out_landmarks
+        )
         return rows.assign(split=splits)
 
     @cached_property
@@ -203,10 +226,28 @@ class ListedSource(LandmarkSource):
             return rows
         splits = np.full(len(rows), "gallery", object)  # of photos without a landmark
         if "landmark_id" in rows:
-            is_labelled = rows["landmark_id"].notna().to_numpy()
+            is_labelled = _is_labelled(rows).to_numpy()
             splits[is_labelled] = self._draw_splits(rows["landmark_id"][is_labelled])
         return rows.assign(split=splits)
+
+    def _all_train_rows(self) -> pd.DataFrame:
+        """Return the filtered train rows, the held-out ones, and those without a landmark."""
+        rows = self._divided_train
+        passes = (rows["split"] != "train") | ~_is_labelled(rows)
+        if not passes.all():
+            passes |= rows["id"].isin(self._filter(rows[~passes])["id"])
+        return rows[passes].assign(split="train")
+
+    def _other_rows(self) -> pd.DataFrame:
+        return self._all_rows[self._all_rows["split"].isna()]
 
     def _rows(self, split: str) -> pd.DataFrame:
         rows = self._all_rows
         return rows[rows["split"] == split].reset_index(drop=True)
+
+
+def _is_labelled(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row has a landmark, (N,)."""
+    if "landmark_id" in rows:
+        return rows["landmark_id"].notna()
+    return pd.Series(False, index=rows.index)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import IDS, META, DescriptorStore
 from landmark.artifact.partial_store import PartialStore, recorded_settings
+from landmark.artifact.photo_paths import positions_of
 from landmark.data.image_table import ImageTable
 from landmark.device import torch_device
 from landmark.disk.atomic import check_can_write
@@ -101,7 +102,7 @@ class MissingPhotos:
         Raises:
             UserError: A photo has different landmarks in the table and in the store.
         """
-        positions = pd.Index(store.ids).get_indexer(pd.Index(table.rows["id"]))
+        positions = positions_of(table.rows["id"], store.ids)
         _check_same_landmarks(table, store, positions)
         present = int((positions >= 0).sum())
         return cls(store, np.flatnonzero(positions < 0), len(store) - present)

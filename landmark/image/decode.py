@@ -9,6 +9,7 @@ from typing import Literal
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from landmark.error import UserError
+from landmark.image.file_types import HEIF_SUFFIXES, INSTALL_HEIF, PROGRAMS, register_heif
 from landmark.image.modes import to_rgb
 
 Size = tuple[int, int]
@@ -95,12 +96,8 @@ def resize(
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
-            if min(image.size) < SMALLEST_SIDE:
-                raise UserError(
-                    f"{path} is only {image.width} x {image.height} pixels, fewer than "
-                    f"{SMALLEST_SIDE} on a side. {ADVICE}"
-                )
+        with _identified(path) as image:
+            _check_usable(image, path)
             yield image
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. {ADVICE}") from None
@@ -109,9 +106,40 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise UserError(
             f"{path} has more pixels than is safe to decode ({limit:,}). {ADVICE}"
         ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # pillow's plugins raise many kinds of errors on damaged files
+        reason = _unidentified(path) if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"{path} cannot be decoded ({reason}). {ADVICE}") from error
+
+
+def _check_usable(image: Image.Image, path: str | Path) -> None:
+    if image.format in PROGRAMS:
+        raise UserError(
+            f"{path} cannot be decoded ({image.format} is a program that pillow would run). "
+            f"{ADVICE}"
+        )
+    if min(image.size) < SMALLEST_SIDE:
+        raise UserError(
+            f"{path} is only {image.width} x {image.height} pixels, fewer than {SMALLEST_SIDE} on "
+            f"a side. {ADVICE}"
+        )
+
+
+def _identified(path: str | Path) -> Image.Image:
+    """Open a file, as HEIF only if pillow does not know its format: most photos need no plugin."""
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if not register_heif():
+            raise
+        return Image.open(path)
+
+
+def _unidentified(path: str | Path) -> str:
+    if Path(path).suffix.lower() in HEIF_SUFFIXES and not register_heif():
+        return f"HEIF: {INSTALL_HEIF}"
+    return "not an image"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.photo_paths import positions_of
 from landmark.artifact.stacked import StackedStores
 from landmark.artifact.vectors import row_blocks
 from landmark.error import UserError
@@ -239,7 +240,7 @@ def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
 
 def positions_in(listed: Sequence[str], ids: np.ndarray) -> np.ndarray:
     """Return the position of each id (N,) in a list of distinct names, -1 if not listed."""
-    return pd.Index(listed).get_indexer(pd.Index(ids))
+    return positions_of(ids, listed)
 
 
 def _landmarks(table: "ImageTable", positions: np.ndarray) -> np.ndarray:
