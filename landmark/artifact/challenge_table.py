@@ -26,8 +26,9 @@ def read_challenge_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataF
         columns: Columns that it must have.
 
     Raises:
-        UserError: The file is missing or not a table, a row is longer than 1 MiB or ends before
-            its first separator, a column is missing or occurs twice, or an id is empty or repeated.
+        UserError: The file is missing or not a table, a row is longer than 1 MiB, ends before
+            its first separator or has a NUL byte, a column is missing or occurs twice, or an id is
+            empty or repeated.
     """
     path = Path(path)
     header = _checked_header(path) if path.is_file() and path.suffix != ".parquet" else ()
@@ -61,7 +62,7 @@ def _checked_header(path: Path) -> tuple[str, ...]:
     """Read a CSV line by line, check its lines, and return the names of its columns.
 
     Raises:
-        UserError: A row is too long, or ends before its first separator.
+        UserError: A row is too long, ends before its first separator, or has a NUL byte.
     """
     header: tuple[str, ...] = ()
     separator, in_quotes, length = "", False, 0
@@ -71,6 +72,11 @@ def _checked_header(path: Path) -> tuple[str, ...]:
             raise UserError(
                 f"{path}: the row at line {number:,} is longer than {LONGEST_ROW:,} bytes. Write "
                 "one row per query, with at most 100 ids."
+            )
+        if "\0" in line:
+            raise UserError(
+                f"{path}: line {number:,} has a NUL byte, so it is not text. Save the file as CSV "
+                "in UTF-8."
             )
         if not header and line.strip():
             text = line.removeprefix("\xef\xbb\xbf").removeprefix("\ufeff").rstrip("\n")

@@ -242,7 +242,7 @@ def _check_landmarks(landmarks: pd.Series, path: str | Path) -> None:
             f"{path}: landmark {wrong.iloc[0]!r} in row {wrong.index[0] + 1} is a decimal number, "
             "not an id. Write ids as whole numbers, before the score."
         )
-    wrong = landmarks[landmarks.str.contains(r"^[\[{(]|[,;|:]$").astype(bool)]
+    wrong = landmarks[landmarks.str.contains(r"^[\[{(]|[,;|:]$|^\d+[,;|]\d").astype(bool)]
     if len(wrong):
         raise UserError(
             f"{path}: landmark {_shortened(wrong.iloc[0])} in row {wrong.index[0] + 1} is not an "

@@ -60,8 +60,8 @@ def score_retrieval(
     long = sum(len(predicted.get(query, [])) > MOST_IMAGES for query in counted)
     if long:
         notice(
-            f"{submission}: {long:,} queries list more than {MOST_IMAGES} images; the first "
-            f"{MOST_IMAGES} count."
+            f"{submission}: {long:,} of {len(counted):,} queries list more than {MOST_IMAGES} "
+            f"images; the first {MOST_IMAGES} count."
         )
     return {
         part: _retrieval_metrics(
@@ -74,7 +74,7 @@ def score_retrieval(
 
 def _exclude_self(parts: dict[str, dict[str, list[str]]], predicted: dict[str, list[str]]) -> None:
     """Drop each query from its own images, in both, and queries without another relevant image."""
-    dropped, excluded = 0, 0
+    dropped, excluded, queries = 0, 0, sum(map(len, parts.values()))
     for part in parts.values():
         for query, relevant in list(part.items()):
             results = predicted.get(query, [])
@@ -89,9 +89,9 @@ def _exclude_self(parts: dict[str, dict[str, list[str]]], predicted: dict[str, l
                 del part[query]
     if dropped:
         notice(
-            f"{dropped:,} queries are among their own images: their own photo does not count, and "
-            f"{excluded:,} queries without another relevant image are excluded. "
-            "Pass allow_self=true to count them."
+            f"{dropped:,} of {queries:,} queries are among their own images: their own photo does "
+            f"not count, and {excluded:,} without another relevant image are excluded. Pass "
+            "allow_self=true to count them."
         )
 
 

@@ -88,8 +88,8 @@ def _without_own(
 ) -> tuple[list[dict[str, list[int]]], np.ndarray]:
     """Drop each query's own photo from its lists and its ranking."""
     notice(
-        f"{(own >= 0).sum():,} queries are in the gallery under the same id: their own photo does "
-        "not count. Pass allow_self=true to count it."
+        f"{(own >= 0).sum():,} of {len(own):,} queries are in the gallery under the same id: their "
+        "own photo does not count. Pass allow_self=true to count it."
     )
     lists = [
         {kind: [row for row in listed if row != photo] for kind, listed in query.items()}
