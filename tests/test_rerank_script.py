@@ -195,6 +195,23 @@ def test_a_single_reranker_without_brackets_and_the_default_output(rerank, world
     np.testing.assert_array_equal(Rankings.open(output).rows, expected.rows)
 
 
+def test_ids_that_a_submission_cannot_list_are_refused_before_the_search(rerank, tmp_path):
+    vectors = np.eye(4, dtype="f4")
+    DescriptorStore.write(tmp_path / "query", ["q0", "q1"], vectors[:2])
+    DescriptorStore.write(tmp_path / "gallery", [f"Big Ben {i}.jpg" for i in range(4)], vectors)
+    stores = [f"{name}={tmp_path / name}" for name in ("query", "gallery")]
+    status, printed, errors = rerank(*stores, "output=out")
+    assert (status, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("error: gallery id 'Big Ben 0.jpg' cannot be listed in submission.csv")
+    assert line.endswith("or pass submission=false to write no submission.")
+    assert not (tmp_path / "out").exists()
+    status, _, errors = rerank(*stores, "output=out", "submission=false", "report=0")
+    assert (status, errors) == (0, "")
+    assert not (tmp_path / "out" / "submission.csv").exists()
+    assert Rankings.open(tmp_path / "out").rows[:, 0].tolist() == [0, 1]
+
+
 def test_no_metrics_without_landmarks(rerank, world, tmp_path):
     for name in ("query", "gallery"):
         store = DescriptorStore.open(world / name)

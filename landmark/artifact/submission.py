@@ -65,7 +65,7 @@ def check_can_submit(query_ids: NDArray[np.str_], gallery_ids: NDArray[np.str_])
 def _unreadable(ids: NDArray[np.str_]) -> Iterator[str]:
     """Yield the ids that `read_retrieval` would not return as they are."""
     joined = " ".join(ids.tolist())
-    if len(joined.split()) == len(ids) and not any(mark in joined for mark in _MARKS):
+    if joined.split() == ids.tolist() and not any(mark in joined for mark in _MARKS):
         return  # quickly, for a million ids
     for one in ids.tolist():
         if one.split() != [one] or one[0] in "[{" or _NOT_IDS.search(one):
