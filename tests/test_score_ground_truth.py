@@ -101,13 +101,13 @@ def test_metrics_of_cut_rankings_are_named_after_k():
         precisions.append(sum(hits) / relevant)
     assert metrics["map_at_6"] == pytest.approx(np.mean(precisions))
     for k in (40, 100, None):  # complete, or as many as mAP@100 needs
-        assert LandmarkGroundTruth(query, gallery, k).headline == "map_at_100"
+        assert LandmarkGroundTruth(query, gallery, k=k).headline == "map_at_100"
     assert LandmarkGroundTruth(query, np.tile(gallery, 5), k=150).headline == "map_at_100"
 
 
 def test_revisited_metrics_of_cut_rankings_are_named_after_k():
     lists, positions = [{"easy": [1], "hard": [3], "junk": []}], np.arange(5)
-    cut, complete = (RevisitedGroundTruth(lists, positions, k) for k in (2, 5))
+    cut, complete = (RevisitedGroundTruth(lists, positions, k=k) for k in (2, 5))
     assert cut.labels == {
         "easy_at_2": "easy mAP@2",
         "medium_at_2": "medium mAP@2",

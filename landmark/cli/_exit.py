@@ -20,7 +20,6 @@ def exit_status(folders: Sequence[Path] = ()) -> Iterator[None]:
     Args:
         folders: Configuration folders, whose choices the messages list.
     """
-    _replace_closed_streams()
     try:
         yield
         sys.stdout.flush()  # so that a closed pipe or a full device raises here
@@ -39,13 +38,6 @@ def exit_status(folders: Sequence[Path] = ()) -> Iterator[None]:
         sys.exit(2)
     finally:
         _drop_unwritten_output()
-
-
-def _replace_closed_streams() -> None:
-    """Discard output if the command was started without, as by `>&-`: Python has None then."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 def _print_error(line: str) -> None:

@@ -91,7 +91,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     query_table, gallery_table = (
         None if source is None else source.read(split) for split in ("query", "gallery")
     )
-    truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table, k)
+    truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table, k=k)
     labels = truth.labels if truth else {}
 
     # --- search, then re-rank: only the last step's complete ranking stays in memory ---

@@ -85,7 +85,7 @@ class LandmarkGroundTruth(GroundTruth):
         [['right', 'wrong'], ['unknown', 'right']]
     """
 
-    def __init__(self, query: np.ndarray, gallery: np.ndarray, k: int | None = None) -> None:
+    def __init__(self, query: np.ndarray, gallery: np.ndarray, *, k: int | None = None) -> None:
         self._k = 100 if k is None or k >= len(gallery) else min(k, 100)
         self.headline = f"map_at_{self._k}"
         self.labels = {self.headline: f"mAP@{self._k}"}
@@ -153,7 +153,7 @@ class RevisitedGroundTruth(GroundTruth):
     """
 
     def __init__(
-        self, queries: Sequence[Mapping[str, Any]], positions: np.ndarray, k: int | None = None
+        self, queries: Sequence[Mapping[str, Any]], positions: np.ndarray, *, k: int | None = None
     ) -> None:
         is_complete = k is None or k >= len(positions)
         self._ending, limit = ("", "") if is_complete else (f"_at_{k}", f"@{k}")
@@ -198,6 +198,7 @@ def find_ground_truth(
     gallery: DescriptorStore | StackedStores,
     query_table: "ImageTable | None" = None,
     gallery_table: "ImageTable | None" = None,
+    *,
     k: int | None = None,
 ) -> GroundTruth | None:
     """Return the ground truth of stores, in their order.
@@ -219,7 +220,7 @@ def find_ground_truth(
     if query_table is None or gallery_table is None:
         if query.landmark_ids is None or gallery.landmark_ids is None:
             return None
-        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids, k)
+        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids, k=k)
     query_rows = positions_in(query_table.rows["id"], query.ids)
     gallery_rows = positions_in(gallery_table.rows["id"], gallery.ids)
     if (query_rows < 0).any():
@@ -229,7 +230,7 @@ def find_ground_truth(
         )
     if query_table.ground_truth is None:
         return LandmarkGroundTruth(
-            _landmarks(query_table, query_rows), _landmarks(gallery_table, gallery_rows), k
+            _landmarks(query_table, query_rows), _landmarks(gallery_table, gallery_rows), k=k
         )
     missing = np.setdiff1d(np.arange(len(gallery_table)), gallery_rows)
     if len(missing):
@@ -238,7 +239,7 @@ def find_ground_truth(
             f"{gallery_table.rows['id'].iloc[missing[0]]!r}. Extract the complete gallery."
         )
     queries = [query_table.ground_truth[row] for row in query_rows]
-    return RevisitedGroundTruth(queries, gallery_rows, k)
+    return RevisitedGroundTruth(queries, gallery_rows, k=k)
 
 
 def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
