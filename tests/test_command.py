@@ -205,3 +205,63 @@ def test_pytorch_requests_huge_pages(tmp_path):
             env=environment,
         )
         assert result.stdout.strip() == expected
+
+
+OUTPUTS = (["--help"], ["score", "--help"], ["train", "--cfg", "job"])
+
+
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_ends_a_command_without_a_word(arguments, unbuffered, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [sys.executable, "-m", "landmark", *arguments],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(write)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_a_user_error_keeps_its_status_with_a_closed_pipe(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [sys.executable, "-m", "landmark", "score", "task=x"],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=write,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    os.close(write)
+    assert result.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=" ".join)
+def test_output_to_a_full_device_is_one_line(arguments, tmp_path):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "landmark", *arguments],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: the output: No space left on device.")
+
+
+def test_a_broken_pipe_elsewhere_is_not_hidden(capfd):
+    from landmark.cli._exit import exit_status
+
+    with pytest.raises(BrokenPipeError), exit_status():
+        raise BrokenPipeError(32, "a worker has gone")

@@ -35,3 +35,11 @@ def test_each_ranking_and_step_is_one_line(tmp_path):
 def test_a_ranking_without_scores_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"a was not scored"):
         compare([f"name={ranking(tmp_path / 'a')}"])
+
+
+def test_a_ranking_of_few_results_is_refused(tmp_path):
+    folder = ranking(tmp_path / "a", ("search", 0.5, 1.0))
+    metrics = folder / "metrics.json"
+    metrics.write_text(metrics.read_text().replace("map_at_100", "map_at_20"))
+    with pytest.raises(UserError, match=r"a ranks 20 photos per query, too few for mAP@100"):
+        compare([f"name={folder}"])

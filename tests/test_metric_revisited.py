@@ -102,3 +102,18 @@ def test_the_published_evaluation_of_the_protocols(shared):
         np.testing.assert_allclose(metrics["average_precision"], precisions, rtol=0, atol=1e-9)
         means = [metrics[f"mp_at_{k}"] for k in (1, 5, 10)]
         np.testing.assert_allclose(means, expected["mean_precision_at_1_5_10"], atol=1e-9)
+
+
+def test_a_repeated_positive_is_a_hit_once():
+    truth = [{"easy": [0, 1], "hard": [], "junk": [2]}]
+    repeated = revisited.evaluate(np.array([[0, 0, 2, 1, 0]]), truth)
+    expected = revisited.evaluate(np.array([[0, 3, 2, 1, 4]]), truth)
+    assert (
+        repeated["easy"]["map"] == expected["easy"]["map"] == pytest.approx((2 + 1 / 2 + 2 / 3) / 4)
+    )
+
+
+@pytest.mark.parametrize("rows", [[-1], [0.5], ["1"], [[0]], [True], None, [float("inf")]])
+def test_ground_truth_that_lists_no_rows_is_refused(rows):
+    with pytest.raises(ValueError, match="is not a list of rows"):
+        revisited.evaluate(np.zeros((1, 2), int), [{"easy": rows, "hard": [], "junk": []}])

@@ -97,19 +97,20 @@ def test_the_chain_applies_in_the_order_given(rerank, world, tmp_path):
     assert found.meta["steps"][3]["n"] == 4
     assert found.meta["stores"]["query"]["embedder"] == "abc"
 
-    truth = LandmarkGroundTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
+    truth = LandmarkGroundTruth(stores.query.landmark_ids, stores.gallery.landmark_ids, k=20)
     before, after = (truth.evaluate(r.rows).metrics for r in (first, TwoStage()(first)))
     lines = printed.splitlines()
-    assert f"mAP@100 {before['map_at_100']:.4f}" in lines[1]
+    assert f"mAP@20 {before['map_at_20']:.4f}" in lines[1]
     assert lines[2].startswith("two_stage")
-    assert f"{before['map_at_100']:.4f} → {after['map_at_100']:.4f}" in lines[2]
+    assert f"{before['map_at_20']:.4f} → {after['map_at_20']:.4f}" in lines[2]
     assert lines[-2].startswith("1-nn landmark of train")
     assert lines[-1] == f"wrote {output}"
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["map_at_100"] == truth.evaluate(found.rows).metrics["map_at_100"]
-    assert [step["map_at_100"] for step in metrics["steps"]][:2] == [
-        before["map_at_100"],
-        after["map_at_100"],
+    assert metrics["map_at_20"] == truth.evaluate(found.rows).metrics["map_at_20"]
+    assert "map_at_100" not in metrics
+    assert [step["map_at_20"] for step in metrics["steps"]][:2] == [
+        before["map_at_20"],
+        after["map_at_20"],
     ]
     assert check_retrieval(output / "submission.csv", stores.gallery.ids, stores.query.ids) == 12
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
@@ -121,16 +122,16 @@ def test_metrics_have_an_interval_and_the_cost_of_each_step(rerank, world, tmp_p
     )
     assert status == 0, errors
     stores = opened(world)
-    truth = LandmarkGroundTruth(stores.query.landmark_ids, stores.gallery.landmark_ids)
+    truth = LandmarkGroundTruth(stores.query.landmark_ids, stores.gallery.landmark_ids, k=20)
     first = stores.search(Flat(), 20)
     before, after = (truth.evaluate(r.rows).precisions for r in (first, TwoStage()(first)))
-    interval = mean_interval(after["map_at_100"] - before["map_at_100"])
+    interval = mean_interval(after["map_at_20"] - before["map_at_20"])
     line = printed.splitlines()[2]
     assert f"({interval.mean:+.4f}, {interval.low:+.4f} … {interval.high:+.4f})" in line
     assert re.search(r"   \d+\.\d s   \d+\.\d\d GiB$", line)
 
     metrics = Rankings.open(tmp_path / "out").metrics
-    assert metrics["steps"][1]["change"]["map_at_100"] == pytest.approx(interval._asdict())
+    assert metrics["steps"][1]["change"]["map_at_20"] == pytest.approx(interval._asdict())
     assert metrics["steps"][1]["peak_bytes"] >= 0
     protocol = metrics["protocol"]
     assert protocol["stores"]["train"] == {
@@ -192,6 +193,23 @@ def test_a_single_reranker_without_brackets_and_the_default_output(rerank, world
     assert output.relative_to(tmp_path).parts[:2] == ("runs", "rerank")
     expected = AlphaQE(n=2)(opened(world).search(Flat(), 60))
     np.testing.assert_array_equal(Rankings.open(output).rows, expected.rows)
+
+
+def test_ids_that_a_submission_cannot_list_are_refused_before_the_search(rerank, tmp_path):
+    vectors = np.eye(4, dtype="f4")
+    DescriptorStore.write(tmp_path / "query", ["q0", "q1"], vectors[:2])
+    DescriptorStore.write(tmp_path / "gallery", [f"Big Ben {i}.jpg" for i in range(4)], vectors)
+    stores = [f"{name}={tmp_path / name}" for name in ("query", "gallery")]
+    status, printed, errors = rerank(*stores, "output=out")
+    assert (status, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("error: gallery id 'Big Ben 0.jpg' cannot be listed in submission.csv")
+    assert line.endswith("or pass submission=false to write no submission.")
+    assert not (tmp_path / "out").exists()
+    status, _, errors = rerank(*stores, "output=out", "submission=false", "report=0")
+    assert (status, errors) == (0, "")
+    assert not (tmp_path / "out" / "submission.csv").exists()
+    assert Rankings.open(tmp_path / "out").rows[:, 0].tolist() == [0, 1]
 
 
 def test_no_metrics_without_landmarks(rerank, world, tmp_path):

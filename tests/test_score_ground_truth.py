@@ -83,3 +83,37 @@ def test_nearest_accuracy_counts_only_queries_with_a_known_landmark():
     # The first query's nearest is correct, the second's wrong; the last has no result.
     rows = np.array([[1, 0], [2, 0], [0, 1], [-1, -1]])
     assert truth.nearest_accuracy(rows, train) == pytest.approx(1 / 3)
+
+
+def test_metrics_of_cut_rankings_are_named_after_k():
+    random = np.random.default_rng(0)
+    query, gallery = random.integers(0, 3, 5), random.integers(0, 3, 40)
+    rows = np.stack([random.permutation(40)[:6] for _ in query])
+    truth = LandmarkGroundTruth(query, gallery, k=6)
+    metrics = truth.evaluate(rows).metrics
+    assert list(metrics) == ["map_at_6", "precision_at_6", "top_1"]
+    assert (truth.headline, truth.labels) == ("map_at_6", {"map_at_6": "mAP@6"})
+    precisions = []
+    for ranking, landmark in zip(rows, query, strict=True):
+        right = gallery[ranking] == landmark
+        relevant = min(6, int((gallery == landmark).sum()))
+        hits = [right[: place + 1].mean() for place in range(6) if right[place]]
+        precisions.append(sum(hits) / relevant)
+    assert metrics["map_at_6"] == pytest.approx(np.mean(precisions))
+    for k in (40, 100, None):  # complete, or as many as mAP@100 needs
+        assert LandmarkGroundTruth(query, gallery, k=k).headline == "map_at_100"
+    assert LandmarkGroundTruth(query, np.tile(gallery, 5), k=150).headline == "map_at_100"
+
+
+def test_revisited_metrics_of_cut_rankings_are_named_after_k():
+    lists, positions = [{"easy": [1], "hard": [3], "junk": []}], np.arange(5)
+    cut, complete = (RevisitedGroundTruth(lists, positions, k=k) for k in (2, 5))
+    assert cut.labels == {
+        "easy_at_2": "easy mAP@2",
+        "medium_at_2": "medium mAP@2",
+        "hard_at_2": "hard mAP@2",
+    }
+    assert cut.headline == "medium_at_2"
+    metrics = cut.evaluate(np.array([[1, 0]])).metrics
+    assert metrics == {"easy_at_2": 1, "medium_at_2": 0.5, "hard_at_2": 0}
+    assert complete.headline == "medium"

@@ -128,6 +128,142 @@ def test_an_unrelated_pickle_is_refused(tmp_path, content, words):
         RevisitedFile.open(tmp_path / "gnd.pkl")
 
 
+NAMES = [f"g{row}" for row in range(12)]
+LISTS = {"easy": [1], "hard": [0], "junk": [2]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"easy": [-1]}, r"gnd\[0\]: easy contains -1, which is not a row"),
+        ({"hard": [12]}, r"gnd\[0\]: hard contains 12, and the gallery has 12 photos, from 0"),
+        ({"junk": np.array([3, 700])}, r"gnd\[0\]: junk contains 700, and the gallery has 12"),
+        ({"easy": ["g1"]}, "easy contains 'g1', which is not a row"),
+        ({"easy": ["1"]}, "easy contains '1', which is not a row"),
+        ({"easy": "12"}, "easy is '12', not a list of rows"),
+        ({"easy": None}, "easy is None, not a list of rows"),
+        ({"easy": 3}, "easy is 3, not a list of rows"),
+        ({"easy": [1.5]}, "easy contains 1.5, which is not a row"),
+        ({"easy": [float("nan")]}, "easy contains nan, which is not a row"),
+        ({"easy": [True, False]}, "easy contains True, which is not a row"),
+        ({"easy": [[1, 2]]}, r"easy contains \[1, 2\], which is not a row"),
+        ({"easy": {"1": 1}}, "easy is {'1': 1}, not a list of rows"),
+        ({"easy": [2**70]}, "easy contains 1180591620717411303424, and the gallery has 12"),
+    ],
+)
+@pytest.mark.parametrize("with_photos", [False, True])
+def test_rows_that_are_no_photo_are_refused(tmp_path, changes, words, with_photos):
+    content = {"gnd": [LISTS | changes | {"bbx": [0, 0, 1, 1]}], "imlist": NAMES, "qimlist": ["q"]}
+    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=rf"gnd\.pkl: .*{words}"):
+        RevisitedFile.open(tmp_path / "gnd.pkl", with_photos)
+
+
+@pytest.mark.parametrize(
+    "rows", [[1.0, 3.0], np.array([1, 3], np.uint8), (1, 3), {1, 3}, np.array([1.0, 3.0])]
+)
+def test_whole_numbers_of_any_type_are_rows(tmp_path, rows):
+    content = {"gnd": [{"easy": rows, "hard": np.array([]), "junk": ()}], "imlist": NAMES}
+    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
+    queries = RevisitedFile.open(tmp_path / "gnd.pkl").queries
+    assert queries == [{"easy": [1, 3], "hard": [], "junk": []}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"imlist": 5}, "imlist is not a list"),
+        ({"imlist": []}, "the gallery has 0 photos"),
+        ({"imlist": [*NAMES[:11], "g0"]}, "duplicate name 'g0' in imlist"),
+        ({"imlist": [*NAMES[:11], 11]}, r"imlist\[11\] is 11, which is not a name"),
+        ({"imlist": [*NAMES[:11], None]}, r"imlist\[11\] is None, which is not a name"),
+        ({"imlist": [*NAMES[:11], ["g11"]]}, r"imlist\[11\] is \['g11'\], which is not a name"),
+        ({"qimlist": []}, "gnd has 1 entries, qimlist 0 names"),
+        ({"qimlist": ["q", "p"]}, "gnd has 1 entries, qimlist 2 names"),
+        ({"qimlist": [0]}, r"qimlist\[0\] is 0, which is not a name"),
+    ],
+)
+def test_lists_of_names_must_fit_the_rows(tmp_path, changes, words):
+    content = {"gnd": [LISTS], "imlist": NAMES, "qimlist": ["q"]}
+    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content | changes))
+    with pytest.raises(UserError, match=rf"gnd\.pkl.*{words}"):
+        RevisitedFile.open(tmp_path / "gnd.pkl")
+
+
+def test_a_photo_in_two_lists_is_said(tmp_path, capsys):
+    content = {"gnd": [LISTS, LISTS | {"junk": [5, 0]}, LISTS | {"hard": [1]}], "imlist": NAMES}
+    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
+    RevisitedFile.open(tmp_path / "gnd.pkl")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        "gnd.pkl: gnd[1]: row 0 is hard and junk (2 in all); such a photo is a positive, not junk."
+    )
+
+
+def truth_file(folder: Path, *queries: dict, named: bool = True) -> Path:
+    names = {"imlist": NAMES, "qimlist": [f"q{row}" for row in range(len(queries))]}
+    path = folder / "gnd.pkl"
+    path.write_bytes(pickle.dumps({"gnd": list(queries)} | (names if named else {})))
+    return path
+
+
+def test_a_ranking_that_ends_before_a_positive_is_refused(tmp_path):
+    rows = np.tile(np.arange(5), (2, 1))
+    ranked = write_rankings(tmp_path / "r", rows, ["q0", "q1"], NAMES)
+    cut = truth_file(tmp_path, LISTS, {"easy": [4, 5], "hard": [9], "junk": []})
+    words = r"ranks 5 of 12 photos, and 2 positives of 1 queries .* Rank again with k=12\.$"
+    with pytest.raises(UserError, match=words):
+        score_revisited(cut, ranked)
+    # With all positives among the results, the figures equal those of the complete ranking.
+    exact = truth_file(tmp_path, LISTS, {"easy": [4, 2], "hard": [], "junk": [9]})
+    complete = write_rankings(tmp_path / "c", np.tile(np.arange(12), (2, 1)), ["q0", "q1"], NAMES)
+    assert score_revisited(exact, ranked) == score_revisited(exact, complete)
+
+
+def test_positives_that_a_search_of_the_complete_gallery_misses_are_said(tmp_path, capsys):
+    rows = np.full((1, 12), -1)
+    rows[0, :2] = [0, 3]
+    ranked = write_rankings(tmp_path / "r", rows, ["q0"], NAMES)
+    found = score_revisited(truth_file(tmp_path, LISTS), ranked)
+    assert found["medium"]["map"] == pytest.approx(1 / 2)  # the hard one at 0, the easy one nowhere
+    assert "the search did not return 1 positives of 1 queries" in capsys.readouterr().err
+
+
+def test_a_protocol_without_positives_is_said(tmp_path, capsys):
+    ranked = write_rankings(tmp_path / "r", np.arange(12)[None], ["q0"], NAMES)
+    score_revisited(truth_file(tmp_path, LISTS | {"hard": []}), ranked)
+    assert "no query has a positive under the protocol hard: map 0." in capsys.readouterr().err
+    with pytest.raises(UserError, match="no query of the ground truth has an easy or a hard photo"):
+        score_revisited(truth_file(tmp_path, {"easy": [], "hard": [], "junk": [1]}), ranked)
+
+
+def test_rows_beyond_the_gallery_are_refused_without_names(tmp_path):
+    ranked = write_rankings(tmp_path / "r", np.arange(12)[None], ["q0"], NAMES)
+    unnamed = truth_file(tmp_path, LISTS | {"easy": [12]}, named=False)
+    with pytest.raises(UserError, match=r"easy contains 12, and the gallery has 12 photos"):
+        score_revisited(unnamed, ranked)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_photo_of_a_query_is_not_its_own_answer(tmp_path, capsys, named):
+    queries = ["q0", "g0"]
+    content = {"gnd": [LISTS, LISTS]} | ({"imlist": NAMES, "qimlist": queries} if named else {})
+    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(content))
+    rows = np.tile(np.arange(12), (2, 1))
+    ranked = write_rankings(tmp_path / "r", rows, queries, NAMES)
+    found = score_revisited(tmp_path / "gnd.pkl", ranked)
+    assert "1 of 2 queries are in the gallery under the same id" in capsys.readouterr().err
+    without = [LISTS, LISTS | {"hard": []}]
+    expected = evaluate(np.array([np.arange(12), [*range(1, 12), -1]]), without)
+    kept = score_revisited(tmp_path / "gnd.pkl", ranked, allow_self=True)
+    assert capsys.readouterr().err == ""
+    for protocol, metrics in expected.items():
+        assert found[protocol]["map"] == pytest.approx(metrics["map"])
+        with_own = evaluate(rows, [LISTS, LISTS])[protocol]["map"]
+        assert kept[protocol]["map"] == pytest.approx(with_own)
+    assert found["hard"]["average_precision"][1] is None
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

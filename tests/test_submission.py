@@ -158,3 +158,81 @@ def test_a_malformed_prediction_is_refused(tmp_path, line, words):
     with pytest.raises(UserError, match=words) as caught:
         read_recognition_submission(path)
     assert str(caught.value).startswith(str(path))
+
+
+def rankings_of(gallery: list[str], queries: list[str]) -> Rankings:
+    rows = np.tile(np.arange(len(gallery), dtype=np.int32), (len(queries), 1))
+    return Rankings(rows, np.zeros(rows.shape, "f4"), np.array(queries), np.array(gallery))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Big Ben 1.jpg",
+        "a\tb",
+        "a\nb",
+        "a\u00a0b",
+        "a,b",
+        "a;b",
+        "a|b",
+        "[a]",
+        "{a",
+        "'a'",
+        '"a"',
+        "",
+    ],
+)
+def test_a_gallery_id_that_cannot_be_read_back_is_not_written(tmp_path, name):
+    with pytest.raises(UserError, match=r"cannot be listed in submission\.csv") as caught:
+        write_retrieval(tmp_path / "s.csv", rankings_of(["good", name], ["q"]))
+    assert repr(name) in str(caught.value)
+    assert "submission=false" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["q ", " q", "q\nr", "q\rr", " "])
+def test_a_query_id_that_cannot_be_read_back_is_not_written(tmp_path, name):
+    with pytest.raises(UserError, match=r"written to submission\.csv.*submission=false"):
+        write_retrieval(tmp_path / "s.csv", rankings_of(["a"], ["p", name]))
+    assert list(tmp_path.iterdir()) == []
+
+
+ODD_IDS = [
+    "d'Orsay.jpg",
+    "a/b(1).jpg",
+    "it's",
+    'x"y',
+    "50%",
+    "Köln",
+    "塔",
+    "-1",
+    "12.0",
+    "NA",
+    "]x[",
+]
+
+
+def test_odd_ids_without_separators_are_read_back(tmp_path):
+    queries = ["a, b", 'say "q"', "NA", "1.0", "q;r"]
+    path = tmp_path / "s.csv"
+    write_retrieval(path, rankings_of(ODD_IDS, queries))
+    assert read_retrieval(path) == dict.fromkeys(queries, ODD_IDS)
+    assert check_retrieval(path, ODD_IDS, queries) == len(queries)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ids=st.lists(
+        st.text(st.sampled_from("ab1 ,;|[]{}()'\"./\t\n-"), min_size=1, max_size=5),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    )
+)
+def test_what_is_written_is_read_back(tmp_path_factory, ids):
+    path = tmp_path_factory.mktemp("submission") / "s.csv"
+    try:
+        write_retrieval(path, rankings_of(ids, ["q"]))
+    except UserError:
+        return
+    assert read_retrieval(path) == {"q": ids}

@@ -1,7 +1,8 @@
 """Files of the challenges: submissions, and solutions to score them."""
 
 import csv
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from landmark.artifact.challenge_table import read_challenge_table
 from landmark.artifact.rankings import Rankings
-from landmark.artifact.table import check_columns, check_ids, check_values, read_frame
+from landmark.artifact.table import check_values
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
+from landmark.processes import notice
 
 MOST_IMAGES = 100
 USAGES = ("Public", "Private", "Ignored")
+# Separators other than blanks, an id in quotes, or a list written as text.
+_NOT_IDS = re.compile(r"""[,;|]|(?:^|\s)(['"])\S*\1(?:\s|$)|^[\[{].*[\]}]$""", re.DOTALL)
+_MARKS = ",;|'\"[{"  # one of these is in every text that `_NOT_IDS` matches
+_DECIMAL = r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?:\.\d*)?[eE][+-]?\d+)"
+_MISSING = ("nan", "none", "null", "na", "<na>")
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,44 @@ class RecognitionPrediction:
     scores: NDArray[np.float64]
 
 
+def check_can_submit(query_ids: NDArray[np.str_], gallery_ids: NDArray[np.str_]) -> None:
+    """Check that a submission can hold these ids, before any work.
+
+    Raises:
+        UserError: An id of the gallery contains a separator of ids, or an id of a query cannot be
+            read back; names the first.
+    """
+    way_out = "Rename the photo and extract again, or pass submission=false to write no submission."
+    for wrong in _unreadable(gallery_ids):
+        raise UserError(
+            f"gallery id {wrong!r} cannot be listed in submission.csv: blanks and the "
+            f"characters , ; | separate ids there, and brackets and quotes enclose lists. {way_out}"
+        )
+    for query in query_ids.tolist():
+        if query != query.strip() or len(query.splitlines()) != 1:
+            raise UserError(
+                f"query id {query!r} cannot be written to submission.csv: it begins or ends "
+                f"with a blank, or contains a line break. {way_out}"
+            )
+
+
+def _unreadable(ids: NDArray[np.str_]) -> Iterator[str]:
+    """Yield the ids that `read_retrieval` would not return as they are."""
+    joined = " ".join(ids.tolist())
+    if joined.split() == ids.tolist() and not any(mark in joined for mark in _MARKS):
+        return  # quickly, for a million ids
+    for one in ids.tolist():
+        if one.split() != [one] or one[0] in "[{" or _NOT_IDS.search(one):
+            yield one
+
+
 def write_retrieval(path: str | Path, rankings: Rankings, k: int = MOST_IMAGES) -> None:
-    """Write `id,images`: each query's first `k` gallery ids, separated by spaces."""
+    """Write `id,images`: each query's first `k` gallery ids, separated by spaces.
+
+    Raises:
+        UserError: An id contains a separator (see `check_can_submit`).
+    """
+    check_can_submit(rankings.query_ids, rankings.gallery_ids)
     with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "images"))
@@ -95,10 +139,20 @@ def read_retrieval(path: str | Path) -> dict[str, list[str]]:
     """Read `id,images` of a submission or solution: query id → image ids in order.
 
     Raises:
-        UserError: A column is missing, or an id is empty or repeated.
+        UserError: A column is missing, an id is empty or repeated, or a row is not a list of ids
+            separated by blanks.
     """
-    frame = _read(path, ("id", "images"))
-    return dict(zip(frame["id"], frame["images"].fillna("").str.split(), strict=True))
+    frame = read_challenge_table(path, ("id", "images"))
+    images = frame["images"].fillna("")
+    wrong = images[
+        [any(mark in text for mark in _MARKS) and bool(_NOT_IDS.search(text)) for text in images]
+    ]
+    if len(wrong):
+        raise UserError(
+            f"{path}: images {_shortened(wrong.iloc[0])} in row {wrong.index[0] + 1} is not a list "
+            "of ids separated by blanks. Write 'id id id'."
+        )
+    return dict(zip(frame["id"], images.str.split(), strict=True))
 
 
 def read_usage(path: str | Path) -> dict[str, str]:
@@ -107,9 +161,13 @@ def read_usage(path: str | Path) -> dict[str, str]:
     Raises:
         UserError: A usage is not valid, or the file is not a solution.
     """
-    frame = _read(path, ("id",))
+    frame = read_challenge_table(path, ("id",))
     if "Usage" not in frame.columns:
+        columns = ", ".join(map(str, frame.columns))
+        notice(f"{path} has no column Usage (columns: {columns}): every query counts as public.")
         return dict.fromkeys(frame["id"], "Public")
+    if frame.attrs["Usage"] != "Usage":
+        notice(f"{path}: the column {frame.attrs['Usage']!r} is used as Usage.")
     check_values(frame["Usage"], USAGES, path)
     return dict(zip(frame["id"], frame["Usage"], strict=True))
 
@@ -118,10 +176,20 @@ def read_recognition_solution(path: str | Path) -> dict[str, list[str]]:
     """Read a solution: query id → ids of the landmarks shown, empty without a landmark.
 
     Raises:
-        UserError: A column is missing, or an id is empty or repeated.
+        UserError: A column is missing, an id is empty or repeated, or a landmark is not an id.
     """
-    frame = _read(path, ("id", "landmarks"))
-    return dict(zip(frame["id"], frame["landmarks"].fillna("").str.split(), strict=True))
+    frame = read_challenge_table(path, ("id", "landmarks"))
+    parts = frame["landmarks"].fillna("").str.split()
+    landmarks = parts.explode().dropna()
+    _check_landmarks(landmarks, path)
+    if landmarks.map(is_whole_number).any():
+        wrong = landmarks[landmarks.str.lower().isin(_MISSING)]
+        if len(wrong):
+            raise UserError(
+                f"{path}: landmark {wrong.iloc[0]!r} in row {wrong.index[0] + 1} is not an id. "
+                "Leave the field empty where there is no landmark."
+            )
+    return dict(zip(frame["id"], parts, strict=True))
 
 
 def read_recognition_submission(path: str | Path) -> RecognitionPrediction:
@@ -129,23 +197,25 @@ def read_recognition_submission(path: str | Path) -> RecognitionPrediction:
 
     Raises:
         UserError: A column is missing, an id is empty or repeated, or a line is neither empty
-            nor a landmark and a number.
+            nor a landmark and a finite number.
     """
-    frame = _read(path, ("id", "landmarks"))
+    frame = read_challenge_table(path, ("id", "landmarks"))
     parts = frame["landmarks"].fillna("").str.split()
     predicted = parts[parts.str.len() > 0]
     wrong = predicted[predicted.str.len() != 2]
     if len(wrong):
         raise UserError(
-            f"{path}: row {wrong.index[0] + 1}: {' '.join(wrong.iloc[0])!r} is not valid. Write "
-            "'landmark_id score' or nothing."
+            f"{path}: row {wrong.index[0] + 1}: {_shortened(' '.join(wrong.iloc[0]))} is not "
+            "valid. Write 'landmark_id score' or nothing."
         )
+    _check_landmarks(predicted.str[0], path)
     scores = pd.to_numeric(predicted.str[1], errors="coerce")
-    if scores.isna().any():
-        row = int(scores.isna().to_numpy().argmax())
+    is_wrong = ~np.isfinite(scores.to_numpy(np.float64))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
         raise UserError(
             f"{path}: row {predicted.index[row] + 1}: score {predicted.iloc[row][1]!r} is not a "
-            "number. Write 'landmark_id score'."
+            "number, or not finite. Write 'landmark_id score'."
         )
     return RecognitionPrediction(
         ids=frame["id"].loc[predicted.index].to_numpy(dtype=str),
@@ -154,8 +224,31 @@ def read_recognition_submission(path: str | Path) -> RecognitionPrediction:
     )
 
 
-def _read(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    frame = read_frame(path, text_columns=("id", "images", "landmarks", "Usage"))
-    check_columns(frame, columns, path)
-    check_ids(frame["id"], path)
-    return frame
+def is_whole_number(text: str) -> bool:
+    """Whether a landmark is a number, as those of GLDv2.
+
+    Example:
+        >>> [is_whole_number(text) for text in ("12", "-1", "12.0", "tower")]
+        [True, True, False, False]
+    """
+    return re.fullmatch(r"[+-]?\d+", text) is not None
+
+
+def _check_landmarks(landmarks: pd.Series, path: str | Path) -> None:
+    """Check that no landmark is a decimal number, or contains a separator or a bracket."""
+    wrong = landmarks[landmarks.str.fullmatch(_DECIMAL).astype(bool)]
+    if len(wrong):
+        raise UserError(
+            f"{path}: landmark {wrong.iloc[0]!r} in row {wrong.index[0] + 1} is a decimal number, "
+            "not an id. Write ids as whole numbers, before the score."
+        )
+    wrong = landmarks[landmarks.str.contains(r"^[\[{(]|[,;|:]$|^\d+[,;|]\d").astype(bool)]
+    if len(wrong):
+        raise UserError(
+            f"{path}: landmark {_shortened(wrong.iloc[0])} in row {wrong.index[0] + 1} is not an "
+            "id. Separate ids and scores by blanks alone."
+        )
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")

@@ -5,6 +5,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from landmark.cli._exit import exit_status
+
 _FOLDER = Path(__file__).parent
 
 
@@ -17,6 +19,11 @@ def verbs() -> dict[str, str]:
 
 def main() -> None:
     """Run `landmark VERB …`: exit status 0 on success, 2 for a user error, 1 for any other."""
+    with exit_status():
+        _run()
+
+
+def _run() -> None:
     commands = verbs()
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("--help", "-h"):

@@ -42,6 +42,8 @@ def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None
         line = f"trainer: {error}"
     elif isinstance(error, OSError) and error.errno in _DISK_ERRORS and error.filename:
         line = f"{error.filename}: {error.strerror}. Free some space or choose another location."
+    elif isinstance(error, OSError) and error.errno in FULL:  # such as redirected output
+        line = f"the output: {error.strerror}. Free some space or choose another location."
     elif isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
         line = str(error)
     else:

@@ -44,6 +44,12 @@ def comparison(named: Sequence[tuple[str, str]]) -> str:
     lines: list[tuple[str, float, float]] = []
     for name, folder in named:
         steps = Rankings.open(folder).metrics.get("steps", [])
+        cuts = [key for key in steps[0] if key.startswith("map_at_")] if steps else []
+        if cuts and cuts[0] != "map_at_100":
+            k = cuts[0].removeprefix("map_at_")
+            raise UserError(
+                f"{folder} ranks {k} photos per query, too few for mAP@100. Rank again with k=100."
+            )
         if not steps or "map_at_100" not in steps[0]:
             raise UserError(
                 f"{folder} was not scored: its photos have no landmarks. Pass rankings of stores "

@@ -47,6 +47,7 @@ class Rerank:
     k: PositiveInt | None
     report: NonNegativeInt
     allow_mixed: bool
+    submission: bool
 
 
 @command(Rerank, lists={"rerank"})
@@ -61,6 +62,7 @@ def main(settings: Rerank, config: DictConfig) -> None:
 
 def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     """Search, re-rank, print the metrics of each step, and write the folder `output`."""
+    from landmark.artifact.submission import check_can_submit
     from landmark.disk.atomic import check_can_write
     from landmark.report.photos import StorePhotos
     from landmark.report.ranking import RESULTS, write_report
@@ -79,6 +81,8 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
             f"rerank={needs_train[0]} needs photos of known landmarks. Pass train=STORE."
         )
     stores = Stores.open(settings.query, settings.gallery, settings.train, settings.allow_mixed)
+    if settings.submission:
+        check_can_submit(stores.query.ids, stores.gallery.ids)
     k = stores.resolve_k(settings.k)
     print(stores, flush=True)
 
@@ -87,7 +91,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     query_table, gallery_table = (
         None if source is None else source.read(split) for split in ("query", "gallery")
     )
-    truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table)
+    truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table, k=k)
     labels = truth.labels if truth else {}
 
     # --- search, then re-rank: only the last step's complete ranking stays in memory ---
@@ -111,7 +115,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     if rank() == 0:
         meta = record(config, k, {name: store.meta for name, store in stores.by_name.items()})
         metrics = metrics_of(steps, stores, truth, meta, accuracy)
-        write_rankings(output, step, stores, meta, metrics, settings.overwrite)
+        write_rankings(output, step, stores, meta, metrics, settings)
         if settings.report:
             query = StorePhotos(stores.query, query_table)
             gallery = StorePhotos(stores.gallery, gallery_table)
@@ -158,9 +162,9 @@ def write_rankings(
     stores: "Stores",
     meta: dict[str, Any],
     metrics: dict[str, Any],
-    overwrite: bool,
+    settings: Rerank,
 ) -> None:
-    """Write the rankings of the last step and the submission."""
+    """Write the rankings of the last step and, with submission=true, the submission."""
     from landmark.artifact.rankings import Rankings
     from landmark.artifact.submission import write_retrieval
     from landmark.disk.atomic import atomic_folder
@@ -168,9 +172,10 @@ def write_rankings(
     rankings = Rankings(
         step.rows, step.scores, stores.query.ids, stores.gallery.ids, meta=meta, metrics=metrics
     )
-    with atomic_folder(output, overwrite, marker="meta.json") as folder:
+    with atomic_folder(output, settings.overwrite, marker="meta.json") as folder:
         rankings.write_into(folder)
-        write_retrieval(folder / "submission.csv", rankings, k=100)
+        if settings.submission:
+            write_retrieval(folder / "submission.csv", rankings, k=100)
 
 
 def default_output() -> Path:

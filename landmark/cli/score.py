@@ -31,6 +31,7 @@ class Score:
     submission: str | None = None
     ground_truth: str | None = None
     rankings: str | None = None
+    allow_self: bool = False
 
     def __post_init__(self) -> None:
         for key in _FILES[self.task]:
@@ -55,4 +56,6 @@ def score(settings: Score) -> dict[str, Any]:
         "recognition": score_recognition,
         "revisited": score_revisited,
     }
-    return score_files[settings.task](*(getattr(settings, key) for key in _FILES[settings.task]))
+    files = [getattr(settings, key) for key in _FILES[settings.task]]
+    options = {} if settings.task == "recognition" else {"allow_self": settings.allow_self}
+    return score_files[settings.task](*files, **options)

@@ -58,13 +58,32 @@ def hits_by_list(
         ([[True, True, False], [False, False, False]], [2, 0])
     """
     rows = np.asarray(rows)
-    lists = [np.unique(np.asarray(listed, np.int64)) for listed in relevant]
+    lists = [distinct_rows(listed) for listed in relevant]
     hits = np.zeros(rows.shape, bool)
     for query, listed in enumerate(lists):
         if len(listed):
             index = np.minimum(np.searchsorted(listed, rows[query]), len(listed) - 1)
             hits[query] = listed[index] == rows[query]
     return first_places(rows, hits), np.array([len(listed) for listed in lists], np.int64)
+
+
+def distinct_rows(values: ArrayLike) -> NDArray[np.int64]:
+    """Return the distinct rows of a list, ascending.
+
+    Raises:
+        ValueError: The values are not whole numbers from 0.
+
+    Example:
+        >>> distinct_rows([3, 0, 3]).tolist(), distinct_rows([]).tolist()
+        ([0, 3], [])
+    """
+    rows = np.asarray(values)
+    if not rows.size:
+        return np.zeros(0, np.int64)
+    is_list = rows.ndim == 1 and rows.dtype.kind in "iuf"
+    if not is_list or not ((rows == np.floor(rows)) & (rows >= 0) & (rows < 2**62)).all():
+        raise ValueError(f"{values!r:.60} is not a list of rows")
+    return np.unique(rows.astype(np.int64))
 
 
 def first_places(

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from landmark.metric.relevance import distinct_rows
+
 # Protocol → (positive lists, junk lists).
 PROTOCOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "easy": (("easy",), ("junk", "hard")),
@@ -30,7 +32,8 @@ def evaluate(
     """Compute mean average precision and mean precision at k under the three protocols.
 
     Args:
-        rows: Gallery rows, best first, (Q, K); -1 pads. A positive that is not ranked is a miss.
+        rows: Gallery rows, best first, (Q, K); -1 pads. A positive that is not ranked is a miss,
+            and a repeated one is a hit only at its first position.
         ground_truth: The `easy`, `hard` and `junk` gallery rows of each query.
         precision_at: Values of k for the mean precision at k.
 
@@ -39,7 +42,8 @@ def evaluate(
         any), `average_precision` ((Q,), NaN for a query without positives) and `mp_at_<k>`.
 
     Raises:
-        ValueError: The numbers of rankings and queries differ.
+        ValueError: The numbers of rankings and queries differ, or the ground truth lists something
+            else than rows.
 
     Example:
         >>> truth = [{"easy": [0], "hard": [2], "junk": [1]}]
@@ -115,11 +119,13 @@ def _positives(
         truth: The query's `easy`, `hard` and `junk` rows.
         lists_of_row: Buffer of zeros, one per gallery row; zeros again on return.
     """
-    lists = {name: np.unique(np.asarray(truth[name], np.int64)) for name in _BITS}
+    lists = {name: distinct_rows(truth[name]) for name in _BITS}
     for name, rows in lists.items():
         lists_of_row[rows] |= _BITS[name]
     listed = np.flatnonzero(lists_of_row[ranking])  # few, and all that the protocols need
     bits = lists_of_row[ranking[listed]]
+    _, first = np.unique(ranking[listed], return_index=True)
+    is_first = np.isin(np.arange(len(listed)), first)
     for rows in lists.values():
         lists_of_row[rows] = 0
     result = {}
@@ -127,14 +133,14 @@ def _positives(
         positive = (bits & sum(_BITS[name] for name in positive_lists)) != 0
         # A photo in both lists is not junk: the published evaluation would count it twice.
         junk = ((bits & sum(_BITS[name] for name in junk_lists)) != 0) & ~positive
-        places = listed[positive] - np.cumsum(junk)[positive]
+        places = (listed - np.cumsum(junk))[positive & is_first]
         total = len(np.unique(np.concatenate([lists[name] for name in positive_lists])))
         result[protocol] = _Positives(places, total)
     return result
 
 
 def _highest_row(rows: NDArray[np.integer], ground_truth: Sequence[Mapping[str, ArrayLike]]) -> int:
-    listed = (np.max(lists[name], initial=0) for lists in ground_truth for name in _BITS)
+    listed = (distinct_rows(lists[name]).max(initial=0) for lists in ground_truth for name in _BITS)
     return max(int(rows.max(initial=0)), *map(int, listed), 0)
 
 

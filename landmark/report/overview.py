@@ -10,8 +10,7 @@ from landmark.report.page import Bar, Figure, StepRow
 from landmark.rerank.chain import Step
 
 _COLUMNS = {
-    "map_at_100": "mAP@100",
-    "precision_at_10": "precision@10",
+    "map": "mAP",
     "top_1": "top-1",
     "easy": "easy mAP",
     "medium": "medium mAP",
@@ -23,7 +22,8 @@ _EQUAL_WITHIN = 1e-9
 
 def column_name(metric: str) -> str:
     """Return a metric's name as displayed."""
-    return _COLUMNS.get(metric, metric.replace("_", " "))
+    name, at, k = metric.partition("_at_")
+    return _COLUMNS.get(name, name.replace("_", " ")) + (f"@{k}" if at else "")
 
 
 def headline(steps: Sequence[Step], metric: str | None) -> str:

@@ -1,6 +1,6 @@
 """The official metrics of GLDv2 retrieval and recognition submissions."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from landmark.artifact.submission import (
+    MOST_IMAGES,
     RecognitionPrediction,
+    is_whole_number,
     read_recognition_solution,
     read_recognition_submission,
     read_retrieval,
@@ -18,32 +20,79 @@ from landmark.artifact.submission import (
 from landmark.error import UserError
 from landmark.metric import gldv2
 from landmark.metric.relevance import hits_by_list
+from landmark.processes import notice
 
 
-def score_retrieval(solution: str | Path, submission: str | Path) -> dict[str, dict[str, Any]]:
+def score_retrieval(
+    solution: str | Path, submission: str | Path, allow_self: bool = False
+) -> dict[str, dict[str, Any]]:
     """Compute the official retrieval metrics of each part of the solution.
 
     Queries that the solution marks as ignored are excluded; a query without a prediction scores 0.
+    Of more than 100 images of a query, the first 100 count.
 
     Args:
         solution: CSV `id,images,Usage`.
         submission: CSV `id,images`.
+        allow_self: Keep a query that is among its own images. By default its own photo is neither a
+            result nor relevant, and a query with no other relevant image is excluded.
 
     Returns:
         For `public` and `private`, unless empty: mean average precision at 100 and 10, mean
         precision at 1, 5, 10 and 100, mean and median position of the first hit.
 
     Raises:
-        UserError: A file is missing or malformed, or the submission contains an unknown query.
+        UserError: A file is missing or malformed, the submission contains an unknown query, no
+            query of the solution counts, or no image of the submission is in the solution.
     """
     truth, predicted = read_retrieval(solution), read_retrieval(submission)
     _check_known(predicted, truth, submission, solution)
+    parts = _parts(truth, solution)
+    if not allow_self:
+        _exclude_self(parts, predicted)
+    _check_counted(parts, solution)
+    counted = [query for part in parts.values() for query in part]
+    submitted = [image for query in counted for image in predicted.get(query, [])]
+    _check_overlap(_answers(parts), submitted, ("image", submission, solution))
+    absent = sum(query not in predicted for query in counted)
+    if absent:
+        notice(f"{submission} has no row for {absent:,} of {len(counted):,} queries: they score 0.")
+    long = sum(len(predicted.get(query, [])) > MOST_IMAGES for query in counted)
+    if long:
+        notice(
+            f"{submission}: {long:,} of {len(counted):,} queries list more than {MOST_IMAGES} "
+            f"images; the first {MOST_IMAGES} count."
+        )
     return {
         part: _retrieval_metrics(
-            list(relevant.values()), [predicted.get(query, []) for query in relevant]
+            list(relevant.values()),
+            [predicted.get(query, [])[:MOST_IMAGES] for query in relevant],
         )
-        for part, relevant in _parts(truth, solution)
+        for part, relevant in parts.items()
     }
+
+
+def _exclude_self(parts: dict[str, dict[str, list[str]]], predicted: dict[str, list[str]]) -> None:
+    """Drop each query from its own images, in both, and queries without another relevant image."""
+    dropped, excluded, queries = 0, 0, sum(map(len, parts.values()))
+    for part in parts.values():
+        for query, relevant in list(part.items()):
+            results = predicted.get(query, [])
+            if query not in relevant and query not in results:
+                continue
+            dropped += 1
+            if query in predicted:
+                predicted[query] = [image for image in results if image != query]
+            part[query] = [image for image in relevant if image != query]
+            if relevant and not part[query]:
+                excluded += 1
+                del part[query]
+    if dropped:
+        notice(
+            f"{dropped:,} of {queries:,} queries are among their own images: their own photo does "
+            f"not count, and {excluded:,} without another relevant image are excluded. Pass "
+            "allow_self=true to count them."
+        )
 
 
 def _retrieval_metrics(relevant: list[list[str]], predicted: list[list[str]]) -> dict[str, Any]:
@@ -84,9 +133,20 @@ def score_recognition(solution: str | Path, submission: str | Path) -> dict[str,
     truth = read_recognition_solution(solution)
     predicted = read_recognition_submission(submission)
     _check_known(predicted.ids, truth, submission, solution)
-    return {
-        part: _recognition_metrics(images, predicted) for part, images in _parts(truth, solution)
-    }
+    parts = _parts(truth, solution)
+    _check_counted(parts, solution)
+    known = _answers(parts)
+    counted = np.array([any(one in part for part in parts.values()) for one in predicted.ids], bool)
+    names = predicted.landmarks[counted].tolist()
+    if all(map(is_whole_number, known)):
+        for query, name in zip(predicted.ids[counted], names, strict=True):
+            if not is_whole_number(name):
+                raise UserError(
+                    f"{submission}: landmark {name!r} of {query} is not a whole number, as those "
+                    f"of {solution} are. Write 'landmark_id score'."
+                )
+    _check_overlap(known, names, ("landmark", submission, solution))
+    return {part: _recognition_metrics(images, predicted) for part, images in parts.items()}
 
 
 def _recognition_metrics(
@@ -111,15 +171,47 @@ def _recognition_metrics(
     }
 
 
-def _parts(
-    truth: dict[str, list[str]], solution: str | Path
-) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """Yield `public` and `private` with their part of the truth, unless empty."""
+def _parts(truth: dict[str, list[str]], solution: str | Path) -> dict[str, dict[str, list[str]]]:
+    """Return the parts `public` and `private` of the truth."""
     usage = read_usage(solution)
-    for name in ("Public", "Private"):
-        part = {key: names for key, names in truth.items() if usage[key] == name}
-        if part:
-            yield name.lower(), part
+    return {
+        name.lower(): {key: names for key, names in truth.items() if usage[key] == name}
+        for name in ("Public", "Private")
+    }
+
+
+def _answers(parts: dict[str, dict[str, list[str]]]) -> set[str]:
+    """Return the relevant images, or the landmarks, of all queries that count."""
+    return set(chain.from_iterable(names for part in parts.values() for names in part.values()))
+
+
+def _check_counted(parts: dict[str, dict[str, list[str]]], solution: str | Path) -> None:
+    """Drop empty parts, and check that a query with an answer is left."""
+    for name in [name for name, part in parts.items() if not part]:
+        del parts[name]
+    if not _answers(parts):
+        problem = "no query that counts has an answer" if parts else "no query counts"
+        raise UserError(
+            f"{solution}: {problem}, so there is nothing to score. Pass a solution with Public or "
+            "Private queries and their images or landmarks."
+        )
+
+
+def _check_overlap(
+    known: Container[str], submitted: Sequence[str], where: tuple[str, str | Path, str | Path]
+) -> None:
+    """Check that a submission answers queries that count, with ids that the solution has."""
+    kind, submission, solution = where
+    if not submitted:
+        raise UserError(
+            f"{submission} has no prediction for a query that counts in {solution}. Pass a "
+            "submission with predictions."
+        )
+    if not any(name in known for name in submitted):
+        raise UserError(
+            f"{submission}: none of its {kind} ids, such as {submitted[0]!r}, is in {solution}. "
+            "Write the ids as the solution does."
+        )
 
 
 def _check_known(

@@ -71,6 +71,8 @@ class LandmarkGroundTruth(GroundTruth):
     Args:
         query: (Q,) landmark of each query; None, NaN or empty if unknown.
         gallery: (N,) landmark of each gallery photo, likewise.
+        k: Results per query of the rankings to evaluate: the metrics of fewer than 100 results of a
+            larger gallery are named after k. Defaults to N.
 
     Raises:
         UserError: No query has a positive in the gallery.
@@ -84,9 +86,10 @@ class LandmarkGroundTruth(GroundTruth):
         [['right', 'wrong'], ['unknown', 'right']]
     """
 
-    def __init__(self, query: np.ndarray, gallery: np.ndarray) -> None:
-        self.labels = {"map_at_100": "mAP@100"}
-        self.headline = "map_at_100"
+    def __init__(self, query: np.ndarray, gallery: np.ndarray, *, k: int | None = None) -> None:
+        self._k = 100 if k is None or k >= len(gallery) else min(k, 100)
+        self.headline = f"map_at_{self._k}"
+        self.labels = {self.headline: f"mAP@{self._k}"}
         self._query_landmarks = np.asarray(query, object)
         codes = landmark_codes(np.concatenate([self._query_landmarks, gallery]))
         self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
@@ -100,15 +103,15 @@ class LandmarkGroundTruth(GroundTruth):
 
     def evaluate(self, rows: np.ndarray) -> Evaluation:
         """Compute `map_at_100`, `precision_at_10` and `top_1` over the queries with positives."""
-        hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
-        precisions = gldv2.average_precision_at_k(hits, relevant, k=100)
-        hits = hits[relevant > 0]
+        hits, relevant = hits_by_label(rows[:, : self._k], self._query, self._gallery)
+        precisions = gldv2.average_precision_at_k(hits, relevant, self._k)
+        hits, few = hits[relevant > 0], min(self._k, 10)
         metrics = {
-            "map_at_100": float(precisions[relevant > 0].mean()),
-            "precision_at_10": float(gldv2.precision_at_k(hits, k=10).mean()),
+            self.headline: float(precisions[relevant > 0].mean()),
+            f"precision_at_{few}": float(gldv2.precision_at_k(hits, few).mean()),
             "top_1": float(hits[:, 0].mean()),
         }
-        return Evaluation(metrics, {"map_at_100": precisions})
+        return Evaluation(metrics, {self.headline: precisions})
 
     def relevance_labels(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return `right`, `wrong`, or `unknown` if either photo has no landmark, (q, K)."""
@@ -138,6 +141,8 @@ class RevisitedGroundTruth(GroundTruth):
     Args:
         queries: `easy`, `hard` and `junk` rows of the published gallery for each query.
         positions: (N,) row of each gallery photo in the published gallery; -1 for distractors.
+        k: Results per query of the rankings to evaluate. If fewer than N, positives beyond them are
+            misses, and the metrics are named after k. Defaults to N.
 
     Example:
         >>> lists = [{"easy": [1], "hard": [0], "junk": []}]
@@ -148,9 +153,15 @@ class RevisitedGroundTruth(GroundTruth):
         [['wrong', 'easy', 'hard']]
     """
 
-    def __init__(self, queries: Sequence[Mapping[str, Any]], positions: np.ndarray) -> None:
-        self.labels = {name: f"{name} mAP" for name in revisited.PROTOCOLS}
-        self.headline = "medium"
+    def __init__(
+        self, queries: Sequence[Mapping[str, Any]], positions: np.ndarray, *, k: int | None = None
+    ) -> None:
+        is_complete = k is None or k >= len(positions)
+        self._ending, limit = ("", "") if is_complete else (f"_at_{k}", f"@{k}")
+        self.labels = {
+            f"{name}{self._ending}": f"{name} mAP{limit}" for name in revisited.PROTOCOLS
+        }
+        self.headline = f"medium{self._ending}"
         self._queries = queries
         self.distractors = int((positions < 0).sum())
         # Distractors get numbers that are in no list.
@@ -159,11 +170,11 @@ class RevisitedGroundTruth(GroundTruth):
 
     def evaluate(self, rows: np.ndarray) -> Evaluation:
         """Compute the mAP under the protocols `easy`, `medium` and `hard`."""
-        precisions = {protocol: np.full(len(rows), np.nan) for protocol in self.labels}
+        precisions = {name: np.full(len(rows), np.nan) for name in self.labels}
         for part in row_blocks(len(rows), _BLOCK_RESULTS // max(1, rows.shape[1])):
             result = revisited.evaluate(self.published_rows(rows[part]), self._queries[part])
-            for protocol, values in precisions.items():
-                values[part] = result[protocol]["average_precision"]
+            for protocol in result:
+                precisions[protocol + self._ending][part] = result[protocol]["average_precision"]
         counted = {name: values[~np.isnan(values)] for name, values in precisions.items()}
         metrics = {name: float(v.mean()) if len(v) else 0.0 for name, v in counted.items()}
         return Evaluation(metrics, precisions)
@@ -188,6 +199,8 @@ def find_ground_truth(
     gallery: DescriptorStore | StackedStores,
     query_table: "ImageTable | None" = None,
     gallery_table: "ImageTable | None" = None,
+    *,
+    k: int | None = None,
 ) -> GroundTruth | None:
     """Return the ground truth of stores, in their order.
 
@@ -197,6 +210,7 @@ def find_ground_truth(
         query_table: Image table of the queries, with ground truth or landmarks. Defaults to the
             landmarks in the stores.
         gallery_table: Image table of the gallery, likewise; pass both tables or neither.
+        k: Results per query of the rankings to evaluate. Defaults to the complete gallery.
 
     Returns:
         None if there is no ground truth.
@@ -207,7 +221,7 @@ def find_ground_truth(
     if query_table is None or gallery_table is None:
         if query.landmark_ids is None or gallery.landmark_ids is None:
             return None
-        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids)
+        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids, k=k)
     query_rows = positions_in(query_table.rows["id"], query.ids)
     gallery_rows = positions_in(gallery_table.rows["id"], gallery.ids)
     if (query_rows < 0).any():
@@ -217,7 +231,7 @@ def find_ground_truth(
         )
     if query_table.ground_truth is None:
         return LandmarkGroundTruth(
-            _landmarks(query_table, query_rows), _landmarks(gallery_table, gallery_rows)
+            _landmarks(query_table, query_rows), _landmarks(gallery_table, gallery_rows), k=k
         )
     missing = np.setdiff1d(np.arange(len(gallery_table)), gallery_rows)
     if len(missing):
@@ -225,7 +239,8 @@ def find_ground_truth(
             f"{gallery.path}: {len(missing):,} photos of the data's gallery are missing, such as "
             f"{gallery_table.rows['id'].iloc[missing[0]]!r}. Extract the complete gallery."
         )
-    return RevisitedGroundTruth([query_table.ground_truth[row] for row in query_rows], gallery_rows)
+    queries = [query_table.ground_truth[row] for row in query_rows]
+    return RevisitedGroundTruth(queries, gallery_rows, k=k)
 
 
 def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
