@@ -1,6 +1,7 @@
 """Read the size of a photo from its header, and its pixels at the smallest sufficient scale."""
 
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Literal
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from landmark.error import UserError
-from landmark.image.modes import to_rgb
+from landmark.image.modes import is_deep, scale_transparency, to_8_bits, to_rgb
+from landmark.image.tiff import load_tiff
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -34,6 +36,18 @@ _RESAMPLING: dict[Interpolation, Image.Resampling] = {
     "area": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# Raised by pillow's readers.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+)
 
 
 def read_size(path: str | Path) -> Size:
@@ -49,6 +63,8 @@ def read_size(path: str | Path) -> Size:
 
 def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -> Image.Image:
     """Return the photo as an RGB image, upright (EXIF orientation applied) and cropped to `box`.
+
+    `to_8_bits` and `to_rgb` say what black, white and transparency are in each kind of file.
 
     Args:
         path: Image in any format that pillow reads, regardless of its extension.
@@ -67,13 +83,23 @@ def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -
         full_width, full_height = _upright_size(image.size, orientation)
         if size is not None:
             _reduce(image, size, box, orientation)
-        image.load()
+        loaded = _loaded(image, path)
+        # Before the crop: the range of some images depends on all of their values.
+        pixels = to_8_bits(loaded) if is_deep(loaded) else loaded
         turn = _TURNS.get(orientation)
-        upright = image if turn is None else image.transpose(turn)
+        upright = pixels if turn is None else pixels.transpose(turn)
         if box is not None:
             scale = (upright.width / full_width, upright.height / full_height)
             upright = upright.crop(_scaled_box(box, scale, upright.size, path))
         return to_rgb(upright)
+
+
+def _loaded(image: Image.Image, path: str | Path) -> Image.Image:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return load_tiff(image, path)
+    scale_transparency(image)
+    image.load()
+    return image
 
 
 def resize(
@@ -109,8 +135,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise UserError(
             f"{path} has more pixels than is safe to decode ({limit:,}). {ADVICE}"
         ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+    except _DAMAGE as error:
+        reason = (
+            "not an image that pillow reads" if isinstance(error, UnidentifiedImageError) else error
+        )
         raise UserError(f"{path} cannot be decoded ({reason}). {ADVICE}") from error
 
 
