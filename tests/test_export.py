@@ -1,5 +1,7 @@
 """ONNX files of embedders, compared with PyTorch."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 pytest.importorskip("onnxscript")
@@ -17,6 +20,7 @@ from landmark.model import export as exporting  # noqa: E402
 from landmark.model.build import build_embedder  # noqa: E402
 from landmark.model.persist import describe_embedder, load_embedder, write_embedder  # noqa: E402
 from landmark.model.same_padding import has_same_padding, with_fixed_padding  # noqa: E402
+from landmark.model.weights_file import WEIGHTS  # noqa: E402
 from landmark.pooling import GeM  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +60,18 @@ def assert_equal_at(file, embedder, sizes, normalise=True, unit_length=True):
 
 def metadata(file):
     return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+
+
+def shapes(file):
+    """Return the shapes of input and output, and all dimensions that are not numbers."""
+    graph = onnx.load(file).graph
+    values = [graph.input[0], graph.output[0], *graph.value_info]
+    dims = [
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in values
+    ]
+    words = {word for dim in dims for side in dim for word in re.findall(r"[a-z]\w*", str(side))}
+    return dims[0], dims[1], words
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +149,41 @@ def test_a_transformer_of_one_size(scripts, tmp_path):
     else:
         assert size == "160x160 only"
     assert_equal_at(tmp_path / "file.onnx", embedder, sizes)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "multiple", "sides"),
+    [
+        ("test_resnet", (64, 64), 1, ["height", "width"]),
+        ("test_resnet", (96, 64), None, [64, 96]),
+        ("tf_efficientnet_lite0", (64, 64), 32, ["height", "width"]),
+        ("test_vit", (160, 160), 16, ["height", "width"]),
+    ],
+)
+def test_axes_are_named_in_the_file(tmp_path, backbone, size, multiple, sides):
+    embedder = build_embedder(backbone, GeM(), embedding_dim=8).eval()
+    exported = exporting.ExportedEmbedder(embedder).eval()
+    file = tmp_path / "file.onnx"
+    exporting.write_checked(exported, file, size, multiple, 18)
+    images, embeddings, words = shapes(file)
+    assert images == ["batch", 3, *sides]
+    assert embeddings == ["batch", 8]
+    assert words <= {"batch", "height", "width"}
+    onnx.checker.check_model(onnx.load(file), full_check=True)
+    larger = [size] if multiple is None else [size, (size[0] + 32, size[1] + 64)]
+    assert_equal_at(file, embedder, [*larger, size])
+
+
+def test_weights_that_are_not_finite_are_not_exported(convolutional, scripts, tmp_path):
+    folder = tmp_path / "embedder"
+    shutil.copytree(convolutional, folder)
+    state = load_file(folder / WEIGHTS)
+    save_file({k: t * torch.nan if t.ndim else t for k, t in state.items()}, folder / WEIGHTS)
+    result = scripts.run("export.py", f"embedder={folder}", "output=f.onnx", cwd=tmp_path, status=2)
+    assert result.stderr.startswith(f"error: {folder}: ")
+    assert "contains NaN or infinite values. Pass weights of a" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "f.onnx").exists()
 
 
 def test_tensorflow_padding_is_fixed_where_the_strides_divide_the_size():
