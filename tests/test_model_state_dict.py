@@ -37,9 +37,18 @@ def assert_same(tensors, expected):
             torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("file", ["w.pth", "w.pt", "w.bin", "w.ckpt", "w.pth.tar", "w.safetensors"])
 @pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "backbone.", "model.encoder.trunk."]
+    ("file", "prefix"),
+    [
+        ("w.pth", "module."),
+        ("w.pt", "_orig_mod."),
+        ("w.bin", "module._orig_mod."),
+        ("w.ckpt", "backbone."),
+        ("w.pth.tar", "model.encoder.trunk."),
+        ("w.safetensors", "module."),
+        ("w2.safetensors", "_orig_mod.backbone."),
+        ("weights", "encoder."),
+    ],
 )
 def test_any_shared_prefix_in_every_kind_of_file(small, tmp_path, file, prefix, capsys):
     assert_same(loaded(below(prefix, small), tmp_path / file), small)
