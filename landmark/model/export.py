@@ -1,5 +1,6 @@
 """Export an embedder to an ONNX file and compare it with PyTorch."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from landmark.model.embedder import Embedder
 from landmark.model.same_padding import has_same_padding, with_fixed_padding
 
 IMAGES, EMBEDDINGS = "images", "embeddings"
+AXES = {0: "batch", 2: "height", 3: "width"}
 TOLERANCE = 1e-4
 _BATCHES = (1, 3, 2)
 _LARGEST_STRIDE = 32
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 Size = tuple[int, int]
 
@@ -164,7 +167,7 @@ def write_onnx(
         raise UserError(
             f"this network cannot be exported for these sizes ({reason}). Pass size=[width,height]."
         ) from error
-    _check_dynamic_sides(path, any_size=multiple is not None)
+    _name_axes(path, any_size=multiple is not None)
 
 
 def _dynamic_sides(exported: ExportedEmbedder, multiple: int | None) -> dict[int, Any]:
@@ -178,19 +181,33 @@ def _dynamic_sides(exported: ExportedEmbedder, multiple: int | None) -> dict[int
     return {0: torch.export.Dim("batch"), 2: rows, 3: columns}
 
 
-def _check_dynamic_sides(path: Path, any_size: bool) -> None:
-    """Check that no dynamic dimension was exported as a number."""
+def _name_axes(path: Path, any_size: bool) -> None:
+    """Name the dynamic dimensions batch, height and width instead of torch.export's symbols.
+
+    Raises:
+        UserError: A dynamic dimension was exported as a number.
+    """
     import onnx
 
     model = onnx.load(path)
     sides = model.graph.input[0].type.tensor_type.shape.dim
-    for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+    names = {}
+    for axis, name in AXES.items():
         if axis and not any_size:
             continue
         if sides[axis].HasField("dim_value"):
             raise UserError(
                 f"this network was exported for one {name} only. Pass size=[width,height]."
             )
+        names[sides[axis].dim_param] = name
+        sides[axis].dim_param = name
+    for value in (*model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if symbols := set(_SYMBOL.findall(dim.dim_param)):
+                text = _SYMBOL.sub(lambda match: names.get(match[0], ""), dim.dim_param)
+                # Dimensions between the layers may depend on symbols that have no name.
+                dim.dim_param = text if symbols <= names.keys() else ""
+    onnx.save(model, path)
 
 
 def add_metadata(path: Path, metadata: dict[str, str]) -> None:

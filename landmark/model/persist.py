@@ -20,9 +20,14 @@ from landmark.disk.digest import digest_of_files
 from landmark.disk.space import disk_errors
 from landmark.error import UserError
 from landmark.model.embedder import Embedder
-from landmark.model.weights import part_of_checkpoint, read_checkpoint, read_state_dict
+from landmark.model.weights import check_finite
+from landmark.model.weights_file import (
+    WEIGHTS,
+    part_of_checkpoint,
+    read_checkpoint,
+    read_state_dict,
+)
 
-WEIGHTS = "weights.safetensors"
 DESCRIPTION = "embedder.yaml"
 CLASSES = "classes.csv"
 
@@ -85,10 +90,12 @@ def load_embedder(path: Path | str) -> tuple[Embedder, dict[str, Any]]:
         The embedder in evaluation mode, and its description (version, model, pooling, image).
 
     Raises:
-        UserError: The path is not an embedder, or its weights do not fit its description.
+        UserError: The path is not an embedder, or its weights do not fit its description or are NaN
+            or infinite.
     """
     path = Path(path)
     text, state = _read_embedder_checkpoint(path) if path.is_file() else _read_embedder_folder(path)
+    check_finite(state, str(path))
     try:
         description = yaml.safe_load(text)
         pooling = _construct(description["pooling"])
@@ -117,12 +124,15 @@ def _check_folder(folder: Path) -> None:
 
 
 def _read_embedder_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
+    if path.name == WEIGHTS:
+        raise UserError(f"{path} is one file of an embedder folder. Pass {path.parent}.")
     checkpoint = read_checkpoint(path)
     text = checkpoint.get("embedder_yaml")
     if not isinstance(text, str):
         raise UserError(
             f"{path} is not a checkpoint of train.py: embedder_yaml is missing. "
-            "Pass RUN/embedder or RUN/checkpoints/best.ckpt."
+            "Pass RUN/embedder or RUN/checkpoints/best.ckpt, or train from other weights with "
+            "weights=FILE."
         )
     return text, part_of_checkpoint(checkpoint, "embedder")
 

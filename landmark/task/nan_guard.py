@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landmark.error import UserError
-from landmark.model.weights import read_checkpoint
+from landmark.model.weights_file import read_checkpoint
 
 _NEVER = torch.iinfo(torch.int64).max
 

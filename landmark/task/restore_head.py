@@ -8,7 +8,7 @@ from torch import nn
 
 from landmark.error import UserError
 from landmark.model.persist import CLASSES
-from landmark.model.weights import part_of_checkpoint, read_checkpoint
+from landmark.model.weights_file import part_of_checkpoint, read_checkpoint
 from landmark.task.run_folder import RESULT, read_result
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from landmark.disk.atomic import atomic_file
 from landmark.disk.differences import check_same_settings
 from landmark.error import UserError
-from landmark.model.weights import read_checkpoint
+from landmark.model.weights_file import read_checkpoint
 
 RESULT = "result.json"
 _RUN_NAME = "run_name.txt"

@@ -18,7 +18,7 @@ from landmark.data import LandmarkData
 from landmark.error import UserError
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
-from landmark.model.weights import part_of_checkpoint, read_checkpoint
+from landmark.model.weights_file import part_of_checkpoint, read_checkpoint
 from landmark.task import heads
 from landmark.task.logging import end_summary
 from landmark.task.retrieval import RetrievalTask
