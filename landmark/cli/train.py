@@ -9,6 +9,7 @@ landmark train -m loss=arcface,cosface,adacos model=fishnet,resnet101
 The same command with the same hydra.run.dir resumes an interrupted run.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
 from landmark.device import Device
+from landmark.disk.lock import locked_in_place
 from landmark.error import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +66,9 @@ def main(settings: Train, config: DictConfig) -> float | None:
 
         run_as_single_job("train", folder)
         return read_result(folder)["best"]
-    return train(settings, config, folder)
+    # The folder of a single run is locked before Hydra writes its .hydra.
+    with locked_in_place(folder) if hydra.mode == RunMode.MULTIRUN else nullcontext():
+        return train(settings, config, folder)
 
 
 def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  # noqa: PLR0915
