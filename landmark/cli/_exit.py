@@ -1,9 +1,10 @@
 """Exit status and one-line error message of every command."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -19,8 +20,10 @@ def exit_status(folders: Sequence[Path] = ()) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()  # so that a closed pipe raises here
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        with suppress(ValueError):  # outside the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C prints no traceback
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of `… | head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

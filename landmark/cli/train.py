@@ -153,7 +153,9 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         pooling=recorded["pooling"],
         image=test_settings,
     )
-    run = Run(folder, recorded, embedder_yaml, settings.keep, resume_from)
+    run = Run(
+        folder, recorded, embedder_yaml, settings.keep, resume_from, same_command(settings, folder)
+    )
     check_fit(bare_trainer, task, data, settings.keep)
     if settings.overwrite:
         rank_zero_only(run_folder.clear)(folder)
@@ -277,6 +279,17 @@ def chosen(config: DictConfig) -> dict[str, str]:
     for name, options in plain(config).get("auxiliary", {}).items():
         names["loss"] += f" + {options['weight']} {name}"
     return names | {"weights": config.init or config.weights or "random"}
+
+
+def same_command(settings: Train, folder: Path) -> str:
+    """Describe the command that resumes this run: a run without hydra.run.dir has a new folder."""
+    hydra = HydraConfig.get()
+    is_sweep = hydra.mode == RunMode.MULTIRUN
+    key, value = ("hydra.sweep.dir", hydra.sweep.dir) if is_sweep else ("hydra.run.dir", folder)
+    command = "the same command"
+    if not any(override.lstrip("+").startswith(f"{key}=") for override in hydra.overrides.hydra):
+        command += f" with {key}={value}"
+    return f"{command} without overwrite=true" if settings.overwrite else command
 
 
 def hint(settings: Train, resume_from: Path | None) -> str:

@@ -1,5 +1,6 @@
 """Batches of a table in a fixed order, and training batches of (epoch, row) pairs."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,12 @@ START_METHOD = "fork" if sys.platform == "linux" else None
 def default_workers(processes: int = 1) -> int:
     """Return the number of decoding workers of each process: one per CPU in total, at most 8."""
     return min(8, max(1, usable_cpus() // processes))
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ignore Ctrl-C in a loader's worker: the training process finishes its step and ends it."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def grouped_batches(

@@ -16,6 +16,7 @@ from landmark.data.batches import (
     EpochBatches,
     default_workers,
     grouped_batches,
+    ignore_interrupts,
     training_position,
 )
 from landmark.data.dataset import PhotoDataset
@@ -205,6 +206,7 @@ class LandmarkData(pl.LightningDataModule):
             persistent_workers=persistent and self.workers > 0,
             multiprocessing_context=START_METHOD if self.workers > 0 else None,
             pin_memory=on_gpu,
+            worker_init_fn=ignore_interrupts,
         )
 
     def _replicas_and_rank(self) -> tuple[int, int]:

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
@@ -42,13 +41,13 @@ def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[
 
 
 class SaveWithinEpoch(Checkpoint):
-    """Write `last.ckpt` within epochs, and on SIGTERM.
+    """Write `last.ckpt` within epochs.
 
     `ModelCheckpoint` writes it at the end of each epoch, after validation.
 
     Args:
         file: Path of the checkpoint.
-        every_steps: Optimizer steps between two checkpoints. None means only on SIGTERM.
+        every_steps: Optimizer steps between two checkpoints. None means never.
     """
 
     def __init__(self, file: Path, every_steps: int | None) -> None:
@@ -66,14 +65,6 @@ class SaveWithinEpoch(Checkpoint):
             return
         if not trainer.is_last_batch:
             self._saved_at = step
-            trainer.save_checkpoint(self._file)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Save on SIGTERM, in a single process only: several receive it at different steps."""
-        del pl_module
-        if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
             trainer.save_checkpoint(self._file)
 
 

@@ -20,6 +20,7 @@ from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
 from landmark.model.weights import part_of_checkpoint, read_checkpoint
 from landmark.task import heads
+from landmark.task.interrupt import StopOnInterrupt
 from landmark.task.logging import end_summary
 from landmark.task.retrieval import RetrievalTask
 from landmark.task.run_folder import write_result
@@ -35,6 +36,7 @@ class Run:
         embedder_yaml: Text of embedder.yaml.
         keep: Checkpoint that becomes `folder/embedder`.
         resume_from: Checkpoint to resume from. None means a new run.
+        same_command: The command that resumes the run, as messages describe it.
     """
 
     folder: Path
@@ -42,6 +44,16 @@ class Run:
     embedder_yaml: str
     keep: Literal["best", "last"]
     resume_from: Path | None
+    same_command: str = "the same command"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint to resume from after a stop."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def stopped(self, how: str) -> str:
+        """Return the message of a stop, such as "interrupted; the same command resumes"."""
+        return f"{how}; {self.same_command} resumes" if self.last.is_file() else how
 
 
 def initialize_weights(embedder: Embedder, init: str) -> None:
@@ -114,18 +126,13 @@ def fit(
 
     Raises:
         SystemExit: 143 after SIGTERM, once last.ckpt is written.
+        KeyboardInterrupt: After Ctrl-C, once last.ckpt is written.
     """
     began = time.perf_counter()
     best = None
     start = copy.deepcopy(task.embedder.backbone.state_dict()) if task.trained_share < 1 else None
     if trainer.max_epochs != 0:
-        try:
-            trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
-        except SIGTERMException:
-            _print("Stopped by SIGTERM. Run the same command to resume.")
-            raise SystemExit(143) from None
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        _train(trainer, task, data, run)
         checkpoint = read_checkpoint(run.folder / "checkpoints" / f"{run.keep}.ckpt")
         task.embedder.load_state_dict(part_of_checkpoint(checkpoint, "embedder"))
         if start is not None:
@@ -140,6 +147,25 @@ def fit(
         write_result(run.folder, best, run.settings, seconds, resumed=run.resume_from is not None)
     _print(end_summary(best, task.k, time.perf_counter() - began, run.folder))
     return best
+
+
+def _train(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, run: Run) -> None:
+    """Run the trainer; stop on SIGTERM and Ctrl-C with a message."""
+    interrupt = StopOnInterrupt(run.last)
+    trainer.callbacks.append(interrupt)  # type: ignore[attr-defined]
+    try:
+        with interrupt.handling(trainer):
+            trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+    except SystemExit as stop:  # Lightning raises it in place of KeyboardInterrupt too
+        if not interrupt.happened:
+            if not isinstance(stop, SIGTERMException):
+                raise
+            _print(run.stopped("interrupted by SIGTERM"))
+            raise SystemExit(143) from None
+    if interrupt.happened or interrupt.requested:
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # rank 0 reports the interrupt
+        raise KeyboardInterrupt(run.stopped("interrupted"))
 
 
 def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
