@@ -12,6 +12,7 @@ The same command with the same hydra.run.dir resumes an interrupted run.
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -197,6 +198,7 @@ def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer"
         raise UserError(
             "trainer.sync_batchnorm=true: PyTorch synchronises BatchNorm on GPUs only. Pass false."
         )
+    check_logger()
     losses(config, embedding_dim=8, class_counts=np.full(10, 2))
     optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     instantiate(config.schedule)(optimizer, 1)
@@ -338,6 +340,18 @@ def log_pictures(
                 pixels = np.asarray(Image.open(file).convert("RGB"))
                 logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
                 logger.experiment.flush()  # fit has closed the file
+
+
+def check_logger() -> None:
+    """Check that the chosen logger is installed."""
+    choice = HydraConfig.get().runtime.choices["logger"]
+    packages = {"wandb": ("wandb",), "tensorboard": ("tensorboard", "tensorboardX")}
+    needed = packages.get(str(choice), ())
+    if needed and not any(find_spec(name) for name in needed):
+        raise UserError(
+            f"logger={choice} needs the package {needed[0]}. Run pip install {needed[0]}, or pass "
+            "logger=csv."
+        )
 
 
 def finish_loggers() -> None:

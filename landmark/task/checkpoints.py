@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
+from landmark.task.run_folder import damaged_checkpoint
 
 
 def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[Checkpoint]:
@@ -132,6 +134,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{path}: cannot write the checkpoint ({reason}). The previous one is intact; free "
                 "some space and run the same command again."
             ) from error
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Read a checkpoint to resume from.
+
+        Raises:
+            UserError: A tensor is damaged.
+        """
+        try:
+            return super().load_checkpoint(path, *arguments, **options)
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise damaged_checkpoint(Path(path)) from error
 
 
 class _RecordingFile:

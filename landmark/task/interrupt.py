@@ -44,6 +44,7 @@ class StopOnInterrupt(pl.Callback):
         self._has_begun = False
         self._is_stopping = False
         self._is_saved = False
+        self._stops_validation = False
         self._steps_before = 0
 
     @property
@@ -137,16 +138,17 @@ class StopOnInterrupt(pl.Callback):
         elif isinstance(exception, SIGTERMException):
             self.happened = self._is_stopping
             if (self._is_stopping or trainer.world_size == 1) and not self._is_saved:
-                if trainer.validating:
+                self._stops_validation = trainer.validating
+                if self._stops_validation:
                     _restore_trained_weights(trainer, pl_module)
                 trainer.save_checkpoint(self._last)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """In a validation, save the state at its start: the embeddings are not saved."""
-        del pl_module
-        if trainer.validating:
+        """Where a validation is stopped, save the state at its start: it has no result yet."""
+        del trainer, pl_module
+        if self._stops_validation:
             progress = checkpoint["loops"]["fit_loop"][_VALIDATION_PROGRESS]
             for counts in (progress["total"], progress["current"]):
                 counts.update(ready=0, started=0, processed=0, completed=0)

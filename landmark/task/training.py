@@ -1,6 +1,8 @@
 """One training run: initial weights, fit, embedder of the chosen checkpoint, result."""
 
 import copy
+import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +22,13 @@ from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
 from landmark.model.weights import part_of_checkpoint, read_checkpoint
 from landmark.task import heads
+from landmark.task.first_validation import check_validations
 from landmark.task.interrupt import StopOnInterrupt
 from landmark.task.logging import end_summary
 from landmark.task.retrieval import RetrievalTask
 from landmark.task.run_folder import write_result
+
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Run:
     folder: Path
     settings: dict[str, Any]
     embedder_yaml: str
-    keep: Literal["best", "last"]
+    keep: Keep
     resume_from: Path | None
     same_command: str = "the same command"
 
@@ -94,18 +99,14 @@ def interpolate(backbone: nn.Module, start: Mapping[str, Tensor], share: float) 
             tensor.copy_(torch.lerp(start[name].to(tensor), tensor, share))
 
 
-def check_fit(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, keep: str) -> None:
+def check_fit(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, keep: Keep) -> None:
     """Check early what would otherwise fail after hours of training.
 
     Raises:
-        UserError: `keep` is best and the data cannot validate, or a head does not support the
-            trainer's processes.
+        UserError: No step or, for keep=best, no validation would run, or a head does not support
+            the trainer's processes.
     """
-    if keep == "best" and not data.has_answers:
-        raise UserError(
-            "keep=best: no validation query has a photo of its landmark in the validation gallery. "
-            "Add photos per landmark, or pass keep=last."
-        )
+    check_validations(trainer, data, keep)
     heads.check_trainer(task, trainer)
 
 
@@ -129,22 +130,25 @@ def fit(
         KeyboardInterrupt: After Ctrl-C, once last.ckpt is written.
     """
     began = time.perf_counter()
-    best = None
+    best, kept = None, run.keep
     start = copy.deepcopy(task.embedder.backbone.state_dict()) if task.trained_share < 1 else None
     if trainer.max_epochs != 0:
         _train(trainer, task, data, run)
-        checkpoint = read_checkpoint(run.folder / "checkpoints" / f"{run.keep}.ckpt")
-        task.embedder.load_state_dict(part_of_checkpoint(checkpoint, "embedder"))
+        best = _best_score(trainer.checkpoint_callbacks)
+        kept = _load_kept(task.embedder, run, best)
         if start is not None:
             interpolate(task.embedder.backbone, start, task.trained_share)
-        best = _best_score(trainer.checkpoint_callbacks)
     if trainer.is_global_zero:
         write_embedder(run.folder / "embedder", task.embedder, run.embedder_yaml, data.classes)
         if trainer.max_epochs != 0:
-            before_result()
+            try:
+                before_result()
+            except (OSError, UserError) as error:  # pictures: they never lose a training
+                print(f"{run.folder}: no pictures ({error}).", file=sys.stderr, flush=True)
         _print_skipped(data)
         seconds = round(time.perf_counter() - began, 1)
-        write_result(run.folder, best, run.settings, seconds, resumed=run.resume_from is not None)
+        resumed = run.resume_from is not None
+        write_result(run.folder, best, run.settings, seconds, resumed=resumed, kept=kept)
     _print(end_summary(best, task.k, time.perf_counter() - began, run.folder))
     return best
 
@@ -168,6 +172,30 @@ def _train(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, run: Ru
         raise KeyboardInterrupt(run.stopped("interrupted"))
 
 
+def _load_kept(embedder: Embedder, run: Run, best: float | None) -> Keep:
+    """Load the checkpoint that `run.keep` names, else the last one: a training is never lost.
+
+    Returns:
+        Name of the loaded checkpoint; last also for the weights in memory, if none can be read.
+    """
+    problem = "no validation has a score"
+    file = run.folder / "checkpoints" / f"{run.keep}.ckpt"
+    if run.keep == "last" or best is not None:
+        try:
+            embedder.load_state_dict(part_of_checkpoint(read_checkpoint(file), "embedder"))
+        except (UserError, KeyError, RuntimeError):
+            problem = f"{file} is {'damaged' if file.is_file() else 'missing'}"
+        else:
+            return run.keep
+    try:
+        embedder.load_state_dict(part_of_checkpoint(read_checkpoint(run.last), "embedder"))
+        source = str(run.last)
+    except (UserError, KeyError, RuntimeError):
+        source = "the last step"
+    _print(f"keep={run.keep}: {problem}. {run.folder / 'embedder'} has the weights of {source}.")
+    return "last"
+
+
 def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
     scores = [
         float(callback.best_model_score)
@@ -175,6 +203,7 @@ def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
         if isinstance(callback, ModelCheckpoint)
         and callback.monitor
         and callback.best_model_score is not None
+        and math.isfinite(callback.best_model_score)
     ]
     return scores[0] if scores else None
 
