@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
 from landmark.task.run_folder import damaged_checkpoint
+
+_DAMAGE = (pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[Checkpoint]:
@@ -142,9 +145,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: A tensor is damaged.
         """
         try:
-            return super().load_checkpoint(path, *arguments, **options)
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # PyTorch does not compare the checksums of tensors
+            if damaged is None:
+                return super().load_checkpoint(path, *arguments, **options)
+        except (RuntimeError, EOFError, ValueError, *_DAMAGE) as error:
             raise damaged_checkpoint(Path(path)) from error
+        raise damaged_checkpoint(Path(path))
 
 
 class _RecordingFile:
