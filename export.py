@@ -5,7 +5,7 @@ python export.py embedder=RUN/embedder output=FILE.onnx normalise=false unit_len
 python export.py embedder=RUN/embedder output=FILE.onnx 'size=[448,448]' opset=20
 """
 
-from landmark.cli.export import main
+from landmark.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("export")

@@ -6,7 +6,7 @@ python extract.py embedder=RUN/embedder split=train output=STORE devices=8
 python extract.py embedder=RUN/embedder split=gallery output=STORE add=true
 """
 
-from landmark.cli.extract import main
+from landmark.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("extract")

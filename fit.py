@@ -4,7 +4,7 @@ python fit.py fit=pca train=STORE output=FITTED fit.dim=128
 python fit.py fit=whitening train=STORE output=FITTED
 """
 
-from landmark.cli.fit import main
+from landmark.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("fit")

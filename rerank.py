@@ -7,7 +7,7 @@ python rerank.py query=STORE 'gallery=[STORE,DISTRACTORS]' search=auto output=DI
 torchrun --nproc-per-node 2 rerank.py query=STORE gallery=STORE output=DIR
 """
 
-from landmark.cli.rerank import main
+from landmark.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("rerank")

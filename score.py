@@ -5,7 +5,7 @@ python score.py task=recognition solution=CSV submission=CSV
 python score.py task=revisited ground_truth=PKL rankings=DIR
 """
 
-from landmark.cli.score import main
+from landmark.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("score")

@@ -6,7 +6,7 @@ python train.py experiment=small_collection data.root=PHOTOS
 python train.py -m loss=arcface,cosface,adacos model=fishnet,resnet101
 """
 
-from landmark.cli.train import main
+from landmark.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("train")

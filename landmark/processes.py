@@ -126,6 +126,17 @@ def is_alone() -> bool:
     return world_size() == 1
 
 
+def launched_as_rank_zero() -> bool:
+    """Whether torchrun, srun or Lightning started this process as rank 0, or none of them did.
+
+    Unlike `rank` it knows the variables with which Lightning starts the other ranks, and needs no
+    process group.
+    """
+    if launch().world_size > 1:
+        return launch().rank == 0
+    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
 def rank_and_size() -> tuple[int, int]:
     """Return rank and world size of the initialised process group; (0, 1) without one.
 

@@ -1,6 +1,6 @@
-"""Kill training runs with SIGKILL at seeded moments and resume them (test_train_killed.py).
+"""Stop training runs by a signal at seeded moments and resume them (test_train_killed.py).
 
-python tests/killed_runs.py MOMENTS OVERRIDE …
+python tests/killed_runs.py SIGKILL|SIGTERM|SIGINT MOMENTS OVERRIDE …
 
 Prints one JSON line per run: the moment, and whether weights and metrics.csv equal those of an
 uninterrupted run. All modules are imported once; each run is a fork of this process.
@@ -26,12 +26,12 @@ from landmark.task import RetrievalTask, checkpoints, training  # noqa: E402, F4
 PLACES = ("before the step", "before the optimizer", "while writing a checkpoint", "in validation")
 
 
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+# Status of a run that was stopped by the signal.
+STATUS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
-def die_at(place: str, count: int) -> None:
-    """Kill this process when the place is reached for the count-th time."""
+def stop_at(place: str, count: int, number: signal.Signals) -> None:
+    """Send this process a signal when the place is reached for the count-th time."""
     holder, name = {
         "before the step": (RetrievalTask, "on_train_batch_start"),
         "before the optimizer": (RetrievalTask, "on_before_optimizer_step"),
@@ -42,28 +42,37 @@ def die_at(place: str, count: int) -> None:
 
     def counting(*arguments, **options):
         calls.append(1)
-        if len(calls) < count:
-            return original(*arguments, **options)
-        if name == "save":
-            arguments[1].write(b"half of a checkpoint")
-            arguments[1].flush()
-        return die()
+        if len(calls) == count:
+            if name == "save" and number == signal.SIGKILL:
+                arguments[1].write(b"half of a checkpoint")
+                arguments[1].flush()
+            os.kill(os.getpid(), number)
+        return original(*arguments, **options)
 
     setattr(holder, name, counting)
 
 
-def run(folder: str, overrides: list[str], place: str | None = None, count: int = 0) -> int:
+def run(
+    folder: str,
+    overrides: list[str],
+    place: str | None = None,
+    count: int = 0,
+    number: signal.Signals = signal.SIGKILL,
+) -> int:
     """Train in a fork and return its exit status."""
     child = os.fork()
     if child == 0:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), 1)
         if place is not None:
-            die_at(place, count)
+            stop_at(place, count, number)
         sys.argv = [str(ROOT / "train.py"), *overrides, f"hydra.run.dir={folder}"]
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as stop:
+            os._exit(int(stop.code))
         os._exit(0)
-    return os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def same(one: Path, other: Path) -> bool:
@@ -75,20 +84,21 @@ def same(one: Path, other: Path) -> bool:
 
 
 def main() -> None:
-    moments, overrides = int(sys.argv[1]), sys.argv[2:]
+    number = signal.Signals[sys.argv[1]]
+    moments, overrides = int(sys.argv[2]), sys.argv[3:]
     assert run("whole", overrides) == 0
     random = np.random.default_rng(0)
-    for number in range(moments):
-        place = PLACES[number % len(PLACES)]
+    for moment in range(moments):
+        place = PLACES[moment % len(PLACES)]
         most = {"before the step": 11, "before the optimizer": 11, "in validation": 4}.get(place, 6)
-        count, folder = int(random.integers(2, most + 1)), f"killed-{number}"
-        ended = run(folder, overrides, place, count)
+        count, folder = int(random.integers(2, most + 1)), f"stopped-{moment}"
+        ended = run(folder, overrides, place, count, number)
         finished = run(folder, overrides)
         print(
             json.dumps(
                 {
                     "moment": f"{place}, time {count}",
-                    "killed": os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGKILL,
+                    "stopped": ended == STATUS[number],
                     "finished": finished == 0,
                     "same": finished == 0 and same(Path("whole"), Path(folder)),
                 }

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,10 @@ def names(folder: Path) -> list[str]:
 
 def test_a_lock_names_its_holder_and_keeps_others_out(tmp_path):
     output = tmp_path / "s"
-    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    command = re.escape(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:20])
+    holder = (
+        rf"process {os.getpid()} on {socket.gethostname()} since 20\d\d-.{{14}} \({command}.*\)"
+    )
 
     def refused():
         words = rf"s is being written by {holder}\. Wait"

@@ -1,4 +1,4 @@
-"""A run killed in the middle of an epoch resumes to the result of an uninterrupted one."""
+"""A run stopped in the middle of an epoch resumes to the result of an uninterrupted one."""
 
 import json
 import os
@@ -36,9 +36,10 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_run_resumes_to_the_same_weights_and_metrics(tmp_path):
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGINT", "SIGTERM"])
+def test_a_stopped_run_resumes_to_the_same_weights_and_metrics(tmp_path, number):
     result = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "killed_runs.py"), str(MOMENTS), *SETTINGS],
+        [sys.executable, str(ROOT / "tests" / "killed_runs.py"), number, str(MOMENTS), *SETTINGS],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -48,7 +49,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_metrics(tmp_path):
     runs = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert len(runs) == MOMENTS, result.stderr
     for run in runs:
-        assert run["killed"], run
+        assert run["stopped"], run
         assert run["finished"], (run, result.stderr)
         assert run["same"], run
 
@@ -68,6 +69,6 @@ def test_sigterm_saves_a_checkpoint_of_the_current_step(tmp_path):
     started.send_signal(signal.SIGTERM)
     printed, _ = started.communicate(timeout=120)
     assert started.returncode == 143
-    assert "Run the same command to resume" in printed
+    assert "interrupted by SIGTERM; the same command resumes" in printed
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "run" / "result.json").exists()

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -42,4 +43,21 @@ def _run() -> None:
             f"error: landmark has no command {verb}. Pass {', '.join(commands)}.", file=sys.stderr
         )
         sys.exit(2)
-    importlib.import_module(f"landmark.cli.{verb}").main()
+    run(verb)
+
+
+def _complete_streams() -> None:
+    """Print to a closed stream or in a small character set without an error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: `>&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def run(verb: str) -> None:
+    """Run the command `verb`; an interrupt while its modules are imported is one line too."""
+    _complete_streams()
+    with exit_status():
+        importlib.import_module(f"landmark.cli.{verb}").main()

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from landmark.cli._check import check_config
 from landmark.cli._exit import exit_status
 from landmark.cli._help import composed, print_help
+from landmark.cli._run_lock import release
 from landmark.error import UserError
 
 Settings = TypeVar("Settings")
@@ -103,6 +104,7 @@ def _run_hydra(verb: str, job: Callable[[DictConfig], Any], arguments: list[str]
         hydra.main(str(CONF), verb, version_base="1.3")(with_command_line)()
     finally:
         sys.argv = command_line
+        release()
 
 
 def _prepare_environment() -> None:

@@ -14,6 +14,7 @@ from landmark.error import UserError
 
 # Disk and permission errors.
 _DISK_ERRORS = FULL | DENIED | {errno.EISDIR, errno.ENAMETOOLONG}
+_WANDB_ADVICE = "Run `wandb login`, set WANDB_API_KEY, or pass logger.offline=true."
 # Choices that a Hydra plugin provides, and the package to install.
 _PLUGINS = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
@@ -44,11 +45,23 @@ def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None
         line = f"{error.filename}: {error.strerror}. Free some space or choose another location."
     elif isinstance(error, OSError) and error.errno in FULL:  # such as redirected output
         line = f"the output: {error.strerror}. Free some space or choose another location."
+    elif type(error).__module__.startswith("wandb.errors"):
+        line = f"logger=wandb: {str(error).rstrip('.')}. {_WANDB_ADVICE}"
+    elif isinstance(error, RuntimeError) and _lacks_shared_memory(error):
+        line = "the workers that decode photos have too little shared memory. Pass workers=0, or "
+        line += "enlarge /dev/shm (docker run --shm-size=8g)."
     elif isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
         line = str(error)
     else:
         return None
     return " ".join(line.split())
+
+
+def _lacks_shared_memory(error: BaseException | None) -> bool:
+    """Whether PyTorch reports a full or missing /dev/shm, in the error or its cause."""
+    return error is not None and (
+        "shared memory" in str(error) or _lacks_shared_memory(error.__cause__)
+    )
 
 
 def _raised_in(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,8 +24,10 @@ def exit_status(folders: Sequence[Path] = ()) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()  # so that a closed pipe or a full device raises here
-    except KeyboardInterrupt:
-        _print_error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        with suppress(ValueError):  # outside the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C prints no traceback
+        _print_error(str(interrupt) or "interrupted")
         sys.exit(130)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _is_output_closed():

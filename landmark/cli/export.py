@@ -39,14 +39,18 @@ class Export:
     opset: Annotated[int, Field(ge=18)]
 
     def __post_init__(self) -> None:
-        if Path(self.output).exists() and not self.overwrite:
-            raise UserError(f"{self.output} already exists. Pass overwrite=true to replace it.")
+        self.check_output()
         missing = [name for name in PACKAGES if find_spec(name) is None]
         if missing:
             install = f"pip install {' '.join(PACKAGES)}"
             raise UserError(f"an export needs {', '.join(missing)}. Run {install}.")
         if not Path(self.embedder).exists():
             raise UserError(f"embedder={self.embedder} does not exist. Pass RUN/embedder.")
+
+    def check_output(self) -> None:
+        """Check that the output does not exist, or may be replaced."""
+        if Path(self.output).exists() and not self.overwrite:
+            raise UserError(f"{self.output} already exists. Pass overwrite=true to replace it.")
 
 
 @command(Export)
@@ -55,12 +59,14 @@ def main(settings: Export, config: DictConfig) -> None:
     del config
     from landmark import __version__
     from landmark.disk.atomic import atomic_file
+    from landmark.disk.lock import locked
     from landmark.model.export import ExportedEmbedder, add_metadata
     from landmark.model.persist import embedder_digest, load_embedder
 
     embedder, description = load_embedder(settings.embedder)
     exported = ExportedEmbedder(embedder, settings.normalise, settings.unit_length).eval()
-    with atomic_file(settings.output) as temporary:
+    with locked(settings.output), atomic_file(settings.output) as temporary:
+        settings.check_output()  # another process may have written it before the lock
         size, multiple, difference = write(
             exported, temporary, description["model"]["image_size"], settings
         )

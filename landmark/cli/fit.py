@@ -28,10 +28,12 @@ def main(settings: Fit, config: DictConfig) -> None:
     from landmark.artifact.descriptors import DescriptorStore
     from landmark.artifact.whitening import META, Whitening
     from landmark.disk.atomic import check_can_write
+    from landmark.disk.lock import locked
 
     check_can_write(settings.output, settings.overwrite, marker=META)  # before a fit of minutes
     store = DescriptorStore.open(settings.train)
-    fitted: Whitening = instantiate(config.fit)(store)
-    fitted.write(settings.output, settings.overwrite)
+    with locked(settings.output):
+        fitted: Whitening = instantiate(config.fit)(store)
+        fitted.write(settings.output, settings.overwrite)
     print(f"{len(store):,} photos, {store.dim} → {fitted.dim}-d")
     print(f"wrote {settings.output}")

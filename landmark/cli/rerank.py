@@ -12,6 +12,7 @@ truth, each step prints its mAP.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.cli._command import command
 from landmark.cli._jobs import unused_folder
+from landmark.disk.lock import locked
 from landmark.error import UserError
 from landmark.processes import broadcast, rank, silence_other_ranks
 
@@ -55,7 +57,7 @@ def main(settings: Rerank, config: DictConfig) -> None:
     """Check the configuration, then search and re-rank."""
     own_output = settings.output or (str(default_output()) if rank() == 0 else "")
     output = Path(broadcast(own_output))
-    with silence_other_ranks():
+    with silence_other_ranks(), locked(output) if rank() == 0 else nullcontext():
         rerank(settings, config, output)
         print(f"wrote {output}")
 

@@ -27,9 +27,12 @@ def store(arguments: Sequence[str]) -> str:
     if "output" in options:
         from landmark.artifact.descriptors import META
         from landmark.disk.atomic import check_can_write
+        from landmark.disk.lock import locked
 
         # Before minutes of work, with this command's spelling of the option in the message.
         check_can_write(options.output, options.overwrite, marker=META, option="--overwrite")
+        with locked(options.output):
+            return tool(options)
     return tool(options)
 
 

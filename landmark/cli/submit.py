@@ -93,11 +93,12 @@ def check_submission(folder: Path) -> str:
     from landmark.artifact.descriptors import DescriptorStore
     from landmark.artifact.submission import check_retrieval
     from landmark.disk.atomic import atomic_file
+    from landmark.disk.lock import locked
 
     query, gallery = (DescriptorStore.open(folder / name) for name in ("query", "gallery"))
     ranked, checked = folder / "ranking" / "submission.csv", folder / "submission.csv"
-    count = check_retrieval(ranked, gallery.ids, query.ids)
-    with atomic_file(checked) as temporary:
+    with locked(checked), atomic_file(checked) as temporary:
+        count = check_retrieval(ranked, gallery.ids, query.ids)
         shutil.copyfile(ranked, temporary)
     return (
         f"{checked}: {count:,} queries, all images among the gallery's {len(gallery):,}, no "

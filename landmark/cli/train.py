@@ -9,8 +9,10 @@ landmark train -m loss=arcface,cosface,adacos model=fishnet,resnet101
 The same command with the same hydra.run.dir resumes an interrupted run.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +25,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
 from landmark.device import Device
+from landmark.disk.lock import locked_in_place
 from landmark.error import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +67,9 @@ def main(settings: Train, config: DictConfig) -> float | None:
 
         run_as_single_job("train", folder)
         return read_result(folder)["best"]
-    return train(settings, config, folder)
+    # The folder of a single run is locked before Hydra writes its .hydra.
+    with locked_in_place(folder) if hydra.mode == RunMode.MULTIRUN else nullcontext():
+        return train(settings, config, folder)
 
 
 def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  # noqa: PLR0915
@@ -149,7 +154,9 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         pooling=recorded["pooling"],
         image=test_settings,
     )
-    run = Run(folder, recorded, embedder_yaml, settings.keep, resume_from)
+    run = Run(
+        folder, recorded, embedder_yaml, settings.keep, resume_from, same_command(settings, folder)
+    )
     check_fit(bare_trainer, task, data, settings.keep)
     if settings.overwrite:
         rank_zero_only(run_folder.clear)(folder)
@@ -191,6 +198,7 @@ def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer"
         raise UserError(
             "trainer.sync_batchnorm=true: PyTorch synchronises BatchNorm on GPUs only. Pass false."
         )
+    check_logger()
     losses(config, embedding_dim=8, class_counts=np.full(10, 2))
     optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     instantiate(config.schedule)(optimizer, 1)
@@ -275,6 +283,17 @@ def chosen(config: DictConfig) -> dict[str, str]:
     return names | {"weights": config.init or config.weights or "random"}
 
 
+def same_command(settings: Train, folder: Path) -> str:
+    """Describe the command that resumes this run: a run without hydra.run.dir has a new folder."""
+    hydra = HydraConfig.get()
+    is_sweep = hydra.mode == RunMode.MULTIRUN
+    key, value = ("hydra.sweep.dir", hydra.sweep.dir) if is_sweep else ("hydra.run.dir", folder)
+    command = "the same command"
+    if not any(override.lstrip("+").startswith(f"{key}=") for override in hydra.overrides.hydra):
+        command += f" with {key}={value}"
+    return f"{command} without overwrite=true" if settings.overwrite else command
+
+
 def hint(settings: Train, resume_from: Path | None) -> str:
     """Return advice for a run from random weights, else an empty string."""
     if settings.init or settings.weights or resume_from is not None:
@@ -321,6 +340,18 @@ def log_pictures(
                 pixels = np.asarray(Image.open(file).convert("RGB"))
                 logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
                 logger.experiment.flush()  # fit has closed the file
+
+
+def check_logger() -> None:
+    """Check that the chosen logger is installed."""
+    choice = HydraConfig.get().runtime.choices["logger"]
+    packages = {"wandb": ("wandb",), "tensorboard": ("tensorboard", "tensorboardX")}
+    needed = packages.get(str(choice), ())
+    if needed and not any(find_spec(name) for name in needed):
+        raise UserError(
+            f"logger={choice} needs the package {needed[0]}. Run pip install {needed[0]}, or pass "
+            "logger=csv."
+        )
 
 
 def finish_loggers() -> None:

@@ -1,7 +1,10 @@
 """Batches of a table in a fixed order, and training batches of (epoch, row) pairs."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +19,53 @@ if TYPE_CHECKING:
 EpochRow = tuple[int, int]
 # How a loader starts its workers: Linux's default until Python 3.14, but not in a process that was
 # spawned. Spawned workers would start late, receive pickled copies, and outlive a killed parent.
+_SHARED_MEMORY = "/dev/shm"
+_BATCHES_PER_WORKER = 3  # two prefetched, one in use
 START_METHOD = "fork" if sys.platform == "linux" else None
 
 
 def default_workers(processes: int = 1) -> int:
     """Return the number of decoding workers of each process: one per CPU in total, at most 8."""
     return min(8, max(1, usable_cpus() // processes))
+
+
+def affordable_workers(workers: int, batch_bytes: int) -> int:
+    """Return how many of `workers` have room in shared memory, through which they send batches.
+
+    A worker that fills it is killed by SIGBUS. Containers often have 64 MiB. A notice is printed
+    once.
+
+    Args:
+        workers: Workers of a loader.
+        batch_bytes: Size of its largest batch.
+    """
+    if not workers or sys.platform != "linux":
+        return workers
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+        free = status.f_bavail * status.f_frsize if os.access(_SHARED_MEMORY, os.W_OK) else 0
+    except OSError:
+        free = 0
+    affordable = min(workers, free // (batch_bytes * _BATCHES_PER_WORKER))
+    if affordable < workers:
+        _notice_few_workers(workers, affordable, free)
+    return affordable
+
+
+@cache
+def _notice_few_workers(workers: int, affordable: int, free: int) -> None:
+    print(
+        f"{_SHARED_MEMORY} has {free / 2**20:.0f} MiB free, too little for {workers} workers: "
+        f"{affordable} decode. Enlarge it (docker run --shm-size=8g) to train faster.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ignore Ctrl-C in a loader's worker: the training process finishes its step and ends it."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def grouped_batches(

@@ -14,8 +14,10 @@ from landmark.data.bad_images import BadImageList
 from landmark.data.batches import (
     START_METHOD,
     EpochBatches,
+    affordable_workers,
     default_workers,
     grouped_batches,
+    ignore_interrupts,
     training_position,
 )
 from landmark.data.dataset import PhotoDataset
@@ -153,6 +155,14 @@ class LandmarkData(pl.LightningDataModule):
         """Return the number of batches of one epoch on each process."""
         return len(self.batches(num_replicas))
 
+    def validation_batches(self, num_replicas: int = 1) -> int:
+        """Return the number of batches of queries or gallery, the larger, on each process."""
+        tables = [self.query_table, self.gallery_table]
+        if not all(map(len, tables)):
+            return 0
+        groups = [table.groups(self.test_format) for table in tables]
+        return max(len(grouped_batches(part, self.batch_size, num_replicas)) for part in groups)
+
     def train_dataloader(self) -> DataLoader:
         """Return this process's train batches: images (B, 3, h, w) uint8, labels (B,), rows (B,).
 
@@ -197,14 +207,18 @@ class LandmarkData(pl.LightningDataModule):
         batches: EpochBatches | list[NDArray[np.int64]],
         persistent: bool = True,
     ) -> DataLoader:
+        sizes = [*self.image_format.sizes, *self.test_format.sizes]
+        largest = max(width * height for width, height in sizes)
+        workers = affordable_workers(self.workers, 3 * largest * self.batch_size)
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,
             batch_sampler=batches,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            persistent_workers=persistent and self.workers > 0,
-            multiprocessing_context=START_METHOD if self.workers > 0 else None,
+            num_workers=workers,
+            persistent_workers=persistent and workers > 0,
+            multiprocessing_context=START_METHOD if workers > 0 else None,
             pin_memory=on_gpu,
+            worker_init_fn=ignore_interrupts,
         )
 
     def _replicas_and_rank(self) -> tuple[int, int]:

@@ -1,7 +1,10 @@
 """Widths and heights of photos from their headers, cached between runs."""
 
 import os
+import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +33,7 @@ def photo_sizes(
     Returns:
         Sizes (N, 2), 0 for photos that cannot be read; and position → error message of those.
     """
-    folder = Path(cache or os.environ.get("LANDMARK_CACHE") or Path.home() / ".cache" / "landmark")
-    file = folder / f"sizes-{digest_of(str(root.resolve()))}.parquet"
+    file = _cache_folder(cache) / f"sizes-{digest_of(str(root.resolve()))}.parquet"
     photos = pd.DataFrame({"path": paths.to_numpy()})
     files = [f"{root}/{path}" for path in photos["path"]]
     photos[["bytes", "changed"]], errors = _read_pairs(_stamp, files, "look up photos")
@@ -45,18 +47,41 @@ def photo_sizes(
         errors |= {int(unknown[position]): error for position, error in unreadable.items()}
         unaffected = cached[~cached["path"].isin(set(photos["path"]))]
         entries = pd.concat([unaffected, photos[photos["width"] > 0]], ignore_index=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as temporary:
-            entries.drop_duplicates("path").to_parquet(temporary, index=False)
+        try:
+            with atomic_file(file) as temporary:
+                entries.drop_duplicates("path").to_parquet(temporary, index=False)
+        except (OSError, UserError) as error:
+            _notice_no_cache(file.parent, str(error))
     return photos[["width", "height"]].to_numpy(np.int64), errors
 
 
-def _read_cache(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        empty = pd.DataFrame({name: pd.Series(dtype="int64") for name in _COLUMNS})
-        return empty.astype({"path": str, "width": float, "height": float})
+def _cache_folder(cache: str | Path | None) -> Path:
+    """Return the folder of cached sizes: the argument, $LANDMARK_CACHE or below the home folder."""
+    folder = cache or os.environ.get("LANDMARK_CACHE")
     try:
-        return pd.read_parquet(file, columns=_COLUMNS)
+        return Path(folder) if folder else Path.home() / ".cache" / "landmark"
+    except RuntimeError:  # a user without a home folder
+        return Path(tempfile.gettempdir()) / f"landmark-{os.getuid()}"
+
+
+@cache
+def _notice_no_cache(folder: Path, reason: str) -> None:
+    print(
+        f"photo sizes are not cached in {folder} ({reason.rstrip('.')}) Set LANDMARK_CACHE to a "
+        "folder that can be written.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _read_cache(file: Path) -> pd.DataFrame:
+    empty = pd.DataFrame({name: pd.Series(dtype="int64") for name in _COLUMNS})
+    empty = empty.astype({"path": str, "width": float, "height": float})
+    try:
+        return pd.read_parquet(file, columns=_COLUMNS) if file.is_file() else empty
+    except PermissionError as error:
+        _notice_no_cache(file.parent, str(error.strerror))
+        return empty
     except (OSError, ValueError, KeyError):
         raise UserError(f"{file} is not a table of photo sizes. Delete it.") from None
 

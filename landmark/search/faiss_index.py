@@ -12,6 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.device import Device
 from landmark.disk.atomic import atomic_folder
+from landmark.disk.lock import locked
 from landmark.error import UserError
 from landmark.search import gpu, saved
 from landmark.search.blocks import Vectors, float32_blocks, rows_of
@@ -136,18 +137,23 @@ class FaissSearch(ABC):
     def _saved(self, path: Path, gallery: Vectors) -> "NativeIndex":
         keys = (*self.shaped_by, "train_rows", "seed")
         settings = {"search": self.name, **{key: getattr(self, key) for key in keys}}
-        if not saved.exists(path):
-            # Building may take hours, so create the folder first to fail early.
-            with atomic_folder(path) as folder:
-                index = self._filled(gallery)
-                saved.write(folder, index, settings, gallery)
+        if saved.exists(path):
+            index = saved.open_index(path, settings, gallery)
+            if index.ntotal == len(gallery):  # needs no lock: it may be on a read-only disk
+                return index
+        with locked(path):
+            if not saved.exists(path):
+                # Building may take hours, so create the folder first to fail early.
+                with atomic_folder(path) as folder:
+                    index = self._filled(gallery)
+                    saved.write(folder, index, settings, gallery)
+                return index
+            index = saved.open_index(path, settings, gallery)
+            if index.ntotal < len(gallery):
+                add(index, gallery, index.ntotal, self.block_rows)
+                with atomic_folder(path, overwrite=True, marker=saved.META) as folder:
+                    saved.write(folder, index, settings, gallery)
             return index
-        index = saved.open_index(path, settings, gallery)
-        if index.ntotal < len(gallery):
-            add(index, gallery, index.ntotal, self.block_rows)
-            with atomic_folder(path, overwrite=True, marker=saved.META) as folder:
-                saved.write(folder, index, settings, gallery)
-        return index
 
 
 class FaissIndex(BlockwiseIndex):

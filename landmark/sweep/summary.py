@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from landmark.disk.atomic import atomic_file
+from landmark.disk.lock import locked
 from landmark.sweep.jobs import Job, read_jobs
 from landmark.sweep.plot import draw_sweep
 
@@ -31,16 +32,17 @@ def write_summary(folder: str | Path) -> str:
     unfinished = sum(not job.done for job in jobs)
     if unfinished:
         text += f"\n{unfinished} of {len(jobs)} jobs unfinished: run the same command to resume.\n"
-    with atomic_file(folder / "sweep.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    with atomic_file(folder / "sweep.md") as temporary:
-        temporary.write_text(text)
     written = ["sweep.csv", "sweep.md"]
-    if metrics:
-        draw_sweep(_points(jobs, metrics[0]), metrics[0], folder / "sweep.png")
-        written.append("sweep.png")
-    else:
-        (folder / "sweep.png").unlink(missing_ok=True)
+    with locked(folder / "sweep.csv"):
+        with atomic_file(folder / "sweep.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        with atomic_file(folder / "sweep.md") as temporary:
+            temporary.write_text(text)
+        if metrics:
+            draw_sweep(_points(jobs, metrics[0]), metrics[0], folder / "sweep.png")
+            written.append("sweep.png")
+        else:
+            (folder / "sweep.png").unlink(missing_ok=True)
     return f"{text}wrote {', '.join(str(folder / name) for name in written)}"
 
 

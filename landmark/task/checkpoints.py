@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import pickle
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,10 +14,12 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
+from landmark.task.run_folder import damaged_checkpoint
+
+_DAMAGE = (pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[Checkpoint]:
@@ -42,13 +46,13 @@ def checkpoint_callbacks(folder: Path, k: int, every_steps: int | None) -> list[
 
 
 class SaveWithinEpoch(Checkpoint):
-    """Write `last.ckpt` within epochs, and on SIGTERM.
+    """Write `last.ckpt` within epochs.
 
     `ModelCheckpoint` writes it at the end of each epoch, after validation.
 
     Args:
         file: Path of the checkpoint.
-        every_steps: Optimizer steps between two checkpoints. None means only on SIGTERM.
+        every_steps: Optimizer steps between two checkpoints. None means never.
     """
 
     def __init__(self, file: Path, every_steps: int | None) -> None:
@@ -66,14 +70,6 @@ class SaveWithinEpoch(Checkpoint):
             return
         if not trainer.is_last_batch:
             self._saved_at = step
-            trainer.save_checkpoint(self._file)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Save on SIGTERM, in a single process only: several receive it at different steps."""
-        del pl_module
-        if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
             trainer.save_checkpoint(self._file)
 
 
@@ -141,6 +137,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{path}: cannot write the checkpoint ({reason}). The previous one is intact; free "
                 "some space and run the same command again."
             ) from error
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Read a checkpoint to resume from.
+
+        Raises:
+            UserError: A tensor is damaged.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # PyTorch does not compare the checksums of tensors
+            if damaged is None:
+                return super().load_checkpoint(path, *arguments, **options)
+        except (RuntimeError, EOFError, ValueError, *_DAMAGE) as error:
+            raise damaged_checkpoint(Path(path)) from error
+        raise damaged_checkpoint(Path(path))
 
 
 class _RecordingFile:

@@ -51,7 +51,9 @@ def find_checkpoint(init: Path) -> Path:
         run = init.parent
         if not (run / RESULT).is_file():
             raise UserError(f"keep_head=true needs a finished run, and {run} has not finished.")
-        checkpoint = run / "checkpoints" / f"{read_result(run)['settings']['keep']}.ckpt"
+        result = read_result(run)
+        kept = result.get("kept") or result["settings"]["keep"]
+        checkpoint = run / "checkpoints" / f"{kept}.ckpt"
     if not checkpoint.is_file():
         raise UserError(
             f"init={init}: {checkpoint} is missing. Pass keep_head=false to start with a new head."

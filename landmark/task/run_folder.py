@@ -28,6 +28,7 @@ def write_result(
     settings: dict[str, Any],
     seconds: float | None = None,
     resumed: bool = False,
+    kept: str | None = None,
 ) -> None:
     """Mark a run as finished: write its `result.json`.
 
@@ -37,8 +38,10 @@ def write_result(
         settings: Settings of the run.
         seconds: Wall time since the run was last started or resumed.
         resumed: Whether it was then resumed from a checkpoint.
+        kept: Checkpoint of RUN/embedder. Defaults to the setting keep.
     """
-    result = {"best": best, "seconds": seconds, "resumed": resumed, "settings": settings}
+    result = {"best": best, "kept": kept or settings.get("keep"), "seconds": seconds}
+    result |= {"resumed": resumed, "settings": settings}
     with atomic_file(folder / RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -90,11 +93,25 @@ def checkpoint_to_resume(folder: Path, settings: dict[str, Any]) -> tuple[Path |
     last = folder / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return None, 0
-    checkpoint = read_checkpoint(last, mmap=True)
+    try:
+        checkpoint = read_checkpoint(last, mmap=True)
+    except UserError as error:
+        raise damaged_checkpoint(last) from error
     if "settings" not in checkpoint or "global_step" not in checkpoint:
         raise UserError(f"{last} is not a checkpoint of train. Pass overwrite=true to start over.")
     _check_same_run(folder, json.loads(checkpoint["settings"]), settings)
     return last, int(checkpoint["global_step"])
+
+
+def damaged_checkpoint(last: Path) -> UserError:
+    """Return the error of a checkpoint that cannot be resumed from, with what to do instead."""
+    best, advice = last.with_name("best.ckpt"), "Pass overwrite=true to start over"
+    try:
+        step = read_checkpoint(best, mmap=True)["global_step"]
+        advice += f", or init={best} (step {step}) with another hydra.run.dir to start from it"
+    except (UserError, KeyError):  # missing or damaged too
+        pass
+    return UserError(f"{last} is damaged or not a checkpoint. {advice}.")
 
 
 def _check_same_run(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:

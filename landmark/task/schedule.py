@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from landmark.data import LandmarkData
 from landmark.error import UserError
 from landmark.settings import checked
 
@@ -24,16 +25,20 @@ def total_steps(trainer: pl.Trainer) -> int:
     data = getattr(trainer, "datamodule", None)
     if data is None:
         return int(trainer.estimated_stepping_batches)
-    batches = data.steps_per_epoch(trainer.world_size)
-    limit = trainer.limit_train_batches
-    if isinstance(limit, float):
-        batches = int(batches * limit)
-    elif limit is not None:
-        batches = min(batches, limit)
+    batches = batches_per_epoch(trainer, data)
     if trainer.max_epochs in (None, -1):
         return trainer.max_steps
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
     return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
+
+
+def batches_per_epoch(trainer: pl.Trainer, data: LandmarkData) -> int:
+    """Return the train batches of an epoch on each rank, at most `trainer.limit_train_batches`."""
+    batches = data.steps_per_epoch(trainer.world_size)
+    limit = trainer.limit_train_batches
+    if isinstance(limit, float):
+        return int(batches * limit)
+    return batches if limit is None else min(batches, limit)
 
 
 @checked

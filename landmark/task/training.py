@@ -1,6 +1,8 @@
 """One training run: initial weights, fit, embedder of the chosen checkpoint, result."""
 
 import copy
+import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +22,13 @@ from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder, write_embedder
 from landmark.model.weights_file import part_of_checkpoint, read_checkpoint
 from landmark.task import heads
+from landmark.task.first_validation import check_validations
+from landmark.task.interrupt import StopOnInterrupt
 from landmark.task.logging import end_summary
 from landmark.task.retrieval import RetrievalTask
 from landmark.task.run_folder import write_result
+
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,24 @@ class Run:
         embedder_yaml: Text of embedder.yaml.
         keep: Checkpoint that becomes `folder/embedder`.
         resume_from: Checkpoint to resume from. None means a new run.
+        same_command: The command that resumes the run, as messages describe it.
     """
 
     folder: Path
     settings: dict[str, Any]
     embedder_yaml: str
-    keep: Literal["best", "last"]
+    keep: Keep
     resume_from: Path | None
+    same_command: str = "the same command"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint to resume from after a stop."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def stopped(self, how: str) -> str:
+        """Return the message of a stop, such as "interrupted; the same command resumes"."""
+        return f"{how}; {self.same_command} resumes" if self.last.is_file() else how
 
 
 def initialize_weights(embedder: Embedder, init: str) -> None:
@@ -82,18 +99,14 @@ def interpolate(backbone: nn.Module, start: Mapping[str, Tensor], share: float) 
             tensor.copy_(torch.lerp(start[name].to(tensor), tensor, share))
 
 
-def check_fit(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, keep: str) -> None:
+def check_fit(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, keep: Keep) -> None:
     """Check early what would otherwise fail after hours of training.
 
     Raises:
-        UserError: `keep` is best and the data cannot validate, or a head does not support the
-            trainer's processes.
+        UserError: No step or, for keep=best, no validation would run, or a head does not support
+            the trainer's processes.
     """
-    if keep == "best" and not data.has_answers:
-        raise UserError(
-            "keep=best: no validation query has a photo of its landmark in the validation gallery. "
-            "Add photos per landmark, or pass keep=last."
-        )
+    check_validations(trainer, data, keep)
     heads.check_trainer(task, trainer)
 
 
@@ -114,32 +127,73 @@ def fit(
 
     Raises:
         SystemExit: 143 after SIGTERM, once last.ckpt is written.
+        KeyboardInterrupt: After Ctrl-C, once last.ckpt is written.
     """
     began = time.perf_counter()
-    best = None
+    best, kept = None, run.keep
     start = copy.deepcopy(task.embedder.backbone.state_dict()) if task.trained_share < 1 else None
     if trainer.max_epochs != 0:
-        try:
-            trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
-        except SIGTERMException:
-            _print("Stopped by SIGTERM. Run the same command to resume.")
-            raise SystemExit(143) from None
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        checkpoint = read_checkpoint(run.folder / "checkpoints" / f"{run.keep}.ckpt")
-        task.embedder.load_state_dict(part_of_checkpoint(checkpoint, "embedder"))
+        _train(trainer, task, data, run)
+        best = _best_score(trainer.checkpoint_callbacks)
+        kept = _load_kept(task.embedder, run, best)
         if start is not None:
             interpolate(task.embedder.backbone, start, task.trained_share)
-        best = _best_score(trainer.checkpoint_callbacks)
     if trainer.is_global_zero:
         write_embedder(run.folder / "embedder", task.embedder, run.embedder_yaml, data.classes)
         if trainer.max_epochs != 0:
-            before_result()
+            try:
+                before_result()
+            except (OSError, UserError) as error:  # pictures: they never lose a training
+                print(f"{run.folder}: no pictures ({error}).", file=sys.stderr, flush=True)
         _print_skipped(data)
         seconds = round(time.perf_counter() - began, 1)
-        write_result(run.folder, best, run.settings, seconds, resumed=run.resume_from is not None)
+        resumed = run.resume_from is not None
+        write_result(run.folder, best, run.settings, seconds, resumed=resumed, kept=kept)
     _print(end_summary(best, task.k, time.perf_counter() - began, run.folder))
     return best
+
+
+def _train(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, run: Run) -> None:
+    """Run the trainer; stop on SIGTERM and Ctrl-C with a message."""
+    interrupt = StopOnInterrupt(run.last)
+    trainer.callbacks.append(interrupt)  # type: ignore[attr-defined]
+    try:
+        with interrupt.handling(trainer):
+            trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+    except SystemExit as stop:  # Lightning raises it in place of KeyboardInterrupt too
+        if not interrupt.happened:
+            if not isinstance(stop, SIGTERMException):
+                raise
+            _print(run.stopped("interrupted by SIGTERM"))
+            raise SystemExit(143) from None
+    if interrupt.happened or interrupt.requested:
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # rank 0 reports the interrupt
+        raise KeyboardInterrupt(run.stopped("interrupted"))
+
+
+def _load_kept(embedder: Embedder, run: Run, best: float | None) -> Keep:
+    """Load the checkpoint that `run.keep` names, else the last one: a training is never lost.
+
+    Returns:
+        Name of the loaded checkpoint; last also for the weights in memory, if none can be read.
+    """
+    problem = "no validation has a score"
+    file = run.folder / "checkpoints" / f"{run.keep}.ckpt"
+    if run.keep == "last" or best is not None:
+        try:
+            embedder.load_state_dict(part_of_checkpoint(read_checkpoint(file), "embedder"))
+        except (UserError, KeyError, RuntimeError):
+            problem = f"{file} is {'damaged' if file.is_file() else 'missing'}"
+        else:
+            return run.keep
+    try:
+        embedder.load_state_dict(part_of_checkpoint(read_checkpoint(run.last), "embedder"))
+        source = str(run.last)
+    except (UserError, KeyError, RuntimeError):
+        source = "the last step"
+    _print(f"keep={run.keep}: {problem}. {run.folder / 'embedder'} has the weights of {source}.")
+    return "last"
 
 
 def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
@@ -149,6 +203,7 @@ def _best_score(callbacks: Sequence[pl.Callback]) -> float | None:
         if isinstance(callback, ModelCheckpoint)
         and callback.monitor
         and callback.best_model_score is not None
+        and math.isfinite(callback.best_model_score)
     ]
     return scores[0] if scores else None
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from landmark.device import usable_cpus
 from landmark.disk.atomic import atomic_folder
 from landmark.disk.digest import digest_of
+from landmark.disk.lock import locked
 from landmark.error import UserError
 from landmark.toy.design import draw_design, draw_style
 from landmark.toy.facade import draw_front, draw_side
@@ -49,18 +50,24 @@ class ToyWorld:
     def make(self, root: Path) -> Path:
         """Draw the world with one process per CPU unless its folder exists; return the folder.
 
-        The folder appears only when complete. Several processes may draw the same world; the first
-        to finish wins.
+        The folder appears only when complete. Of several processes that need the same world, one
+        draws it and the others wait.
         """
         folder = self.folder(root)
         if not folder.is_dir():
-            try:
+            with locked(folder, wait=True):
+                self._draw_unless_drawn(folder)
+        return folder
+
+    def _draw_unless_drawn(self, folder: Path) -> None:
+        """Draw the world unless another process has drawn it: before the lock, or without one."""
+        try:
+            if not folder.is_dir():
                 with atomic_folder(folder) as temporary:
                     self._draw(temporary)
-            except UserError:
-                if not folder.is_dir():  # otherwise another process finished first
-                    raise
-        return folder
+        except UserError:
+            if not folder.is_dir():
+                raise
 
     def _draw(self, folder: Path) -> None:
         draw, count = partial(draw_landmark, self, folder), self.landmarks
