@@ -279,6 +279,13 @@ def silence_other_ranks() -> Iterator[None]:
         yield
 
 
+def notice(line: str) -> None:
+    """Print one line about the input on standard error, on rank 0 only."""
+    # Lightning's other processes read the photos before they have a rank.
+    if rank() == 0 and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def _exit_with_peers() -> Iterator[None]:
     """Exit without a traceback when a peer has exited: it has printed the reason."""

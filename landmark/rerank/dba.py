@@ -47,7 +47,7 @@ class DBA:
         gallery = retrieval.gallery
         augmented = temporary_array(gallery.shape, gallery.dtype)
         for searched in row_blocks(len(gallery), _SEARCHED_ROWS):
-            rows, _ = retrieval.index.search(gallery[searched], self.n)
+            rows, _ = retrieval.index.search(gallery[searched], min(self.n, len(gallery)))
             for block in row_blocks(searched.stop, _EXPANDED_ROWS, searched.start):
                 near = rows[block.start - searched.start : block.stop - searched.start]
                 augmented[block] = self._augmented(gallery[block], gallery, near)

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked import StackedStores
 from landmark.error import UserError
+from landmark.processes import notice
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.index import Search
 
@@ -70,8 +74,9 @@ class Stores:
         for store in [*galleries, query_store, *([train_store] if train_store else [])]:
             if len(store) == 0:
                 raise UserError(f"{store.path} has no descriptors. Extract some photos.")
-            _check_same_kind(store, galleries[0], allow_mixed)
-        for store in (query_store, *galleries):
+            for gallery_store in galleries:
+                _check_same_kind(store, gallery_store, allow_mixed)
+        for store in (query_store, *galleries, *([train_store] if train_store else [])):
             _check_distinct_ids(store)
         if train_store is not None and train_store.landmark_ids is None:
             raise UserError(
@@ -86,8 +91,12 @@ class Stores:
         train = {} if self.train is None else {"train": self.train}
         return {"query": self.query, "gallery": self.gallery, **train}
 
-    def resolve_k(self, k: int | None) -> int:
+    def resolve_k(self, k: int | None, whole: bool = False) -> int:
         """Return the number of results per query: k, or 100 (at most N) if k is None.
+
+        Args:
+            k: Results per query.
+            whole: Rank all N photos if k is None.
 
         Raises:
             UserError: k is larger than the gallery.
@@ -97,10 +106,50 @@ class Stores:
             raise UserError(
                 f"k={k} is more than the {photos:,} photos of the gallery. Pass k={photos} or less."
             )
-        return min(_DEFAULT_K, photos) if k is None else k
+        if k is not None:
+            return k
+        return photos if whole else min(_DEFAULT_K, photos)
 
-    def search(self, search: Search, k: int) -> Retrieval:
-        """Index the gallery and search it for the top k of each query."""
+    @cached_property
+    def own_rows(self) -> NDArray[np.intp]:
+        """Gallery row of the photo with the query's id, (Q,); -1 if there is none."""
+        return pd.Index(self.gallery.ids).get_indexer(pd.Index(self.query.ids))
+
+    @cached_property
+    def own_train_rows(self) -> NDArray[np.intp]:
+        """Train row of the photo with the query's id, (Q,); -1 if there is none."""
+        if self.train is None:
+            return np.full(len(self.query), -1)
+        return pd.Index(self.train.ids).get_indexer(pd.Index(self.query.ids))
+
+    def own_rows_to_exclude(self, allow_self: bool) -> NDArray[np.intp] | None:
+        """Print how many queries are in the gallery or in train; return the rows to exclude.
+
+        Args:
+            allow_self: Exclude none.
+        """
+        for name, rows in (("gallery", self.own_rows), ("train store", self.own_train_rows)):
+            if (rows >= 0).any():
+                notice(
+                    f"{(rows >= 0).sum():,} of {len(rows):,} queries are also in the {name} under "
+                    "the same id. They "
+                    + (
+                        "count as their own answers (allow_self=true)."
+                        if allow_self
+                        else "are excluded from their own results; allow_self=true keeps them."
+                    )
+                )
+        return None if allow_self or (self.own_rows < 0).all() else self.own_rows
+
+    def search(self, search: Search, k: int, allow_self: bool = False) -> Retrieval:
+        """Index the gallery and search it for the top k of each query.
+
+        Args:
+            search: Search that builds the index.
+            k: Results per query.
+            allow_self: Keep the gallery photo with the query's own id among its results, and let
+                the train photo with its id vote on it.
+        """
         train = self.train
         return Retrieval.from_search(
             self.query.vectors,
@@ -111,6 +160,8 @@ class Stores:
             None if train is None else train.landmark_ids,
             query_ids=self.query.ids,
             gallery_ids=self.gallery.ids,
+            own_rows=None if allow_self else self.own_rows,
+            own_train_rows=None if allow_self else self.own_train_rows,
         )
 
     def __str__(self) -> str:

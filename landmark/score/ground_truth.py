@@ -70,6 +70,8 @@ class LandmarkGroundTruth(GroundTruth):
     Args:
         query: (Q,) landmark of each query; None, NaN or empty if unknown.
         gallery: (N,) landmark of each gallery photo, likewise.
+        own_rows: (Q,) gallery row of each query's own photo, which is not a positive; -1 for none.
+            Defaults to none.
 
     Raises:
         UserError: No query has a positive in the gallery.
@@ -83,7 +85,9 @@ class LandmarkGroundTruth(GroundTruth):
         [['right', 'wrong'], ['unknown', 'right']]
     """
 
-    def __init__(self, query: np.ndarray, gallery: np.ndarray) -> None:
+    def __init__(
+        self, query: np.ndarray, gallery: np.ndarray, *, own_rows: np.ndarray | None = None
+    ) -> None:
         self.labels = {"map_at_100": "mAP@100"}
         self.headline = "map_at_100"
         self._query_landmarks = np.asarray(query, object)
@@ -92,7 +96,12 @@ class LandmarkGroundTruth(GroundTruth):
         # Unknown gallery photos get a different code from unknown queries, so they never match.
         self._gallery = np.where(gallery_codes < 0, -2, gallery_codes)
         self.distractors = int((gallery_codes < 0).sum())
-        if not np.isin(self._query, self._gallery).any():
+        is_own = np.zeros(len(query), bool)
+        if own_rows is not None:
+            is_own = (own_rows >= 0) & (self._gallery[own_rows] == self._query)
+        self._own = is_own.astype(np.int64)
+        _, positives = hits_by_label(np.empty((len(query), 0), int), self._query, self._gallery)
+        if not (positives > self._own).any():
             raise UserError(
                 "no query's landmark is in the gallery. Pass query and gallery of the same data."
             )
@@ -100,6 +109,7 @@ class LandmarkGroundTruth(GroundTruth):
     def evaluate(self, rows: np.ndarray) -> Evaluation:
         """Compute `map_at_100`, `precision_at_10` and `top_1` over the queries with positives."""
         hits, relevant = hits_by_label(rows[:, :100], self._query, self._gallery)
+        relevant = relevant - self._own
         precisions = gldv2.average_precision_at_k(hits, relevant, k=100)
         hits = hits[relevant > 0]
         metrics = {
@@ -187,6 +197,8 @@ def find_ground_truth(
     gallery: DescriptorStore | StackedStores,
     query_table: "ImageTable | None" = None,
     gallery_table: "ImageTable | None" = None,
+    *,
+    own_rows: np.ndarray | None = None,
 ) -> GroundTruth | None:
     """Return the ground truth of stores, in their order.
 
@@ -196,6 +208,8 @@ def find_ground_truth(
         query_table: Image table of the queries, with ground truth or landmarks. Defaults to the
             landmarks in the stores.
         gallery_table: Image table of the gallery, likewise; pass both tables or neither.
+        own_rows: (Q,) gallery row of each query's own photo, which the rankings leave out; -1 for
+            none. Defaults to none.
 
     Returns:
         None if there is no ground truth.
@@ -206,7 +220,7 @@ def find_ground_truth(
     if query_table is None or gallery_table is None:
         if query.landmark_ids is None or gallery.landmark_ids is None:
             return None
-        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids)
+        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids, own_rows=own_rows)
     query_rows = positions_in(query_table.rows["id"], query.ids)
     gallery_rows = positions_in(gallery_table.rows["id"], gallery.ids)
     if (query_rows < 0).any():
@@ -216,7 +230,9 @@ def find_ground_truth(
         )
     if query_table.ground_truth is None:
         return LandmarkGroundTruth(
-            _landmarks(query_table, query_rows), _landmarks(gallery_table, gallery_rows)
+            _landmarks(query_table, query_rows),
+            _landmarks(gallery_table, gallery_rows),
+            own_rows=own_rows,
         )
     missing = np.setdiff1d(np.arange(len(gallery_table)), gallery_rows)
     if len(missing):
@@ -224,7 +240,18 @@ def find_ground_truth(
             f"{gallery.path}: {len(missing):,} photos of the data's gallery are missing, such as "
             f"{gallery_table.rows['id'].iloc[missing[0]]!r}. Extract the complete gallery."
         )
-    return RevisitedGroundTruth([query_table.ground_truth[row] for row in query_rows], gallery_rows)
+    lists = [query_table.ground_truth[row] for row in query_rows]
+    if own_rows is not None:
+        own = np.where(own_rows < 0, -1, gallery_rows[own_rows])
+        lists = [_without(listed, row) for listed, row in zip(lists, own.tolist(), strict=True)]
+    return RevisitedGroundTruth(lists, gallery_rows)
+
+
+def _without(lists: Mapping[str, Any], row: int) -> Mapping[str, Any]:
+    """Drop a published row from the lists of a query; -1 for none."""
+    if row < 0:
+        return lists
+    return {name: np.setdiff1d(np.asarray(rows, np.int64), [row]) for name, rows in lists.items()}
 
 
 def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:
