@@ -57,9 +57,9 @@ class Diffusion:
         self,
         n_trunc: PositiveInt = 1000,
         kd: Annotated[int, Field(ge=2)] = 50,
-        gamma: NonNegativeFloat = 3.0,
+        gamma: Annotated[float, Field(ge=0, le=1000)] = 3.0,
         alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99,
-        iterations: PositiveInt = 20,
+        iterations: Annotated[int, Field(ge=1, le=100_000)] = 20,
         rtol: NonNegativeFloat = 1e-6,
     ) -> None:
         self.n_trunc = n_trunc

@@ -52,9 +52,9 @@ class OnlineDiffusion:
         self,
         kd: Annotated[int, Field(ge=2)] = 50,
         kq: PositiveInt = 10,
-        gamma: NonNegativeFloat = 3.0,
+        gamma: Annotated[float, Field(ge=0, le=1000)] = 3.0,
         alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99,
-        iterations: PositiveInt = 20,
+        iterations: Annotated[int, Field(ge=1, le=100_000)] = 20,
         rtol: NonNegativeFloat = 1e-6,
     ) -> None:
         self.kd = kd

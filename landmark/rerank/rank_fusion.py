@@ -1,11 +1,11 @@
 """Rank fusion: merge several rankings of the same queries into one."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeFloat
+from pydantic import Field
 
 from landmark.artifact.rankings import Rankings
 from landmark.error import UserError
@@ -76,7 +76,7 @@ class RankFusion:
         rankings: Sequence[str] = (),
         steps: Sequence[str] | None = None,
         method: Literal["reciprocal_rank", "score_sum"] = "reciprocal_rank",
-        constant: NonNegativeFloat = 60.0,
+        constant: Annotated[float, Field(ge=0, le=1e6)] = 60.0,
     ) -> None:
         self.rankings = list(rankings)
         self.steps = None if steps is None else list(steps)

@@ -71,12 +71,13 @@ class Stores:
         galleries = [DescriptorStore.open(folder) for folder in folders]
         query_store = DescriptorStore.open(query)
         train_store = DescriptorStore.open(train) if train else None
-        for store in [*galleries, query_store, *([train_store] if train_store else [])]:
+        stores = [*galleries, query_store, *([train_store] if train_store else [])]
+        for number, store in enumerate(stores):
             if len(store) == 0:
                 raise UserError(f"{store.path} has no descriptors. Extract some photos.")
-            for gallery_store in galleries:
-                _check_same_kind(store, gallery_store, allow_mixed)
-        for store in (query_store, *galleries, *([train_store] if train_store else [])):
+            for earlier in stores[:number]:
+                _check_same_kind(store, earlier, allow_mixed)
+        for store in stores:
             _check_distinct_ids(store)
         if train_store is not None and train_store.landmark_ids is None:
             raise UserError(
@@ -178,17 +179,17 @@ def _check_distinct_ids(store: DescriptorStore) -> None:
         )
 
 
-def _check_same_kind(store: DescriptorStore, gallery: DescriptorStore, allow_mixed: bool) -> None:
-    if store.dim != gallery.dim:
+def _check_same_kind(store: DescriptorStore, earlier: DescriptorStore, allow_mixed: bool) -> None:
+    if store.dim != earlier.dim:
         raise UserError(
-            f"{store.path} has {store.dim} dimensions and {gallery.path} {gallery.dim}. Extract "
+            f"{store.path} has {store.dim} dimensions and {earlier.path} {earlier.dim}. Extract "
             "both with one embedder."
         )
     for key in () if allow_mixed else _SHARED_SETTINGS:
-        own, other = store.meta.get(key), gallery.meta.get(key)
+        own, other = store.meta.get(key), earlier.meta.get(key)
         # A store that does not record the setting is compatible with any other.
         if own is not None and other is not None and own != other:
             raise UserError(
-                f"{store.path} has {key} {own}, and {gallery.path} has {other}. Extract both "
+                f"{store.path} has {key} {own}, and {earlier.path} has {other}. Extract both "
                 "with the same settings, or pass allow_mixed=true."
             )

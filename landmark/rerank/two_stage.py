@@ -1,7 +1,9 @@
 """Two-stage re-ranking: move photos of the query's landmark to the front, and insert more."""
 
+from typing import Annotated
+
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from landmark.error import UserError
 from landmark.rerank.parallel import across_ranks
@@ -54,7 +56,7 @@ class TwoStage:
         threshold: float | None = 0.6,
         sort: bool = True,
         insert: bool = True,
-        temperature: PositiveFloat | None = None,
+        temperature: Annotated[float, Field(ge=1e-4)] | None = None,
     ) -> None:
         self.k = k
         self.threshold = threshold

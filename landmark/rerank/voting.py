@@ -53,9 +53,13 @@ def soft_vote(
         >>> votes.landmarks.tolist(), votes.scores.round(3).tolist()
         ([1], [0.52])
     """
-    rows, cosines = train_index.search_others(photos, k, own_rows)
+    voters = min(k, len(train_index.gallery))
+    rows, cosines = train_index.search_others(photos, voters, own_rows)
     landmarks = np.where(rows >= 0, train_landmarks[np.maximum(rows, 0)], -1)
-    return vote(landmarks, cosines, temperature, voters=rows >= 0)
+    votes = vote(landmarks, cosines, temperature, voters=rows >= 0)
+    if voters == k:
+        return votes
+    return Votes(votes.landmarks, votes.scores * voters / k)  # the mean is over k
 
 
 def vote(
