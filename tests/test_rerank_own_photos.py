@@ -1,6 +1,7 @@
 """Queries that are also in the gallery under the same id are not their own answers."""
 
 import json
+import pickle
 import runpy
 import sys
 from pathlib import Path
@@ -263,3 +264,81 @@ def test_fusion_needs_no_ids_of_own_photos():
     retrieval = Retrieval.from_search(photos, photos, 2, Flat(), own_rows=np.arange(3))
     earlier = retrieval.remembered("search").searched().remembered("again")
     assert not (RankFusion()(earlier).rows == np.arange(3)[:, None]).any()
+
+
+def test_roxford_ranks_the_whole_gallery_by_default(rerank, world, tmp_path):
+    stores = opened(world)
+    root = tmp_path / "oxford"
+    (root / "jpg").mkdir(parents=True)
+    names = {"imlist": stores.gallery.ids.tolist(), "qimlist": stores.query.ids.tolist()}
+    for listed in names.values():
+        (root / "jpg" / f"{listed[0]}.jpg").touch()
+    own = int(stores.own_rows[0])
+    lists = {"bbx": [0, 0, 9, 9], "easy": [own, 40], "hard": [2], "junk": [5]}
+    with (root / "gnd_roxford5k.pkl").open("wb") as file:
+        pickle.dump({"gnd": [lists] * 15, **names}, file)
+    arguments = [f"query={world}/query", f"gallery={world}/gallery", "report=0"]
+    arguments += ["data=roxford5k", f"data.root={root}"]
+    status, printed, errors = rerank(*arguments, "output=out")
+    assert status == 0, errors
+    assert Rankings.open(tmp_path / "out").rows.shape == (15, 66)
+    assert Rankings.open(tmp_path / "out").meta["k"] == 66
+    assert "easy mAP" in printed
+    status, _, errors = rerank(*arguments, "output=cut", "k=30")
+    assert status == 0, errors
+    assert Rankings.open(tmp_path / "cut").rows.shape == (15, 30)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rerank=alpha_qe", "rerank.alpha_qe.alpha=1e30"],
+        ["rerank=alpha_qe", "rerank.alpha_qe.n=0"],
+        ["rerank=alpha_qe", "rerank.alpha_qe.n=50"],
+        ["rerank=dba", "rerank.dba.alpha=-1"],
+        ["rerank=diffusion", "rerank.diffusion.iterations=1000000000000"],
+        ["rerank=diffusion", "rerank.diffusion.gamma=1e9"],
+        ["rerank=superglobal", "rerank.superglobal.beta=1e30"],
+        ["rerank=two_stage", "rerank.two_stage.temperature=1e-300"],
+        ["rerank=rank_fusion", "rerank.rank_fusion.constant=1e300"],
+        ["search=hnsw", "search.ef_search=1000000000000"],
+        ["search=hnsw", "search.ef_construction=0"],
+        ["search=ivf", "search.seed=99999999999"],
+        ["search=ivf", "search.n_probe=99999999999"],
+        ["search=factory", "search.description=[IVF0,Flat]"],
+        ["search=factory", "search.description=IDMap"],
+        [
+            "search=factory",
+            "search.description=HNSW8",
+            "search.parameters={efSearch:1000000000000}",
+        ],
+        ["k=1000000000000"],
+        ["k=0"],
+        ["allow_self=maybe"],
+    ],
+    ids=lambda value: value[-1],
+)
+def test_a_setting_out_of_range_is_one_line(rerank, world, tmp_path, arguments):
+    stores = [f"{name}={world / name}" for name in ("query", "gallery", "train")]
+    status, _, errors = rerank(*stores, "output=out", "k=20", "report=0", *arguments)
+    lines = [line for line in errors.splitlines() if "under the same id" not in line]
+    assert (status, len(lines)) == (2, 1)
+    assert lines[0].startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rerank=dba", "rerank.dba.n=1000000000"],
+        ["rerank=egt", "rerank.egt.k=1000000000"],
+        ["rerank=two_stage", "rerank.two_stage.k=1000000000"],
+        ["rerank=online_diffusion", "rerank.online_diffusion.kq=1000000000"],
+        ["search=ivf", "search.refine=1000000000", "search.block_rows=1000000000000"],
+    ],
+    ids=lambda value: value[-1],
+)
+def test_a_count_above_the_gallery_means_all(rerank, world, arguments):
+    stores = [f"{name}={world / name}" for name in ("query", "gallery", "train")]
+    status, _, errors = rerank(*stores, "output=out", "k=20", "report=0", *arguments)
+    assert status == 0, errors
