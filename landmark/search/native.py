@@ -74,10 +74,11 @@ def parts_of(index: "Index", with_quantizers: bool = True) -> Iterator[Any]:
     """
     import faiss
 
-    index = faiss.downcast_index(index)
-    yield index
+    # `index` itself stays referenced: it owns the memory of its parts.
+    part = faiss.downcast_index(index)
+    yield part
     for name in (*_INNER, "quantizer") if with_quantizers else _INNER:
-        inner = getattr(index, name, None)
+        inner = getattr(part, name, None)
         if isinstance(inner, faiss.Index):
             yield from parts_of(inner, with_quantizers)
 
