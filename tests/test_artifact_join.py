@@ -174,3 +174,42 @@ def test_an_inconsistent_ensemble_is_refused(tmp_path, ids, landmarks, weights, 
     with pytest.raises(UserError, match=words):
         ensemble(tmp_path / "o", [tmp_path / "1", tmp_path / "2"], weights)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_landmark_that_one_store_lacks_comes_from_another(tmp_path):
+    ids = ["a", "b", "c", "d"]
+    write(tmp_path / "one", ids, landmarks=["x", "", "", "y"])
+    write(tmp_path / "two", ids, seed=1, landmarks=["", "z", "", "y"])
+    write(tmp_path / "three", ids, seed=2, landmarks=[None, "z", None, None])
+    write(tmp_path / "four", ids, seed=3)
+    ensemble(tmp_path / "out", [tmp_path / name for name in ("one", "two", "three", "four")])
+    assert DescriptorStore.open(tmp_path / "out").landmark_ids.tolist() == ["x", "z", "", "y"]
+    write(tmp_path / "other", ids, seed=4, landmarks=["", "w", "", ""])
+    paths = [tmp_path / name for name in ("one", "two", "other")]
+    with pytest.raises(UserError, match="'b' has landmark w, and z in another store"):
+        ensemble(tmp_path / "contradiction", paths)
+
+
+@pytest.mark.parametrize("dims", [(4, 3), (4, 8), (1, 2)])
+def test_stores_of_other_dimensions_are_one_line(tmp_path, dims):
+    for name, dim in zip("ab", dims, strict=True):
+        write(tmp_path / name, [f"{name}1", f"{name}2"], dim=dim)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(UserError, match=f"b has {dims[1]} dimensions and .*a has {dims[0]}"):
+        join(tmp_path / "out", paths)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=f"b has {dims[1]} dimensions"):
+        Stores.open(tmp_path / "a", paths)
+
+
+@pytest.mark.parametrize("key", ["embedder", "whitening"])
+def test_a_mixed_gallery_is_found_behind_a_store_that_records_nothing(tmp_path, key):
+    write(tmp_path / "unknown", ["a"], embedder=None)
+    write(tmp_path / "one", ["b"], **{key: "1"})
+    write(tmp_path / "two", ["c"], **{key: "2"})
+    paths = [tmp_path / name for name in ("unknown", "one", "two")]
+    with pytest.raises(UserError, match=f"{key} 2, and .*one has 1"):
+        Stores.open(tmp_path / "unknown", paths)
+    with pytest.raises(UserError, match=key):
+        join(tmp_path / "out", paths[1:])
+    assert len(Stores.open(tmp_path / "unknown", paths, allow_mixed=True).gallery) == 3

@@ -190,3 +190,38 @@ def test_rankings_are_read_as_they_were_written(tmp_path):
 def test_inconsistent_rankings_are_refused(rows, scores, queries):
     with pytest.raises(ValueError, match=r"do not match|outside the gallery"):
         Rankings(np.array(rows), np.array(scores), np.array(queries), np.array(["a", "b", "c"]))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "u4", "i2"])
+def test_rankings_of_whole_numbers_in_another_dtype_are_read(tmp_path, dtype):
+    rankings().write_into(tmp_path)
+    rows = rankings().rows
+    expected = np.maximum(rows, 0) if dtype == "u4" else rows  # pads are negative
+    np.save(tmp_path / "rows.npy", expected.astype(dtype))
+    np.save(tmp_path / "scores.npy", rankings().scores.astype("f8"))
+    found = Rankings.open(tmp_path)
+    assert (found.rows.dtype, found.scores.dtype) == (np.int32, np.float32)
+    np.testing.assert_array_equal(found.rows, expected)
+    np.testing.assert_array_equal(found.scores, rankings().scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("rows.npy", lambda rows: rows + 0.5, "which is not a gallery row"),
+        ("rows.npy", lambda rows: np.where(rows < 0, np.nan, rows), "contains nan"),
+        ("rows.npy", lambda rows: rows.astype("i8") + 2**32, "which is not a gallery row"),
+        ("rows.npy", lambda rows: rows.astype("U3"), "not whole numbers"),
+        ("rows.npy", lambda rows: rows > 0, "not whole numbers"),
+        ("scores.npy", lambda scores: scores.astype("c8"), "not numbers"),
+        ("scores.npy", lambda scores: scores * np.nan, "not numbers"),
+    ],
+)
+def test_rankings_that_are_not_numbers_are_one_line(tmp_path, name, change, words):
+    rankings().write_into(tmp_path)
+    with np.errstate(invalid="ignore"):
+        np.save(tmp_path / name, change(np.load(tmp_path / name)))
+    with pytest.raises(UserError, match=words) as caught:
+        Rankings.open(tmp_path)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)

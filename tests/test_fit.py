@@ -260,3 +260,41 @@ def test_the_digest_depends_on_numbers_and_origin(tmp_path):
     with pytest.raises(UserError, match="already exists"):
         base.write(tmp_path / "w")
     base.write(tmp_path / "w", overwrite=True)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+@pytest.mark.parametrize("dim", [2, 3, 32])
+@pytest.mark.parametrize(
+    ("noise", "landmark_of", "words"),
+    [
+        (1.0, lambda row: f"own {row}", "no two photos show the same landmark"),
+        (1.0, lambda _: "one", "all photos show the landmark 'one'"),
+        (0.0, lambda row: f"pair {row // 2}", "span 0 of"),
+        (1e-10, lambda row: f"pair {row // 2}", "span 0 of"),
+        (1.0, lambda row: "pair" if row < 2 else f"own {row}", "span 1 of"),
+        (1.0, lambda row: "pair" if row < 2 else "", "all photos show the landmark 'pair'"),
+    ],
+)
+def test_a_whitening_is_not_learned_from_nothing(tmp_path, dtype, dim, noise, landmark_of, words):
+    random = np.random.default_rng(0)
+    vectors = np.repeat(random.standard_normal((50, dim)), 2, axis=0)
+    vectors = unit(vectors + noise * random.standard_normal(vectors.shape)).astype(dtype)
+    write(tmp_path / "store", vectors, [landmark_of(row) for row in range(100)])
+    with pytest.raises(UserError, match=words) as caught:
+        fit_learned(DescriptorStore.open(tmp_path / "store"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+@pytest.mark.parametrize(("distinct", "spanned"), [(1, 0), (2, 1), (4, 3)])
+@pytest.mark.parametrize("power", [0, 0.5])
+def test_pca_counts_the_dimensions_of_few_distinct_vectors(
+    tmp_path, dtype, distinct, spanned, power
+):
+    vectors = unit(np.random.default_rng(1).standard_normal((distinct, 16))).astype(dtype)
+    write(tmp_path / "store", np.repeat(vectors, 30, axis=0))
+    store = DescriptorStore.open(tmp_path / "store")
+    with pytest.raises(UserError, match=f"span {spanned} of 16"):
+        fit_pca(store, power=power)
+    if spanned:
+        assert fit_pca(store, dim=spanned, power=power).dim == spanned

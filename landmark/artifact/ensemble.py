@@ -108,6 +108,8 @@ def _landmark_ids(
 ) -> NDArray[np.str_] | None:
     """Return landmarks in the row order of the first store; None if no store has any.
 
+    A landmark that is unknown in one store is taken from another.
+
     Raises:
         UserError: Two stores have different landmarks for a photo.
     """
@@ -117,7 +119,7 @@ def _landmark_ids(
             continue
         landmark_ids = store.landmark_ids[rows]
         landmarks = landmark_ids if landmarks is None else landmarks
-        differs = landmark_ids != landmarks
+        differs = (landmark_ids != landmarks) & (landmark_ids != "") & (landmarks != "")
         if differs.any():
             row = int(differs.argmax())
             raise UserError(
@@ -125,6 +127,7 @@ def _landmark_ids(
                 f"{landmark_ids[row]}, and {landmarks[row]} in another store. Pass stores of the "
                 "same table."
             )
+        landmarks = np.where(landmarks == "", landmark_ids, landmarks)
     return landmarks
 
 

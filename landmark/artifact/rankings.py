@@ -63,6 +63,8 @@ class Rankings:
     def open(cls, path: str | Path) -> "Rankings":
         """Read a folder of rankings.
 
+        Rows may have any real dtype if they are whole numbers, and scores any real dtype.
+
         Raises:
             UserError: The folder has no rankings, or they are damaged or of a later version.
         """
@@ -76,6 +78,36 @@ class Rankings:
                 for name in (QUERY_IDS, GALLERY_IDS)
             )
             meta, metrics = (read_json(path / name) for name in (META, METRICS))
+            rows, scores = _whole_numbers(rows), _numbers(scores)
             rankings = cls(rows, scores, query_ids, gallery_ids, meta, metrics)
         check_schema(path, meta, SCHEMA)
         return rankings
+
+
+def _whole_numbers(rows: np.ndarray) -> NDArray[np.int32]:
+    """Convert gallery rows to int32.
+
+    Raises:
+        ValueError: A row is not a whole number, or too large.
+    """
+    if rows.dtype == np.int32:
+        return rows
+    if rows.dtype.kind not in "iuf":
+        raise ValueError(f"{ROWS} has the dtype {rows.dtype}, not whole numbers")
+    with np.errstate(invalid="ignore"):
+        whole = rows.astype(np.int32)
+    different = whole != rows
+    if different.any():
+        raise ValueError(f"{ROWS} contains {rows[different][0]}, which is not a gallery row")
+    return whole
+
+
+def _numbers(scores: np.ndarray) -> NDArray[np.float32]:
+    """Convert scores to float32.
+
+    Raises:
+        ValueError: They are not numbers.
+    """
+    if scores.dtype.kind not in "iuf" or np.isnan(scores).any():
+        raise ValueError(f"{SCORES} of dtype {scores.dtype} contains values that are not numbers")
+    return scores.astype(np.float32, copy=False)

@@ -104,19 +104,25 @@ class StackedVectors:
 class StackedStores:
     """Descriptor stores as one: rows are numbered through all stores, in order.
 
-    It has the interface of a `DescriptorStore`. The dimensions of the stores must be equal.
+    It has the interface of a `DescriptorStore`.
 
     Attributes:
         stores: The stores.
 
     Raises:
-        UserError: Two stores have the same id.
+        UserError: The dimensions differ, or two stores have the same id.
     """
 
     def __init__(self, stores: Sequence["DescriptorStore"]) -> None:
         import pandas as pd
 
         self.stores = list(stores)
+        for store in self.stores:
+            if store.dim != self.dim:
+                raise UserError(
+                    f"{store.path} has {store.dim} dimensions and {self.stores[0].path} has "
+                    f"{self.dim}. Pass stores of one embedder."
+                )
         repeated = pd.Index(self.ids).duplicated()
         if repeated.any():
             row = int(repeated.argmax())

@@ -3,7 +3,7 @@
 landmark rerank query=STORE gallery=STORE output=DIR
 landmark rerank query=STORE gallery=STORE train=STORE 'rerank=[alpha_qe,two_stage]' output=DIR
 landmark rerank query=STORE gallery=STORE rerank=alpha_qe rerank.alpha_qe.n=5 output=DIR
-landmark rerank query=STORE gallery=STORE data=roxford5k data.root=OXFORD k=4993 output=DIR
+landmark rerank query=STORE gallery=STORE data=roxford5k data.root=OXFORD output=DIR
 landmark rerank query=STORE 'gallery=[STORE,DISTRACTORS]' search=auto output=DIR
 torchrun --nproc-per-node 2 rerank.py query=STORE gallery=STORE output=DIR
 
@@ -27,14 +27,17 @@ from landmark.cli._command import command
 from landmark.cli._jobs import unused_folder
 from landmark.disk.lock import locked
 from landmark.error import UserError
-from landmark.processes import broadcast, rank, silence_other_ranks
+from landmark.processes import broadcast, notice, rank, silence_other_ranks
 
 if TYPE_CHECKING:
-    from landmark.rerank.chain import Step
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from landmark.rerank.chain import Reranker, Step
     from landmark.rerank.retrieval import Retrieval
     from landmark.rerank.stores import Stores
     from landmark.score.ground_truth import GroundTruth
-    from landmark.search.index import Index
+    from landmark.search.index import Index, Search
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Rerank:
     report: NonNegativeInt
     allow_mixed: bool
     submission: bool
+    allow_self: bool
 
 
 @command(Rerank, lists={"rerank"})
@@ -67,8 +71,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     from landmark.artifact.submission import check_can_submit
     from landmark.disk.atomic import check_can_write
     from landmark.report.photos import StorePhotos
-    from landmark.report.ranking import RESULTS, write_report
-    from landmark.rerank.chain import run_chain
+    from landmark.report.ranking import write_report
     from landmark.rerank.stores import Stores
     from landmark.score.ground_truth import find_ground_truth
     from landmark.search.sharded import shard_search
@@ -85,39 +88,39 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     stores = Stores.open(settings.query, settings.gallery, settings.train, settings.allow_mixed)
     if settings.submission:
         check_can_submit(stores.query.ids, stores.gallery.ids)
-    k = stores.resolve_k(settings.k)
-    print(stores, flush=True)
+    own_rows = stores.own_rows_to_exclude(settings.allow_self)
 
     # --- ground truth: each table of data= is read once ---
     source = instantiate(config.get("data"))
     query_table, gallery_table = (
         None if source is None else source.read(split) for split in ("query", "gallery")
     )
-    truth = find_ground_truth(stores.query, stores.gallery, query_table, gallery_table, k=k)
-    labels = truth.labels if truth else {}
+    # The metrics of ROxford and RParis are defined on rankings of the whole gallery.
+    is_revisited = query_table is not None and query_table.ground_truth is not None
+    k = stores.resolve_k(settings.k, whole=is_revisited)
+    print(stores, flush=True)
+    truth = find_ground_truth(
+        stores.query, stores.gallery, query_table, gallery_table, k=k, own_rows=own_rows
+    )
 
-    # --- search, then re-rank: only the last step's complete ranking stays in memory ---
-    train_index: Index | None = None
-
-    def first_search() -> "Retrieval":
-        nonlocal train_index
-        retrieval = stores.search(search, k)
-        train_index = retrieval.train_index
-        return retrieval
-
-    steps = []
-    for step in run_chain(first_search, rerankers, truth):
-        print(step.summary(labels), flush=True)
-        steps.append(step.first(RESULTS))
-    accuracy = nearest_train_accuracy(stores, train_index, truth)
+    # --- search, then re-rank ---
+    steps, last, recall, train_index = run_steps(
+        stores, search, rerankers, truth, k, settings.allow_self
+    )
+    own_train_rows = None if settings.allow_self else stores.own_train_rows
+    accuracy = nearest_train_accuracy(stores, train_index, truth, own_train_rows)
     if accuracy is not None:
         print(f"1-nn landmark of train {accuracy:.4f}", flush=True)
 
     # --- write ---
     if rank() == 0:
         meta = record(config, k, {name: store.meta for name, store in stores.by_name.items()})
-        metrics = metrics_of(steps, stores, truth, meta, accuracy)
-        write_rankings(output, step, stores, meta, metrics, settings)
+        metrics = {
+            **metrics_of(steps, stores, truth, meta, accuracy),
+            **recall,
+            **({} if own_rows is None else {"own_photos_excluded": int((own_rows >= 0).sum())}),
+        }
+        write_rankings(output, last, stores, meta, metrics, settings)
         if settings.report:
             query = StorePhotos(stores.query, query_table)
             gallery = StorePhotos(stores.gallery, gallery_table)
@@ -125,8 +128,68 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
             write_report(page, steps, query, gallery, truth, meta, accuracy, worst=worst)
 
 
+def run_steps(
+    stores: "Stores",
+    search: "Search",
+    rerankers: Mapping[str, "Reranker"],
+    truth: "GroundTruth | None",
+    k: int,
+    allow_self: bool,
+) -> tuple[list["Step"], "Step", dict[str, float], "Index | None"]:
+    """Search and re-rank; print each step.
+
+    Returns:
+        The steps with their first results, the last step with its complete ranking, the only one
+        that stays in memory, the recall of the search, and the index of the train photos.
+    """
+    from landmark.report.ranking import RESULTS
+    from landmark.rerank.chain import run_chain
+
+    searched: list[Retrieval] = []
+
+    def first_search() -> "Retrieval":
+        searched.append(stores.search(search, k, allow_self))
+        return searched[0]
+
+    labels = truth.labels if truth else {}
+    steps: list[Step] = []
+    for step in run_chain(first_search, rerankers, truth):
+        print(step.summary(labels), flush=True)
+        steps.append(step.first(RESULTS))
+        if searched:  # measured outside the time of the step, and then freed
+            retrieval = searched.pop()
+            recall, train_index = search_recall(retrieval), retrieval.train_index
+            del retrieval
+    return steps, step, recall, train_index
+
+
+def search_recall(retrieval: "Retrieval") -> dict[str, float]:
+    """Measure and print the recall of an approximate search; return its entries of metrics.json."""
+    from landmark.search.recall import LEAST_RECALL, measure_recall
+
+    recall = measure_recall(
+        retrieval.index, retrieval.query, retrieval.rows, own_rows=retrieval.own_rows
+    )
+    if recall is None:
+        return {}
+    print(f"search recall@{recall.k} {recall.value:.4f} on {recall.queries} queries", flush=True)
+    if recall.value < LEAST_RECALL:
+        notice(
+            f"the search finds only {recall.value:.1%} of the nearest {recall.k} photos (measured "
+            f"on {recall.queries} queries). Raise {retrieval.index.settings.widened_by}, or pass "
+            "search=flat."
+        )
+    return {
+        f"search_recall_at_{recall.k}": recall.value,
+        "search_recall_queries": recall.queries,
+    }
+
+
 def nearest_train_accuracy(
-    stores: "Stores", train_index: "Index | None", truth: "GroundTruth | None"
+    stores: "Stores",
+    train_index: "Index | None",
+    truth: "GroundTruth | None",
+    own_train_rows: "NDArray[np.intp] | None",
 ) -> float | None:
     """Return the accuracy of the nearest train photo's landmark; None without landmarks."""
     from landmark.score.ground_truth import LandmarkGroundTruth
@@ -135,7 +198,7 @@ def nearest_train_accuracy(
     if train is None or train.landmark_ids is None or not isinstance(truth, LandmarkGroundTruth):
         return None
     assert train_index is not None  # `Retrieval.from_search` builds it for train photos
-    rows, _ = train_index.search(stores.query.vectors, 1)
+    rows, _ = train_index.search_others(stores.query.vectors, 1, own_train_rows)
     return truth.nearest_accuracy(rows, train.landmark_ids)
 
 

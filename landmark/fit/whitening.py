@@ -68,7 +68,8 @@ def fit_learned(store: DescriptorStore, dim: PositiveInt | None = None) -> White
         dim: Number of axes to keep. Defaults to D.
 
     Raises:
-        UserError: The store has no landmarks, or too few pairs to span D dimensions.
+        UserError: The store has no landmarks or only one, no two photos of a landmark, or too few
+            different pairs to span D dimensions.
 
     Source:
         Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval with No Human Annotation,
@@ -152,7 +153,17 @@ def _landmarks_in_order(store: DescriptorStore) -> tuple[NDArray[np.int64], NDAr
     landmark_ids = store.landmark_ids
     if landmark_ids is None or not (landmark_ids != "").any():
         raise UserError(f"{store.path} has no landmark_id to learn from. Pass fit=pca.")
-    landmarks = pd.factorize(pd.Series(landmark_ids).replace("", None))[0]
+    landmarks, names = pd.factorize(pd.Series(landmark_ids).replace("", None))
+    if np.bincount(landmarks[landmarks >= 0]).max() < 2:
+        raise UserError(
+            f"{store.path}: no two photos show the same landmark, so that there is no pair to "
+            "learn from. Fit on more photos, or pass fit=pca."
+        )
+    if len(names) < 2:
+        raise UserError(
+            f"{store.path}: all photos show the landmark {names[0]!r}, so that there is no other "
+            "to tell apart. Fit on more landmarks, or pass fit=pca."
+        )
     order = np.argsort(landmarks, kind="stable")
     return landmarks, order[int((landmarks < 0).sum()) :]
 
@@ -179,8 +190,12 @@ def _check_span(
     values: NDArray[np.floating], store: DescriptorStore, dim: int, subject: str
 ) -> None:
     """Check that the eigenvalues exceed rounding errors, which whitening would amplify."""
-    rounding = float(np.finfo(store.dtype).eps) ** 2
-    spanned = int((values > values.max() * max(rounding, len(values) * 2.3e-16)).sum())
+    rounding, dim_of_store = float(np.finfo(store.dtype).eps) ** 2, len(values)
+    relative = values.max() * max(rounding, dim_of_store * 2.3e-16)
+    # Unit vectors have values of about 1 / √D, rounded once when they are stored, and their squares
+    # are summed in float64: differences of identical vectors have no larger eigenvalues.
+    absolute = max(rounding / dim_of_store, 2 * dim_of_store * 2.3e-16)
+    spanned = int((values > max(relative, absolute)).sum())
     if spanned < dim:
         raise UserError(
             f"{store.path}: {subject} span {spanned} of {dim} dimensions. Fit on more photos, or "

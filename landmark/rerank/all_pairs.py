@@ -21,7 +21,7 @@ _MERGED_RESULTS = 2**22
 
 
 def nearest_and_lowest(
-    photos: Vectors, k: int, device: str = "auto"
+    photos: Vectors, k: int, device: str = "auto", twins: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest neighbours of every photo, and its lowest cosine with any photo.
 
@@ -33,6 +33,8 @@ def nearest_and_lowest(
         photos: Descriptors, (N, D); may be memory-mapped or stacked. They are not copied.
         k: Neighbours per photo, including the photo itself; at most N.
         device: Device to compute on (see `landmark.device`).
+        twins: (N,) another copy of each photo, which is not its neighbour; -1 for none. Defaults to
+            none.
 
     Returns:
         Neighbours (N, k) int32, each photo itself first, then by descending cosine, ties by row;
@@ -53,12 +55,21 @@ def nearest_and_lowest(
         for side in sides:
             least = cosines.amin(1 - side.axis).cpu().numpy()
             lowest[side.photos] = np.minimum(lowest[side.photos], least)
+        if twins is not None:
+            _separate(cosines, twins, rows, columns)
         if rows == columns:
             cosines.fill_diagonal_(float("inf"))  # the photo itself comes first
         for side in sides:
             best.add(_candidates(best, cosines, side))
             best.settle()
     return _merged(*best.result(), lowest)
+
+
+def _separate(cosines: "Tensor", twins: np.ndarray, rows: slice, columns: slice) -> None:
+    """Set the cosines of a tile to -inf between copies of a photo."""
+    twin = twins[rows]
+    row = np.flatnonzero((twin >= columns.start) & (twin < columns.stop))
+    cosines[row, twin[row] - columns.start] = -float("inf")
 
 
 def _tiles(photos: Vectors, device: str) -> Iterator[tuple[slice, slice, "Tensor"]]:

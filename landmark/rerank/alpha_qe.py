@@ -1,6 +1,8 @@
 """Alpha query expansion: add the top results to the query and search again."""
 
-from pydantic import NonNegativeFloat, PositiveInt
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
 
 from landmark.rerank.expansion import alpha_weights, expanded_search
 from landmark.rerank.retrieval import Retrieval
@@ -29,7 +31,9 @@ class AlphaQE:
     """
 
     @checked
-    def __init__(self, n: PositiveInt = 10, alpha: NonNegativeFloat = 3.0) -> None:
+    def __init__(
+        self, n: PositiveInt = 10, alpha: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    ) -> None:
         self.n = n
         self.alpha = alpha
 

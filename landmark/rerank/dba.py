@@ -1,7 +1,9 @@
 """Database-side augmentation: each gallery descriptor is smoothed over its neighbours."""
 
+from typing import Annotated
+
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from landmark.artifact.vectors import row_blocks
 from landmark.disk.temporary import temporary_array
@@ -38,7 +40,9 @@ class DBA:
     """
 
     @checked
-    def __init__(self, n: PositiveInt = 10, alpha: NonNegativeFloat = 3.0) -> None:
+    def __init__(
+        self, n: PositiveInt = 10, alpha: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    ) -> None:
         self.n = n
         self.alpha = alpha
 
@@ -47,7 +51,7 @@ class DBA:
         gallery = retrieval.gallery
         augmented = temporary_array(gallery.shape, gallery.dtype)
         for searched in row_blocks(len(gallery), _SEARCHED_ROWS):
-            rows, _ = retrieval.index.search(gallery[searched], self.n)
+            rows, _ = retrieval.index.search(gallery[searched], min(self.n, len(gallery)))
             for block in row_blocks(searched.stop, _EXPANDED_ROWS, searched.start):
                 near = rows[block.start - searched.start : block.stop - searched.start]
                 augmented[block] = self._augmented(gallery[block], gallery, near)

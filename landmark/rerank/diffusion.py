@@ -10,9 +10,9 @@ from scipy import sparse
 from landmark.artifact.vectors import row_blocks
 from landmark.processes import gather_objects, shard
 from landmark.rerank.graph import Graph, conjugate_gradients, sparse_rows, transition_graph
-from landmark.rerank.neighbours import all_neighbours
+from landmark.rerank.neighbours import all_neighbours, twins_of
 from landmark.rerank.parallel import in_parallel
-from landmark.rerank.ranking import Best, Triplets, filled_up
+from landmark.rerank.ranking import Best, Triplets, filled_up, others
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.sharded import merge_ranks
 from landmark.settings import checked
@@ -57,9 +57,9 @@ class Diffusion:
         self,
         n_trunc: PositiveInt = 1000,
         kd: Annotated[int, Field(ge=2)] = 50,
-        gamma: NonNegativeFloat = 3.0,
+        gamma: Annotated[float, Field(ge=0, le=1000)] = 3.0,
         alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99,
-        iterations: PositiveInt = 20,
+        iterations: Annotated[int, Field(ge=1, le=100_000)] = 20,
         rtol: NonNegativeFloat = 1e-6,
     ) -> None:
         self.n_trunc = n_trunc
@@ -82,7 +82,8 @@ class Diffusion:
         def compared(part: slice) -> Triplets:
             solution = self._solution(graph, neighbours[queries + part.start : queries + part.stop])
             pairs = (normalised(solution) @ of_queries).tocoo()
-            return best.better(pairs.col, pairs.row + part.start, pairs.data)
+            results = Triplets(pairs.col, pairs.row + part.start, pairs.data)
+            return best.better(*others(results, retrieval.own_rows))
 
         for better in in_parallel(compared, row_blocks(gallery.stop, _BLOCK_ROWS, gallery.start)):
             best.add(better)
@@ -121,7 +122,9 @@ class Diffusion:
     def _neighbours(self, retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
         indexes = (retrieval.index.settings.build(retrieval.query), retrieval.index)
         photos = len(retrieval.query) + len(retrieval.gallery)
-        return all_neighbours(indexes, min(max(self.n_trunc, self.kd), photos), scored=self.kd)
+        twins = twins_of(retrieval.own_rows, photos)
+        k = min(max(self.n_trunc, self.kd), photos)
+        return all_neighbours(indexes, k, scored=self.kd, twins=twins)
 
     def _solution(self, graph: Graph, neighbours: np.ndarray) -> sparse.csr_matrix:
         """Return the solutions (B, Q + N) float32 of photos with the neighbours (B, n)."""

@@ -54,12 +54,13 @@ class EGT:
         queries, length = retrieval.rows.shape
         photos = len(retrieval.gallery)
         k = min(self.k, photos)
-        near, cosines = retrieval.index.search(retrieval.query, k)
+        near, cosines = retrieval.index.search_others(retrieval.query, k, retrieval.own_rows)
         neighbours = GalleryNeighbours(retrieval.index, k, expected=queries * length)
 
         def traversed(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            own_rows = None if retrieval.own_rows is None else retrieval.own_rows[part]
             rows, scores = traverse(
-                near[part], cosines[part], neighbours.of, photos, length, self.threshold
+                near[part], cosines[part], neighbours.of, photos, length, self.threshold, own_rows
             )
             neighbours.finish()
             return filled_up(rows, scores, retrieval.rows[part], retrieval.scores[part])

@@ -11,9 +11,9 @@ from landmark.artifact.vectors import row_blocks
 from landmark.processes import gather_objects, shard
 from landmark.rerank.all_pairs import nearest_and_lowest
 from landmark.rerank.graph import mutual_neighbours, sparse_rows
-from landmark.rerank.neighbours import pair_cosines
+from landmark.rerank.neighbours import pair_cosines, twins_of
 from landmark.rerank.parallel import in_parallel
-from landmark.rerank.ranking import Best, Triplets, listed_in
+from landmark.rerank.ranking import Best, Triplets, listed_in, others
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.blocks import Vectors
 from landmark.search.sharded import merge_ranks
@@ -68,7 +68,8 @@ class KReciprocal:
         """Encode every photo and compare; replaces rows and scores."""
         photos = StackedVectors([retrieval.query, retrieval.gallery], np.float32)
         queries, k = len(retrieval.query), min(max(self.k1 + 1, self.k2), len(photos))
-        near, lowest = nearest_and_lowest(photos, k, retrieval.index.device)
+        twins = twins_of(retrieval.own_rows, len(photos))
+        near, lowest = nearest_and_lowest(photos, k, retrieval.index.device, twins)
         farthest = np.maximum(2 - 2 * lowest, _LEAST_DISTANCE)
         encoding = Encoding(photos, near, farthest, self.k1, self.k2)
         of_queries = encoding.averaged(slice(0, queries)).T.tocsr()  # (Q + N, Q)
@@ -80,9 +81,10 @@ class KReciprocal:
             shared = overlaps(encoded, of_queries).tocoo()
             jaccard = 1 - shared.data / (2 - shared.data)
             # The distance only lowers the score, so most pairs are rejected without computing it.
-            bounds = best.better(
+            results = Triplets(
                 shared.col, shared.row + part.start, 1 - (1 - self.lambda_value) * jaccard
             )
+            bounds = best.better(*others(results, retrieval.own_rows))
             cosines = pair_cosines(photos, bounds.query, bounds.rows + queries)
             distances = self._distances(cosines, farthest[bounds.query])
             return best.better(
@@ -104,7 +106,7 @@ class KReciprocal:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Add the nearest photos without shared neighbours, whose Jaccard distance is 1."""
         length = rows.shape[1]
-        near, cosines = retrieval.index.search(retrieval.query, length)
+        near, cosines = retrieval.index.search_others(retrieval.query, length, retrieval.own_rows)
         distances = self._distances(np.where(near < 0, 0, cosines), farthest[: len(near), None])
         absent = (near >= 0) & ~listed_in(near, rows)
         added = np.where(absent, self.lambda_value * (1 - distances), -np.inf).astype(np.float32)

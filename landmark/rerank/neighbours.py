@@ -18,7 +18,7 @@ _BLOCK_VALUES = 2**22  # of the descriptors of pairs: 16 MB
 
 
 def all_neighbours(
-    indexes: Sequence[Index], k: int, scored: int | None = None
+    indexes: Sequence[Index], k: int, scored: int | None = None, twins: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest neighbours of every photo among all photos of several indexes.
 
@@ -28,6 +28,8 @@ def all_neighbours(
         indexes: Indexes of (N_i, D), N photos in total.
         k: Neighbours per photo, including the photo itself; at most N.
         scored: Number of neighbours to return cosines for. Defaults to k.
+        twins: (N,) another copy of each photo, which is not its neighbour; -1 for none. Defaults to
+            none.
 
     Returns:
         Neighbours (N, k) int32, each photo itself first, then by descending cosine, -1 pads; and
@@ -46,12 +48,41 @@ def all_neighbours(
     for block in _blocks(len(photos), k):
         rankings = []
         for index, first in zip(indexes, firsts, strict=False):
-            hits, cosines = index.search(photos[block], min(k, len(index.gallery)))
+            twin = None if twins is None else _within(twins[block] - first, len(index.gallery))
+            hits, cosines = index.search_others(photos[block], min(k, len(index.gallery)), twin)
             rankings.append((np.where(hits < 0, -1, hits + first), cosines))
         best, best_cosines = best_in_order(rankings, k)
         own_first(best, best_cosines, np.arange(block.start, block.stop))
         rows[block], scores[block] = best, best_cosines[:, : scores.shape[1]]
     return rows, scores
+
+
+def twins_of(own_rows: np.ndarray | None, photos: int) -> np.ndarray | None:
+    """Number queries, then gallery photos, and return the number of each photo's other copy.
+
+    Args:
+        own_rows: (Q,) gallery row of each query's own photo, -1 for none. None means that no query
+            is in the gallery.
+        photos: Q + N.
+
+    Returns:
+        (Q + N,), -1 for none; None if there are no copies.
+
+    Example:
+        >>> twins_of(np.array([-1, 0]), photos=4).tolist()
+        [-1, 2, 1, -1]
+    """
+    if own_rows is None or (own_rows < 0).all():
+        return None
+    twins = np.full(photos, -1)
+    query = np.flatnonzero(own_rows >= 0)
+    twins[query] = len(own_rows) + own_rows[query]
+    twins[twins[query]] = query
+    return twins
+
+
+def _within(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.where((rows >= 0) & (rows < count), rows, -1)
 
 
 def _blocks(photos: int, k: int) -> Iterator[slice]:

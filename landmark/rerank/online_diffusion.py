@@ -52,9 +52,9 @@ class OnlineDiffusion:
         self,
         kd: Annotated[int, Field(ge=2)] = 50,
         kq: PositiveInt = 10,
-        gamma: NonNegativeFloat = 3.0,
+        gamma: Annotated[float, Field(ge=0, le=1000)] = 3.0,
         alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99,
-        iterations: PositiveInt = 20,
+        iterations: Annotated[int, Field(ge=1, le=100_000)] = 20,
         rtol: NonNegativeFloat = 1e-6,
     ) -> None:
         self.kd = kd
@@ -69,13 +69,19 @@ class OnlineDiffusion:
         photos = len(retrieval.gallery)
         near, cosines = all_neighbours([retrieval.index], min(self.kd, photos))
         graph = transition_graph(near, cosines, self.gamma, self.alpha).csr().astype(np.float64)
-        start, cosines = retrieval.index.search(retrieval.query, min(self.kq, photos))
+        own_rows = retrieval.own_rows
+        start, cosines = retrieval.index.search_others(
+            retrieval.query, min(self.kq, photos), own_rows
+        )
         weights = np.where(start >= 0, np.maximum(cosines, 0).astype(np.float64) ** self.gamma, 0)
 
         def diffused(part: slice) -> tuple[np.ndarray, np.ndarray]:
             previous_rows, previous_scores = retrieval.rows[part], retrieval.scores[part]
             rows, scores = pads(*previous_rows.shape)
             solution = self._solution(graph, start[part], weights[part])
+            if own_rows is not None:
+                is_own = own_rows[part] >= 0
+                solution[own_rows[part][is_own], np.flatnonzero(is_own)] = 0  # never ranked
             for query, values in enumerate(solution.T.astype(np.float32)):
                 best = _largest(values, rows.shape[1])
                 rows[query, : len(best)], scores[query, : len(best)] = best, values[best]

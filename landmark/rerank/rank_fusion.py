@@ -1,17 +1,17 @@
 """Rank fusion: merge several rankings of the same queries into one."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeFloat
+from pydantic import Field
 
 from landmark.artifact.rankings import Rankings
 from landmark.error import UserError
 from landmark.rerank.parallel import across_ranks
 from landmark.rerank.retrieval import Retrieval
-from landmark.search.top_k import pads
+from landmark.search.top_k import pads, without_rows
 from landmark.settings import checked
 
 _BLOCK_RESULTS = 2**20
@@ -76,7 +76,7 @@ class RankFusion:
         rankings: Sequence[str] = (),
         steps: Sequence[str] | None = None,
         method: Literal["reciprocal_rank", "score_sum"] = "reciprocal_rank",
-        constant: NonNegativeFloat = 60.0,
+        constant: Annotated[float, Field(ge=0, le=1e6)] = 60.0,
     ) -> None:
         self.rankings = list(rankings)
         self.steps = None if steps is None else list(steps)
@@ -91,7 +91,10 @@ class RankFusion:
                 other queries or photos that are not in the gallery.
         """
         rankings = [self._step(retrieval, name) for name in self._names(retrieval)]
-        rankings += [ranking_of_folder(folder, retrieval) for folder in self.rankings]
+        rankings += [
+            _without_own(ranking_of_folder(folder, retrieval), retrieval.own_rows)
+            for folder in self.rankings
+        ]
         if not rankings:
             raise UserError(
                 "rerank.rank_fusion has nothing to fuse. Pass rerank.rank_fusion.rankings=[DIR,…], "
@@ -155,6 +158,14 @@ class RankFusion:
         with np.errstate(invalid="ignore", divide="ignore"):
             scaled = (scores - low) / (high - low)
         return np.where(high > low, scaled, 1)
+
+
+def _without_own(ranking: Ranking, own_rows: np.ndarray | None) -> Ranking:
+    """Drop each query's own photo, which a folder may rank, from a ranking (Q, K)."""
+    if own_rows is None or not (ranking.rows == own_rows[:, None])[own_rows >= 0].any():
+        return ranking
+    rows, scores = (np.pad(values, ((0, 0), (0, 1)), constant_values=-1) for values in ranking)
+    return Ranking(*without_rows(rows, scores.astype(np.float32), own_rows))
 
 
 def ranking_of_folder(folder: str, retrieval: Retrieval) -> Ranking:

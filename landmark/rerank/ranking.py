@@ -29,6 +29,25 @@ class Triplets(NamedTuple):
     scores: np.ndarray
 
 
+def others(results: Triplets, own_rows: np.ndarray | None) -> Triplets:
+    """Return the results without each query's own photo.
+
+    Args:
+        results: P results.
+        own_rows: (Q,) gallery row of each query's own photo, -1 for none. None means that no query
+            is in the gallery.
+
+    Example:
+        >>> results = Triplets(np.array([0, 0]), np.array([5, 2]), np.array([0.9, 0.8]))
+        >>> others(results, np.array([5])).rows.tolist()
+        [2]
+    """
+    if own_rows is None:
+        return results
+    is_other = results.rows != own_rows[results.query]
+    return Triplets(*(values[is_other] for values in results))
+
+
 class Best:
     """Collect the k rows with the highest scores for each query, ties by row.
 

@@ -25,6 +25,9 @@ class Retrieval:
             settings of `index`, built at its first search.
         query_ids: Ids of the queries, (Q,) strings. Defaults to None.
         gallery_ids: Ids of the gallery photos, (N,) strings. Defaults to None.
+        own_rows: Gallery row of each query's own photo, (Q,), which is never one of its results; -1
+            for none. Defaults to None, no query is in the gallery.
+        own_train_rows: Train row of each query's own photo, (Q,), which does not vote on it.
         earlier: Rankings of earlier steps, recorded only if a re-ranker needs them: name → rows and
             scores, the latest last.
 
@@ -48,6 +51,8 @@ class Retrieval:
     train_index: Index | None = None
     query_ids: np.ndarray | None = None
     gallery_ids: np.ndarray | None = None
+    own_rows: np.ndarray | None = None
+    own_train_rows: np.ndarray | None = None
     earlier: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,6 +86,8 @@ class Retrieval:
         train_landmark_ids: np.ndarray | None = None,
         query_ids: np.ndarray | None = None,
         gallery_ids: np.ndarray | None = None,
+        own_rows: np.ndarray | None = None,
+        own_train_rows: np.ndarray | None = None,
     ) -> "Retrieval":
         """Index a gallery and search it for the top k of each query.
 
@@ -93,11 +100,19 @@ class Retrieval:
             train_landmark_ids: (N_t,).
             query_ids: (Q,).
             gallery_ids: (N,).
+            own_rows: (Q,).
+            own_train_rows: (Q,).
         """
         index = search.build(gallery)
-        rows, scores = index.search(query, k)
+        rows, scores = index.search_others(query, k, own_rows)
         retrieval = cls(query, gallery, rows, scores, index, train, train_landmark_ids)
-        return replace(retrieval, query_ids=query_ids, gallery_ids=gallery_ids)
+        return replace(
+            retrieval,
+            query_ids=query_ids,
+            gallery_ids=gallery_ids,
+            own_rows=own_rows,
+            own_train_rows=own_train_rows,
+        )
 
     def searched(
         self, query: np.ndarray | None = None, gallery: np.ndarray | None = None
@@ -120,7 +135,7 @@ class Retrieval:
         index = self.index if gallery is None else self.index.settings.build(gallery)
         query = self.query if query is None else query
         gallery = self.gallery if gallery is None else gallery
-        rows, scores = index.search(query, self.rows.shape[1])
+        rows, scores = index.search_others(query, self.rows.shape[1], self.own_rows)
         return replace(self, query=query, gallery=gallery, rows=rows, scores=scores, index=index)
 
     def with_ranking(self, rows: np.ndarray, scores: np.ndarray) -> "Retrieval":

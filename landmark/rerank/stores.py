@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked import StackedStores
 from landmark.error import UserError
+from landmark.processes import notice
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.index import Search
 
@@ -67,11 +71,13 @@ class Stores:
         galleries = [DescriptorStore.open(folder) for folder in folders]
         query_store = DescriptorStore.open(query)
         train_store = DescriptorStore.open(train) if train else None
-        for store in [*galleries, query_store, *([train_store] if train_store else [])]:
+        stores = [*galleries, query_store, *([train_store] if train_store else [])]
+        for number, store in enumerate(stores):
             if len(store) == 0:
                 raise UserError(f"{store.path} has no descriptors. Extract some photos.")
-            _check_same_kind(store, galleries[0], allow_mixed)
-        for store in (query_store, *galleries):
+            for earlier in stores[:number]:
+                _check_same_kind(store, earlier, allow_mixed)
+        for store in stores:
             _check_distinct_ids(store)
         if train_store is not None and train_store.landmark_ids is None:
             raise UserError(
@@ -86,8 +92,12 @@ class Stores:
         train = {} if self.train is None else {"train": self.train}
         return {"query": self.query, "gallery": self.gallery, **train}
 
-    def resolve_k(self, k: int | None) -> int:
+    def resolve_k(self, k: int | None, whole: bool = False) -> int:
         """Return the number of results per query: k, or 100 (at most N) if k is None.
+
+        Args:
+            k: Results per query.
+            whole: Rank all N photos if k is None.
 
         Raises:
             UserError: k is larger than the gallery.
@@ -97,10 +107,50 @@ class Stores:
             raise UserError(
                 f"k={k} is more than the {photos:,} photos of the gallery. Pass k={photos} or less."
             )
-        return min(_DEFAULT_K, photos) if k is None else k
+        if k is not None:
+            return k
+        return photos if whole else min(_DEFAULT_K, photos)
 
-    def search(self, search: Search, k: int) -> Retrieval:
-        """Index the gallery and search it for the top k of each query."""
+    @cached_property
+    def own_rows(self) -> NDArray[np.intp]:
+        """Gallery row of the photo with the query's id, (Q,); -1 if there is none."""
+        return pd.Index(self.gallery.ids).get_indexer(pd.Index(self.query.ids))
+
+    @cached_property
+    def own_train_rows(self) -> NDArray[np.intp]:
+        """Train row of the photo with the query's id, (Q,); -1 if there is none."""
+        if self.train is None:
+            return np.full(len(self.query), -1)
+        return pd.Index(self.train.ids).get_indexer(pd.Index(self.query.ids))
+
+    def own_rows_to_exclude(self, allow_self: bool) -> NDArray[np.intp] | None:
+        """Print how many queries are in the gallery or in train; return the rows to exclude.
+
+        Args:
+            allow_self: Exclude none.
+        """
+        for name, rows in (("gallery", self.own_rows), ("train store", self.own_train_rows)):
+            if (rows >= 0).any():
+                notice(
+                    f"{(rows >= 0).sum():,} of {len(rows):,} queries are also in the {name} under "
+                    "the same id. They "
+                    + (
+                        "count as their own answers (allow_self=true)."
+                        if allow_self
+                        else "are excluded from their own results; allow_self=true keeps them."
+                    )
+                )
+        return None if allow_self or (self.own_rows < 0).all() else self.own_rows
+
+    def search(self, search: Search, k: int, allow_self: bool = False) -> Retrieval:
+        """Index the gallery and search it for the top k of each query.
+
+        Args:
+            search: Search that builds the index.
+            k: Results per query.
+            allow_self: Keep the gallery photo with the query's own id among its results, and let
+                the train photo with its id vote on it.
+        """
         train = self.train
         return Retrieval.from_search(
             self.query.vectors,
@@ -111,6 +161,8 @@ class Stores:
             None if train is None else train.landmark_ids,
             query_ids=self.query.ids,
             gallery_ids=self.gallery.ids,
+            own_rows=None if allow_self else self.own_rows,
+            own_train_rows=None if allow_self else self.own_train_rows,
         )
 
     def __str__(self) -> str:
@@ -127,17 +179,17 @@ def _check_distinct_ids(store: DescriptorStore) -> None:
         )
 
 
-def _check_same_kind(store: DescriptorStore, gallery: DescriptorStore, allow_mixed: bool) -> None:
-    if store.dim != gallery.dim:
+def _check_same_kind(store: DescriptorStore, earlier: DescriptorStore, allow_mixed: bool) -> None:
+    if store.dim != earlier.dim:
         raise UserError(
-            f"{store.path} has {store.dim} dimensions and {gallery.path} {gallery.dim}. Extract "
+            f"{store.path} has {store.dim} dimensions and {earlier.path} {earlier.dim}. Extract "
             "both with one embedder."
         )
     for key in () if allow_mixed else _SHARED_SETTINGS:
-        own, other = store.meta.get(key), gallery.meta.get(key)
+        own, other = store.meta.get(key), earlier.meta.get(key)
         # A store that does not record the setting is compatible with any other.
         if own is not None and other is not None and own != other:
             raise UserError(
-                f"{store.path} has {key} {own}, and {gallery.path} has {other}. Extract both "
+                f"{store.path} has {key} {own}, and {earlier.path} has {other}. Extract both "
                 "with the same settings, or pass allow_mixed=true."
             )

@@ -1,7 +1,9 @@
 """SuperGlobal re-ranking: refine the top results by each other, and the query by them."""
 
+from typing import Annotated
+
 import numpy as np
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from landmark.error import UserError
 from landmark.rerank.expansion import descriptors_of
@@ -38,7 +40,10 @@ class SuperGlobal:
 
     @checked
     def __init__(
-        self, m: PositiveInt = 400, k: NonNegativeInt = 9, beta: NonNegativeFloat = 0.15
+        self,
+        m: PositiveInt = 400,
+        k: NonNegativeInt = 9,
+        beta: Annotated[float, Field(ge=0, le=1000)] = 0.15,
     ) -> None:
         self.m = m
         self.k = k

@@ -21,6 +21,7 @@ def traverse(
     photos: int,
     length: int,
     threshold: float,
+    own_rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Traverse the graph from all queries.
 
@@ -31,6 +32,8 @@ def traverse(
         photos: Number of gallery photos, N.
         length: Photos to rank per query.
         threshold: Cosine above which candidates are ranked together.
+        own_rows: (Q,) gallery photo that a query never reaches, its own; -1 for none. Defaults to
+            none.
 
     Returns:
         Photos (Q, length) int32 in ranked order, -1 pads, and scores (Q, length) float32.
@@ -47,7 +50,8 @@ def traverse(
     block_size = max(1, min(_MOST_QUERIES, len(near), _TABLE_ENTRIES // photos))
     traversal = Traversal(photos, length, near.shape[1], threshold, block_size)
     for part in row_blocks(len(near), block_size):
-        rows[part], scores[part] = traversal(near[part], cosines[part], neighbours)
+        own = None if own_rows is None else own_rows[part]
+        rows[part], scores[part] = traversal(near[part], cosines[part], neighbours, own)
     return rows, scores
 
 
@@ -84,7 +88,11 @@ class Traversal:
         self._cosine = np.full(self._block_size * self._capacity, -np.inf, np.float32)
 
     def __call__(
-        self, near: np.ndarray, cosines: np.ndarray, neighbours: Neighbours
+        self,
+        near: np.ndarray,
+        cosines: np.ndarray,
+        neighbours: Neighbours,
+        own_rows: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Traverse from B queries; see `traverse` for arguments and results."""
         queries = len(near)
@@ -97,6 +105,9 @@ class Traversal:
         self._least = np.full(queries, np.finfo(np.float32).min)
         self._seen_at_bound = np.zeros(queries, np.int64)
         unfinished = query = np.arange(queries)
+        own = np.full(queries, -1) if own_rows is None else own_rows
+        own = (query * self._photos + own)[own >= 0]
+        self._number[own] = _RANKED  # so that it never becomes a candidate
         while len(query):
             candidates = [
                 self._explore(query.take(part), near.take(part, axis=0), cosines.take(part, axis=0))
@@ -110,6 +121,7 @@ class Traversal:
             seen = slice(row * self._capacity, row * self._capacity + self._seen[row])
             self._number[row * self._photos + self._photo[seen]] = _UNSEEN
             self._cosine[seen] = -np.inf
+        self._number[own] = _UNSEEN
         return self._rows, np.minimum.accumulate(self._scores, axis=1)
 
     def _rounds(

@@ -1,7 +1,9 @@
 """Two-stage re-ranking: move photos of the query's landmark to the front, and insert more."""
 
+from typing import Annotated
+
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from landmark.error import UserError
 from landmark.rerank.parallel import across_ranks
@@ -54,7 +56,7 @@ class TwoStage:
         threshold: float | None = 0.6,
         sort: bool = True,
         insert: bool = True,
-        temperature: PositiveFloat | None = None,
+        temperature: Annotated[float, Field(ge=1e-4)] | None = None,
     ) -> None:
         self.k = k
         self.threshold = threshold
@@ -77,14 +79,24 @@ class TwoStage:
                 "with landmark ids."
             )
         query, gallery = (
-            soft_vote(photos, retrieval.train_index, landmarks, self.k, self.temperature)
-            for photos in (retrieval.query, retrieval.gallery)
+            soft_vote(photos, retrieval.train_index, landmarks, self.k, self.temperature, own_rows)
+            for photos, own_rows in (
+                (retrieval.query, retrieval.own_train_rows),
+                (retrieval.gallery, None),
+            )
         )
-        rows, scores = self.rerank(retrieval.rows, retrieval.scores, query, gallery)
+        rows, scores = self.rerank(
+            retrieval.rows, retrieval.scores, query, gallery, retrieval.own_rows
+        )
         return retrieval.with_ranking(rows, scores)
 
     def rerank(
-        self, rows: np.ndarray, scores: np.ndarray, query: Votes, gallery: Votes
+        self,
+        rows: np.ndarray,
+        scores: np.ndarray,
+        query: Votes,
+        gallery: Votes,
+        own_rows: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Sort and insert according to votes.
 
@@ -93,6 +105,8 @@ class TwoStage:
             scores: (Q, K), descending, -inf at the pads.
             query: Votes for the Q queries.
             gallery: Votes for the N gallery photos.
+            own_rows: (Q,) gallery row that is not inserted, the query's own photo; -1 for none.
+                Defaults to none.
 
         Returns:
             Rows (Q, K) int32 and scores (Q, K) float32.
@@ -101,7 +115,8 @@ class TwoStage:
 
         def reranked(part: slice) -> tuple[np.ndarray, np.ndarray]:
             votes = Votes(query.landmarks[part], query.scores[part])
-            new = self._rerank(rows[part], scores[part], votes, gallery, by_landmark)
+            own = None if own_rows is None else own_rows[part]
+            new = self._rerank(rows[part], scores[part], votes, gallery, by_landmark, own)
             return new[0].astype(np.int32), new[1].astype(np.float32)
 
         block_size = _BLOCK_RESULTS // max(1, rows.shape[1])
@@ -115,6 +130,7 @@ class TwoStage:
         query: Votes,
         gallery: Votes,
         by_landmark: "ByLandmark",
+        own_rows: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         is_ranked = rows >= 0
         is_known = query.landmarks[:, None] >= 0
@@ -123,6 +139,8 @@ class TwoStage:
         if not self.sort:  # everything up to the last positive
             ahead = np.logical_or.accumulate(positive[:, ::-1], axis=1)[:, ::-1]
         new, inserted = by_landmark.missing(query.landmarks, rows, positive)  # (Q, K) both
+        if own_rows is not None:
+            inserted &= new != own_rows[:, None]
         votes = query.scores[:, None] + gallery.scores[new]
         inserted &= is_known & self.insert
         if self.threshold is not None:

@@ -33,6 +33,7 @@ def soft_vote(
     train_landmarks: np.ndarray,
     k: int,
     temperature: float | None = None,
+    own_rows: np.ndarray | None = None,
 ) -> Votes:
     """Let each photo's k nearest train photos vote for their landmarks.
 
@@ -42,6 +43,8 @@ def soft_vote(
         train_landmarks: (N_t,) int codes from 0; -1 if unknown.
         k: Voters per photo.
         temperature: See `vote`.
+        own_rows: (N,) train row of each photo itself, which does not vote; -1 for none. Defaults to
+            none.
 
     Example:
         >>> from landmark.search import Flat
@@ -50,9 +53,13 @@ def soft_vote(
         >>> votes.landmarks.tolist(), votes.scores.round(3).tolist()
         ([1], [0.52])
     """
-    rows, cosines = train_index.search(photos, k)
+    voters = min(k, len(train_index.gallery))
+    rows, cosines = train_index.search_others(photos, voters, own_rows)
     landmarks = np.where(rows >= 0, train_landmarks[np.maximum(rows, 0)], -1)
-    return vote(landmarks, cosines, temperature, voters=rows >= 0)
+    votes = vote(landmarks, cosines, temperature, voters=rows >= 0)
+    if voters == k:
+        return votes
+    return Votes(votes.landmarks, votes.scores * voters / k)  # the mean is over k
 
 
 def vote(

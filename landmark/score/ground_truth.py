@@ -73,6 +73,8 @@ class LandmarkGroundTruth(GroundTruth):
         gallery: (N,) landmark of each gallery photo, likewise.
         k: Results per query of the rankings to evaluate: the metrics of fewer than 100 results of a
             larger gallery are named after k. Defaults to N.
+        own_rows: (Q,) gallery row of each query's own photo, which is not a positive; -1 for none.
+            Defaults to none.
 
     Raises:
         UserError: No query has a positive in the gallery.
@@ -86,7 +88,14 @@ class LandmarkGroundTruth(GroundTruth):
         [['right', 'wrong'], ['unknown', 'right']]
     """
 
-    def __init__(self, query: np.ndarray, gallery: np.ndarray, *, k: int | None = None) -> None:
+    def __init__(
+        self,
+        query: np.ndarray,
+        gallery: np.ndarray,
+        *,
+        k: int | None = None,
+        own_rows: np.ndarray | None = None,
+    ) -> None:
         self._k = 100 if k is None or k >= len(gallery) else min(k, 100)
         self.headline = f"map_at_{self._k}"
         self.labels = {self.headline: f"mAP@{self._k}"}
@@ -96,7 +105,12 @@ class LandmarkGroundTruth(GroundTruth):
         # Unknown gallery photos get a different code from unknown queries, so they never match.
         self._gallery = np.where(gallery_codes < 0, -2, gallery_codes)
         self.distractors = int((gallery_codes < 0).sum())
-        if not np.isin(self._query, self._gallery).any():
+        is_own = np.zeros(len(query), bool)
+        if own_rows is not None:
+            is_own = (own_rows >= 0) & (self._gallery[own_rows] == self._query)
+        self._own = is_own.astype(np.int64)
+        _, positives = hits_by_label(np.empty((len(query), 0), int), self._query, self._gallery)
+        if not (positives > self._own).any():
             raise UserError(
                 "no query's landmark is in the gallery. Pass query and gallery of the same data."
             )
@@ -104,6 +118,7 @@ class LandmarkGroundTruth(GroundTruth):
     def evaluate(self, rows: np.ndarray) -> Evaluation:
         """Compute `map_at_100`, `precision_at_10` and `top_1` over the queries with positives."""
         hits, relevant = hits_by_label(rows[:, : self._k], self._query, self._gallery)
+        relevant = relevant - self._own
         precisions = gldv2.average_precision_at_k(hits, relevant, self._k)
         hits, few = hits[relevant > 0], min(self._k, 10)
         metrics = {
@@ -201,6 +216,7 @@ def find_ground_truth(
     gallery_table: "ImageTable | None" = None,
     *,
     k: int | None = None,
+    own_rows: np.ndarray | None = None,
 ) -> GroundTruth | None:
     """Return the ground truth of stores, in their order.
 
@@ -211,6 +227,8 @@ def find_ground_truth(
             landmarks in the stores.
         gallery_table: Image table of the gallery, likewise; pass both tables or neither.
         k: Results per query of the rankings to evaluate. Defaults to the complete gallery.
+        own_rows: (Q,) gallery row of each query's own photo, which the rankings leave out; -1 for
+            none. Defaults to none.
 
     Returns:
         None if there is no ground truth.
@@ -221,7 +239,7 @@ def find_ground_truth(
     if query_table is None or gallery_table is None:
         if query.landmark_ids is None or gallery.landmark_ids is None:
             return None
-        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids, k=k)
+        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids, k=k, own_rows=own_rows)
     query_rows = positions_in(query_table.rows["id"], query.ids)
     gallery_rows = positions_in(gallery_table.rows["id"], gallery.ids)
     if (query_rows < 0).any():
@@ -231,7 +249,10 @@ def find_ground_truth(
         )
     if query_table.ground_truth is None:
         return LandmarkGroundTruth(
-            _landmarks(query_table, query_rows), _landmarks(gallery_table, gallery_rows), k=k
+            _landmarks(query_table, query_rows),
+            _landmarks(gallery_table, gallery_rows),
+            k=k,
+            own_rows=own_rows,
         )
     missing = np.setdiff1d(np.arange(len(gallery_table)), gallery_rows)
     if len(missing):
@@ -239,8 +260,18 @@ def find_ground_truth(
             f"{gallery.path}: {len(missing):,} photos of the data's gallery are missing, such as "
             f"{gallery_table.rows['id'].iloc[missing[0]]!r}. Extract the complete gallery."
         )
-    queries = [query_table.ground_truth[row] for row in query_rows]
-    return RevisitedGroundTruth(queries, gallery_rows, k=k)
+    lists = [query_table.ground_truth[row] for row in query_rows]
+    if own_rows is not None:
+        own = np.where(own_rows < 0, -1, gallery_rows[own_rows])
+        lists = [_without(listed, row) for listed, row in zip(lists, own.tolist(), strict=True)]
+    return RevisitedGroundTruth(lists, gallery_rows, k=k)
+
+
+def _without(lists: Mapping[str, Any], row: int) -> Mapping[str, Any]:
+    """Drop a published row from the lists of a query; -1 for none."""
+    if row < 0:
+        return lists
+    return {name: np.setdiff1d(np.asarray(rows, np.int64), [row]) for name, rows in lists.items()}
 
 
 def landmark_codes(landmark_ids: np.ndarray) -> np.ndarray:

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from landmark.device import Device
 from landmark.error import UserError
 from landmark.search.blocks import Vectors
-from landmark.search.faiss_index import ROWS_OF_A_LIST, FaissIndex, FaissSearch, IndexOptions
+from landmark.search.faiss_index import FaissIndex, FaissSearch, IndexOptions, Seed
 from landmark.search.flat import Flat
 from landmark.search.gpu import gpus_of
 from landmark.search.index import Index
 from landmark.search.ivf import IVF, InvertedLists
 from landmark.search.ivfpq import IVFPQ
+from landmark.search.native import ROWS_OF_A_LIST
 from landmark.search.top_k import recall_at_k
 from landmark.settings import checked
 
@@ -59,6 +60,8 @@ class Auto:
         [[2, 1]]
     """
 
+    widened_by = "search.recall"
+
     @checked
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Auto:
         memory: PositiveFloat | None = None,
         searches: PositiveInt = 1,
         sample: PositiveInt = 200,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         device: Device = "auto",
         block_rows: PositiveInt = 65536,
     ) -> None:
@@ -101,6 +104,11 @@ class AutoIndex(Index):
     settings: Auto
     chosen: Index | None = None
     _queries, _k = 0, 0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the chosen index is exact."""
+        return self.chosen is not None and self.chosen.is_exact
 
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Choose an index unless the previous choice holds, and search (see `Index.search`)."""

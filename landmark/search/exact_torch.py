@@ -35,6 +35,8 @@ class ExactTorch:
         [[2, 1]]
     """
 
+    widened_by = ""
+
     @checked
     def __init__(
         self,

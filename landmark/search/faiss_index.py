@@ -2,30 +2,31 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypedDict
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
+from landmark.artifact.vectors import row_blocks
 from landmark.device import Device
 from landmark.disk.atomic import atomic_folder
 from landmark.disk.lock import locked
 from landmark.error import UserError
 from landmark.search import gpu, saved
 from landmark.search.blocks import Vectors, float32_blocks, rows_of
+from landmark.search.identical import Groups, find_identical
 from landmark.search.index import BlockwiseIndex
+from landmark.search.native import created, faiss_errors, is_graph, keeps_products, parts_of, train
 from landmark.search.top_k import rescore, ties_by_row
 from landmark.settings import checked
 
 if TYPE_CHECKING:
     from faiss import Index as NativeIndex
 
-ROWS_OF_A_LIST = 64  # training rows per list; faiss wants 39 or more
-_TRAIN_ROWS = 16384
-_CENTROIDS = 256  # of an 8-bit product quantizer, which needs at least as many training rows
+# faiss stores these as 32-bit integers, and larger values overflow.
+Int32 = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 2)]
 
 
 class IndexOptions(TypedDict, total=False):
@@ -42,7 +43,7 @@ class IndexOptions(TypedDict, total=False):
     """
 
     train_rows: PositiveInt | None
-    seed: NonNegativeInt
+    seed: Seed
     index: str | None
     device: Device
     block_rows: PositiveInt
@@ -65,13 +66,15 @@ class FaissSearch(ABC):
 
     name: ClassVar[str]  # on the command line
     shaped_by: ClassVar[tuple[str, ...]]  # settings that determine the index, besides the training
+    key: ClassVar[str] = "search"  # setting to change if faiss rejects the index
+    widened_by: ClassVar[str]  # settings that raise the recall
 
     @checked
     def __init__(
         self,
         refine: NonNegativeInt,
         train_rows: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         index: str | None = None,
         device: Device = "auto",
         block_rows: PositiveInt = 65536,
@@ -87,8 +90,9 @@ class FaissSearch(ABC):
     def factory_string(self, rows: int, dim: int) -> str:
         """Return the faiss factory string of an index of (rows, dim)."""
 
-    def parameters(self) -> str:
-        """Return the search parameters in faiss's form: `nprobe=32`."""
+    def parameters(self, vectors: int) -> str:
+        """Return the parameters to search an index of `vectors` in faiss's form: `nprobe=32`."""
+        del vectors
         return ""
 
     def replaced(self, **settings: Any) -> Self:  # noqa: ANN401
@@ -110,50 +114,61 @@ class FaissSearch(ABC):
         """
         gpus = gpu.gpus_of(self.device)
         if self.index and len(gallery):  # an empty shard has nothing to save
-            index = self._saved(Path(self.index), gallery)
+            index, groups = self._saved(Path(self.index), gallery)
         else:
-            index = self._filled(gallery)
+            index, groups = self._filled(gallery)
         on_gpus = gpu.on_gpus(index, gpus) if gpus else None
         if gpus and on_gpus is None and self.device != "auto":
             raise UserError(
                 f"search.device={self.device}: faiss cannot copy this index to a GPU. Pass cpu."
             )
-        return FaissIndex(gallery, self.replaced(index=None), index, on_gpus)
+        return FaissIndex(gallery, self.replaced(index=None), index, on_gpus, groups)
 
-    def _filled(self, gallery: Vectors) -> "NativeIndex":
+    def _filled(self, gallery: Vectors) -> tuple["NativeIndex", Groups | None]:
         import faiss
 
         rows, dim = gallery.shape
         if not rows:  # nothing to train on
-            return faiss.IndexFlatIP(dim)
-        text = self.factory_string(rows, dim)
-        with faiss_errors(text):
-            index = faiss.index_factory(dim, text, faiss.METRIC_INNER_PRODUCT)
+            return faiss.IndexFlatIP(dim), None
+        index = created(dim, self.factory_string(rows, dim), self.key)
         self.prepare(index)
-        train(index, gallery, self.train_rows, self.seed, gpu.gpus_of(self.device))
-        add(index, gallery, 0, self.block_rows)
-        return index
+        train(index, gallery, self.train_rows, self.seed, gpu.gpus_of(self.device), self.key)
+        groups = find_identical(gallery) if is_graph(index) else None
+        self._fill(index, gallery, groups)
+        return index, groups
 
-    def _saved(self, path: Path, gallery: Vectors) -> "NativeIndex":
+    def _fill(self, index: "NativeIndex", gallery: Vectors, groups: Groups | None) -> None:
+        """Add the vectors that the index lacks; of identical ones only the first."""
+        with faiss_errors(f"adding vectors to {type(index).__name__}", self.key):
+            # An NSG graph is built of all vectors in one call.
+            is_nsg = any(hasattr(part, "nsg") for part in parts_of(index))
+            block_rows = len(gallery) if is_nsg else self.block_rows
+            if groups is None:
+                add(index, gallery, index.ntotal, block_rows)
+                return
+            for block in row_blocks(len(groups), block_rows, index.ntotal):
+                index.add(np.ascontiguousarray(gallery[groups.first[block]], np.float32))
+
+    def _saved(self, path: Path, gallery: Vectors) -> tuple["NativeIndex", Groups | None]:
         keys = (*self.shaped_by, "train_rows", "seed")
         settings = {"search": self.name, **{key: getattr(self, key) for key in keys}}
         if saved.exists(path):
-            index = saved.open_index(path, settings, gallery)
-            if index.ntotal == len(gallery):  # needs no lock: it may be on a read-only disk
-                return index
+            index, groups, rows = saved.open_index(path, settings, gallery)
+            if rows == len(gallery):  # needs no lock: it may be on a read-only disk
+                return index, groups
         with locked(path):
             if not saved.exists(path):
                 # Building may take hours, so create the folder first to fail early.
                 with atomic_folder(path) as folder:
-                    index = self._filled(gallery)
+                    index, groups = self._filled(gallery)
                     saved.write(folder, index, settings, gallery)
-                return index
-            index = saved.open_index(path, settings, gallery)
-            if index.ntotal < len(gallery):
-                add(index, gallery, index.ntotal, self.block_rows)
+                return index, groups
+            index, groups, rows = saved.open_index(path, settings, gallery)
+            if rows < len(gallery):
+                self._fill(index, gallery, groups)
                 with atomic_folder(path, overwrite=True, marker=saved.META) as folder:
                     saved.write(folder, index, settings, gallery)
-            return index
+            return index, groups
 
 
 class FaissIndex(BlockwiseIndex):
@@ -164,6 +179,8 @@ class FaissIndex(BlockwiseIndex):
         settings: Settings of the index. Assign settings with other search parameters to widen it.
         index: The faiss index.
         on_gpus: Copy of the index on GPUs. None means search on the CPU.
+        groups: Groups of identical rows, if the index holds one vector of each. None means that it
+            holds all rows.
 
     Example:
         >>> from landmark.search import IVF
@@ -182,17 +199,26 @@ class FaissIndex(BlockwiseIndex):
         settings: FaissSearch,
         index: "NativeIndex",
         on_gpus: "NativeIndex | None" = None,
+        groups: Groups | None = None,
     ) -> None:
         super().__init__(gallery, settings)
         self._index = index
         self._on_gpus = on_gpus
+        self._groups = groups
+        self._least_refine = 0 if keeps_products(index) else 1
 
     def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        refine = self.settings.refine
-        rows, scores = self._candidates(query, min(len(self.gallery), k * max(1, refine)))
+        groups = self._groups
+        vectors = len(self.gallery) if groups is None else len(groups)
+        hits, refine = min(k, vectors), max(self.settings.refine, self._least_refine)
+        rows, scores = self._candidates(query, min(vectors, k * max(1, refine)))
+        if groups is not None:
+            rows = np.where(rows < 0, -1, groups.first[np.maximum(rows, 0)])
         if refine:
-            rows, scores = rescore(query, self.gallery, rows, k)
-        return rows[:, :k], scores[:, :k]
+            rows, scores = rescore(query, self.gallery, rows, hits)
+        if groups is not None:
+            return groups.expanded(rows[:, :hits], scores[:, :hits], k)
+        return rows[:, :hits], scores[:, :hits]
 
     def _candidates(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
@@ -200,67 +226,13 @@ class FaissIndex(BlockwiseIndex):
         index, space = self._index, faiss.ParameterSpace()
         if self._on_gpus is not None and k <= gpu.MOST_NEIGHBOURS:
             index, space = self._on_gpus, faiss.GpuParameterSpace()
-        parameters = self.settings.parameters()
-        if parameters:
-            with faiss_errors(parameters):
+        parameters = self.settings.parameters(self._index.ntotal)
+        with faiss_errors(parameters or "the search", self.settings.key):
+            if parameters:
                 space.set_index_parameters(index, parameters)  # type: ignore[arg-type]
-        scores, rows = index.search(query, k)
+            scores, rows = index.search(query, k)
         scores[rows < 0] = -np.inf
         return ties_by_row(rows, scores)
-
-
-def train(
-    index: "NativeIndex", gallery: Vectors, rows: int | None, seed: int, gpus: list[int]
-) -> None:
-    """Train an index on random gallery rows; a no-op if it needs no training.
-
-    Args:
-        index: The faiss index.
-        gallery: (N, D).
-        rows: Number of training rows. Defaults to 64 per list of the index, at least 16,384.
-        seed: Seed of the sample and of the clustering.
-        gpus: GPUs to cluster on. Empty means the CPU.
-
-    Raises:
-        UserError: faiss cannot train the index on these rows.
-
-    Example:
-        >>> import faiss
-        >>> index = faiss.index_factory(2, "SQ8", faiss.METRIC_INNER_PRODUCT)
-        >>> train(index, np.eye(2, dtype=np.float32), rows=None, seed=0, gpus=[])
-        >>> index.is_trained
-        True
-    """
-    import faiss
-
-    if index.is_trained:
-        return
-    ivf = faiss.try_extract_index_ivf(index)
-    if rows is None:
-        rows = max(_TRAIN_ROWS, ROWS_OF_A_LIST * ivf.nlist if ivf else 0)
-    drawn = np.random.default_rng(seed).choice(
-        len(gallery), min(rows, len(gallery)), replace=False, shuffle=False
-    )
-    sample = np.asarray(gallery[np.sort(drawn)], np.float32)
-    if len(sample) < _CENTROIDS:
-        sample = np.resize(sample, (_CENTROIDS, gallery.shape[1]))
-    if ivf:
-        _configure_clustering(faiss.downcast_index(ivf), seed, gpus)
-    with faiss_errors(f"training on {len(sample):,} rows"):
-        index.train(np.ascontiguousarray(sample))
-
-
-def _configure_clustering(ivf: Any, seed: int, gpus: list[int]) -> None:  # noqa: ANN401 - many classes
-    """Seed the clustering of an inverted file, and run it on the GPUs if any."""
-    import faiss
-
-    ivf.cp.seed = 1 + seed
-    ivf.cp.min_points_per_centroid = 1  # suppress the warning about few rows
-    if hasattr(ivf, "pq"):
-        ivf.pq.cp.min_points_per_centroid = 1
-    if gpus:
-        flat = faiss.IndexFlatIP(ivf.d)
-        ivf.clustering_index = faiss.index_cpu_to_gpus_list(flat, None, gpus)
 
 
 def add(index: "NativeIndex", gallery: Vectors, first: int, block_rows: int) -> None:
@@ -275,27 +247,3 @@ def add(index: "NativeIndex", gallery: Vectors, first: int, block_rows: int) -> 
     """
     for _, block in float32_blocks(rows_of(gallery, slice(first, len(gallery))), block_rows):
         index.add(block)
-
-
-@contextmanager
-def faiss_errors(subject: str) -> Iterator[None]:
-    """Turn a faiss exception into a one-line `UserError`.
-
-    Raises:
-        UserError: faiss raised a RuntimeError in the block.
-
-    Example:
-        >>> import faiss
-        >>> with faiss_errors("IVF4,Nonsense"):
-        ...     faiss.index_factory(2, "IVF4,Nonsense")
-        Traceback (most recent call last):
-        landmark.error.UserError: search: faiss rejects IVF4,Nonsense (...). Pass other ...
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        # "Error in <function> at <file>:<line>: Error: '<condition>' failed: <reason>"
-        reason = " ".join(str(error).split()).rpartition("failed: ")[2].rstrip(".")
-        raise UserError(
-            f"search: faiss rejects {subject} ({reason}). Pass other search settings."
-        ) from error

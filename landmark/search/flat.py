@@ -34,6 +34,8 @@ class Flat:
         ([[2, 1]], [['0.8', '0.6']])
     """
 
+    widened_by = ""
+
     @checked
     def __init__(self, device: Device = "auto", block_rows: PositiveInt = 65536) -> None:
         self.device = device

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated, Unpack
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
-from landmark.search.faiss_index import FaissSearch, IndexOptions
+from landmark.search.faiss_index import FaissSearch, IndexOptions, Int32
 from landmark.search.ivf import STORAGE, Storage
 from landmark.settings import checked
 
@@ -35,13 +35,14 @@ class HNSW(FaissSearch):
 
     name = "hnsw"
     shaped_by = ("neighbours", "ef_construction", "storage")
+    widened_by = "search.ef_search or search.neighbours"
 
     @checked
     def __init__(
         self,
-        neighbours: Annotated[int, Field(ge=2)] = 32,
-        ef_construction: PositiveInt = 80,
-        ef_search: PositiveInt = 256,
+        neighbours: Annotated[int, Field(ge=2, le=2**15)] = 32,
+        ef_construction: Int32 = 80,
+        ef_search: Int32 = 256,
         storage: Storage = "float32",
         refine: NonNegativeInt = 0,
         **options: Unpack[IndexOptions],
@@ -57,9 +58,10 @@ class HNSW(FaissSearch):
         del rows, dim
         return f"HNSW{self.neighbours},{STORAGE[self.storage]}"
 
-    def parameters(self) -> str:
+    def parameters(self, vectors: int) -> str:
         """Return the search parameters in faiss's form."""
-        return f"efSearch={self.ef_search}"
+        # faiss allocates as many candidates, and more than all vectors find nothing new.
+        return f"efSearch={min(self.ef_search, max(1, vectors))}"
 
     def prepare(self, index: "Index") -> None:
         """Set the number of candidates examined when a photo is inserted."""

@@ -9,7 +9,7 @@ from landmark.artifact.vectors import row_blocks
 from landmark.device import torch_device
 from landmark.processes import launch
 from landmark.search.blocks import Vectors
-from landmark.search.top_k import pads, ties_by_row
+from landmark.search.top_k import pads, ties_by_row, without_rows
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +23,14 @@ class Search(Protocol):
 
     Attributes:
         device: Device to search on (see `landmark.device`).
+        widened_by: Settings that raise the recall; empty for an exact search.
     """
 
     @property
     def device(self) -> str: ...  # noqa: D102 - an attribute
+
+    @property
+    def widened_by(self) -> str: ...  # noqa: D102 - an attribute
 
     def build(self, gallery: Vectors) -> "Index":
         """Build an index of a gallery (N, D), C order."""
@@ -50,6 +54,11 @@ class Index(ABC):
         """Device to search on: auto, cpu, mps, cuda or cuda:N."""
         return self.settings.device
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search returns the true nearest rows."""
+        return False
+
     @abstractmethod
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the k gallery rows with the largest inner product for each query.
@@ -65,6 +74,27 @@ class Index(ABC):
         Raises:
             ValueError: k is below 1, or the dimensions differ.
         """
+
+    def search_others(
+        self, query: np.ndarray, k: int, own_rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Search, leaving out each query's own photo.
+
+        Args:
+            query: (Q, D).
+            k: Results per query, without the own photo.
+            own_rows: (Q,) gallery row of each query's own photo, -1 if it is not in the gallery.
+                None means that no query is.
+
+        Example:
+            >>> from landmark.search import Flat
+            >>> photos = np.eye(2, dtype=np.float32)
+            >>> Flat().build(photos).search_others(photos, 1, np.array([0, -1]))[0].tolist()
+            [[1], [1]]
+        """
+        if own_rows is None or (own_rows < 0).all():
+            return self.search(query, k)
+        return without_rows(*self.search(query, k + 1), own_rows)
 
 
 class DeferredIndex(Index):
@@ -82,6 +112,11 @@ class DeferredIndex(Index):
     """
 
     _built: Index | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the built index is exact."""
+        return self._built is not None and self._built.is_exact
 
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Build the index at the first call, and search it (see `Index.search`)."""
@@ -117,6 +152,11 @@ class BlockwiseIndex(Index):
 
 class ExactIndex(BlockwiseIndex):
     """A gallery searched exactly, with ties ordered by row."""
+
+    @property
+    def is_exact(self) -> bool:
+        """True."""
+        return True
 
     @abstractmethod
     def _any_nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

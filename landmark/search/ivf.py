@@ -4,9 +4,9 @@ import math
 from abc import abstractmethod
 from typing import Literal, Self, Unpack
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 
-from landmark.search.faiss_index import FaissSearch, IndexOptions
+from landmark.search.faiss_index import FaissSearch, IndexOptions, Int32
 from landmark.settings import checked
 
 Storage = Literal["float32", "float16", "sq8"]
@@ -24,11 +24,14 @@ class InvertedLists(FaissSearch):
         **options: See `IndexOptions`.
     """
 
+    key = "search.n_lists"
+    widened_by = "search.n_probe or search.refine"
+
     @checked
     def __init__(
         self,
-        n_lists: PositiveInt | None,
-        n_probe: PositiveInt,
+        n_lists: Int32 | None,
+        n_probe: Int32,
         refine: NonNegativeInt,
         **options: Unpack[IndexOptions],
     ) -> None:
@@ -46,8 +49,9 @@ class InvertedLists(FaissSearch):
     def bytes_of(self, dim: int) -> int:
         """Return the stored bytes per photo."""
 
-    def parameters(self) -> str:
+    def parameters(self, vectors: int) -> str:
         """Return the search parameters in faiss's form."""
+        del vectors
         return f"nprobe={self.n_probe}"
 
     def wider(self, rows: int, k: int) -> Self | None:
@@ -86,8 +90,8 @@ class IVF(InvertedLists):
     @checked
     def __init__(
         self,
-        n_lists: PositiveInt | None = None,
-        n_probe: PositiveInt = 32,
+        n_lists: Int32 | None = None,
+        n_probe: Int32 = 32,
         storage: Storage = "float32",
         refine: NonNegativeInt = 0,
         **options: Unpack[IndexOptions],

@@ -5,7 +5,7 @@ from typing import Unpack
 from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.error import UserError
-from landmark.search.faiss_index import IndexOptions
+from landmark.search.faiss_index import IndexOptions, Int32
 from landmark.search.ivf import InvertedLists
 from landmark.settings import checked
 
@@ -38,8 +38,8 @@ class IVFPQ(InvertedLists):
     def __init__(
         self,
         code_bytes: PositiveInt | None = None,
-        n_lists: PositiveInt | None = None,
-        n_probe: PositiveInt = 32,
+        n_lists: Int32 | None = None,
+        n_probe: Int32 = 32,
         refine: NonNegativeInt = 16,
         **options: Unpack[IndexOptions],
     ) -> None:

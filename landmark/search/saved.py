@@ -12,6 +12,8 @@ from landmark.disk.differences import check_same_settings
 from landmark.disk.digest import digest_of_blocks
 from landmark.error import UserError
 from landmark.search.blocks import Vectors
+from landmark.search.identical import Groups, find_identical
+from landmark.search.native import is_graph, parts_of
 
 if TYPE_CHECKING:
     from faiss import Index
@@ -77,13 +79,22 @@ def exists(path: Path) -> bool:
     return False
 
 
-def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index":
+def open_index(
+    path: Path, settings: dict[str, Any], gallery: Vectors
+) -> tuple["Index", Groups | None, int]:
     """Open a saved index of all rows of a gallery, or of its first rows.
+
+    A graph index holds one vector of each group of identical rows, in the order of their first
+    rows. The groups are found again in the gallery, whose digest is recorded.
 
     Args:
         path: Folder of the index.
         settings: Required settings of the index.
         gallery: (N, D).
+
+    Returns:
+        The index; the groups of identical rows of the complete gallery if it holds one vector of
+        each, else None; and the number of rows that it was built for.
 
     Raises:
         UserError: The index is damaged, was written by a later version, or has different settings
@@ -95,8 +106,9 @@ def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index
         >>> index = faiss.IndexFlatIP(2)
         >>> index.add(gallery)
         >>> write(folder, index, {"seed": 0}, gallery)
-        >>> open_index(folder, {"seed": 0}, gallery).ntotal
-        2
+        >>> index, groups, rows = open_index(folder, {"seed": 0}, gallery)
+        >>> index.ntotal, groups, rows
+        (2, None, 2)
     """
     import faiss
 
@@ -123,9 +135,21 @@ def open_index(path: Path, settings: dict[str, Any], gallery: Vectors) -> "Index
         index = faiss.read_index(str(path / INDEX))
     except RuntimeError as error:
         raise UserError(f"search.index={path}: {INDEX} is damaged. {_ADVICE}") from error
-    if (index.ntotal, index.d) != (rows, gallery.shape[1]):
+    groups = find_identical(gallery) if is_graph(index) else None
+    distinct = rows if groups is None else int(np.searchsorted(groups.first, rows))
+    metrics = {part.metric_type for part in parts_of(index)}
+    if index.ntotal == rows > distinct:
+        raise UserError(
+            f"search.index={path} was written by an earlier version, which did not join "
+            f"{rows - distinct:,} identical vectors, so that searches miss photos. {_ADVICE}"
+        )
+    if (index.ntotal, index.d, metrics) != (
+        distinct,
+        gallery.shape[1],
+        {faiss.METRIC_INNER_PRODUCT},
+    ):
         raise UserError(f"search.index={path}: {INDEX} does not match {META}. {_ADVICE}")
-    return index
+    return index, groups, rows
 
 
 def digest(gallery: Vectors, rows: int | None = None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from landmark.artifact.vectors import row_blocks
-from landmark.processes import gather, initialize, is_alone, rank, shard, world_size
+from landmark.processes import gather, gather_objects, initialize, is_alone, rank, shard, world_size
 from landmark.search.blocks import Vectors, rows_of
 from landmark.search.index import Index, Search
 from landmark.search.top_k import best_in_order, pads
@@ -57,6 +57,11 @@ class ShardedSearch:
         """Device of the search of a shard."""
         return self._search.device
 
+    @property
+    def widened_by(self) -> str:
+        """Settings that raise the recall of the search of a shard."""
+        return self._search.widened_by
+
     def build(self, gallery: Vectors) -> "ShardedIndex":
         """Build the index of this rank's shard of a gallery (N, D), the same on every rank."""
         return ShardedIndex(gallery, self._search.build(rows_of(gallery, shard(len(gallery)))))
@@ -82,6 +87,11 @@ class ShardedIndex(Index):
     def __init__(self, gallery: Vectors, part: Index) -> None:
         super().__init__(gallery, ShardedSearch(part.settings))
         self._part = part
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the indexes of all ranks are exact; all ranks must call it."""
+        return all(gather_objects(self._part.is_exact))
 
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Search together with the other ranks (see `Index.search`).

@@ -67,6 +67,34 @@ def ties_by_row(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
     return rows, scores
 
 
+def without_rows(
+    rows: np.ndarray, scores: np.ndarray, dropped: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drop one row from each ranking, or its last result if the row is not in it.
+
+    Args:
+        rows: (Q, K), -1 pads.
+        scores: (Q, K).
+        dropped: (Q,) row to drop; -1 for none.
+
+    Returns:
+        Rows and scores (Q, K - 1) in the same order.
+
+    Example:
+        >>> rows, scores = np.array([[4, 2], [4, 2]]), np.array([[0.9, 0.3], [0.9, 0.3]])
+        >>> without_rows(rows, scores, np.array([4, -1]))[0].tolist()
+        [[2], [4]]
+    """
+    for part in row_blocks(len(rows), _CANDIDATE_VALUES // rows.shape[1]):
+        query, place = np.nonzero((rows[part] == dropped[part, None]) & (dropped[part, None] >= 0))
+        query += part.start
+        later = np.arange(rows.shape[1] - 1)
+        later = later + (later >= place[:, None])
+        for values in (rows, scores):
+            values[query, :-1] = np.take_along_axis(values[query], later, axis=1)
+    return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(scores[:, :-1])
+
+
 def best_in_order(
     rankings: Sequence[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
