@@ -13,7 +13,16 @@ from functools import cache, wraps
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pydantic import Field
+
 from landmark.error import UserError
+
+# What numpy, torch and Lightning accept.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Workers = Annotated[int, Field(ge=0, le=256)]
+BatchSize = Annotated[int, Field(gt=0, le=2**16)]
+# Bound of whole numbers without one of their own: torch, faiss and others have 32-bit integers.
+LARGEST = 2**31 - 1
 
 
 class _OBJECT:
@@ -53,9 +62,12 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
         Traceback (most recent call last):
         landmark.error.UserError: loss.margin=-1 is not valid. Pass a number >= 0.
     """
-    if not _fits(value, annotation):
+    if not accepts(value, annotation):
         text = json.dumps(value) if value is None or isinstance(value, bool) else value
-        raise UserError(f"{key}={text} is not valid. Pass {in_words(annotation)}.")
+        words = in_words(annotation)
+        if isinstance(value, int) and abs(value) > LARGEST and "<=" not in words:
+            words += f", at most {LARGEST}"
+        raise UserError(f"{key}={text} is not valid. Pass {words}.")
 
 
 def checked(function: Function) -> Function:
@@ -102,7 +114,7 @@ def in_words(annotation: Any) -> str:  # noqa: ANN401
         >>> in_words(Sequence[int])
         'a list, each a whole number'
     """
-    words = [_option_in_words(option) for option in _options(annotation)]
+    words = [_option_in_words(option) for option in options_of(annotation)]
     if "a path" in words:
         words = [word for word in words if word != "text"]
     return " or ".join(dict.fromkeys(word for word in words if word)) or "a value"
@@ -133,7 +145,7 @@ def _annotated_in_words(annotation: Any, metadata: Sequence[Any]) -> str:  # noq
         if getattr(item, "description", None):
             return str(item.description)
     bounds = [
-        f"{sign} {getattr(piece, name):g}"
+        f"{sign} {_number(getattr(piece, name))}"
         for name, sign in _BOUNDS.items()
         for piece in fields
         if isinstance(getattr(piece, name, None), int | float)
@@ -144,10 +156,15 @@ def _annotated_in_words(annotation: Any, metadata: Sequence[Any]) -> str:  # noq
     return f"{words} {' and '.join(bounds)}".strip()
 
 
-def _fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
+def accepts(value: object, annotation: Any) -> bool:  # noqa: ANN401
+    """Whether `check_value` accepts the value."""
     from pydantic import ValidationError
 
-    options = [_checkable(option) for option in _options(annotation)]
+    options = [_checkable(option) for option in options_of(annotation)]
     if Any in options:
         return True
     if _OBJECT in options and not isinstance(value, _SCALARS):
@@ -164,6 +181,12 @@ def _fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
         except ValidationError:
             pass
     return False
+
+
+def accepts_text(annotation: Any) -> bool:  # noqa: ANN401
+    """Whether any text is valid: the annotation has a plain `str` or a path among its options."""
+    options = (one for one in options_of(annotation) if isinstance(one, type))
+    return any(issubclass(option, str | PurePath) for option in options)
 
 
 def _adapter(annotation: Any) -> Any:  # noqa: ANN401
@@ -193,8 +216,10 @@ def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
         if Any in options or _OBJECT in options:
             return Any
         return Union[tuple(options)]  # noqa: UP007
+    if annotation is int:
+        return Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
     if origin is Annotated:
-        first = _checkable(inner[0])
+        first = inner[0] if _has_upper_bound(inner) else _checkable(inner[0])
         return first if first in (Any, _OBJECT) else Annotated[(first, *inner[1:])]
     if origin is Literal or origin in _WORDS or annotation is None:
         return annotation
@@ -211,12 +236,19 @@ def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
     return _OBJECT
 
 
+def _has_upper_bound(annotated: Sequence[Any]) -> bool:
+    first, *metadata = annotated
+    fields = [piece for item in metadata for piece in (getattr(item, "metadata", None) or [item])]
+    return first is int and any(hasattr(p, "le") or hasattr(p, "lt") for p in fields)
+
+
 def _element(annotation: Any) -> Any:  # noqa: ANN401
     checkable = _checkable(annotation)
     return Any if checkable is _OBJECT else checkable
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401
+def options_of(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """Return the members of a union; the annotation itself if it is none."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     return get_args(annotation) if is_union else (annotation,)
 
