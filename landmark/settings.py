@@ -7,6 +7,7 @@ imported; `checked` does the same for a constructor that is called from Python.
 
 import inspect
 import json
+import math
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import cache, wraps
@@ -21,8 +22,8 @@ from landmark.error import UserError
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 BatchSize = Annotated[int, Field(gt=0, le=2**16)]
-# Bound of whole numbers without one of their own: torch, faiss and others have 32-bit integers.
-LARGEST = 2**31 - 1
+# Bounds of numbers without one of their own: torch, faiss and others have 32-bit numbers.
+_LARGEST = {int: 2**31 - 1, float: 1e30}
 
 
 class _OBJECT:
@@ -65,8 +66,9 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
     if not accepts(value, annotation):
         text = json.dumps(value) if value is None or isinstance(value, bool) else value
         words = in_words(annotation)
-        if isinstance(value, int) and abs(value) > LARGEST and "<=" not in words:
-            words += f", at most {LARGEST}"
+        largest = _LARGEST.get(type(value), math.inf)
+        if isinstance(value, int | float) and abs(value) > largest and "<" not in words:
+            words += f", at most {_number(largest)}"
         raise UserError(f"{key}={text} is not valid. Pass {words}.")
 
 
@@ -216,8 +218,9 @@ def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
         if Any in options or _OBJECT in options:
             return Any
         return Union[tuple(options)]  # noqa: UP007
-    if annotation is int:
-        return Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+    if annotation in _LARGEST:
+        largest = _LARGEST[annotation]
+        return Annotated[annotation, Field(ge=-largest, le=largest)]
     if origin is Annotated:
         first = inner[0] if _has_upper_bound(inner) else _checkable(inner[0])
         return first if first in (Any, _OBJECT) else Annotated[(first, *inner[1:])]
@@ -239,7 +242,7 @@ def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
 def _has_upper_bound(annotated: Sequence[Any]) -> bool:
     first, *metadata = annotated
     fields = [piece for item in metadata for piece in (getattr(item, "metadata", None) or [item])]
-    return first is int and any(hasattr(p, "le") or hasattr(p, "lt") for p in fields)
+    return first in _LARGEST and any(hasattr(p, "le") or hasattr(p, "lt") for p in fields)
 
 
 def _element(annotation: Any) -> Any:  # noqa: ANN401

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from pydantic import PositiveFloat
 
 from landmark.cli._errors import nearest
@@ -33,16 +34,32 @@ def check_config(config: DictConfig, settings: type[Settings]) -> Settings:
     Raises:
         UserError: A setting is missing, unknown, or does not fit its annotation; names it.
     """
+    plain = _resolved(config)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"missing required setting '{missing[0]}'. Pass {missing[0]}=<value>.")
-    plain: Any = OmegaConf.to_container(config, resolve=True)
     for name, annotation in typing.get_type_hints(settings, include_extras=True).items():
         if name not in plain:
             raise UserError(f"the setting {name} is removed. Leave out ~{name}.")
         _check_setting(name, plain[name], annotation, may_be_empty=False)
     _check_arguments(plain, "")
     return settings(**{name: plain[name] for name in settings.__annotations__})
+
+
+def _resolved(config: DictConfig) -> Any:  # noqa: ANN401
+    """Convert to dictionaries, lists and values; name an interpolation that has no value."""
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except InterpolationResolutionError as error:
+        key = str(error.full_key)
+        nodes = OmegaConf.to_container(config, resolve=False)
+        for part in key.replace("[", ".").replace("]", "").split("."):
+            nodes = nodes[int(part)] if isinstance(nodes, list) else nodes[part]  # type: ignore
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(
+            f"{key}={nodes}: {reason}. For this text without interpolation, type "
+            f"{shell_form(key, str(nodes))}."
+        ) from error
 
 
 def check_groups(config: DictConfig, defaults: Mapping[str, Any], lists: Collection[str]) -> None:

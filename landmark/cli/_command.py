@@ -13,6 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.main import get_args_parser
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from landmark.cli._check import check_config, check_groups, check_toy_root
@@ -74,8 +75,9 @@ def command(
             with exit_status(folders):
                 compose = cache(lambda *overrides: composed(verb, overrides, folders))
                 defaults = groups_of(verb, folders)
+                is_sweep = options.multirun or _config_is_sweep(verb, options.overrides, folders)
                 overrides = quote_overrides(
-                    options.overrides, settings, defaults, compose, folders, options.multirun
+                    options.overrides, settings, defaults, compose, folders, is_sweep
                 )
                 if options.help:
                     usage = inspect.getdoc(inspect.getmodule(work)) or ""
@@ -91,6 +93,16 @@ def command(
         return main
 
     return decorate
+
+
+def _config_is_sweep(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> bool:
+    """Whether an experiment or `hydra.mode` makes the command a sweep without `-m`."""
+    has_commas = any("," in override for override in overrides)
+    choosing = [one for one in overrides if one.startswith(("experiment=", "hydra.mode="))]
+    if not (has_commas and choosing):
+        return False
+    hydra_config = composed(verb, choosing, folders, with_hydra=True).hydra
+    return bool(hydra_config.mode == RunMode.MULTIRUN)
 
 
 def _is_single_run(options: Namespace, overrides: Sequence[str]) -> bool:

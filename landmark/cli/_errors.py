@@ -9,11 +9,7 @@ from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import (
-    InterpolationKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from landmark.disk.space import DENIED, FULL
 from landmark.error import UserError
@@ -47,6 +43,8 @@ def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None
     elif (hint := _resource_hint(error)) is not None:
         line = hint
     elif type(error).__name__ == "MisconfigurationException":  # Lightning's: not imported here
+        line = f"trainer: {error}"
+    elif isinstance(error, ValueError) and _raised_in(error).startswith("pytorch_lightning."):
         line = f"trainer: {error}"
     elif isinstance(error, OSError) and error.errno in _DISK_ERRORS and error.filename:
         line = f"{error.filename}: {error.strerror}. Free some space or choose another location."
@@ -119,12 +117,6 @@ def _composition_line(error: BaseException, folders: Sequence[Path]) -> str:
     if text.startswith("Ambiguous value for argument"):
         override = text.partition("'")[2].partition("'\n")[0]
         return f"{override} has several values. Add -m to run one job for each, or pass one value."
-    if isinstance(error, InterpolationKeyError):
-        setting, name = error.full_key, f"${{{key}}}"
-        return (
-            f"{setting}: {name} names a setting that does not exist. Name another, or pass "
-            f"\\{name} in single quotes for this text."
-        )
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         names = sorted(str(name) for name in cause.parent_node if not str(name).startswith("_"))
         return _unknown_key_line(key, str(cause.key), names, folders)

@@ -41,13 +41,15 @@ def print_help(
     print("\nFlags of Hydra: --cfg job, --multirun (-m), --config-dir DIR, --info, --hydra-help.")
 
 
-def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+def composed(
+    verb: str, overrides: Sequence[str], folders: Sequence[Path], with_hydra: bool = False
+) -> DictConfig:
     """Compose the configuration of a command without running it."""
     project_folder, *user_folders = folders
     paths = ",".join(f"file://{path}" for path in user_folders)
     search_path = [f"hydra.searchpath=[{paths}]"] if user_folders else []
     with initialize_config_dir(str(project_folder), version_base="1.3"):
-        return compose(verb, [*overrides, *search_path])
+        return compose(verb, [*overrides, *search_path], return_hydra_config=with_hydra)
 
 
 def groups_of(verb: str, folders: Sequence[Path]) -> dict[str, str | list[str] | None]:

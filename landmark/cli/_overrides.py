@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from landmark.cli._errors import is_group
 from landmark.cli._signature import read_signature
@@ -134,7 +135,7 @@ def quote_overrides(
         return result
     try:
         config = compose(*map(_first_of_sweep, result))
-    except HydraException:
+    except (HydraException, OmegaConfBaseException):
         return result  # reported when the complete configuration is composed
     for index in unknown:
         annotation = _annotation(config, all_typed[index].name)
