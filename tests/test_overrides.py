@@ -167,12 +167,13 @@ def test_what_is_no_override_is_refused(overrides, line):
 
 @pytest.mark.parametrize("text", ["/a/${x}", "${oc.env:NO_SUCH_NAME}", "a ${foo:1} b"])
 def test_an_interpolation_without_a_value_shows_the_quoted_form(text):
-    config = composed("train", "data=folder", f"data.root={text}")
     with pytest.raises(UserError) as caught:
-        check_config(config, settings_class("train"))
+        check_config(composed("train", f"init={text}"), settings_class("train"))
     line = str(caught.value)
-    form = shell_form("data.root", text)
-    assert line.startswith(f"data.root={text}: ")
+    form = shell_form("init", text)
+    assert line.startswith(f"init={text}: ")
     assert line.endswith(f"type {form}.")
     argument = subprocess.run(["sh", "-c", f"printf %s {form}"], capture_output=True, check=True)
-    assert composed("train", "data=folder", argument.stdout.decode()).data.root == text
+    assert composed("train", argument.stdout.decode()).init == text
+    with pytest.raises(UserError, match=r"^data.root=.*Rename the file or folder"):
+        check_config(composed("train", "data=folder", f"data.root={text}"), settings_class("train"))

@@ -56,10 +56,13 @@ def _resolved(config: DictConfig) -> Any:  # noqa: ANN401
         for part in key.replace("[", ".").replace("]", "").split("."):
             nodes = nodes[int(part)] if isinstance(nodes, list) else nodes[part]  # type: ignore
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise UserError(
-            f"{key}={nodes}: {reason}. For this text without interpolation, type "
-            f"{shell_form(key, str(nodes))}."
-        ) from error
+        # Hydra resolves the settings of a `_target_` twice, which leaves no way to escape.
+        way_out = (
+            "Rename the file or folder if this is its name."
+            if "." in key
+            else f"For this text without interpolation, type {shell_form(key, str(nodes))}."
+        )
+        raise UserError(f"{key}={nodes}: {reason}. {way_out}") from error
 
 
 def check_groups(config: DictConfig, defaults: Mapping[str, Any], lists: Collection[str]) -> None:

@@ -42,9 +42,7 @@ def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None
         line = _composition_line(error, folders)
     elif (hint := _resource_hint(error)) is not None:
         line = hint
-    elif type(error).__name__ == "MisconfigurationException":  # Lightning's: not imported here
-        line = f"trainer: {error}"
-    elif isinstance(error, ValueError) and _raised_in(error).startswith("pytorch_lightning."):
+    elif _is_from_trainer(error):
         line = f"trainer: {error}"
     elif isinstance(error, OSError) and error.errno in _DISK_ERRORS and error.filename:
         line = f"{error.filename}: {error.strerror}. Free some space or choose another location."
@@ -53,6 +51,14 @@ def error_line(error: BaseException, folders: Sequence[Path] = ()) -> str | None
     else:
         return None
     return " ".join(line.split())
+
+
+def _is_from_trainer(error: BaseException) -> bool:
+    """Whether Lightning, which is not imported here, rejects its settings."""
+    is_value_error = isinstance(error, ValueError)
+    return type(error).__name__ == "MisconfigurationException" or (
+        is_value_error and _raised_in(error).startswith("pytorch_lightning.")
+    )
 
 
 def _resource_hint(error: BaseException) -> str | None:
