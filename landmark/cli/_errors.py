@@ -150,7 +150,8 @@ def _unknown_key_line(key: str, part: str, names: Sequence[str], folders: Sequen
         choice = choice if choice in choices(part, folders) else "…"
         return f"{key}: {part} is not chosen. Pass {part}={choice} first."
     if others := _choices_with(group, rest, folders):
-        return f"{key} is a setting of other choices: {group}={', '.join(others)}. Pass one."
+        keys = f" Valid keys: {', '.join(names)}." if names else ""
+        return f"{key} is a setting of other choices: {group}={', '.join(others)}. Pass one.{keys}"
     if not names:
         return f"{key} does not exist: {key.rpartition('.')[0]} has no settings. Remove it."
     return f"{key} does not exist.{nearest(part, names)} Valid keys: {', '.join(names)}."
