@@ -21,7 +21,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 # About 25,000 pixels per photo.
 XS = [(192, 128), (192, 160), (160, 160), (160, 192), (128, 192)]
 # A photo of the largest size has 200 MB.
-Side = Annotated[int, Field(ge=1, le=8192)]
+Side = Annotated[int, Field(gt=0, le=8192)]
 WidthHeight = Annotated[tuple[Side, Side], Field(description="[width, height] of 1 to 8192 pixels")]
 
 

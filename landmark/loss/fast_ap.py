@@ -34,7 +34,7 @@ class FastAP(LibraryPairLoss):
         self,
         embedding_dim: int,
         num_classes: int,
-        bins: Annotated[int, Field(ge=1, le=10_000)] = 10,
+        bins: Annotated[int, Field(gt=0, le=10_000)] = 10,
     ) -> None:
         from pytorch_metric_learning import losses
 

@@ -95,7 +95,7 @@ class MarginLoss(ClassifierLoss):
         num_classes: int,
         scale: PositiveFloat,
         *,
-        sub_centres: Annotated[int, Field(ge=1, le=1000)] = 1,
+        sub_centres: Annotated[int, Field(gt=0, le=1000)] = 1,
         **softmax: Unpack[SoftmaxOptions],
     ) -> None:
         super().__init__(embedding_dim, num_classes, vectors_per_class=sub_centres, **softmax)

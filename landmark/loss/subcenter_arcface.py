@@ -38,7 +38,7 @@ class SubCenterArcFace(MarginLoss):
         num_classes: int,
         margin: Angle = 0.5,
         scale: PositiveFloat = 64.0,
-        sub_centres: Annotated[int, Field(ge=1, le=1000)] = 3,
+        sub_centres: Annotated[int, Field(gt=0, le=1000)] = 3,
         **softmax: Unpack[SoftmaxOptions],
     ) -> None:
         super().__init__(embedding_dim, num_classes, scale, sub_centres=sub_centres, **softmax)

@@ -72,7 +72,7 @@ class RMAC(nn.Module):
 
     @checked
     def __init__(
-        self, levels: Annotated[int, Field(ge=1, le=16)] = 3, eps: NonNegativeFloat = 1e-6
+        self, levels: Annotated[int, Field(gt=0, le=16)] = 3, eps: NonNegativeFloat = 1e-6
     ) -> None:
         super().__init__()
         self.levels = levels
