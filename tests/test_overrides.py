@@ -131,6 +131,7 @@ def test_commas_separate_the_jobs_of_a_sweep():
 @example('a\\"')
 @example("${x}")
 @example("'")
+@example("\\${")
 @example("it's \\${a} (1)")
 def test_the_quoted_form_is_exactly_the_text(text):
     form = shell_form("data.root", text)

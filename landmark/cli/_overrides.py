@@ -89,7 +89,7 @@ def shell_form(key: str, text: str) -> str:
         >>> print(shell_form("data.root", "c,d"))
         'data.root="c,d"'
     """
-    escaped = text.replace("${", "\\${")
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return shlex.quote(f"{key}={QuotedString(escaped, Quote.double).with_quotes()}")
 
 
