@@ -7,13 +7,23 @@ imported; `checked` does the same for a constructor that is called from Python.
 
 import inspect
 import json
+import math
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import cache, wraps
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pydantic import Field
+
 from landmark.error import UserError
+
+# What numpy, torch and Lightning accept.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Workers = Annotated[int, Field(ge=0, le=256)]
+BatchSize = Annotated[int, Field(gt=0, le=2**16)]
+# Bounds of numbers without one of their own: torch, faiss and others have 32-bit numbers.
+_LARGEST = {int: 2**31 - 1, float: 1e30}
 
 
 class _OBJECT:
@@ -53,9 +63,13 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
         Traceback (most recent call last):
         landmark.error.UserError: loss.margin=-1 is not valid. Pass a number >= 0.
     """
-    if not _fits(value, annotation):
+    if not accepts(value, annotation):
         text = json.dumps(value) if value is None or isinstance(value, bool) else value
-        raise UserError(f"{key}={text} is not valid. Pass {in_words(annotation)}.")
+        words = in_words(annotation)
+        largest = _LARGEST.get(type(value), math.inf)
+        if isinstance(value, int | float) and abs(value) > largest and "<" not in words:
+            words += f", at most {_number(largest)}"
+        raise UserError(f"{key}={text} is not valid. Pass {words}.")
 
 
 def checked(function: Function) -> Function:
@@ -102,7 +116,7 @@ def in_words(annotation: Any) -> str:  # noqa: ANN401
         >>> in_words(Sequence[int])
         'a list, each a whole number'
     """
-    words = [_option_in_words(option) for option in _options(annotation)]
+    words = [_option_in_words(option) for option in options_of(annotation)]
     if "a path" in words:
         words = [word for word in words if word != "text"]
     return " or ".join(dict.fromkeys(word for word in words if word)) or "a value"
@@ -133,7 +147,7 @@ def _annotated_in_words(annotation: Any, metadata: Sequence[Any]) -> str:  # noq
         if getattr(item, "description", None):
             return str(item.description)
     bounds = [
-        f"{sign} {getattr(piece, name):g}"
+        f"{sign} {_number(getattr(piece, name))}"
         for name, sign in _BOUNDS.items()
         for piece in fields
         if isinstance(getattr(piece, name, None), int | float)
@@ -144,10 +158,15 @@ def _annotated_in_words(annotation: Any, metadata: Sequence[Any]) -> str:  # noq
     return f"{words} {' and '.join(bounds)}".strip()
 
 
-def _fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
+def accepts(value: object, annotation: Any) -> bool:  # noqa: ANN401
+    """Whether `check_value` accepts the value."""
     from pydantic import ValidationError
 
-    options = [_checkable(option) for option in _options(annotation)]
+    options = [_checkable(option) for option in options_of(annotation)]
     if Any in options:
         return True
     if _OBJECT in options and not isinstance(value, _SCALARS):
@@ -164,6 +183,12 @@ def _fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
         except ValidationError:
             pass
     return False
+
+
+def accepts_text(annotation: Any) -> bool:  # noqa: ANN401
+    """Whether any text is valid: the annotation has a plain `str` or a path among its options."""
+    options = (one for one in options_of(annotation) if isinstance(one, type))
+    return any(issubclass(option, str | PurePath) for option in options)
 
 
 def _adapter(annotation: Any) -> Any:  # noqa: ANN401
@@ -193,8 +218,11 @@ def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
         if Any in options or _OBJECT in options:
             return Any
         return Union[tuple(options)]  # noqa: UP007
+    if annotation in _LARGEST:
+        largest = _LARGEST[annotation]
+        return Annotated[annotation, Field(ge=-largest, le=largest)]
     if origin is Annotated:
-        first = _checkable(inner[0])
+        first = inner[0] if _has_upper_bound(inner) else _checkable(inner[0])
         return first if first in (Any, _OBJECT) else Annotated[(first, *inner[1:])]
     if origin is Literal or origin in _WORDS or annotation is None:
         return annotation
@@ -211,12 +239,19 @@ def _checkable(annotation: Any) -> Any:  # noqa: ANN401, PLR0911 - a table
     return _OBJECT
 
 
+def _has_upper_bound(annotated: Sequence[Any]) -> bool:
+    first, *metadata = annotated
+    fields = [piece for item in metadata for piece in (getattr(item, "metadata", None) or [item])]
+    return first in _LARGEST and any(hasattr(p, "le") or hasattr(p, "lt") for p in fields)
+
+
 def _element(annotation: Any) -> Any:  # noqa: ANN401
     checkable = _checkable(annotation)
     return Any if checkable is _OBJECT else checkable
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401
+def options_of(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """Return the members of a union; the annotation itself if it is none."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     return get_args(annotation) if is_union else (annotation,)
 

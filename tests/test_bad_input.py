@@ -303,3 +303,61 @@ def test_a_setting_outside_its_range_in_a_resumed_run(scripts, workdir):
     again = scripts.run("train.py", *FOLDER, cwd=workdir)
     assert "is up to date" in again.stdout
     assert json.loads((workdir / "run" / "result.json").read_text())["settings"]["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["batch_size=1"],
+            ["batch_size=1: BatchNorm in the neck", "model.neck=none"],
+        ),
+        (["trainer.devices=99"], ["trainer.devices=99 is more than 4 processes for each of"]),
+        (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1", "trainer.max_steps"]),
+        (["trainer.strategy=none"], ["trainer: ", "strategy='none'"]),
+        (["trainer.accelerator=abacus"], ["trainer: ", "abacus"]),
+        (["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"], ["optimizer: Nes"]),
+        (
+            ["callback=early_stopping", "task.k=10"],
+            ["callback.early_stopping.monitor=val/map_at_100", "val/map_at_10"],
+        ),
+        (["+trainer.val_check_interval=1000"], ["trainer: `val_check_interval` (1000)"]),
+        (
+            ["batch_size=1", "model.neck=none", "image.sizes=[[8,8]]"],
+            ["BatchNorm cannot learn from a batch of one photo", "batch_size=2"],
+        ),
+    ],
+    ids=" ".join,
+)
+def test_a_setting_that_cannot_train(scripts, workdir, overrides, words):
+    check_refused(scripts, "train.py", *FOLDER, "workers=0", *overrides, cwd=workdir, words=words)
+
+
+def test_a_model_without_batchnorm_in_the_neck_trains_photo_by_photo(scripts, workdir):
+    scripts.run(
+        "train.py",
+        *FOLDER,
+        "workers=0",
+        "batch_size=1",
+        "model.neck=none",
+        "image.sizes=[[96,96]]",
+        cwd=workdir,
+    )
+    assert (workdir / "run" / "embedder" / "weights.safetensors").is_file()
+
+
+def test_folders_of_any_name_are_read_and_written(scripts, workdir):
+    for number, name in enumerate(["my photos (1)", "c,d = é"]):
+        (workdir / "photos").rename(workdir / name)
+        run = f"runs ({number})/it's,1"
+        overrides = [one for one in FOLDER if "root=" not in one and "run.dir" not in one]
+        overrides += [f"data.root={name}", f"hydra.run.dir={run}", "trainer.max_epochs=0"]
+        scripts.run("train.py", *overrides, "workers=0", cwd=workdir)
+        embedder = f"{run}/embedder"
+        scripts.run(
+            *("extract.py", f"embedder={embedder}", "split=gallery", f"output=store {number}"),
+            *("workers=0", "extract.scales=[1]"),
+            cwd=workdir,
+        )
+        assert len(DescriptorStore.open(workdir / f"store {number}").ids) > 0
+        (workdir / name).rename(workdir / "photos")

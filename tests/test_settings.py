@@ -2,21 +2,32 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from pydantic import Field, NonNegativeFloat, PositiveInt
-from test_configs import COMMANDS, EVERY, chain, composed, node, settings_class
+from test_configs import (
+    COMMANDS,
+    EVERY,
+    chain,
+    choice_alone,
+    choices,
+    composed,
+    node,
+    settings_class,
+)
 
 from landmark.cli._check import check_config
 from landmark.cli._signature import UNKNOWN, read_signature
 from landmark.error import UserError
-from landmark.settings import check_value, checked
+from landmark.settings import accepts, accepts_text, check_value, checked
 
 CASES = [
     (int, [3, -1], [True, 1.5, "x", None, [1]], "a whole number"),
@@ -88,7 +99,10 @@ def test_a_commands_yaml_lists_its_settings(verb):
         ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5 is not valid. Pass a whole number"),
         ("auxiliary.triplet.margin=x", "auxiliary.triplet.margin=x is not valid. Pass a number"),
         ("keep=worst", "keep=worst is not valid. Pass one of best, last"),
-        ("batch_size=0", "batch_size=0 is not valid. Pass a whole number > 0"),
+        ("batch_size=0", "batch_size=0 is not valid. Pass a whole number > 0 and <= 65536"),
+        ("trainer.num_nodes=true", "trainer.num_nodes=true is not valid. Pass a whole number"),
+        ("image.sizes=[[100000,9]]", "image.sizes=[[100000, 9]] is not valid. Pass a list"),
+        ("auxiliary.triplet.weight=0", "auxiliary.triplet.weight=0 is not valid. Pass a number >"),
         (
             "+data.landmark=3",
             "data.landmark is not an argument of landmark.data.Toy. Did you mean landma",
@@ -101,6 +115,81 @@ def test_a_key_of_a_composed_configuration(override, line):
     with pytest.raises(UserError) as caught:
         check_config(config, settings_class("train"))
     assert str(caught.value).startswith(line)
+
+
+NOT_NUMBERS = [float("nan"), float("inf"), True, "text", [], {}]
+NOT_WHOLE = [*NOT_NUMBERS, 2**63, 10**30, -(10**30), 1.5]
+
+
+def numbers(node: Mapping, hints: Mapping, *path: str) -> Iterator[tuple]:
+    """Yield path, target and annotation of each number, or null in place of one, of a node."""
+    target = node.get("_target_")
+    if target:
+        hints = {key: one.annotation for key, one in read_signature(target).parameters.items()}
+    for key, value in node.items():
+        hint = hints.get(key, Any)
+        if isinstance(value, dict):
+            yield from numbers(value, {}, *path, key)
+        elif value is None:
+            if accepts(1, hint) and not accepts(True, hint):
+                yield (*path, key), target, hint
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*path, key), target, hint if hint is not Any else type(value)
+
+
+def check_number(path: Sequence[str], target: str | None, hint: object) -> None:
+    """Pass wrong values for a number: each is valid, or refused in one line with its name."""
+    is_whole = not any(accepts(value, hint) for value in (-0.5, 0.5, 1.5))
+    wrong = NOT_WHOLE if is_whole else NOT_NUMBERS
+    # A device or a version may also be text or a list.
+    of_text = str | list if accepts_text(hint) else ()
+    for value in (-1, 0, 2**31, *(one for one in wrong if not isinstance(one, of_text))):
+        tree: dict = {path[-1]: value} | ({"_target_": target} if target else {})
+        for key in reversed(path[:-1]):
+            tree = {key: tree}
+        own = [] if target else [(path[-1], hint)]
+        try:
+            check_config(OmegaConf.create(tree), dataclasses.make_dataclass("Settings", own))
+        except UserError as error:
+            line = str(error)
+            assert line.startswith(f"{'.'.join(path)}="), line
+            assert " is not valid. Pass " in line, line
+            assert "\n" not in line
+        else:
+            assert type(value) is int, f"{path}={value}"
+            assert value in (-1, 0, 2**31), f"{path}={value}"
+
+
+def test_no_wrong_number_of_a_choice_is_accepted():
+    found = {}
+    for group, choice in EVERY:
+        lines = "\n".join(chain(group, choice).values()).splitlines()
+        target = next((line for line in lines if line.startswith("_target_")), "")
+        if group not in ("auxiliary", "callback", "rerank") and target not in found:
+            node = OmegaConf.to_container(choice_alone(group, choice))
+            found[target] = list(numbers(node, {}, group))
+    for one in itertools.chain(*found.values()):
+        check_number(*one)
+    assert len(found["_target_: torch.optim.SGD"]) == 3
+    assert len(found["_target_: pytorch_lightning.Trainer"]) >= 10
+    assert sum(map(len, found.values())) > 130
+
+
+@pytest.mark.parametrize(
+    ("verb", "count"),
+    [("train", 30), ("extract", 4), ("fit", 1), ("export", 1), ("rerank", 25), ("score", 0)],
+)
+def test_no_wrong_number_of_a_command_is_accepted(verb, count):
+    overrides = {
+        "train": ["auxiliary=[supcon,xbm]", "callback=[ema,early_stopping]"],
+        "rerank": [f"rerank=[{','.join(choices('rerank'))}]"],
+    }
+    config = OmegaConf.to_container(composed(verb, *overrides.get(verb, [])))
+    hints = typing.get_type_hints(settings_class(verb), include_extras=True)
+    found = list(numbers(config, hints))
+    for one in found:
+        check_number(*one)
+    assert len(found) >= count
 
 
 def own_targets() -> list[str]:

@@ -5,7 +5,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence, Set
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +13,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.main import get_args_parser
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from landmark.cli._check import check_config
+from landmark.cli._check import check_config, check_groups, check_toy_root
+from landmark.cli._errors import is_group
 from landmark.cli._exit import exit_status
-from landmark.cli._help import composed, print_help
+from landmark.cli._help import composed, groups_of, print_help
+from landmark.cli._overrides import quote_overrides
 from landmark.cli._run_lock import release
 from landmark.error import UserError
 
@@ -44,14 +47,21 @@ def command(
     def decorate(work: Callable[[Settings, DictConfig], Any]) -> Callable[[], None]:
         verb = work.__module__.rpartition(".")[2]
 
+        def check(
+            config: DictConfig, overrides: Sequence[str], folders: Sequence[Path]
+        ) -> Settings:
+            check_lists(overrides, lists, folders)
+            check_groups(config, groups_of(verb, [CONF]), lists)
+            check_toy_root(config, overrides)
+            return check_config(config, settings)
+
         @wraps(work)
         def job(config: DictConfig) -> Any:  # noqa: ANN401
             sources = HydraConfig.get().runtime.config_sources
             folders = [Path(source.path) for source in sources if source.schema == "file"]
             # Hydra prints other exceptions of a job on standard error; SystemExit passes through.
             with exit_status(folders):
-                check_lists(HydraConfig.get().overrides.task, lists, folders)
-                return work(check_config(config, settings), config)
+                return work(check(config, HydraConfig.get().overrides.task, folders), config)
 
         # Sweep jobs may run in other processes, which look up the function by its name.
         job.__qualname__ = f"{work.__qualname__}.job"
@@ -64,15 +74,21 @@ def command(
             user_folder = Path(options.config_dir or "").resolve()
             folders = [CONF, user_folder] if options.config_dir and user_folder.is_dir() else [CONF]
             with exit_status(folders):
+                compose = cache(lambda *overrides: composed(verb, overrides, folders))
+                defaults = groups_of(verb, folders)
+                is_sweep = options.multirun or _config_is_sweep(verb, options.overrides, folders)
+                overrides = quote_overrides(
+                    options.overrides, settings, defaults, compose, folders, is_sweep
+                )
                 if options.help:
                     usage = inspect.getdoc(inspect.getmodule(work)) or ""
-                    print_help(verb, usage, options.overrides, folders, settings)
+                    print_help(verb, usage, overrides, folders, settings)
                     return
-                if _is_single_run(options):
+                if _is_single_run(options, overrides):
                     # Before Hydra creates the output folder: a wrong setting leaves no files.
-                    check_lists(options.overrides, lists, folders)
-                    check_config(composed(verb, options.overrides, folders), settings)
-                _run_hydra(verb, job, arguments)
+                    check(compose(*overrides), overrides, folders)
+                quoted = dict(zip(options.overrides, overrides, strict=True))
+                _run_hydra(verb, job, [quoted.get(one, one) for one in arguments])
 
         main.job = job  # type: ignore[attr-defined]
         return main
@@ -80,14 +96,24 @@ def command(
     return decorate
 
 
-def _is_single_run(options: Namespace) -> bool:
+def _config_is_sweep(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> bool:
+    """Whether an experiment or `hydra.mode` makes the command a sweep without `-m`."""
+    has_commas = any("," in override for override in overrides)
+    choosing = [one for one in overrides if one.startswith(("experiment=", "hydra.mode="))]
+    if not (has_commas and choosing):
+        return False
+    hydra_config = composed(verb, choosing, folders, with_hydra=True).hydra
+    return bool(hydra_config.mode == RunMode.MULTIRUN)
+
+
+def _is_single_run(options: Namespace, overrides: Sequence[str]) -> bool:
     """Whether the command line runs one job: no sweep, and no flag that only prints something."""
     if any(
         value for flag, value in vars(options).items() if flag not in ("overrides", "config_dir")
     ):
         return False
-    overrides = OverridesParser.create().parse_overrides(options.overrides)
-    return not any(override.is_sweep_override() for override in overrides)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return not any(override.is_sweep_override() for override in parsed)
 
 
 def _run_hydra(verb: str, job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
@@ -133,7 +159,7 @@ def check_lists(overrides: Sequence[str], lists: Set[str], folders: Sequence[Pat
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+").partition("@")[0]
-        if not value.startswith("[") or not any((folder / group).is_dir() for folder in folders):
+        if not value.startswith("[") or not is_group(group, folders):
             continue
         names = [name.strip() for name in value.strip("[]").split(",")]
         if group not in lists:

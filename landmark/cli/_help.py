@@ -41,21 +41,30 @@ def print_help(
     print("\nFlags of Hydra: --cfg job, --multirun (-m), --config-dir DIR, --info, --hydra-help.")
 
 
-def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+def composed(
+    verb: str, overrides: Sequence[str], folders: Sequence[Path], with_hydra: bool = False
+) -> DictConfig:
     """Compose the configuration of a command without running it."""
     project_folder, *user_folders = folders
     paths = ",".join(f"file://{path}" for path in user_folders)
     search_path = [f"hydra.searchpath=[{paths}]"] if user_folders else []
     with initialize_config_dir(str(project_folder), version_base="1.3"):
-        return compose(verb, [*overrides, *search_path])
+        return compose(verb, [*overrides, *search_path], return_hydra_config=with_hydra)
 
 
-def groups_of(verb: str, folders: Sequence[Path]) -> list[str]:
-    """Return the groups in a command's defaults list, in order."""
+def groups_of(verb: str, folders: Sequence[Path]) -> dict[str, str | list[str] | None]:
+    """Return the groups in a command's defaults list with their choices, in order.
+
+    A group of another package is `group@package`. Settings that the command's own file groups, such
+    as task, have the choice "".
+    """
     text = (folders[0] / f"{verb}.yaml").read_text()
-    defaults: Any = OmegaConf.to_container(OmegaConf.create(text)).get("defaults", [])  # type: ignore[union-attr]
-    names = [key for entry in defaults if isinstance(entry, dict) for key in entry]
-    return [name for name in names if not name.startswith("override ") and "@" not in name]
+    plain: Any = OmegaConf.to_container(OmegaConf.create(text))
+    entries = [entry for entry in plain.pop("defaults", []) if isinstance(entry, dict)]
+    pairs = [pair for entry in entries for pair in entry.items()]
+    groups = {name: choice for name, choice in pairs if not name.startswith("override ")}
+    own = [key for key, value in plain.items() if isinstance(value, dict) and key != "hydra"]
+    return groups | dict.fromkeys(own, "")
 
 
 def _lines(config: DictConfig, settings: type) -> Iterator[str]:

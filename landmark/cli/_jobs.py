@@ -7,6 +7,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from landmark.cli._overrides import quoted
+
 _folders: dict[str, Path] = {}
 
 
@@ -51,7 +53,7 @@ def run_as_single_job(verb: str, folder: Path) -> None:
     flags = [
         f"--config-dir={source.path}" for source in sources if source.provider == "command-line"
     ]
-    location = [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    location = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null"]
     command = [sys.executable, "-m", "landmark", verb, *flags, *hydra.overrides.task, *location]
     result = subprocess.run(command, check=False)
     if result.returncode != 0:

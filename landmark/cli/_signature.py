@@ -36,6 +36,7 @@ class Signature:
     is_open: bool = False
 
 
+@cache
 def read_signature(target: str) -> Signature | None:
     """Return the signature of a class or function; None if its source is not Python.
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, NonNegativeFloat, PositiveInt
 
 from landmark.cli._command import command
 from landmark.device import Device, Precision
 from landmark.error import UserError
+from landmark.settings import BatchSize, Workers
 
 if TYPE_CHECKING:
     from landmark.data.image_table import ImageTable
@@ -40,8 +41,8 @@ class Extract:
     overwrite: bool
     add: bool
     whitening: str | None
-    batch_size: PositiveInt
-    workers: NonNegativeInt | None
+    batch_size: BatchSize
+    workers: Workers | None
     device: Device
     devices: PositiveInt
     save_every: NonNegativeFloat

@@ -9,7 +9,8 @@ landmark train -m loss=arcface,cosface,adacos model=fishnet,resnet101
 The same command with the same hydra.run.dir resumes an interrupted run.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -20,13 +21,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
 from landmark.device import Device
 from landmark.disk.lock import locked_in_place
 from landmark.error import UserError
+from landmark.settings import BatchSize, Seed, Workers
+
+PROCESSES_PER_CPU = 4  # more only compete for the CPUs and fill the memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +51,10 @@ class Train:
     init: str | None
     keep_head: bool
     keep: Literal["best", "last"]
-    batch_size: PositiveInt
-    workers: NonNegativeInt | None
+    batch_size: BatchSize
+    workers: Workers | None
     device: Device | None
-    seed: int
+    seed: Seed
     save_every_steps: PositiveInt | None
     overwrite: bool
 
@@ -85,7 +89,13 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     from landmark.task.logging import silence_lightning, start_summary
     from landmark.task.nan_guard import NanGuard
     from landmark.task.restore_head import restore_head
-    from landmark.task.training import Run, check_fit, fit, initialize_weights
+    from landmark.task.training import (
+        Run,
+        check_batch_size,
+        check_fit,
+        fit,
+        initialize_weights,
+    )
 
     # --- checks: everything that can fail in a second fails here ---
     silence_lightning()
@@ -97,7 +107,8 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     if not settings.overwrite:
         resume_from, steps_done = run_folder.checkpoint_to_resume(folder, recorded)
     make_trainer = partial(instantiate(config.trainer), **trainer_options(settings, config))
-    bare_trainer = make_trainer(logger=False, enable_checkpointing=False)
+    with constructor_errors("trainer"):
+        bare_trainer = make_trainer(logger=False, enable_checkpointing=False)
     check_before_data(settings, config, bare_trainer)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
 
@@ -158,6 +169,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         folder, recorded, embedder_yaml, settings.keep, resume_from, same_command(settings, folder)
     )
     check_fit(bare_trainer, task, data, settings.keep)
+    check_batch_size(embedder, settings.batch_size)
     if settings.overwrite:
         rank_zero_only(run_folder.clear)(folder)
     trainer = make_trainer(
@@ -199,9 +211,47 @@ def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer"
             "trainer.sync_batchnorm=true: PyTorch synchronises BatchNorm on GPUs only. Pass false."
         )
     check_logger()
+    check_trainer(config, trainer)
     losses(config, embedding_dim=8, class_counts=np.full(10, 2))
-    optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    with constructor_errors("optimizer"):
+        optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     instantiate(config.schedule)(optimizer, 1)
+    monitors = [f"val/map_at_{config.task.k}", "val/top_1", "train/loss"]
+    for name, callback in (config.get("callback") or {}).items():
+        if callback.get("monitor", monitors[0]) not in monitors:
+            raise UserError(
+                f"callback.{name}.monitor={callback.monitor} is not a metric of this run. Pass one "
+                f"of {', '.join(monitors)}."
+            )
+
+
+def check_trainer(config: DictConfig, trainer: "pl.Trainer") -> None:
+    """Check the number of processes and the length of the training."""
+    from landmark.device import usable_cpus
+
+    is_cpu = trainer.strategy.root_device.type == "cpu"
+    if is_cpu and trainer.num_devices > PROCESSES_PER_CPU * usable_cpus():
+        raise UserError(
+            f"trainer.devices={config.trainer.devices} is more than {PROCESSES_PER_CPU} processes "
+            f"for each of {usable_cpus()} CPUs. Pass fewer."
+        )
+    has_end = config.trainer.max_steps > 0 or config.trainer.max_epochs != -1
+    schedule = config.schedule
+    is_constant = schedule._target_.endswith(".constant") and not schedule.get("warmup")
+    if not (has_end or is_constant):
+        raise UserError(
+            "trainer.max_epochs=-1 trains without an end, but the schedule depends on it. Pass "
+            "trainer.max_steps, or schedule=constant schedule.warmup=0."
+        )
+
+
+@contextmanager
+def constructor_errors(group: str) -> Iterator[None]:
+    """Raise errors of a library's constructor as user errors that name the group."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise UserError(f"{group}: {error}") from error
 
 
 def trainer_options(settings: Train, config: DictConfig) -> dict[str, Any]:

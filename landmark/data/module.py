@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from landmark.data.bad_images import BadImageList
@@ -25,7 +24,7 @@ from landmark.data.image_table import ImageTable, sorted_landmarks
 from landmark.data.source import Source
 from landmark.error import UserError
 from landmark.image.format import ImageFormat
-from landmark.settings import checked
+from landmark.settings import BatchSize, Seed, Workers, checked
 
 
 class LandmarkData(pl.LightningDataModule):
@@ -68,9 +67,9 @@ class LandmarkData(pl.LightningDataModule):
         source: Source,
         image_format: ImageFormat,
         sampler: Callable[..., Any],
-        batch_size: PositiveInt = 32,
-        workers: NonNegativeInt | None = None,
-        seed: NonNegativeInt = 0,
+        batch_size: BatchSize = 32,
+        workers: Workers | None = None,
+        seed: Seed = 0,
         *,
         test_format: ImageFormat | None = None,
         bad_images: BadImageList | None = None,

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from landmark.artifact.table import SPLITS
 from landmark.data.bad_images import BadImage
@@ -16,7 +16,7 @@ from landmark.data.image_table import ImageTable
 from landmark.data.splits import Fraction, draw_splits, filter_photos
 from landmark.error import UserError
 from landmark.processes import notice
-from landmark.settings import checked
+from landmark.settings import Seed, checked
 
 Validation = Literal["splits", "train", "none"]
 
@@ -67,7 +67,7 @@ class LandmarkOptions(TypedDict, total=False):
     most_frequent: PositiveInt | None
     min_photos: PositiveInt
     max_photos: PositiveInt | None
-    seed: NonNegativeInt
+    seed: Seed
     bad_image: BadImage
 
 
@@ -106,7 +106,7 @@ class LandmarkSource(Source):
         most_frequent: PositiveInt | None = None,
         min_photos: PositiveInt = 1,
         max_photos: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         bad_image: BadImage = "error",
     ) -> None:
         self.root = Path(root)

@@ -2,10 +2,10 @@
 
 import math
 from pathlib import Path
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import pandas as pd
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from landmark.data.folder import folder_rows
 from landmark.data.source import ListedSource, SplitOptions
@@ -35,10 +35,10 @@ class Toy(ListedSource):
         self,
         root: str | Path = "toy",
         *,
-        landmarks: PositiveInt = 30,
-        photos: PositiveInt = 20,
+        landmarks: Annotated[int, Field(gt=0, le=100_000)] = 30,
+        photos: Annotated[int, Field(gt=0, le=10_000)] = 20,
         styles: PositiveInt | None = None,
-        scale: PositiveFloat = 1.0,
+        scale: Annotated[float, Field(gt=0, le=16)] = 1.0,
         **options: Unpack[SplitOptions],
     ) -> None:
         super().__init__(root, **options)

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
 from landmark.settings import checked
+
+Scale = Annotated[float, Field(gt=0, le=8)]
 
 
 class MultiScale:
@@ -33,7 +35,7 @@ class MultiScale:
     @checked
     def __init__(
         self,
-        scales: Annotated[Sequence[PositiveFloat], Field(min_length=1)] = (0.75, 1.0, 1.25),
+        scales: Annotated[Sequence[Scale], Field(min_length=1)] = (0.75, 1.0, 1.25),
         flip: bool = False,
     ) -> None:
         self.scales = tuple(float(scale) for scale in scales)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypedDict
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from landmark.error import UserError
 from landmark.image.augment import AUGMENTATIONS, AugmentationName, apply_view, draw_view
@@ -20,7 +20,9 @@ Fit = Literal["squash", "crop"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 # About 25,000 pixels per photo.
 XS = [(192, 128), (192, 160), (160, 160), (160, 192), (128, 192)]
-WidthHeight = Annotated[tuple[PositiveInt, PositiveInt], Field(description="[width, height]")]
+# A photo of the largest size has 200 MB.
+Side = Annotated[int, Field(gt=0, le=8192)]
+WidthHeight = Annotated[tuple[Side, Side], Field(description="[width, height] of 1 to 8192 pixels")]
 
 
 class FormatOptions(TypedDict, total=False):
@@ -43,8 +45,8 @@ class FormatOptions(TypedDict, total=False):
     augmentation: AugmentationName
     flip: Probability | None
     interpolation: Interpolation | None
-    multiple: PositiveInt
-    smallest: PositiveInt
+    multiple: Side
+    smallest: Side
 
 
 class ImageFormat:
@@ -82,8 +84,8 @@ class ImageFormat:
         flip: Probability | None = None,
         interpolation: Interpolation | None = None,
         fit: Fit = "squash",
-        multiple: PositiveInt = 32,
-        smallest: PositiveInt = 128,
+        multiple: Side = 32,
+        smallest: Side = 128,
     ) -> None:
         self.sizes: list[Size] = [(int(width), int(height)) for width, height in sizes or XS]
         self.cuts = _validated_cuts(cuts, len(self.sizes))

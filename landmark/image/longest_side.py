@@ -3,10 +3,9 @@
 from typing import Unpack
 
 import numpy as np
-from pydantic import PositiveInt
 
 from landmark.image.decode import Size
-from landmark.image.format import FormatOptions, ImageFormat
+from landmark.image.format import FormatOptions, ImageFormat, Side
 from landmark.settings import checked
 
 _BITS = 20
@@ -37,7 +36,7 @@ class LongestSide(ImageFormat):
     """
 
     @checked
-    def __init__(self, side: PositiveInt = 1024, **options: Unpack[FormatOptions]) -> None:
+    def __init__(self, side: Side = 1024, **options: Unpack[FormatOptions]) -> None:
         super().__init__([(side, side)], **options)
         self.side = side
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Unpack
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from landmark.error import UserError
@@ -49,7 +49,7 @@ class DynamicMargin(MarginLoss):
         largest_margin: Angle = 0.5,
         power: Annotated[float, Field(lt=0)] = -0.25,
         scale: PositiveFloat = 80.0,
-        sub_centres: PositiveInt = 3,
+        sub_centres: Annotated[int, Field(gt=0, le=1000)] = 3,
         **softmax: Unpack[SoftmaxOptions],
     ) -> None:
         super().__init__(embedding_dim, num_classes, scale, sub_centres=sub_centres, **softmax)

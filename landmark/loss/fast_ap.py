@@ -1,8 +1,8 @@
 """FastAP: average precision by histograms of distances (Cakir et al. 2019, CVPR)."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import PositiveInt
+from pydantic import Field
 
 from landmark.loss.pairs import LibraryPairLoss
 from landmark.settings import checked
@@ -30,7 +30,12 @@ class FastAP(LibraryPairLoss):
     takes_references: ClassVar[bool] = False
 
     @checked
-    def __init__(self, embedding_dim: int, num_classes: int, bins: PositiveInt = 10) -> None:
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        bins: Annotated[int, Field(gt=0, le=10_000)] = 10,
+    ) -> None:
         from pytorch_metric_learning import losses
 
         super().__init__(embedding_dim, num_classes, losses.FastAPLoss(num_bins=bins))

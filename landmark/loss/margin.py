@@ -1,8 +1,8 @@
 """Base of the cosine losses: class centres, cosines, and a margin on the target alone."""
 
-from typing import ClassVar, Protocol, Unpack
+from typing import Annotated, ClassVar, Protocol, Unpack
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -95,7 +95,7 @@ class MarginLoss(ClassifierLoss):
         num_classes: int,
         scale: PositiveFloat,
         *,
-        sub_centres: PositiveInt = 1,
+        sub_centres: Annotated[int, Field(gt=0, le=1000)] = 1,
         **softmax: Unpack[SoftmaxOptions],
     ) -> None:
         super().__init__(embedding_dim, num_classes, vectors_per_class=sub_centres, **softmax)

@@ -1,8 +1,8 @@
 """Sub-centre ArcFace: several centres for each class (Deng et al. 2020, ECCV)."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from landmark.loss.angle import Angle, shift_angle_monotonic
@@ -38,7 +38,7 @@ class SubCenterArcFace(MarginLoss):
         num_classes: int,
         margin: Angle = 0.5,
         scale: PositiveFloat = 64.0,
-        sub_centres: PositiveInt = 3,
+        sub_centres: Annotated[int, Field(gt=0, le=1000)] = 3,
         **softmax: Unpack[SoftmaxOptions],
     ) -> None:
         super().__init__(embedding_dim, num_classes, scale, sub_centres=sub_centres, **softmax)

@@ -17,7 +17,7 @@ def build_embedder(
     backbone: str,
     pooling: nn.Module,
     neck: Literal["linear_batchnorm", "none"] = "linear_batchnorm",
-    embedding_dim: PositiveInt = 512,
+    embedding_dim: Annotated[int, Field(gt=0, le=65536)] = 512,
     dropout: Rate = 0.0,
     neck_bias: bool = True,
     stages: Annotated[Sequence[int], Field(min_length=1)] | None = None,

@@ -1,7 +1,9 @@
 """Regional maximum activations of convolutions."""
 
+from typing import Annotated
+
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from landmark.settings import checked
@@ -69,7 +71,9 @@ class RMAC(nn.Module):
     """
 
     @checked
-    def __init__(self, levels: PositiveInt = 3, eps: NonNegativeFloat = 1e-6) -> None:
+    def __init__(
+        self, levels: Annotated[int, Field(gt=0, le=16)] = 3, eps: NonNegativeFloat = 1e-6
+    ) -> None:
         super().__init__()
         self.levels = levels
         self.eps = eps

@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import Sampler
 
 from landmark.error import UserError
-from landmark.settings import checked
+from landmark.settings import BatchSize, Seed, checked
 
 
 class SamplerOptions(TypedDict, total=False):
@@ -26,8 +26,8 @@ class SamplerOptions(TypedDict, total=False):
 
     groups: Required[np.ndarray]
     labels: Required[np.ndarray]
-    batch_size: Required[PositiveInt]
-    seed: NonNegativeInt
+    batch_size: Required[BatchSize]
+    seed: Seed
     num_replicas: PositiveInt
     rank: NonNegativeInt
 
@@ -53,8 +53,8 @@ class EpochSampler(Sampler[list[int]], ABC):
         *,
         groups: np.ndarray,
         labels: np.ndarray,
-        batch_size: PositiveInt,
-        seed: NonNegativeInt = 0,
+        batch_size: BatchSize,
+        seed: Seed = 0,
         num_replicas: PositiveInt = 1,
         rank: NonNegativeInt = 0,
     ) -> None:

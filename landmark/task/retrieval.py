@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from landmark.loss.auxiliary import AuxiliaryLosses
 from landmark.model.embedder import Embedder
-from landmark.settings import checked
+from landmark.settings import Seed, checked
 from landmark.task import heads
 from landmark.task.imprinting import imprint
 from landmark.task.parts import PartOptions, PartTraining
@@ -52,7 +52,7 @@ class RetrievalTask(PartTraining):
         schedule: Callable[[Optimizer, int], LRScheduler],
         auxiliary: AuxiliaryLosses | None = None,
         loss_name: str = "main",
-        seed: int = 0,
+        seed: Seed = 0,
         imprint: bool = False,
         compile: bool = False,
         trained_share: Annotated[float, Field(gt=0, le=1)] = 1.0,

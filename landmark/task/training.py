@@ -110,6 +110,22 @@ def check_fit(trainer: pl.Trainer, task: RetrievalTask, data: LandmarkData, keep
     heads.check_trainer(task, trainer)
 
 
+def check_batch_size(embedder: Embedder, batch_size: int) -> None:
+    """Check that the neck can learn from the batches: BatchNorm needs two vectors or more.
+
+    The samplers yield batches of two photos or more unless `batch_size` is 1. BatchNorm of a
+    backbone normalises over the positions of a map too.
+
+    Raises:
+        UserError: `batch_size` is 1 and the neck has BatchNorm.
+    """
+    if batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in embedder.neck.modules()):
+        raise UserError(
+            "batch_size=1: BatchNorm in the neck needs two photos or more. Pass batch_size=2 or "
+            "more, or model.neck=none."
+        )
+
+
 def fit(
     trainer: pl.Trainer,
     task: RetrievalTask,
