@@ -22,6 +22,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
+from landmark.cli._splits import keep_splits, print_notes, use_splits_to_resume
 from landmark.device import Device
 from landmark.error import UserError
 
@@ -74,6 +75,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
 
     from landmark.data import LandmarkData
     from landmark.data.bad_images import BadImageList
+    from landmark.data.run_splits import SPLIT_TABLE
     from landmark.model.persist import describe_embedder
     from landmark.task import run_folder
     from landmark.task.checkpoints import AtomicCheckpointIO, RecordRun, checkpoint_callbacks
@@ -85,7 +87,10 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     # --- checks: everything that can fail in a second fails here ---
     silence_lightning()
     recorded = plain(config)
+    source = instantiate(config.data)
     if not settings.overwrite and run_folder.is_finished(folder, recorded):
+        if source.root.is_dir():
+            use_splits_to_resume(folder, None, source)
         print(f"{folder} is up to date (same settings); nothing to do.\nwrote {folder}")
         return run_folder.read_result(folder)["best"]
     resume_from, steps_done = None, 0
@@ -96,8 +101,10 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     check_before_data(settings, config, bare_trainer)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
 
+    if resume_from is not None:
+        use_splits_to_resume(folder, resume_from, source)
+
     # --- model ---
-    source = instantiate(config.data)
     image_settings = with_sizes(recorded["image"], source)
     test_settings = with_sizes(recorded.get("test_image") or recorded["image"], source)
     image_size = instantiate(image_settings).representative_size
@@ -127,6 +134,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         bad_images=BadImageList(bad_images),
     )
     data.setup("fit")
+    rank_zero_only(print_notes)(source)
     run_folder.check_same_classes(resume_from, data.classes)
 
     # --- loss and head ---
@@ -148,11 +156,14 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         model=recorded["model"] | {"image_size": list(image_size)},
         pooling=recorded["pooling"],
         image=test_settings,
+        split_table=SPLIT_TABLE,
     )
     run = Run(folder, recorded, embedder_yaml, settings.keep, resume_from)
     check_fit(bare_trainer, task, data, settings.keep)
     if settings.overwrite:
         rank_zero_only(run_folder.clear)(folder)
+    if resume_from is None or not (folder / SPLIT_TABLE).is_file():
+        rank_zero_only(keep_splits)(folder, source)
     trainer = make_trainer(
         default_root_dir=folder,
         logger=loggers(config, folder, steps_done),

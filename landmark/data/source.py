@@ -13,7 +13,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from landmark.artifact.table import SPLITS
 from landmark.data.bad_images import BadImage
 from landmark.data.image_table import ImageTable
-from landmark.data.splits import Fraction, draw_splits, filter_photos
+from landmark.data.splits import Fraction, filter_photos
+from landmark.data.splitter import Splitter
 from landmark.error import UserError
 from landmark.settings import checked
 
@@ -112,9 +113,7 @@ class LandmarkSource(Source):
         self.seed = seed
         self._bad_image = bad_image
         self._validation = validation
-        self._draw_splits = partial(
-            draw_splits, query_fraction=query_fraction, gallery_fraction=gallery_fraction, seed=seed
-        )
+        self.splitter = Splitter(query_fraction, gallery_fraction, seed)
         self._filter = partial(
             filter_photos,
             most_frequent=most_frequent,
@@ -122,6 +121,11 @@ class LandmarkSource(Source):
             max_photos=max_photos,
             seed=seed,
         )
+
+    def split_table(self) -> pd.DataFrame:
+        """Return the splits of the photos that training reads, as in `write_split_table`."""
+        rows = self._divided_train
+        return _with_held_out(rows.assign(split="train"), rows["split"])
 
     @abstractmethod
     def _rows(self, split: str) -> pd.DataFrame:
@@ -176,10 +180,10 @@ class LandmarkSource(Source):
     def _divided_train(self) -> pd.DataFrame:
         """Train rows; the column `split` marks held-out rows."""
         rows = self._rows("train")
-        if not (self._holds_out and len(rows)):
+        if not len(rows):
             return rows.assign(split="train")
-        splits = self._draw_splits(rows["landmark_id"], landmarks=self._held_out_landmarks)
-        return rows.assign(split=splits)
+        landmarks, holds_out = self._held_out_landmarks, self._holds_out
+        return rows.assign(split=self.splitter.held_out(rows, landmarks, holds_out))
 
     @cached_property
     def _holds_out(self) -> bool:
@@ -199,14 +203,21 @@ class ListedSource(LandmarkSource):
     @cached_property
     def _all_rows(self) -> pd.DataFrame:
         rows = self._list()
-        if "split" in rows:
-            return rows
-        splits = np.full(len(rows), "gallery", object)  # of photos without a landmark
-        if "landmark_id" in rows:
-            is_labelled = rows["landmark_id"].notna().to_numpy()
-            splits[is_labelled] = self._draw_splits(rows["landmark_id"][is_labelled])
-        return rows.assign(split=splits)
+        return rows.assign(split=self.splitter.splits(rows))
+
+    def split_table(self) -> pd.DataFrame:
+        """Return the splits of all photos, as in `write_split_table`."""
+        return _with_held_out(self._all_rows, self._divided_train["split"])
 
     def _rows(self, split: str) -> pd.DataFrame:
         rows = self._all_rows
         return rows[rows["split"] == split].reset_index(drop=True)
+
+
+def _with_held_out(rows: pd.DataFrame, divided: pd.Series) -> pd.DataFrame:
+    """Add `held_out`: the value of `divided` for train rows that are not trained on."""
+    held_out = np.full(len(rows), None, object)
+    is_train = (rows["split"] == "train").to_numpy()
+    held_out[is_train] = divided.where(divided != "train", None).to_numpy(object)
+    table = rows.assign(held_out=held_out)
+    return table.reindex(columns=["id", "landmark_id", "split", "held_out"])

@@ -1,0 +1,93 @@
+"""Use the splits that a run keeps, in later commands on its photos."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from landmark.error import UserError
+
+if TYPE_CHECKING:
+    from landmark.data.source import Source
+
+
+def use_splits_of(run: Path, source: "Source", description: Mapping[str, Any]) -> None:
+    """Let `source` use the splits of a run, if it has the photos that the run was trained on.
+
+    Args:
+        run: Run folder.
+        source: Photos of this command.
+        description: Content of the run's embedder.yaml.
+
+    Raises:
+        UserError: The run's table of splits is damaged.
+    """
+    from landmark.data.run_splits import SPLIT_TABLE, RunSplits
+    from landmark.data.source import LandmarkSource
+
+    if not isinstance(source, LandmarkSource):
+        return
+    if (run / SPLIT_TABLE).is_file():
+        splits = RunSplits(run / SPLIT_TABLE)
+        source.splitter.run = splits if splits.is_of(source.root) else None
+    elif instantiate(data_of(run)).root.resolve() == source.root.resolve():
+        source.splitter.recompute(run, earlier_rule="split_table" not in description)
+
+
+def use_splits_to_resume(run: Path, checkpoint: Path | None, source: "Source") -> None:
+    """Let `source` use the splits of a run to resume, and check that its photos are the same.
+
+    Args:
+        run: Run folder.
+        checkpoint: Checkpoint to resume from. None means that the run has finished.
+        source: Photos of the run, by its settings.
+
+    Raises:
+        UserError: Photos are new or gone, or have another landmark or split.
+    """
+    from landmark.data.run_splits import SPLIT_TABLE, RunSplits
+    from landmark.data.source import LandmarkSource
+    from landmark.model.weights import read_checkpoint
+
+    if not isinstance(source, LandmarkSource):
+        return
+    if (run / SPLIT_TABLE).is_file():
+        source.splitter.run = RunSplits(run / SPLIT_TABLE)
+        source.split_table()
+        if source.splitter.changes:
+            changes = "; ".join(change.short() for change in source.splitter.changes)
+            raise UserError(
+                f"{run} contains a run with different photos ({changes}). Restore the photos to "
+                "resume, or pass another hydra.run.dir, or overwrite=true to start over."
+            )
+    elif checkpoint is not None:
+        description = yaml.safe_load(read_checkpoint(checkpoint, mmap=True)["embedder_yaml"])
+        source.splitter.recompute(run, earlier_rule="split_table" not in description)
+
+
+def keep_splits(run: Path, source: "Source") -> None:
+    """Write the splits of a run's photos to the run folder."""
+    from landmark.data.run_splits import SPLIT_TABLE, write_split_table
+    from landmark.data.source import LandmarkSource
+
+    if isinstance(source, LandmarkSource):
+        write_split_table(run / SPLIT_TABLE, source.split_table(), source.root)
+
+
+def data_of(run: Path) -> DictConfig:
+    """Return the data= of a run folder."""
+    return OmegaConf.load(run / ".hydra" / "config.yaml").data
+
+
+def print_notes(source: "Source") -> None:
+    """Print, one line each, what is to be said about the splits of the photos read so far."""
+    from landmark.data.source import LandmarkSource
+
+    if isinstance(source, LandmarkSource):
+        for note in source.splitter.notes:
+            print(note, file=sys.stderr)
+        source.splitter.notes.clear()
