@@ -208,7 +208,7 @@ def filter_photos(
     Example:
         >>> rows = pd.DataFrame({"id": range(6), "landmark_id": ["arch"] * 3 + ["mill"] * 3})
         >>> filter_photos(rows, most_frequent=1, max_photos=2)["id"].tolist()
-        [1, 2]
+        [0, 2]
     """
     codes, names = pd.factorize(rows["landmark_id"])
     counts = np.bincount(codes, minlength=len(names))
