@@ -31,10 +31,14 @@ def use_splits_of(run: Path, source: "Source", description: Mapping[str, Any]) -
 
     if not isinstance(source, LandmarkSource):
         return
-    if (run / SPLIT_TABLE).is_file():
-        splits = RunSplits(run / SPLIT_TABLE)
-        source.splitter.run = splits if splits.is_of(source.root) else None
-    elif instantiate(data_of(run)).root.resolve() == source.root.resolve():
+    splits = RunSplits(run / SPLIT_TABLE) if (run / SPLIT_TABLE).is_file() else None
+    is_of_run = splits is not None and splits.is_of(source.root)
+    # A relative data.root is that of the run wherever both were copied to.
+    if not is_of_run and instantiate(data_of(run)).root.resolve() != source.root.resolve():
+        return
+    if splits is not None:
+        source.splitter.run = splits
+    else:
         source.splitter.recompute(run, earlier_rule="split_table" not in description)
 
 

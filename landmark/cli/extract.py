@@ -161,4 +161,6 @@ def run_of(embedder: Path) -> Path | None:
     """Return the run folder of `RUN/embedder` or `RUN/checkpoints/….ckpt`; None without one."""
     folder = embedder.resolve().parent
     run = folder if embedder.is_dir() else folder.parent
+    if run.is_relative_to(Path.cwd()):
+        run = run.relative_to(Path.cwd())
     return run if (run / ".hydra" / "config.yaml").is_file() else None
