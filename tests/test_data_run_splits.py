@@ -412,6 +412,20 @@ def test_a_run_is_moved_with_its_photos(scripts, workdir):
     assert "run/splits.parquet: 1 photo is new since training: " in result.stderr
 
 
+@pytest.mark.parametrize(("options", "is_kept"), [([], True), (["data.seed=5"], False)])
+def test_a_run_that_starts_from_another_uses_its_splits(scripts, workdir, options, is_kept):
+    before = pd.read_parquet(workdir / "run" / "splits.parquet").set_index("id")["split"]
+    moved = {photo: f"moved/{photo.rpartition('/')[2]}" for photo in before.index[:8]}
+    change_table(workdir, lambda rows: rows.replace({"id": moved}))
+    options = [*TINY, "keep=last", *data("table"), "init=run/embedder", *options]
+    options += ["trainer.max_epochs=0", "hydra.run.dir=second"]
+    result = scripts.run("train.py", *options, cwd=workdir)
+    after = pd.read_parquet(workdir / "second" / "splits.parquet").set_index("id")["split"]
+    is_same = after[[moved.get(photo, photo) for photo in before.index]].tolist() == before.tolist()
+    assert is_same == is_kept
+    assert ("run/splits.parquet: 8 photos have moved since training" in result.stderr) == is_kept
+
+
 def test_photos_of_another_root_have_splits_of_their_own(scripts, workdir):
     shutil.copytree(workdir / "photos", workdir / "others")
     options = [*EXTRACT, "data=table", "data.root=others", "data.seed=5", "split=query"]

@@ -42,6 +42,31 @@ def use_splits_of(run: Path, source: "Source", description: Mapping[str, Any]) -
         source.splitter.recompute(run, earlier_rule="split_table" not in description)
 
 
+def use_splits_of_init(init: Path, source: "Source", data: DictConfig) -> None:
+    """Let `source` use the splits of the run of `init`, if its data= is the same.
+
+    Otherwise photos on which that run was trained could become validation queries.
+
+    Args:
+        init: Embedder folder or checkpoint to start from.
+        source: Photos of this run.
+        data: Settings of the photos.
+    """
+    run = run_of(init)
+    if run is not None and data_of(run) == data:
+        use_splits_of(run, source, _description(init))
+
+
+def _description(embedder: Path) -> dict[str, Any]:
+    """Return the content of embedder.yaml of an embedder folder or a checkpoint."""
+    from landmark.model.persist import DESCRIPTION
+    from landmark.model.weights import read_checkpoint
+
+    if embedder.is_dir():
+        return yaml.safe_load((embedder / DESCRIPTION).read_text())
+    return yaml.safe_load(read_checkpoint(embedder, mmap=True)["embedder_yaml"])
+
+
 def use_splits_to_resume(run: Path, checkpoint: Path | None, source: "Source") -> None:
     """Let `source` use the splits of a run to resume, and check that its photos are the same.
 
@@ -55,7 +80,6 @@ def use_splits_to_resume(run: Path, checkpoint: Path | None, source: "Source") -
     """
     from landmark.data.run_splits import SPLIT_TABLE, RunSplits
     from landmark.data.source import LandmarkSource
-    from landmark.model.weights import read_checkpoint
 
     if not isinstance(source, LandmarkSource):
         return
@@ -69,8 +93,7 @@ def use_splits_to_resume(run: Path, checkpoint: Path | None, source: "Source") -
                 "resume, or pass another hydra.run.dir, or overwrite=true to start over."
             )
     elif checkpoint is not None:
-        description = yaml.safe_load(read_checkpoint(checkpoint, mmap=True)["embedder_yaml"])
-        source.splitter.recompute(run, earlier_rule="split_table" not in description)
+        source.splitter.recompute(run, earlier_rule="split_table" not in _description(checkpoint))
 
 
 def keep_splits(run: Path, source: "Source") -> None:
@@ -80,6 +103,15 @@ def keep_splits(run: Path, source: "Source") -> None:
 
     if isinstance(source, LandmarkSource):
         write_split_table(run / SPLIT_TABLE, source.split_table(), source.root)
+
+
+def run_of(embedder: Path) -> Path | None:
+    """Return the run folder of `RUN/embedder` or `RUN/checkpoints/….ckpt`; None without one."""
+    folder = embedder.resolve().parent
+    run = folder if embedder.is_dir() else folder.parent
+    if run.is_relative_to(Path.cwd()):
+        run = run.relative_to(Path.cwd())
+    return run if (run / ".hydra" / "config.yaml").is_file() else None
 
 
 def data_of(run: Path) -> DictConfig:

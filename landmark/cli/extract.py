@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from landmark.cli._command import command
-from landmark.cli._splits import data_of, print_notes, use_splits_of
+from landmark.cli._splits import data_of, print_notes, run_of, use_splits_of
 from landmark.device import Device, Precision
 from landmark.error import UserError
 
@@ -155,12 +155,3 @@ def default_output() -> Path:
     # Another command started in the same second may have only its hidden staging folder so far.
     names = ("store" if number == 1 else f"store-{number}" for number in count(1))
     return next(folder / name for name in names if not any(folder.glob(f"*{name}*")))
-
-
-def run_of(embedder: Path) -> Path | None:
-    """Return the run folder of `RUN/embedder` or `RUN/checkpoints/….ckpt`; None without one."""
-    folder = embedder.resolve().parent
-    run = folder if embedder.is_dir() else folder.parent
-    if run.is_relative_to(Path.cwd()):
-        run = run.relative_to(Path.cwd())
-    return run if (run / ".hydra" / "config.yaml").is_file() else None

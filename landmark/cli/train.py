@@ -22,7 +22,12 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
-from landmark.cli._splits import keep_splits, print_notes, use_splits_to_resume
+from landmark.cli._splits import (
+    keep_splits,
+    print_notes,
+    use_splits_of_init,
+    use_splits_to_resume,
+)
 from landmark.device import Device
 from landmark.error import UserError
 
@@ -115,6 +120,8 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     )
     if settings.init:
         initialize_weights(embedder, settings.init)
+        if resume_from is None:
+            use_splits_of_init(Path(settings.init), source, config.data)
 
     # --- data ---
     bad_images = folder / "bad_images.csv"
