@@ -49,14 +49,15 @@ class LandmarkOptions(TypedDict, total=False):
     """Options of every set with landmarks.
 
     Attributes:
-        query_fraction: Fraction of a landmark's photos that become queries when splits are drawn or
-            photos are held out of train. Landmarks with fewer than three photos are only trained
-            on.
-        gallery_fraction: Fraction that becomes gallery.
+        query_fraction: Expected fraction of the photos that become queries when splits are drawn or
+            photos are held out of train, see `landmark.data.splits.draw_splits`. Landmarks with
+            fewer than three photos are only trained on.
+        gallery_fraction: Expected fraction that becomes gallery.
         most_frequent: Train on this many landmarks, those with the most photos. Defaults to all.
         min_photos: Train on landmarks with at least this many photos.
         max_photos: Train on at most this many photos of a landmark, drawn by seed. Defaults to all.
-        seed: Seed of all draws.
+        seed: Seed of all draws. What is drawn for a photo depends on its landmark, its id and the
+            seed alone.
         bad_image: What to do with a photo that cannot be used (missing, broken, not an image, too
             small, too large): "error" raises; "skip" skips and lists it, see
             `landmark.data.bad_images`.
@@ -91,6 +92,9 @@ class LandmarkSource(Source):
         query_fraction, gallery_fraction, validation: See `SplitOptions`.
         most_frequent, min_photos, max_photos, seed, bad_image: See `LandmarkOptions`. The filters
             apply to the train photos that are not held out.
+
+    Attributes:
+        splitter: What decides the splits; a command may give it those of a run.
     """
 
     _held_out_landmarks: int | None = None  # None: hold out photos of every landmark
