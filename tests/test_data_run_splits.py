@@ -423,7 +423,7 @@ def test_a_run_that_starts_from_another_uses_its_splits(scripts, workdir, option
     after = pd.read_parquet(workdir / "second" / "splits.parquet").set_index("id")["split"]
     is_same = after[[moved.get(photo, photo) for photo in before.index]].tolist() == before.tolist()
     assert is_same == is_kept
-    assert ("run/splits.parquet: 8 photos have moved since training" in result.stderr) == is_kept
+    assert ("run/splits.parquet: 8 photos have moved since training" in result.stdout) == is_kept
 
 
 def test_photos_of_another_root_have_splits_of_their_own(scripts, workdir):

@@ -1,9 +1,8 @@
 """Use the splits that a run keeps, in later commands on its photos."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 from hydra.utils import instantiate
@@ -119,11 +118,11 @@ def data_of(run: Path) -> DictConfig:
     return OmegaConf.load(run / ".hydra" / "config.yaml").data
 
 
-def print_notes(source: "Source") -> None:
+def print_notes(source: "Source", file: TextIO) -> None:
     """Print, one line each, what is to be said about the splits of the photos read so far."""
     from landmark.data.source import LandmarkSource
 
     if isinstance(source, LandmarkSource):
         for note in source.splitter.notes:
-            print(note, file=sys.stderr)
+            print(note, file=file, flush=True)
         source.splitter.notes.clear()

@@ -9,6 +9,7 @@ data= defaults to the photos that the run was trained on, image= to its image fo
 The same command resumes an interrupted extraction.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -143,7 +144,7 @@ def read_table(
     with rank_zero_first():  # rank 0 caches the sizes that it reads
         table = source.read(settings.split)
         if rank() == 0:
-            print_notes(source)
+            print_notes(source, sys.stderr)
         return table.with_sizes()
 
 

@@ -9,6 +9,7 @@ landmark train -m loss=arcface,cosface,adacos model=fishnet,resnet101
 The same command with the same hydra.run.dir resumes an interrupted run.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -141,7 +142,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         bad_images=BadImageList(bad_images),
     )
     data.setup("fit")
-    rank_zero_only(print_notes)(source)
+    rank_zero_only(print_notes)(source, sys.stdout)  # standard error is for errors
     run_folder.check_same_classes(resume_from, data.classes)
 
     # --- loss and head ---
