@@ -74,7 +74,7 @@ def main(settings: Train, config: DictConfig) -> float | None:
     return train(settings, config, folder)
 
 
-def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  # noqa: PLR0915
+def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  # noqa: PLR0912, PLR0915
     """Run one training, from photos to `folder/embedder`."""
     import pytorch_lightning as pl
     from pytorch_lightning.utilities import rank_zero_only
@@ -84,7 +84,12 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     from landmark.data.run_splits import SPLIT_TABLE
     from landmark.model.persist import describe_embedder
     from landmark.task import run_folder
-    from landmark.task.checkpoints import AtomicCheckpointIO, RecordRun, checkpoint_callbacks
+    from landmark.task.checkpoints import (
+        AtomicCheckpointIO,
+        BeforeFirstCheckpoint,
+        RecordRun,
+        checkpoint_callbacks,
+    )
     from landmark.task.logging import silence_lightning, start_summary
     from landmark.task.nan_guard import NanGuard
     from landmark.task.restore_head import restore_head
@@ -170,8 +175,11 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     check_fit(bare_trainer, task, data, settings.keep)
     if settings.overwrite:
         rank_zero_only(run_folder.clear)(folder)
+    callbacks = [instantiate(callback) for callback in (config.get("callback") or {}).values()]
     if resume_from is None or not (folder / SPLIT_TABLE).is_file():
-        rank_zero_only(keep_splits)(folder, source)
+        callbacks.append(BeforeFirstCheckpoint(partial(keep_splits, folder, source)))
+        if bare_trainer.max_epochs == 0:  # without a checkpoint
+            rank_zero_only(keep_splits)(folder, source)
     trainer = make_trainer(
         default_root_dir=folder,
         logger=loggers(config, folder, steps_done),
@@ -179,7 +187,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
             *checkpoint_callbacks(folder, task.k, settings.save_every_steps),
             NanGuard(folder / "checkpoints" / "last.ckpt"),
             RecordRun(recorded, embedder_yaml, data.classes),
-            *(instantiate(callback) for callback in (config.get("callback") or {}).values()),
+            *callbacks,
         ],
         plugins=AtomicCheckpointIO(),
     )
