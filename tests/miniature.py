@@ -21,9 +21,16 @@ def toy(root: Path, **options) -> Toy:
 def world_rows(root: Path) -> tuple[Path, pd.DataFrame]:
     """Return the folder of the toy world and its rows, with a hexadecimal id for each photo."""
     table = toy(root).read()
-    rows = table.rows.sort_values("path", ignore_index=True)
+    rows = with_fixed_splits(table.rows.sort_values("path", ignore_index=True))
     rows["hex"] = [f"{(number * 2654435761) % 2**32:08x}" for number in range(len(rows))]
     return table.root, rows
+
+
+def with_fixed_splits(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with one query, two gallery and five train photos of each landmark."""
+    number = rows.groupby("landmark_id").cumcount()
+    splits = np.select([number == 0, number <= 2], ["query", "gallery"], "train")
+    return rows.assign(split=splits)
 
 
 def copy_photos(source: Path, paths: pd.Series, root: Path, targets: list[str]) -> None:

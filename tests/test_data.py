@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from miniature import toy
+from miniature import toy, with_fixed_splits
 from test_configs import choices, node
 
 from landmark.cli._signature import read_signature
@@ -23,7 +23,8 @@ OVERRIDES = {"gldv1": {"photos"}, "gldv2_clean": {"clean"}, "rparis6k": set()}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> ImageTable:
-    return toy(tmp_path_factory.mktemp("toy")).read()
+    table = toy(tmp_path_factory.mktemp("toy")).read()
+    return ImageTable(table.root, with_fixed_splits(table.rows))
 
 
 @pytest.fixture

@@ -93,7 +93,8 @@ def test_a_class_of_an_earlier_version_resolves(world, tmp_path, name):
     recorded = {"photos": "{split}/{id}.jpg", "skip_missing": False, "validation_landmarks": 0}
     root, photos = google_landmarks(world, tmp_path, folders=False), 30
     if name == "GLDv2Clean":
-        (root / "list.csv").write_text("landmark_id,images\n5,00000000\n")
+        photo = next((root / "train").iterdir()).stem
+        (root / "list.csv").write_text(f"landmark_id,images\n5,{photo}\n")
         recorded, photos = recorded | {"clean": "list.csv"}, 1
     source = instantiate({"_target_": f"landmark.data.{name}", "root": str(root), **recorded})
     assert len(source.read("train")) == photos

@@ -36,7 +36,7 @@ def world(tmp_path_factory):
 
 
 def arguments(world, *more):
-    return [f"query={world / 'query'}", f"gallery={world / 'gallery'}", "k=10", "output=out", *more]
+    return [f"query={world / 'query'}", f"gallery={world / 'gallery'}", "k=9", "output=out", *more]
 
 
 def pictures(page):

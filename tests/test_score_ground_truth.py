@@ -1,11 +1,18 @@
 """Relevance of each result by each ground truth, against naive loops."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.score.ground_truth import LandmarkGroundTruth, RevisitedGroundTruth
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.data import ImageTable
+from landmark.score.ground_truth import (
+    LandmarkGroundTruth,
+    RevisitedGroundTruth,
+    find_ground_truth,
+)
 
 
 def rankings(random, queries, gallery, k):
@@ -117,3 +124,20 @@ def test_revisited_metrics_of_cut_rankings_are_named_after_k():
     metrics = cut.evaluate(np.array([[1, 0]])).metrics
     assert metrics == {"easy_at_2": 1, "medium_at_2": 0.5, "hard_at_2": 0}
     assert complete.headline == "medium"
+
+
+def test_a_gallery_photo_that_the_data_has_in_another_split_keeps_its_landmark(tmp_path):
+    vectors = np.eye(3, dtype=np.float32)
+    DescriptorStore.write(tmp_path / "q", ["q"], vectors[:1], landmark_ids=["a"])
+    names = ["g0", "moved", "distractor"]
+    DescriptorStore.write(tmp_path / "g", names, vectors, landmark_ids=["b", "a", ""])
+    query, gallery = (DescriptorStore.open(tmp_path / name) for name in ("q", "g"))
+    tables = [
+        ImageTable(tmp_path, pd.DataFrame({"id": [name], "path": "x.jpg", "landmark_id": landmark}))
+        for name, landmark in (("q", "a"), ("g0", "b"))
+    ]
+    truth = find_ground_truth(query, gallery, *tables)
+    assert truth.relevance_labels(np.array([0]), np.array([[0, 1, 2]])).tolist() == [
+        ["wrong", "right", "unknown"]
+    ]
+    assert truth.distractors == 1

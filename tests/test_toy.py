@@ -1,6 +1,7 @@
 """The toy world: the same settings give the same photos in any process."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_a_seed_determines_the_photos(world, tmp_path):
     assert photos_of(again) == photos_of(world)
     assert photos_of(other)[0] != photos_of(world)[0]
     assert {path.name for path in tmp_path.iterdir()} == {again.root.name, other.root.name}
-    assert world.rows["split"].value_counts().to_dict() == {"train": 30, "gallery": 12, "query": 6}
+    assert world.rows["split"].tolist() == again.rows["split"].tolist()
 
 
 def test_a_photo_does_not_depend_on_the_number_of_photos(world, tmp_path):
@@ -75,6 +76,33 @@ def test_a_failed_drawing_leaves_no_folder(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no"):
         toy(tmp_path).read()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_world_is_drawn_only_into_a_folder_of_its_own(tmp_path):
+    def photos(name: str) -> Path:
+        file = tmp_path / name / "arch" / "1.jpg"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"photo")
+        return tmp_path / name
+
+    hidden = tmp_path / "hidden"
+    (hidden / ".git").mkdir(parents=True)
+    mixed = photos("mixed")
+    toy(tmp_path / "worlds", landmarks=2, photos=1).read().root.rename(mixed / ("0" * 16))
+    for root in (photos("photos"), hidden, mixed):
+        before = sorted(root.rglob("*"))
+        with pytest.raises(UserError, match=r"data\.root=.* contains other files, such as \S+; "):
+            toy(root).read()
+        assert sorted(root.rglob("*")) == before
+
+
+def test_worlds_share_a_folder_with_what_a_file_manager_adds(tmp_path):
+    root = tmp_path / "empty"
+    root.mkdir()
+    toy(root, landmarks=2, photos=1).read()
+    (root / ".DS_Store").touch()
+    (root / f".{'0' * 16}.killed").mkdir()
+    assert len(toy(root, landmarks=2, photos=2).read()) == 4
 
 
 def test_another_process_may_finish_first(world, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ data= defaults to the photos that the run was trained on, image= to its image fo
 The same command resumes an interrupted extraction.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -21,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, NonNegativeFloat, PositiveInt
 
 from landmark.cli._command import command
+from landmark.cli._splits import data_of, print_notes, run_of, use_splits_of
 from landmark.device import Device, Precision
 from landmark.error import UserError
 from landmark.settings import BatchSize, Workers
@@ -84,7 +87,7 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
     image["interpolation"] = image.get("interpolation") or embedder.interpolation
     extraction = Extraction(
         Path(settings.embedder),
-        read_table(settings, config),
+        read_table(settings, config, description),
         instantiate(image),
         instantiate(config.extract),
         whitening,
@@ -122,13 +125,28 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
     return write_store(plan)
 
 
-def read_table(settings: Extract, config: DictConfig) -> "ImageTable":
-    """Read the photos of the split with their sizes."""
-    from landmark.processes import rank_zero_first
+def read_table(
+    settings: Extract, config: DictConfig, description: Mapping[str, Any]
+) -> "ImageTable":
+    """Read the photos of the split with their sizes; the run's photos keep the run's splits."""
+    from landmark.processes import rank, rank_zero_first
 
-    source = instantiate(config.get("data") or data_of_run(Path(settings.embedder)))
+    run, data = run_of(Path(settings.embedder)), config.get("data")
+    if run is not None:
+        data = data or data_of(run)
+    if data is None:
+        raise UserError(
+            f"{settings.embedder} is not in a run folder, so its photos are unknown. Pass "
+            "data=<choice>."
+        )
+    source = instantiate(data)
+    if run is not None:
+        use_splits_of(run, source, description)
     with rank_zero_first():  # rank 0 caches the sizes that it reads
-        return source.read(settings.split).with_sizes()
+        table = source.read(settings.split)
+        if rank() == 0:
+            print_notes(source, sys.stderr)
+        return table.with_sizes()
 
 
 def default_output() -> Path:
@@ -139,15 +157,3 @@ def default_output() -> Path:
     # Another command started in the same second may have only its hidden staging folder so far.
     names = ("store" if number == 1 else f"store-{number}" for number in count(1))
     return next(folder / name for name in names if not any(folder.glob(f"*{name}*")))
-
-
-def data_of_run(embedder: Path) -> DictConfig:
-    """Return the data= of the run of `RUN/embedder` or `RUN/checkpoints/….ckpt`."""
-    settings = embedder.resolve().parent.parent / ".hydra" / "config.yaml"
-    if embedder.is_dir():
-        settings = embedder.resolve().parent / ".hydra" / "config.yaml"
-    if not settings.is_file():
-        raise UserError(
-            f"{embedder} is not in a run folder, so its photos are unknown. Pass data=<choice>."
-        )
-    return OmegaConf.load(settings).data

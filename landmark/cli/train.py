@@ -9,6 +9,7 @@ landmark train -m loss=arcface,cosface,adacos model=fishnet,resnet101
 The same command with the same hydra.run.dir resumes an interrupted run.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ from pydantic import PositiveInt
 
 from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
+from landmark.cli._splits import (
+    keep_splits,
+    print_notes,
+    use_splits_of_init,
+    use_splits_to_resume,
+)
 from landmark.device import Device
 from landmark.disk.lock import locked_in_place
 from landmark.error import UserError
@@ -76,16 +83,22 @@ def main(settings: Train, config: DictConfig) -> float | None:
         return train(settings, config, folder)
 
 
-def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  # noqa: PLR0915
+def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  # noqa: PLR0912, PLR0915
     """Run one training, from photos to `folder/embedder`."""
     import pytorch_lightning as pl
     from pytorch_lightning.utilities import rank_zero_only
 
     from landmark.data import LandmarkData
     from landmark.data.bad_images import BadImageList
+    from landmark.data.run_splits import SPLIT_TABLE
     from landmark.model.persist import describe_embedder
     from landmark.task import run_folder
-    from landmark.task.checkpoints import AtomicCheckpointIO, RecordRun, checkpoint_callbacks
+    from landmark.task.checkpoints import (
+        AtomicCheckpointIO,
+        BeforeFirstCheckpoint,
+        RecordRun,
+        checkpoint_callbacks,
+    )
     from landmark.task.logging import silence_lightning, start_summary
     from landmark.task.nan_guard import NanGuard
     from landmark.task.restore_head import restore_head
@@ -100,7 +113,10 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     # --- checks: everything that can fail in a second fails here ---
     silence_lightning()
     recorded = plain(config)
+    source = instantiate(config.data)
     if not settings.overwrite and run_folder.is_finished(folder, recorded):
+        if source.root.is_dir():
+            use_splits_to_resume(folder, None, source)
         print(f"{folder} is up to date (same settings); nothing to do.\nwrote {folder}")
         return run_folder.read_result(folder)["best"]
     resume_from, steps_done = None, 0
@@ -112,8 +128,10 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     check_before_data(settings, config, bare_trainer)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
 
+    if resume_from is not None:
+        use_splits_to_resume(folder, resume_from, source)
+
     # --- model ---
-    source = instantiate(config.data)
     image_settings = with_sizes(recorded["image"], source)
     test_settings = with_sizes(recorded.get("test_image") or recorded["image"], source)
     image_size = instantiate(image_settings).representative_size
@@ -124,6 +142,8 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     )
     if settings.init:
         initialize_weights(embedder, settings.init)
+        if resume_from is None:
+            use_splits_of_init(Path(settings.init), source, config.data)
 
     # --- data ---
     bad_images = folder / "bad_images.csv"
@@ -143,6 +163,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         bad_images=BadImageList(bad_images),
     )
     data.setup("fit")
+    rank_zero_only(print_notes)(source, sys.stdout)  # standard error is for errors
     run_folder.check_same_classes(resume_from, data.classes)
 
     # --- loss and head ---
@@ -164,6 +185,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         model=recorded["model"] | {"image_size": list(image_size)},
         pooling=recorded["pooling"],
         image=test_settings,
+        split_table=SPLIT_TABLE,
     )
     run = Run(
         folder, recorded, embedder_yaml, settings.keep, resume_from, same_command(settings, folder)
@@ -172,6 +194,11 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     check_batch_size(embedder, settings.batch_size)
     if settings.overwrite:
         rank_zero_only(run_folder.clear)(folder)
+    callbacks = [instantiate(callback) for callback in (config.get("callback") or {}).values()]
+    if resume_from is None or not (folder / SPLIT_TABLE).is_file():
+        callbacks.append(BeforeFirstCheckpoint(partial(keep_splits, folder, source)))
+        if bare_trainer.max_epochs == 0:  # without a checkpoint
+            rank_zero_only(keep_splits)(folder, source)
     trainer = make_trainer(
         default_root_dir=folder,
         logger=loggers(config, folder, steps_done),
@@ -179,7 +206,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
             *checkpoint_callbacks(folder, task.k, settings.save_every_steps),
             NanGuard(folder / "checkpoints" / "last.ckpt"),
             RecordRun(recorded, embedder_yaml, data.classes),
-            *(instantiate(callback) for callback in (config.get("callback") or {}).values()),
+            *callbacks,
         ],
         plugins=AtomicCheckpointIO(),
     )

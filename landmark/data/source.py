@@ -13,7 +13,8 @@ from pydantic import PositiveInt
 from landmark.artifact.table import SPLITS
 from landmark.data.bad_images import BadImage
 from landmark.data.image_table import ImageTable
-from landmark.data.splits import Fraction, draw_splits, filter_photos
+from landmark.data.splits import Fraction, filter_photos
+from landmark.data.splitter import Splitter, is_labelled
 from landmark.error import UserError
 from landmark.processes import notice
 from landmark.settings import Seed, checked
@@ -49,14 +50,15 @@ class LandmarkOptions(TypedDict, total=False):
     """Options of every set with landmarks.
 
     Attributes:
-        query_fraction: Fraction of a landmark's photos that become queries when splits are drawn or
-            photos are held out of train. Landmarks with fewer than three photos are only trained
-            on.
-        gallery_fraction: Fraction that becomes gallery.
+        query_fraction: Expected fraction of the photos that become queries when splits are drawn or
+            photos are held out of train, see `landmark.data.splits.draw_splits`. Landmarks with
+            fewer than three photos are only trained on.
+        gallery_fraction: Expected fraction that becomes gallery.
         most_frequent: Train on this many landmarks, those with the most photos. Defaults to all.
         min_photos: Train on landmarks with at least this many photos.
         max_photos: Train on at most this many photos of a landmark, drawn by seed. Defaults to all.
-        seed: Seed of all draws.
+        seed: Seed of all draws. What is drawn for a photo depends on its landmark, its id and the
+            seed alone.
         bad_image: What to do with a photo that cannot be used (missing, broken, not an image, too
             small, too large): "error" raises; "skip" skips and lists it, see
             `landmark.data.bad_images`.
@@ -91,6 +93,9 @@ class LandmarkSource(Source):
         query_fraction, gallery_fraction, validation: See `SplitOptions`.
         most_frequent, min_photos, max_photos, seed, bad_image: See `LandmarkOptions`. The filters
             apply to the train photos that are not held out.
+
+    Attributes:
+        splitter: What decides the splits; a command may give it those of a run.
     """
 
     _held_out_landmarks: int | None = None  # None: hold out photos of every landmark
@@ -113,9 +118,7 @@ class LandmarkSource(Source):
         self.seed = seed
         self._bad_image = bad_image
         self._validation = validation
-        self._draw_splits = partial(
-            draw_splits, query_fraction=query_fraction, gallery_fraction=gallery_fraction, seed=seed
-        )
+        self.splitter = Splitter(query_fraction, gallery_fraction, seed)
         self._filter = partial(
             filter_photos,
             most_frequent=most_frequent,
@@ -123,6 +126,11 @@ class LandmarkSource(Source):
             max_photos=max_photos,
             seed=seed,
         )
+
+    def split_table(self) -> pd.DataFrame:
+        """Return the splits of the photos that training reads, as in `write_split_table`."""
+        rows = self._divided_train
+        return _with_held_out(rows.assign(split="train"), rows["split"])
 
     @abstractmethod
     def _rows(self, split: str) -> pd.DataFrame:
@@ -195,14 +203,10 @@ class LandmarkSource(Source):
     def _divided_train(self) -> pd.DataFrame:
         """Train rows; the column `split` marks held-out rows."""
         rows = self._rows("train")
-        if not (self._holds_out and _is_labelled(rows).any()):
+        if not len(rows):
             return rows.assign(split="train")
-        labelled = rows[_is_labelled(rows)]
-        splits = np.full(len(rows), "train", object)
-        splits[labelled.index] = self._draw_splits(
-            labelled["landmark_id"], landmarks=self._held_out_landmarks
-        )
-        return rows.assign(split=splits)
+        landmarks, holds_out = self._held_out_landmarks, self._holds_out
+        return rows.assign(split=self.splitter.held_out(rows, landmarks, holds_out))
 
     @cached_property
     def _holds_out(self) -> bool:
@@ -222,18 +226,16 @@ class ListedSource(LandmarkSource):
     @cached_property
     def _all_rows(self) -> pd.DataFrame:
         rows = self._list()
-        if "split" in rows:
-            return rows
-        splits = np.full(len(rows), "gallery", object)  # of photos without a landmark
-        if "landmark_id" in rows:
-            is_labelled = _is_labelled(rows).to_numpy()
-            splits[is_labelled] = self._draw_splits(rows["landmark_id"][is_labelled])
-        return rows.assign(split=splits)
+        return rows.assign(split=self.splitter.splits(rows))
+
+    def split_table(self) -> pd.DataFrame:
+        """Return the splits of all photos, as in `write_split_table`."""
+        return _with_held_out(self._all_rows, self._divided_train["split"])
 
     def _all_train_rows(self) -> pd.DataFrame:
         """Return the filtered train rows, the held-out ones, and those without a landmark."""
         rows = self._divided_train
-        passes = (rows["split"] != "train") | ~_is_labelled(rows)
+        passes = (rows["split"] != "train") | ~is_labelled(rows)
         if not passes.all():
             passes |= rows["id"].isin(self._filter(rows[~passes])["id"])
         return rows[passes].assign(split="train")
@@ -246,8 +248,10 @@ class ListedSource(LandmarkSource):
         return rows[rows["split"] == split].reset_index(drop=True)
 
 
-def _is_labelled(rows: pd.DataFrame) -> pd.Series:
-    """Whether each row has a landmark, (N,)."""
-    if "landmark_id" in rows:
-        return rows["landmark_id"].notna()
-    return pd.Series(False, index=rows.index)
+def _with_held_out(rows: pd.DataFrame, divided: pd.Series) -> pd.DataFrame:
+    """Add `held_out`: the value of `divided` for train rows that are not trained on."""
+    held_out = np.full(len(rows), None, object)
+    is_train = (rows["split"] == "train").to_numpy()
+    held_out[is_train] = divided.where(divided != "train", None).to_numpy(object)
+    table = rows.assign(held_out=held_out)
+    return table.reindex(columns=["id", "landmark_id", "split", "held_out"])

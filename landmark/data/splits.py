@@ -1,77 +1,184 @@
-"""Draw train, query and gallery photos of each landmark, by seed, and filter train photos."""
+"""Draw train, query and gallery photos of each landmark, by seed, and filter train photos.
 
-from typing import Annotated
+What is drawn for a photo depends on its landmark, its id and the seed alone: adding or removing
+other photos changes nothing but the few photos that minimum counts decide.
+"""
+
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from landmark.disk.digest import digest_of
 from landmark.error import UserError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+# Draws for different purposes are independent of each other.
+Purpose = Literal["splits", "validation", "landmarks", "max_photos"]
 _MIN_PHOTOS = 3  # one each for train, query and gallery
+_BLOCK_ROWS = 1 << 18
+_QUERY, _GALLERY, _TRAIN = range(3)
+_NAMES = np.array(["query", "gallery", "train"], object)
+
+
+class Draw(NamedTuple):
+    """Drawn splits of N photos.
+
+    Attributes:
+        splits: "train", "query" or "gallery" for each photo, (N,).
+        forced: Number of photos whose split a minimum count decided, not their own number.
+    """
+
+    splits: NDArray[np.object_]
+    forced: int
 
 
 def draw_splits(
-    landmark_ids: pd.Series,
+    photos: pd.DataFrame,
     query_fraction: float,
     gallery_fraction: float,
     seed: int,
     landmarks: int | None = None,
-) -> NDArray[np.object_]:
-    """Draw "train", "query" or "gallery" for each photo (N,).
+    purpose: Purpose = "splits",
+) -> Draw:
+    """Draw "train", "query" or "gallery" for each photo.
 
-    Of a landmark's n photos round(n · query_fraction) become queries and round(n ·
-    gallery_fraction) become gallery: at least one each unless the fraction is 0, and one photo
-    always remains for training. Landmarks with fewer than three photos are only trained on.
+    A photo becomes a query if its number in [0, 1), see `uniform`, is below `query_fraction`,
+    gallery if it is below `query_fraction + gallery_fraction`, otherwise train. The shares are
+    therefore those of the fractions in expectation. Minimum counts decide the rest: a landmark of
+    at least three photos has at least one photo of train and of each split whose fraction is not 0,
+    those with the nearest numbers; landmarks with fewer photos are only trained on.
 
     Args:
-        landmark_ids: Landmark of each photo, (N,).
-        query_fraction: Fraction of a landmark's photos that become queries.
-        gallery_fraction: Fraction that becomes gallery.
+        photos: N photos with `id` and `landmark_id`.
+        query_fraction: Expected fraction of the photos that become queries.
+        gallery_fraction: Expected fraction that becomes gallery.
         seed: Seed of the draw.
-        landmarks: Split this many landmarks, at most a tenth of all; the others are only trained
-            on. Defaults to all landmarks.
+        landmarks: Split this many landmarks, at most a tenth of all: those with the lowest numbers
+            of their own. The others are only trained on. Defaults to all landmarks.
+        purpose: What the splits are drawn for.
 
     Raises:
         UserError: The fractions leave no photos for training.
 
     Example:
-        >>> photos = pd.Series(["arch"] * 5 + ["tower"] * 2)
-        >>> draw_splits(photos, query_fraction=0.2, gallery_fraction=0.4, seed=0).tolist()
-        ['train', 'gallery', 'gallery', 'query', 'train', 'train', 'train']
+        >>> photos = pd.DataFrame({"id": list("abcdefg"), "landmark_id": list("LLLLLMM")})
+        >>> draw = draw_splits(photos, query_fraction=0.2, gallery_fraction=0.4, seed=0)
+        >>> draw.splits.tolist(), draw.forced
+        (['gallery', 'gallery', 'train', 'query', 'train', 'train', 'train'], 2)
     """
+    _check_fractions(query_fraction, gallery_fraction)
+    numbers = uniform(photos, seed, purpose)
+    splits = _split_of(numbers, query_fraction, gallery_fraction)
+    codes, names = pd.factorize(photos["landmark_id"])
+    counts = np.bincount(codes, minlength=len(names))
+    is_split = counts >= _MIN_PHOTOS
+    if landmarks is not None and len(names):
+        number = min(landmarks, max(1, len(names) // 10))
+        is_split &= _lowest(pd.Series(names, dtype="str"), is_split, number, seed)
+        splits[~is_split[codes]] = _TRAIN
+    plain = splits.copy()
+    by_number = [np.bincount(codes[splits == part], minlength=len(names)) for part in range(2)]
+    queries = _clip(by_number[_QUERY], query_fraction, counts - 2, is_split)
+    gallery = _clip(by_number[_GALLERY], gallery_fraction, counts - 1 - queries, is_split)
+    is_decided = (queries != by_number[_QUERY]) | (gallery != by_number[_GALLERY])
+    rows = np.flatnonzero(is_decided[codes])
+    own = codes[rows]
+    positions = _positions(own, numbers[rows])
+    splits[rows] = np.select(
+        [positions < queries[own], positions < (queries + gallery)[own]], [_QUERY, _GALLERY], _TRAIN
+    )
+    return Draw(_NAMES[splits], int((splits != plain).sum()))
+
+
+def expected_splits(
+    photos: pd.DataFrame,
+    query_fraction: float,
+    gallery_fraction: float,
+    seed: int,
+    purpose: Purpose = "splits",
+) -> NDArray[np.object_]:
+    """Draw the splits of photos (N,) as `draw_splits` does, without minimum counts."""
+    _check_fractions(query_fraction, gallery_fraction)
+    return _NAMES[_split_of(uniform(photos, seed, purpose), query_fraction, gallery_fraction)]
+
+
+def _check_fractions(query_fraction: float, gallery_fraction: float) -> None:
     if min(query_fraction, gallery_fraction) < 0 or query_fraction + gallery_fraction >= 1:
         raise UserError(
             f"data.query_fraction={query_fraction} and data.gallery_fraction={gallery_fraction} "
             "leave no photos for training. Pass fractions >= 0 with a sum below 1."
         )
-    codes, names = pd.factorize(landmark_ids)
-    counts = np.bincount(codes)
-    queries = _share(counts, query_fraction, counts - 2)
-    gallery = _share(counts, gallery_fraction, counts - 1 - queries)
-    if landmarks is not None and len(codes):
-        large = np.flatnonzero(counts >= _MIN_PHOTOS)
-        number = min(landmarks, max(1, len(names) // 10), len(large))
-        chosen = np.random.default_rng(seed).choice(large, number, replace=False)
-        others = np.setdiff1d(np.arange(len(names)), chosen)
-        queries[others] = gallery[others] = 0
-    position = _shuffled_positions(codes, counts, seed)
-    return np.select(
-        [position < queries[codes], position < (queries + gallery)[codes]],
-        ["query", "gallery"],
-        "train",
-    ).astype(object)
 
 
-def _share(
-    counts: NDArray[np.int64], fraction: float, most: NDArray[np.int64]
+def _split_of(
+    numbers: NDArray[np.float64], query_fraction: float, gallery_fraction: float
+) -> NDArray[np.int8]:
+    limits = (query_fraction, query_fraction + gallery_fraction)
+    return np.sum([numbers >= limit for limit in limits], axis=0, dtype=np.int8)
+
+
+def _clip(
+    by_number: NDArray[np.int64],
+    fraction: float,
+    most: NDArray[np.int64],
+    is_split: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    if fraction == 0:
-        return np.zeros_like(counts)
-    rounded = np.maximum(1, np.rint(counts * fraction).astype(np.int64))
-    return np.where(counts >= _MIN_PHOTOS, np.minimum(rounded, most), 0)
+    """Return how many photos of each landmark a split has: at least one, unless it has no share."""
+    return np.where(is_split, np.minimum(np.maximum(by_number, int(fraction > 0)), most), 0)
+
+
+def _lowest(
+    names: pd.Series, is_candidate: NDArray[np.bool_], count: int, seed: int
+) -> NDArray[np.bool_]:
+    """Mark the `count` candidates with the lowest numbers of their own."""
+    candidates = np.flatnonzero(is_candidate)
+    numbers = _hash(names.iloc[candidates], seed, "landmarks")
+    mask = np.zeros(len(names), bool)
+    mask[candidates[np.argsort(numbers, kind="stable")[:count]]] = True
+    return mask
+
+
+def uniform(photos: pd.DataFrame, seed: int, purpose: Purpose) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each photo (N,), from its landmark, its id and the seed alone.
+
+    The number is the same on every platform and in every version: the hash of landmark, NUL and id
+    in UTF-8 and Unicode form NFC is SipHash-2-4, keyed by seed and purpose and mixed by the
+    finaliser of SplitMix64.
+
+    Args:
+        photos: N photos with `id` and `landmark_id`.
+        seed: Seed.
+        purpose: What the numbers are for.
+
+    Source:
+        Aumasson and Bernstein, SipHash, INDOCRYPT 2012.
+    """
+    texts = photos["landmark_id"].astype("str") + "\0" + photos["id"].astype("str")
+    return _hash(texts, seed, purpose)
+
+
+def _hash(texts: pd.Series, seed: int, purpose: Purpose) -> NDArray[np.float64]:
+    key = digest_of({"purpose": purpose, "seed": seed})
+    numbers = np.empty(len(texts))
+    for start in range(0, len(texts), _BLOCK_ROWS):
+        block = one_form(texts.iloc[start : start + _BLOCK_ROWS]).to_numpy(zero_copy_only=False)
+        hashes = pd.util.hash_array(block, hash_key=key, categorize=False)
+        numbers[start : start + _BLOCK_ROWS] = (hashes >> np.uint64(11)) * 2.0**-53
+    return numbers
+
+
+def one_form(texts: pd.Series) -> pa.Array:
+    """Return texts (N,) in Unicode form NFC: file systems store one name in different forms."""
+    array = pa.array(texts, pa.large_string(), from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    is_ascii = pc.all(pc.string_is_ascii(array), min_count=0).as_py()
+    return array if is_ascii else pc.utf8_normalize(array, form="NFC")
 
 
 def filter_photos(
@@ -84,11 +191,12 @@ def filter_photos(
     """Filter train photos by the frequency of their landmarks, in the order of the arguments.
 
     Args:
-        rows: Train photos with `landmark_id`.
+        rows: Train photos with `id` and `landmark_id`.
         most_frequent: Keep this many landmarks, those with the most photos; ties go to the first.
             Defaults to all.
         min_photos: Keep landmarks with at least this many photos.
-        max_photos: Keep at most this many photos of a landmark, drawn by seed. Defaults to all.
+        max_photos: Keep at most this many photos of a landmark, those with the lowest numbers of
+            `uniform`. Defaults to all.
         seed: Seed of the draw.
 
     Returns:
@@ -100,7 +208,7 @@ def filter_photos(
     Example:
         >>> rows = pd.DataFrame({"id": range(6), "landmark_id": ["arch"] * 3 + ["mill"] * 3})
         >>> filter_photos(rows, most_frequent=1, max_photos=2)["id"].tolist()
-        [1, 2]
+        [0, 2]
     """
     codes, names = pd.factorize(rows["landmark_id"])
     counts = np.bincount(codes, minlength=len(names))
@@ -109,15 +217,16 @@ def filter_photos(
         is_kept[np.argsort(-counts, kind="stable")[most_frequent:]] = False
     mask = is_kept[codes]
     if max_photos is not None:
-        mask &= _shuffled_positions(codes, counts, seed) < max_photos
+        above = np.flatnonzero(mask & (counts > max_photos)[codes])
+        numbers = uniform(rows.iloc[above], seed, "max_photos")
+        mask[above] = _positions(codes[above], numbers) < max_photos
     return rows[mask].reset_index(drop=True)
 
 
-def _shuffled_positions(
-    codes: NDArray[np.int64], counts: NDArray[np.int64], seed: int
-) -> NDArray[np.int64]:
-    """Return each photo's position in a random order of its landmark's photos, (N,)."""
-    order = np.lexsort((np.random.default_rng(seed).random(len(codes)), codes))
+def _positions(codes: NDArray[np.int64], numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return each photo's position in its landmark when ordered by number, (N,)."""
+    counts = np.bincount(codes)
+    order = np.lexsort((numbers, codes))
     positions = np.empty(len(codes), np.int64)
     positions[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
     return positions

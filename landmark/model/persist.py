@@ -40,16 +40,24 @@ def embedder_state(embedder: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def describe_embedder(model: dict[str, Any], pooling: dict[str, Any], image: dict[str, Any]) -> str:
+def describe_embedder(
+    model: dict[str, Any],
+    pooling: dict[str, Any],
+    image: dict[str, Any],
+    split_table: str | None = None,
+) -> str:
     """Return the text of embedder.yaml.
 
     Args:
         model: `_target_` and keyword arguments of `build_embedder`, without the pooling.
         pooling: `_target_` and keyword arguments of the pooling.
         image: Settings of the image format.
+        split_table: Name of the table of splits in the run folder. Defaults to none.
     """
     model = {key: value for key, value in model.items() if key not in ("_partial_", "weights")}
     description = {"version": __version__, "model": model, "pooling": pooling, "image": image}
+    if split_table is not None:
+        description["split_table"] = split_table
     return yaml.safe_dump(description, sort_keys=False)
 
 

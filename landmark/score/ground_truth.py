@@ -248,11 +248,13 @@ def find_ground_truth(
             f"{query_table.root}. Pass the data that the store was extracted from."
         )
     if query_table.ground_truth is None:
+        landmarks = _landmarks(gallery_table, gallery_rows)
+        if gallery.landmark_ids is not None:
+            # The data may assign a photo of the gallery to another split, if it was extracted with
+            # the splits of a run; it does not become a distractor.
+            landmarks = np.where(gallery_rows < 0, gallery.landmark_ids, landmarks)
         return LandmarkGroundTruth(
-            _landmarks(query_table, query_rows),
-            _landmarks(gallery_table, gallery_rows),
-            k=k,
-            own_rows=own_rows,
+            _landmarks(query_table, query_rows), landmarks, k=k, own_rows=own_rows
         )
     missing = np.setdiff1d(np.arange(len(gallery_table)), gallery_rows)
     if len(missing):

@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,26 @@ class RecordRun(pl.Callback):
         for logger in trainer.loggers:
             logger.save()
         checkpoint.update(self._record)
+
+
+class BeforeFirstCheckpoint(pl.Callback):
+    """Call a function on rank 0 before the first checkpoint: a failed start leaves no files.
+
+    Args:
+        write: The function.
+    """
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._write: Callable[[], None] | None = write
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Call the function, once."""
+        del pl_module, checkpoint
+        if self._write is not None and trainer.is_global_zero:
+            self._write()
+        self._write = None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

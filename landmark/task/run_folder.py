@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from landmark.data.run_splits import SPLIT_TABLE
 from landmark.disk.atomic import atomic_file
 from landmark.disk.differences import check_same_settings
 from landmark.error import UserError
@@ -76,7 +77,7 @@ def clear(folder: Path) -> None:
     """Remove the files of an earlier run from its folder."""
     for name in ("checkpoints", "embedder"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (RESULT, _RUN_NAME, "metrics.csv", ".metrics.csv.before"):
+    for name in (RESULT, _RUN_NAME, SPLIT_TABLE, "metrics.csv", ".metrics.csv.before"):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """Draw the photos of a toy world into a folder, the same bytes for the same settings."""
 
 import multiprocessing
+import re
 import sys
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +24,8 @@ _RENDERER_VERSION = 1
 _STYLE, _DESIGN, _PHOTO = 1, 2, 3  # streams of random numbers
 _START_METHOD = "fork" if sys.platform == "linux" else None
 _PHOTOS_PER_POOL = 32  # below this, starting processes takes longer than drawing
+_WORLD = re.compile(r"[0-9a-f]{16}")  # name of a world's folder
+_UNFINISHED = re.compile(rf"\.{_WORLD.pattern}\..+")  # temporary sibling of one
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,13 @@ class ToyWorld:
 
         The folder appears only when complete. Of several processes that need the same world, one
         draws it and the others wait.
+
+        Raises:
+            UserError: `root` contains something other than worlds, such as somebody's photos.
         """
         folder = self.folder(root)
         if not folder.is_dir():
+            _check_own(root)
             with locked(folder, wait=True):
                 self._draw_unless_drawn(folder)
         return folder
@@ -81,6 +88,23 @@ class ToyWorld:
             bar = tqdm(drawn, "draw toy world", count, unit="landmark", leave=False, disable=None)
             for _ in bar:
                 pass
+
+
+def _check_own(root: Path) -> None:
+    """Check that `root` is missing, empty, or contains only worlds and hidden files beside them."""
+    if not root.is_dir():
+        return
+    names = sorted(path.name for path in root.iterdir())
+    worlds = [name for name in names if _WORLD.fullmatch(name)]
+    foreign = [name for name in names if name not in worlds and not _UNFINISHED.fullmatch(name)]
+    if worlds:  # a file manager may have added its own, such as .DS_Store
+        foreign = [name for name in foreign if not name.startswith(".")]
+    if foreign:
+        raise UserError(
+            f"data.root={root} contains other files, such as {foreign[0]}; the toy world is drawn "
+            "only into a folder of its own. Pass data=folder to use the photos in data.root, or "
+            "another data.root."
+        )
 
 
 def draw_landmark(world: ToyWorld, folder: Path, number: int) -> None:
