@@ -60,6 +60,7 @@ def world(tmp_path_factory) -> Path:
 def overrides(world: Path, *more: str) -> list[str]:
     """Return the overrides of a small training run with every aspect group."""
     return [
+        "data=toy",
         f"data.root={world / 'toy'}",
         "data.landmarks=6",
         "data.photos=12",
