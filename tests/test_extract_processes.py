@@ -169,8 +169,9 @@ def test_an_error_in_a_worker_stops_all_with_its_message(world, tmp_path):
         world, f"data.root={photos}", f"output={tmp_path / 's'}", "devices=2", "workers=1"
     )
     _, errors = script.communicate(2)
-    assert len(errors.splitlines()) == 1, errors
-    assert errors.startswith(f"error: {broken} cannot be decoded")
+    note, line = errors.splitlines()
+    assert note.startswith("Minimum counts")
+    assert line.startswith(f"error: {broken} cannot be decoded")
     assert not (tmp_path / "s").exists()
 
 

@@ -121,6 +121,10 @@ def test_a_run_does_not_resume_with_other_landmarks(scripts, tmp_path):
     folders[0].rename(tmp_path / "photos" / "zz")
     result = scripts.run("train.py", *options, cwd=tmp_path, status=2)
     (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: run contains a run with different photos (12 moved, such as ")
+    (tmp_path / "run" / "splits.parquet").unlink()  # as in a run of an earlier version
+    result = scripts.run("train.py", *options, cwd=tmp_path, status=2)
+    line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: run/checkpoints/last.ckpt was trained on 5 landmarks")
     assert f"1 new, such as zz; 1 missing, such as {folders[0].name}" in line
 

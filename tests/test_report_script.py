@@ -50,7 +50,7 @@ def test_a_report_is_written_next_to_the_ranking(rerank, world, tmp_path):  # no
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     for step in metrics["steps"]:
-        assert f"<b>{step['map_at_10']:.4f}</b>" in page
+        assert f"<b>{step['map_at_100']:.4f}</b>" in page
     shown = Rankings.open(tmp_path / "out")
     queries = re.findall(r'<p class="id">(.*?)</p>', page)
     assert set(queries) <= set(shown.query_ids.tolist())

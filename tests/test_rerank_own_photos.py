@@ -231,7 +231,7 @@ def test_the_command_says_what_it_excludes(rerank, world, tmp_path):
 
 def test_no_line_without_own_photos(rerank, world, tmp_path):
     gallery = DescriptorStore.open(world / "gallery")
-    ids = [f"other {name}" for name in gallery.ids]
+    ids = [f"other/{name}" for name in gallery.ids]
     DescriptorStore.write(tmp_path / "other", ids, gallery.vectors, gallery.landmark_ids)
     status, _, errors = rerank(f"query={world}/query", "gallery=other", "output=out", "report=0")
     assert (status, errors) == (0, "")
@@ -334,7 +334,7 @@ def test_a_setting_out_of_range_is_one_line(rerank, world, tmp_path, arguments):
         ["rerank=egt", "rerank.egt.k=1000000000"],
         ["rerank=two_stage", "rerank.two_stage.k=1000000000"],
         ["rerank=online_diffusion", "rerank.online_diffusion.kq=1000000000"],
-        ["search=ivf", "search.refine=1000000000", "search.block_rows=1000000000000"],
+        ["search=ivf", "search.refine=1000000000", "search.block_rows=2147483647"],
     ],
     ids=lambda value: value[-1],
 )
