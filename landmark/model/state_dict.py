@@ -21,7 +21,7 @@ class Match(NamedTuple):
 
     Attributes:
         tensors: The file's tensors by the model's names, with those that the model does not have.
-        prefix: What stands before the model's names in the file, keys of dictionaries included.
+        prefix: What precedes the model's names in the file, keys of dictionaries included.
         others: Prefixes under which the file has the same tensors again.
         unused: The file's names beside the model's, in the same dictionary.
     """

@@ -25,7 +25,7 @@ class StopOnInterrupt(pl.Callback):
     """Stop on SIGINT after the current step, or in a single process after a validation batch.
 
     SIGTERM, which Lightning handles, is saved too. Before the first step, and at a second SIGINT,
-    KeyboardInterrupt is raised at once, which leaves the previous checkpoint. Several processes
+    KeyboardInterrupt is raised immediately, which leaves the previous checkpoint. Several processes
     finish a validation first, since only a training step is at the same place on all of them.
     Rank 0 decides; the others ignore the signal.
 
