@@ -72,7 +72,7 @@ def test_a_killed_run_resumes_with_its_cross_batch_memory(tmp_path):
     options = [*TINY, *PAIRS, "model=resnet10t", "auxiliary=[xbm]", "auxiliary.xbm.memory_size=20"]
     options += ["trainer.max_epochs=2", "save_every_steps=2", "loss=curricularface"]
     result = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "killed_runs.py"), "2", *options],
+        [sys.executable, str(ROOT / "tests" / "killed_runs.py"), "SIGKILL", "2", *options],
         cwd=tmp_path,
         capture_output=True,
         text=True,

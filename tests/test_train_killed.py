@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MOMENTS = 10
+MOMENTS = {"SIGKILL": 10, "SIGINT": 6, "SIGTERM": 4}
 SETTINGS = [
     "data.landmarks=5",
     "data.photos=12",
@@ -36,10 +36,10 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("number", ["SIGKILL", "SIGINT", "SIGTERM"])
-def test_a_stopped_run_resumes_to_the_same_weights_and_metrics(tmp_path, number):
+@pytest.mark.parametrize(("number", "moments"), MOMENTS.items())
+def test_a_stopped_run_resumes_to_the_same_weights_and_metrics(tmp_path, number, moments):
     result = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "killed_runs.py"), number, str(MOMENTS), *SETTINGS],
+        [sys.executable, str(ROOT / "tests" / "killed_runs.py"), number, str(moments), *SETTINGS],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -47,7 +47,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_and_metrics(tmp_path, number)
         env=ENVIRONMENT,
     )
     runs = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    assert len(runs) == MOMENTS, result.stderr
+    assert len(runs) == moments, result.stderr
     for run in runs:
         assert run["stopped"], run
         assert run["finished"], (run, result.stderr)
