@@ -81,4 +81,4 @@ def test_a_killed_run_resumes_with_its_cross_batch_memory(tmp_path):
     )
     runs = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert len(runs) == 2, result.stderr
-    assert all(run["killed"] and run["same"] for run in runs), (runs, result.stderr)
+    assert all(run["stopped"] and run["same"] for run in runs), (runs, result.stderr)
