@@ -158,3 +158,20 @@ def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch, capsys)
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "out is not locked: its file system has no locks (No locks available)." in error
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+@pytest.mark.parametrize("foreign", ["a.JPG", "arch/1.png", "documents/letter.txt"])
+def test_a_run_is_not_written_among_other_files(scripts, tmp_path, key, foreign):
+    file = tmp_path / "mine" / foreign
+    file.parent.mkdir(parents=True)
+    file.touch()
+    sweep = ["-m", "seed=0,1"] if key == "hydra.sweep.dir" else []
+    options = [*sweep, f"{key}=mine", "overwrite=true"]
+    result = scripts.run("train.py", *options, cwd=tmp_path, status=2)
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        f"error: {key}=mine contains other files, such as {foreign.partition('/')[0]}. Pass a new "
+        "folder, or that of an earlier run."
+    )
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]

@@ -1,6 +1,7 @@
 """Lock the output folder of a training run, or of a sweep, before Hydra writes into it."""
 
 import copy
+import mimetypes
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from landmark.cli._exit import exit_status
 from landmark.disk.lock import locked_in_place
+from landmark.error import UserError
 from landmark.processes import launched_as_rank_zero
 
 _locks = ExitStack()
+_RUN_FILES = (".hydra", "checkpoints", "multirun.yaml")
 
 
 class LockRun(Callback):
@@ -26,7 +29,7 @@ class LockRun(Callback):
         """Lock the run folder; other ranks do not write its .hydra."""
         with exit_status():
             if launched_as_rank_zero():
-                _locks.enter_context(locked_in_place(_folder(config, "hydra.run.dir")))
+                _lock(_folder(config, "hydra.run.dir"), "hydra.run.dir")
             else:
                 config.hydra.output_subdir = None
 
@@ -34,7 +37,29 @@ class LockRun(Callback):
         """Lock the folder of the sweep; each job locks its own folder below it."""
         with exit_status():
             if launched_as_rank_zero():
-                _locks.enter_context(locked_in_place(_folder(config, "hydra.sweep.dir")))
+                _lock(_folder(config, "hydra.sweep.dir"), "hydra.sweep.dir")
+
+
+def _lock(folder: Path, key: str) -> None:
+    _check_own(folder, key)
+    _locks.enter_context(locked_in_place(folder))
+
+
+def _check_own(folder: Path, key: str) -> None:
+    """Reject a folder that holds photos or other folders, and no earlier run.
+
+    Files such as a log of this run are allowed.
+    """
+    if not folder.is_dir() or any((folder / name).exists() for name in _RUN_FILES):
+        return
+    for path in sorted(folder.iterdir()):
+        is_photo = (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
+        is_foreign_folder = path.is_dir() and not (path / ".hydra").is_dir()
+        if not path.name.startswith(".") and (is_photo or is_foreign_folder):
+            raise UserError(
+                f"{key}={folder} contains other files, such as {path.name}. Pass a new folder, or "
+                "that of an earlier run."
+            )
 
 
 def release() -> None:
