@@ -104,6 +104,8 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     )
 
     # --- search, then re-rank ---
+    import faiss  # noqa: F401 - loaded before the first step, which is measured
+
     steps, last, recall, train_index = run_steps(
         stores, search, rerankers, truth, k, settings.allow_self
     )
