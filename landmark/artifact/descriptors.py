@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from landmark import __version__
 from landmark.artifact.folder import check_files, check_schema, damage, read_json
+from landmark.artifact.local_features import FOLDER, LocalFeatureStore, local_names
 from landmark.artifact.table import check_ids, read_frame
 from landmark.artifact.vectors import (
     check_vectors,
@@ -227,6 +228,23 @@ class DescriptorStore:
 
     def __len__(self) -> int:
         return len(self._vectors)
+
+    def local(self, name: str) -> LocalFeatureStore:
+        """Open the local features NAME of the photos, in the order of the rows.
+
+        Raises:
+            UserError: The store has none of this name (lists those that it has), or they are
+                damaged or of other photos.
+        """
+        if name not in (names := local_names(self.path)):
+            has = f"only {', '.join(names)}" if names else "nor any others"
+            raise UserError(
+                f"{self.path} has no local features {name!r}, {has}. Extract them: extract.py "
+                f"output={self.path} local={name}."
+            )
+        features = LocalFeatureStore.open(self.path / FOLDER / name)
+        features.check_ids(self.rows["id"], self.path)
+        return features
 
     def check(self) -> None:
         """Read every vector.

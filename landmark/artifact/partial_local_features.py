@@ -1,0 +1,313 @@
+"""Local features being written, from which a stopped extraction resumes."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from landmark import __version__
+from landmark.artifact.folder import damage, read_json, write_json
+from landmark.artifact.local_features import (
+    BACKGROUND,
+    DESCRIPTORS,
+    FOLDER,
+    KEYPOINTS,
+    META,
+    OFFSETS,
+    RESERVED,
+    SCHEMA,
+    SCORES,
+    SIZES,
+    LocalFeatures,
+    LocalFeatureStore,
+    ids_digest,
+)
+from landmark.disk.atomic import atomic_file, check_can_write
+from landmark.disk.differences import as_recorded, check_same_settings
+from landmark.disk.lock import LOCK, locked, publish
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
+
+if TYPE_CHECKING:
+    from landmark.artifact.descriptors import DescriptorStore
+
+# Names in the staging folder: the features, and how many of them are complete.
+_FEATURES, _PROGRESS = "features", "progress.json"
+_BUFFER_BYTES = 1 << 20
+
+
+class LocalFeatureWriter:
+    """The staging folder `STORE/local/.NAME.partial`, to which features are appended in row order.
+
+    One process writes it. Nothing is kept in memory beyond the buffers of the files. After a stop,
+    `writing` with the same settings resumes at the last `save`.
+
+    Attributes:
+        photos: Number of photos appended; the next `append` is that row of the store.
+    """
+
+    def __init__(
+        self, staging: Path, output: Path, store: "DescriptorStore", settings: Mapping[str, Any]
+    ) -> None:
+        self._staging, self._output, self._store = staging, output, store
+        self._settings = settings
+        self._columns = int(settings["columns"])
+        self._folder = staging / _FEATURES
+        progress = _read_progress(staging) or {"photos": 0, "features": 0}
+        self.photos = int(progress["photos"])
+        self._features = int(progress["features"])
+        self._folder.mkdir(exist_ok=True)
+        with ExitStack() as opened:
+            self._files = {
+                name: opened.enter_context(_Array(self._folder / name, *layout, done))
+                for name, (layout, done) in self._layout().items()
+            }
+            self._opened = opened.pop_all()
+        if not self.photos:
+            self._files[OFFSETS].append(np.zeros(1, np.int64))
+
+    @classmethod
+    @contextmanager
+    def writing(
+        cls,
+        store: "DescriptorStore",
+        name: str,
+        dim: int,
+        dtype: Literal["uint8", "float16"] = "uint8",
+        columns: Literal[2, 3, 4] = 4,
+        background: bool = False,
+        overwrite: bool = False,
+        **settings: Any,  # noqa: ANN401
+    ) -> Iterator["LocalFeatureWriter"]:
+        """Yield a writer of STORE/local/NAME; the folder appears when the block ends.
+
+        A block that raises leaves what was saved, to be resumed.
+
+        Args:
+            store: Descriptor store of the photos.
+            name: Name of the local features.
+            dim: Dimension d of the descriptors.
+            dtype: Their dtype.
+            columns: Columns of keypoints.npy: 2 for x and y, 3 with scales, 4 also with angles.
+            background: The features have the similarity to a pool of other photos.
+            overwrite: Replace existing local features of this name, and discard a stopped
+                extraction.
+            **settings: Settings to record; values must be JSON-serialisable.
+
+        Raises:
+            UserError: The local features exist already, a stopped extraction had other settings,
+                another process writes them, a feature is not finite, or the disk is full.
+            RuntimeError: The block ended before the features of every photo were appended.
+            TypeError: A value of `settings` is not JSON-serialisable.
+            ValueError: A key of `settings` is one that the writer records itself.
+        """
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise UserError(
+                f"The name {name!r} of local features is not valid. Pass letters, digits, - and _."
+            )
+        if taken := RESERVED & settings.keys():
+            raise ValueError(f"{min(taken)} is recorded by the writer itself")
+        layout = {"dim": dim, "columns": columns, "background": background}
+        recorded = as_recorded({"dtype": dtype, "ids": ids_digest(store.rows["id"])})
+        recorded |= as_recorded({**layout, **settings})
+        output = store.path / FOLDER / name
+        check_can_write(output, overwrite, marker=META)
+        try:
+            with locked(output) as staging, disk_errors(output, within=staging):
+                _prepare(staging, output, recorded, overwrite)
+                writer = cls(staging, output, store, recorded)
+                try:
+                    yield writer
+                    writer._finish(overwrite)
+                finally:
+                    writer._opened.close()
+                    if (_read_progress(staging) or {}).get("photos") == 0:
+                        _clear(staging)
+        finally:
+            with suppress(OSError):
+                output.parent.rmdir()  # if nothing was written
+
+    def append(self, features: LocalFeatures) -> None:
+        """Append the features of the next photo.
+
+        Raises:
+            UserError: A feature is not finite; names the photo.
+            ValueError: There are more photos than rows in the store, or the features have another
+                dimension, dtype or other parts than those announced to `writing`.
+        """
+        if self.photos >= len(self._store):
+            raise ValueError(f"{self._output}: the store has only {len(self._store)} photos")
+        arrays = self._arrays(features)
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                photo = str(self._store.rows["id"].iloc[self.photos])
+                raise UserError(
+                    f"{self._output}: {name} of {photo!r} has a value that is not finite. Local "
+                    "features must be finite."
+                )
+        for name, array in arrays.items():
+            self._files[name].append(array)
+        self.photos += 1
+        self._features += len(features)
+        self._files[OFFSETS].append(np.array([self._features], np.int64))
+
+    def append_all(self, block: Sequence[LocalFeatures] | LocalFeatureStore) -> None:
+        """Append the features of the next photos, or those of another folder of local features."""
+        for features in block:
+            self.append(features)
+
+    def save(self) -> None:
+        """Flush the appended features, and only then record that they are complete."""
+        for file in self._files.values():
+            file.flush()
+        progress = {"photos": self.photos, "features": self._features}
+        _write_progress(self._staging, self._settings, progress)
+
+    def _layout(self) -> dict[str, tuple[tuple[str, tuple[int, ...]], int]]:
+        """Map each file to the dtype and shape of its rows, and its number of complete rows."""
+        dim, photos, count = int(self._settings["dim"]), self.photos, self._features
+        layout: dict[str, tuple[tuple[str, tuple[int, ...]], int]] = {
+            DESCRIPTORS: ((str(self._settings["dtype"]), (dim,)), count),
+            KEYPOINTS: (("float32", (self._columns,)), count),
+            SCORES: (("float32", ()), count),
+            OFFSETS: (("int64", ()), photos + 1 if photos else 0),
+            SIZES: (("int32", (2,)), photos),
+        }
+        if self._settings["background"]:
+            layout[BACKGROUND] = (("float32", ()), count)
+        return layout
+
+    def _arrays(self, features: LocalFeatures) -> dict[str, np.ndarray]:
+        """Return what is appended to each file but the offsets."""
+        columns = [features.keypoints]
+        columns += [c[:, None] for c in (features.scales, features.angles) if c is not None]
+        if features.scales is None and features.angles is not None:
+            raise ValueError("features with angles need scales")
+        arrays = {
+            DESCRIPTORS: features.descriptors,
+            KEYPOINTS: np.concatenate(columns, axis=1),
+            SCORES: features.scores,
+            SIZES: np.array([features.size], np.int32),
+        }
+        if features.background is not None:
+            arrays[BACKGROUND] = features.background
+        if arrays.keys() | {OFFSETS} != self._files.keys():
+            raise ValueError("all photos need the similarity to the background, or none")
+        for name, array in arrays.items():
+            self._files[name].check(array)
+        return arrays
+
+    def _finish(self, overwrite: bool) -> None:
+        if self.photos != len(self._store):
+            raise RuntimeError(
+                f"{self._output}: local features of {self.photos} of {len(self._store)} photos"
+            )
+        self.save()
+        meta = {"schema": SCHEMA, "version": __version__, **self._settings}
+        write_json(self._folder / META, meta)
+        LocalFeatureStore.open(self._folder)
+        self._opened.close()
+        check_can_write(self._output, overwrite, marker=META)
+        publish(self._folder, self._output, self._staging)
+        _clear(self._staging)
+
+
+class _Array:
+    """A .npy file to which rows are appended.
+
+    Numpy pads the header so that the number of rows can change in place.
+    """
+
+    def __init__(self, file: Path, dtype: str, row: tuple[int, ...], rows: int) -> None:
+        self._path, self._dtype, self._row, self._rows = file, np.dtype(dtype), row, rows
+        row_bytes = self._dtype.itemsize * int(np.prod(row, dtype=np.int64))
+        end = len(self._header()) + rows * row_bytes
+        if rows and (not file.exists() or file.stat().st_size < end):
+            raise UserError(f"{file} is damaged (too short). Remove {file.parent.parent}.")
+        # Not mode a: it cannot rewrite the header.
+        self._file = file.open("r+b" if rows else "w+b", buffering=_BUFFER_BYTES)
+        self._file.write(self._header())
+        self._file.truncate(end)  # rows after the last save may be incomplete
+        self._file.seek(end)
+
+    def __enter__(self) -> "_Array":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def check(self, rows: np.ndarray) -> None:
+        """Raise ValueError if the rows have another dtype or shape."""
+        if rows.dtype != self._dtype or rows.shape[1:] != self._row:
+            raise ValueError(
+                f"{self._path.name} has rows {self._row} of {self._dtype}, not {rows.shape[1:]} "
+                f"of {rows.dtype}"
+            )
+
+    def append(self, rows: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(rows).data)
+        self._rows += len(rows)
+
+    def flush(self) -> None:
+        """Write header and rows to the disk."""
+        end = self._file.tell()
+        self._file.seek(0)
+        self._file.write(self._header())
+        self._file.seek(end)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _header(self) -> bytes:
+        """Return the header; its length does not depend on the number of rows."""
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self._rows, *self._row),
+        }
+        stream = BytesIO()
+        np.lib.format.write_array_header_1_0(stream, header)
+        return stream.getvalue()
+
+
+def _prepare(staging: Path, output: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    """Keep a stopped extraction with the same settings; otherwise empty the staging folder."""
+    progress = _read_progress(staging)
+    if progress is not None and not overwrite:
+        recorded = progress["settings"]
+        requested = dict.fromkeys(recorded) | dict(settings)
+        advice = "Use the same settings to resume, or overwrite=true to start over."
+        check_same_settings(recorded, requested, f"{output}: a stopped extraction", advice)
+        return
+    _clear(staging)
+    _write_progress(staging, settings, {"photos": 0, "features": 0})
+
+
+def _write_progress(staging: Path, settings: Mapping[str, Any], progress: dict[str, int]) -> None:
+    with atomic_file(staging / _PROGRESS) as temporary:
+        write_json(temporary, {"settings": settings, **progress})
+
+
+def _read_progress(staging: Path) -> dict[str, Any] | None:
+    file = staging / _PROGRESS
+    if not file.is_file():
+        return None
+    with damage(file, f"Remove {staging}."):
+        record = read_json(file)
+        counts = {name: int(record[name]) for name in ("photos", "features")}
+        return {"settings": dict(record["settings"]), **counts}
+
+
+def _clear(staging: Path) -> None:
+    """Remove a stopped extraction from its locked staging folder."""
+    (staging / _PROGRESS).unlink(missing_ok=True)  # first: without it the rest is ignored
+    for path in staging.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()

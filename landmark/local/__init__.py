@@ -1,0 +1,11 @@
+"""Local features: photo to keypoints with their descriptors.
+
+A local feature is called as `feature(photo)` with pixels (H, W, 3) in uint8 RGB and returns
+`LocalFeatures`. Its attributes `dim`, `dtype` and `columns` (of keypoints.npy: x, y, scale, angle)
+are the layout of its store. A new one is one file here and one YAML in conf/local.
+"""
+
+from landmark.artifact.local_features import LocalFeatures
+from landmark.local.rootsift import RootSIFT
+
+__all__ = ["LocalFeatures", "RootSIFT"]

@@ -1,0 +1,150 @@
+"""RootSIFT: OpenCV's SIFT with square-rooted descriptors."""
+
+import math
+import multiprocessing
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from landmark.artifact.local_features import LocalFeatures
+from landmark.settings import checked
+
+if TYPE_CHECKING:
+    import cv2
+
+# A RootSIFT value is below 0.5 unless one of the 128 bins has a quarter of the whole gradient.
+_UINT8_SCALE = 512
+
+
+class RootSIFT:
+    """Keypoints and RootSIFT descriptors of a photo, strongest first.
+
+    The result does not depend on the number of threads: equal responses are ordered by position,
+    size and angle. A keypoint with several dominant orientations is one feature for each, with
+    equal coordinates, next to each other, as OpenCV does not say which of them is stronger; each
+    counts towards `top_k`. Who counts matched keypoints should count equal coordinates once.
+
+    Args:
+        top_k: Largest number of features, those with the strongest response.
+        max_side: Reduce a photo whose longer side is above this many pixels; keypoints and scales
+            are in pixels of the given photo.
+        contrast_threshold: Smallest contrast of a keypoint, times the 3 layers of an octave.
+        dtype: uint8 stores 512 times the value, rounded, at most 255. Divided by their lengths,
+            such descriptors have the exact cosines within 0.005. float16 stores the unit vectors.
+
+    Source:
+        Lowe: Distinctive Image Features from Scale-Invariant Keypoints. IJCV 2004. Arandjelović,
+        Zisserman: Three things everyone should know to improve object retrieval. CVPR 2012, section
+        3: descriptors are divided by their L1 norm and square-rooted. Schönberger, Frahm:
+        Structure-from-Motion Revisited. CVPR 2016: COLMAP stores them in the same uint8.
+
+    Example:
+        >>> photo = np.zeros((90, 120, 3), np.uint8)
+        >>> photo[30:60, 40:80] = 255
+        >>> features = RootSIFT(top_k=3)(photo)
+        >>> features.descriptors.shape, features.descriptors.dtype.name, features.size
+        ((3, 128), 'uint8', (120, 90))
+    """
+
+    dim = 128
+    columns: Literal[4] = 4
+
+    @checked
+    def __init__(
+        self,
+        top_k: PositiveInt = 1000,
+        max_side: Annotated[int, Field(ge=32)] = 1024,
+        contrast_threshold: PositiveFloat = 0.04,
+        dtype: Literal["uint8", "float16"] = "uint8",
+    ) -> None:
+        self.top_k = top_k
+        self.max_side = max_side
+        self.contrast_threshold = contrast_threshold
+        self.dtype: Literal["uint8", "float16"] = dtype
+
+    def __call__(self, photo: NDArray[np.uint8]) -> LocalFeatures:
+        """Return the features of a photo (H, W, 3), uint8 RGB; none (n = 0) without structure.
+
+        Raises:
+            ValueError: The photo has another shape or dtype, or no pixels.
+        """
+        if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+            raise ValueError(f"a photo of dtype {photo.dtype} and shape {photo.shape}")
+        _limit_threads()
+        height, width = photo.shape[:2]
+        grey = _reduced_grey(photo, self.max_side)
+        # Detects and describes in one pass. OpenCV keeps all of equal response at the limit, so
+        # that the order below decides.
+        keypoints, descriptors = self._sift.detectAndCompute(grey, None)
+        columns = np.array(
+            [(*k.pt, k.size, k.angle, k.response) for k in keypoints], np.float32
+        ).reshape(-1, 5)
+        x, y, sizes, angles, responses = columns.T
+        best = np.lexsort((angles, sizes, x, y, -responses))[: self.top_k]
+        zoom = np.array([width / grey.shape[1], height / grey.shape[0]])
+        return LocalFeatures(
+            keypoints=((columns[best, :2] + 0.5) * zoom - 0.5).astype(np.float32),
+            descriptors=self._stored(descriptors[best] if len(best) else np.empty((0, self.dim))),
+            scores=responses[best],
+            size=(width, height),
+            scales=(sizes[best] * math.sqrt(zoom.prod())).astype(np.float32),
+            angles=angles[best] % 360,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out OpenCV's object, which cannot be pickled."""
+        return {key: value for key, value in vars(self).items() if key != "_sift"}
+
+    @cached_property
+    def _sift(self) -> "cv2.SIFT":
+        import cv2
+
+        # Without the precise upscale positions are a quarter of a pixel off.
+        return cv2.SIFT.create(
+            nfeatures=self.top_k,
+            contrastThreshold=self.contrast_threshold,
+            enable_precise_upscale=True,
+        )
+
+    def _stored(self, sift: np.ndarray) -> NDArray[Any]:
+        root = root_sift(sift)
+        if self.dtype == "uint8":
+            return np.minimum(np.rint(root * _UINT8_SCALE), 255).astype(np.uint8)
+        return root.astype(np.float16)
+
+
+def root_sift(sift: np.ndarray) -> NDArray[np.float32]:
+    """Divide SIFT descriptors (n, 128) by their L1 norm and take the square root: unit vectors.
+
+    Example:
+        >>> root_sift(np.array([[9, 16, 0, 0]])).tolist()
+        [[0.6000000238418579, 0.800000011920929, 0.0, 0.0]]
+    """
+    sums = sift.sum(axis=1, keepdims=True, dtype=np.float32)
+    return np.sqrt(sift.astype(np.float32) / np.maximum(sums, 1e-12))
+
+
+def _reduced_grey(photo: NDArray[np.uint8], max_side: int) -> np.ndarray:
+    import cv2
+
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    height, width = grey.shape
+    scale = max_side / max(width, height)
+    if scale >= 1:
+        return grey
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+
+
+def _limit_threads() -> None:
+    """Use one OpenCV thread in worker processes: they already share the cores photo by photo.
+
+    The value is 0, not 1: after a fork, 1 would wait forever for the threads of the parent.
+    """
+    if multiprocessing.parent_process() is not None:
+        import cv2
+
+        cv2.setNumThreads(0)
