@@ -20,6 +20,7 @@ DESCRIPTORS, KEYPOINTS, SCORES = "descriptors.npy", "keypoints.npy", "scores.npy
 BACKGROUND, OFFSETS, SIZES, META = "background.npy", "offsets.npy", "sizes.npy", "meta.json"
 RESERVED = {"schema", "version", "dtype", "ids"}  # keys of meta.json that the writer records
 STORED_DTYPES = ("uint8", "float16")
+_ADVICE = "Extract the local features again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ class LocalFeatureStore:
         self._background = None
         if (path / BACKGROUND).exists():
             self._background = np.asarray(open_array(path / BACKGROUND))
-        with damage(path):
+        with damage(path, _ADVICE):
             self._check()
 
     @classmethod
@@ -117,7 +118,7 @@ class LocalFeatureStore:
         path = Path(path)
         names = (DESCRIPTORS, KEYPOINTS, SCORES, OFFSETS, SIZES, META)
         check_files(path, names, "a folder of local features", "extract.py")
-        with damage(path):
+        with damage(path, _ADVICE):
             meta = read_json(path / META)
         check_schema(path, meta, SCHEMA)
         return cls(path, meta)
@@ -128,10 +129,12 @@ class LocalFeatureStore:
         Raises:
             ValueError: They do not; names the file.
         """
-        rows, count = len(self), len(self._descriptors)
         if self._descriptors.ndim != 2 or self._descriptors.dtype not in STORED_DTYPES:
             shape, dtype = self._descriptors.shape, self._descriptors.dtype
             raise ValueError(f"{DESCRIPTORS} has dtype {dtype} and shape {shape}")
+        if not self._offsets.size:
+            raise ValueError(f"{OFFSETS} is empty")
+        rows, count = len(self), len(self._descriptors)
         columns = self._keypoints.shape[-1] if self._keypoints.ndim == 2 else 0
         _check_array(KEYPOINTS, self._keypoints, (count, min(max(columns, 2), 4)))
         _check_array(SCORES, self._scores, (count,))
@@ -141,8 +144,8 @@ class LocalFeatureStore:
             raise ValueError(f"{BACKGROUND} is missing")
         _check_array(OFFSETS, self._offsets, (rows + 1,), "int64")
         _check_array(SIZES, self._sizes, (rows, 2), "int32")
-        if self._offsets[0] != 0 or self._offsets[-1] != count:
-            first, last = self._offsets[0], self._offsets[-1]
+        first, last = self._offsets[[0, -1]].tolist()
+        if first != 0 or last != count:
             raise ValueError(f"{OFFSETS} covers rows {first:,} to {last:,} of {count:,} features")
         for block in row_blocks(rows, block_rows=1 << 20):
             if (np.diff(self._offsets[block.start : block.stop + 1]) < 0).any():
@@ -169,7 +172,7 @@ class LocalFeatureStore:
         return np.diff(self._offsets)
 
     def __len__(self) -> int:
-        return len(self._sizes) if self._sizes.ndim else 0
+        return self._offsets.size - 1
 
     def __getitem__(self, row: int) -> LocalFeatures:
         """Return the features of a row; the descriptors stay on disk until they are read.
@@ -206,15 +209,14 @@ class LocalFeatureStore:
         Raises:
             UserError: The number of photos or the ids differ.
         """
-        advice = "Extract the local features again."
         if len(self) != len(ids):
             raise UserError(
                 f"{self.path} has local features of {len(self):,} photos, but {store} has "
-                f"{len(ids):,}. {advice}"
+                f"{len(ids):,}. {_ADVICE}"
             )
         if self.meta.get("ids") != ids_digest(ids):
             raise UserError(
-                f"{self.path} has local features of other photos than {store}. {advice}"
+                f"{self.path} has local features of other photos than {store}. {_ADVICE}"
             )
 
 

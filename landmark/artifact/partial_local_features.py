@@ -1,11 +1,9 @@
 """Local features being written, from which a stopped extraction resumes."""
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from landmark import __version__
 from landmark.artifact.folder import damage, read_json, write_json
+from landmark.artifact.growing_array import GrowingArray
 from landmark.artifact.local_features import (
     BACKGROUND,
     DESCRIPTORS,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 # Names in the staging folder: the features, and how many of them are complete.
 _FEATURES, _PROGRESS = "features", "progress.json"
-_BUFFER_BYTES = 1 << 20
 
 
 class LocalFeatureWriter:
@@ -65,7 +63,7 @@ class LocalFeatureWriter:
         self._folder.mkdir(exist_ok=True)
         with ExitStack() as opened:
             self._files = {
-                name: opened.enter_context(_Array(self._folder / name, *layout, done))
+                name: opened.enter_context(GrowingArray(self._folder / name, *layout, done))
                 for name, (layout, done) in self._layout().items()
             }
             self._opened = opened.pop_all()
@@ -120,7 +118,7 @@ class LocalFeatureWriter:
         check_can_write(output, overwrite, marker=META)
         try:
             with locked(output) as staging, disk_errors(output, within=staging):
-                _prepare(staging, output, recorded, overwrite)
+                _prepare(staging, recorded, overwrite)
                 writer = cls(staging, output, store, recorded)
                 try:
                     yield writer
@@ -218,71 +216,14 @@ class LocalFeatureWriter:
         _clear(self._staging)
 
 
-class _Array:
-    """A .npy file to which rows are appended.
-
-    Numpy pads the header so that the number of rows can change in place.
-    """
-
-    def __init__(self, file: Path, dtype: str, row: tuple[int, ...], rows: int) -> None:
-        self._path, self._dtype, self._row, self._rows = file, np.dtype(dtype), row, rows
-        row_bytes = self._dtype.itemsize * int(np.prod(row, dtype=np.int64))
-        end = len(self._header()) + rows * row_bytes
-        if rows and (not file.exists() or file.stat().st_size < end):
-            raise UserError(f"{file} is damaged (too short). Remove {file.parent.parent}.")
-        # Not mode a: it cannot rewrite the header.
-        self._file = file.open("r+b" if rows else "w+b", buffering=_BUFFER_BYTES)
-        self._file.write(self._header())
-        self._file.truncate(end)  # rows after the last save may be incomplete
-        self._file.seek(end)
-
-    def __enter__(self) -> "_Array":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def check(self, rows: np.ndarray) -> None:
-        """Raise ValueError if the rows have another dtype or shape."""
-        if rows.dtype != self._dtype or rows.shape[1:] != self._row:
-            raise ValueError(
-                f"{self._path.name} has rows {self._row} of {self._dtype}, not {rows.shape[1:]} "
-                f"of {rows.dtype}"
-            )
-
-    def append(self, rows: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(rows).data)
-        self._rows += len(rows)
-
-    def flush(self) -> None:
-        """Write header and rows to the disk."""
-        end = self._file.tell()
-        self._file.seek(0)
-        self._file.write(self._header())
-        self._file.seek(end)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _header(self) -> bytes:
-        """Return the header; its length does not depend on the number of rows."""
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self._rows, *self._row),
-        }
-        stream = BytesIO()
-        np.lib.format.write_array_header_1_0(stream, header)
-        return stream.getvalue()
-
-
-def _prepare(staging: Path, output: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+def _prepare(staging: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
     """Keep a stopped extraction with the same settings; otherwise empty the staging folder."""
     progress = _read_progress(staging)
     if progress is not None and not overwrite:
         recorded = progress["settings"]
         requested = dict.fromkeys(recorded) | dict(settings)
-        advice = "Use the same settings to resume, or overwrite=true to start over."
-        check_same_settings(recorded, requested, f"{output}: a stopped extraction", advice)
+        advice = "Use the same settings to resume, or pass overwrite=true to start over."
+        check_same_settings(recorded, requested, f"{staging} contains a stopped extraction", advice)
         return
     _clear(staging)
     _write_progress(staging, settings, {"photos": 0, "features": 0})

@@ -76,8 +76,8 @@ class RootSIFT:
         _limit_threads()
         height, width = photo.shape[:2]
         grey = _reduced_grey(photo, self.max_side)
-        # Detects and describes in one pass. OpenCV keeps all of equal response at the limit, so
-        # that the order below decides.
+        # One pass: `compute` for the best alone may begin at another octave and differ slightly.
+        # OpenCV keeps all of equal response at the limit, so that the order below decides.
         keypoints, descriptors = self._sift.detectAndCompute(grey, None)
         columns = np.array(
             [(*k.pt, k.size, k.angle, k.response) for k in keypoints], np.float32
