@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 
 import numpy as np
@@ -233,12 +234,37 @@ def test_files_that_do_not_match_are_refused(store, kind):
         store.local("rootsift")
 
 
+def test_a_file_in_place_of_the_folder_is_refused(store):
+    (store.path / "local").write_text("")
+    with pytest.raises(UserError, match="nor any others"):
+        store.local("rootsift")
+    with pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"):
+        write(store, THREE)
+    assert (store.path / "local").read_text() == ""
+
+
+@pytest.mark.parametrize("schema", ["1", None, [1]])
+def test_a_schema_that_is_not_a_number_is_damage(store, schema):
+    write(store, THREE)
+    file = store.path / "local" / "rootsift" / "meta.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema": schema}))
+    with pytest.raises(UserError, match="rootsift is damaged"):
+        store.local("rootsift")
+
+
 def test_a_later_version_is_refused(store):
     write(store, THREE)
     file = store.path / "local" / "rootsift" / "meta.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"schema": 2}))
     with pytest.raises(UserError, match="later version"):
         store.local("rootsift")
+
+
+def assert_no_other_bytes(store):
+    """Check that nothing follows the arrays, such as a row that an interrupted writer left."""
+    for file in (store.path / "local" / "rootsift").glob("*.npy"):
+        np.save(store.path / "again.npy", np.load(file))
+        assert file.read_bytes() == (store.path / "again.npy").read_bytes()
 
 
 def stop(store, saved, lost=(), **options):
@@ -257,7 +283,8 @@ def stop(store, saved, lost=(), **options):
 
 @pytest.mark.parametrize("saved", [0, 1, 2, 3])
 def test_a_stopped_writer_resumes_after_the_saved_photos(store, saved):
-    stop(store, THREE[:saved], lost=THREE[saved:], top_k=5)
+    large = some_features(9, 1 << 10)
+    stop(store, THREE[:saved], lost=[large] * (3 - saved), top_k=5)
     assert not (store.path / "local" / "rootsift").exists()
     assert (store.path / "local").exists() == (saved > 0)
     with LocalFeatureWriter.writing(store, "rootsift", 8, top_k=5) as writer:
@@ -265,6 +292,7 @@ def test_a_stopped_writer_resumes_after_the_saved_photos(store, saved):
         writer.append_all(THREE[saved:])
     for row, photo in enumerate(THREE):
         assert_same(store.local("rootsift")[row], photo)
+    assert_no_other_bytes(store)
     assert [one.name for one in (store.path / "local").iterdir()] == ["rootsift"]
 
 
@@ -285,6 +313,35 @@ def test_a_killed_writer_leaves_only_whole_photos(store, moment):
         writer.append_all(THREE[writer.photos :])
     for row, photo in enumerate(THREE):
         assert_same(store.local("rootsift")[row], photo)
+    assert_no_other_bytes(store)
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2])
+@pytest.mark.parametrize("limit", [1 << 12, 1 << 17])
+def test_a_full_disk_is_one_line_and_keeps_what_was_saved(store, saved, limit):
+    large = some_features(9, 1 << 19)
+    child = os.fork()
+    if child == 0:
+        try:
+            with LocalFeatureWriter.writing(store, "rootsift", 8) as writer:
+                writer.append_all(THREE[:saved])
+                writer.save()
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+                writer.append(large)
+                writer.save()
+        except UserError as error:
+            line = f"{store.path}/local/rootsift cannot be written (File too large). Choose"
+            os._exit(7 if str(error).startswith(line) else 1)
+        except BaseException:
+            os._exit(2)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert (store.path / "local").exists() == (saved > 0)
+    with LocalFeatureWriter.writing(store, "rootsift", 8) as writer:
+        assert writer.photos == saved
+        writer.append_all(THREE[saved:])
+    assert_same(store.local("rootsift")[2], THREE[2])
+    assert_no_other_bytes(store)
 
 
 @pytest.mark.parametrize(
@@ -374,6 +431,12 @@ def test_features_that_are_not_finite_name_the_photo(store, part, value):
     getattr(bad, part)[1] = value
     with pytest.raises(UserError, match="of 'p1' has a value that is not finite"):
         write(store, [THREE[0], bad])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "float64"])
+def test_a_dtype_that_the_store_does_not_have_is_an_error(store, dtype):
+    with pytest.raises(ValueError, match=f"dtype {dtype} is not one of uint8, float16"):
+        write(store, [], dtype=dtype)
 
 
 def test_settings_that_the_writer_records_are_refused(store):

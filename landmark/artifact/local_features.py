@@ -120,7 +120,7 @@ class LocalFeatureStore:
         check_files(path, names, "a folder of local features", "extract.py")
         with damage(path, _ADVICE):
             meta = read_json(path / META)
-        check_schema(path, meta, SCHEMA)
+            check_schema(path, meta, SCHEMA)
         return cls(path, meta)
 
     def _check(self) -> None:

@@ -23,6 +23,7 @@ from landmark.artifact.local_features import (
     SCHEMA,
     SCORES,
     SIZES,
+    STORED_DTYPES,
     LocalFeatures,
     LocalFeatureStore,
     ids_digest,
@@ -48,6 +49,21 @@ class LocalFeatureWriter:
 
     Attributes:
         photos: Number of photos appended; the next `append` is that row of the store.
+
+    Example:
+        >>> import tempfile
+        >>> from landmark.artifact.descriptors import DescriptorStore
+        >>> path = tempfile.mkdtemp() + "/store"
+        >>> DescriptorStore.write(path, ["a"], np.eye(1, 4, dtype="f4"))
+        >>> store = DescriptorStore.open(path)
+        >>> xy, scores = np.zeros((3, 2), "f4"), np.ones(3, "f4")
+        >>> photo = LocalFeatures(xy, np.zeros((3, 128), "u1"), scores, size=(40, 30))
+        >>> with LocalFeatureWriter.writing(store, "mine", dim=128, columns=2) as writer:
+        ...     for photo in [photo][writer.photos :]:
+        ...         writer.append(photo)
+        ...         writer.save()
+        >>> len(store.local("mine")[0])
+        3
     """
 
     def __init__(
@@ -55,7 +71,6 @@ class LocalFeatureWriter:
     ) -> None:
         self._staging, self._output, self._store = staging, output, store
         self._settings = settings
-        self._columns = int(settings["columns"])
         self._folder = staging / _FEATURES
         progress = _read_progress(staging) or {"photos": 0, "features": 0}
         self.photos = int(progress["photos"])
@@ -103,8 +118,11 @@ class LocalFeatureWriter:
                 another process writes them, a feature is not finite, or the disk is full.
             RuntimeError: The block ended before the features of every photo were appended.
             TypeError: A value of `settings` is not JSON-serialisable.
-            ValueError: A key of `settings` is one that the writer records itself.
+            ValueError: The dtype is not uint8 or float16, or a key of `settings` is one that the
+                writer records itself.
         """
+        if dtype not in STORED_DTYPES:
+            raise ValueError(f"dtype {dtype} is not one of {', '.join(STORED_DTYPES)}")
         if not re.fullmatch(r"\w[\w-]*", name):
             raise UserError(
                 f"The name {name!r} of local features is not valid. Pass letters, digits, - and _."
@@ -121,10 +139,10 @@ class LocalFeatureWriter:
                 _prepare(staging, recorded, overwrite)
                 writer = cls(staging, output, store, recorded)
                 try:
-                    yield writer
-                    writer._finish(overwrite)
+                    with writer._opened:
+                        yield writer
+                        writer._finish(overwrite)
                 finally:
-                    writer._opened.close()
                     if (_read_progress(staging) or {}).get("photos") == 0:
                         _clear(staging)
         finally:
@@ -172,7 +190,7 @@ class LocalFeatureWriter:
         dim, photos, count = int(self._settings["dim"]), self.photos, self._features
         layout: dict[str, tuple[tuple[str, tuple[int, ...]], int]] = {
             DESCRIPTORS: ((str(self._settings["dtype"]), (dim,)), count),
-            KEYPOINTS: (("float32", (self._columns,)), count),
+            KEYPOINTS: (("float32", (int(self._settings["columns"]),)), count),
             SCORES: (("float32", ()), count),
             OFFSETS: (("int64", ()), photos + 1 if photos else 0),
             SIZES: (("int32", (2,)), photos),

@@ -15,7 +15,7 @@ from landmark.settings import checked
 if TYPE_CHECKING:
     import cv2
 
-# A RootSIFT value is below 0.5 unless one of the 128 bins has a quarter of the whole gradient.
+# Values exceed 255 / 512 only where one of the 128 bins holds a quarter of the L1 norm.
 _UINT8_SCALE = 512
 
 
@@ -23,17 +23,18 @@ class RootSIFT:
     """Keypoints and RootSIFT descriptors of a photo, strongest first.
 
     The result does not depend on the number of threads: equal responses are ordered by position,
-    size and angle. A keypoint with several dominant orientations is one feature for each, with
-    equal coordinates, next to each other, as OpenCV does not say which of them is stronger; each
-    counts towards `top_k`. Who counts matched keypoints should count equal coordinates once.
+    size and angle. A keypoint with several dominant orientations gives one feature for each, with
+    equal coordinates and in successive rows; each counts towards `top_k`, since OpenCV does not say
+    which is the strongest. Count equal coordinates once when counting matched keypoints.
 
     Args:
-        top_k: Largest number of features, those with the strongest response.
-        max_side: Reduce a photo whose longer side is above this many pixels; keypoints and scales
-            are in pixels of the given photo.
-        contrast_threshold: Smallest contrast of a keypoint, times the 3 layers of an octave.
-        dtype: uint8 stores 512 times the value, rounded, at most 255. Divided by their lengths,
-            such descriptors have the exact cosines within 0.005. float16 stores the unit vectors.
+        top_k: Maximum number of features; those with the strongest responses are kept.
+        max_side: Longer side in pixels to which larger photos are reduced. Keypoints and scales are
+            in pixels of the given photo.
+        contrast_threshold: OpenCV's contrastThreshold; higher values leave fewer keypoints.
+        dtype: Dtype of the descriptors. uint8 stores 512 times the value, rounded, at most 255:
+            normalised to unit length again, their cosines are within 0.005 of the exact ones.
+            float16 stores the unit vectors.
 
     Source:
         Lowe: Distinctive Image Features from Scale-Invariant Keypoints. IJCV 2004. Arandjelović,
