@@ -6,7 +6,8 @@ import numpy as np
 
 from landmark.error import UserError
 
-_BLOCK = 2**22  # similarities held at a time
+_BLOCK = 2**22  # cosines held at a time
+_ROUNDING = 1e-6  # of a float32 cosine: equal descriptors must not win by it
 
 
 class MutualNearest(NamedTuple):
@@ -43,7 +44,7 @@ def match(
         radius: Largest distance of a match, at most 2. None means no limit.
         background: (n,) and (m,) best cosine of each descriptor with a pool of other photos: the
             rivals of the ratio test. None means that the second nearest neighbour is the rival.
-        block: Similarities held in memory at a time.
+        block: Cosines held in memory at a time.
 
     Returns:
         (matches, 2) int64 rows of `a` and `b`, ascending in `a`.
@@ -59,7 +60,9 @@ def match(
         >>> match(a, np.array([[0, 5], [9, 1]]), ratio=0.8).tolist()
         [[0, 1], [1, 0]]
     """
-    if a.shape[1] != b.shape[1] and len(a) and len(b):
+    if not len(a) or not len(b):
+        return np.empty((0, 2), np.int64)
+    if a.shape[1] != b.shape[1]:
         raise UserError(
             f"descriptors of {a.shape[1]} and {b.shape[1]} dimensions cannot be matched. "
             "Pass local features of one kind."
@@ -69,7 +72,7 @@ def match(
         rivals = np.stack([background[0][pairs[:, 0]], background[1][pairs[:, 1]]], axis=1)
     passes = np.ones(len(pairs), bool)
     if ratio is not None:  # squared distance = 2 - 2 cosine
-        passes &= (1 - cosines) < ratio**2 * (1 - rivals.max(axis=1, initial=-np.inf))
+        passes &= (1 - cosines) + _ROUNDING < ratio**2 * (1 - rivals.max(axis=1, initial=-np.inf))
     if radius is not None:
         passes &= 2 - 2 * cosines <= radius**2
     return pairs[passes]
@@ -79,16 +82,14 @@ def mutual_nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualN
     """Find the rows of `a` and `b` that are each other's nearest neighbour.
 
     Args:
-        a: (n, d) float32, unit rows.
-        b: (m, d) float32, unit rows.
+        a: (n, d) float32, unit rows, at least one.
+        b: (m, d) float32, unit rows, at least one.
         block: Cosines held in memory at a time: at least one row of `a` is compared with all of
             `b`.
 
     Returns:
         The pairs; of equal cosines the lower row is the nearer.
     """
-    if not len(a) or not len(b):
-        return MutualNearest(np.empty((0, 2), np.int64), np.empty(0), np.empty((0, 2)))
     rows = max(1, block // len(b))
     nearest = np.full(len(b), -1)  # row of a that is nearest to each row of b, if mutual
     best = np.full(len(b), -np.inf, np.float32)

@@ -120,7 +120,7 @@ def a_contrario(
         >>> errors = np.array([[0, 1, 4, 900.0]])
         >>> scores, squared_radii = a_contrario(errors, area=10_000, hypotheses=4)
         >>> scores.round(2).tolist(), squared_radii.tolist()
-        ([10.58], [4.0])
+        ([10.59], [4.0])
     """
     models, n = squared_errors.shape
     most = int((squared_errors <= _CAP**2).sum(axis=1).max(initial=0))

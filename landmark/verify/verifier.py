@@ -71,8 +71,8 @@ class Verifier:
         ...     size=(200, 200), scales=np.ones(9), angles=np.zeros(9), background=None)
         >>> b = SimpleNamespace(**{**vars(a), "keypoints": a.keypoints + 50})
         >>> result = Verifier()(a, b)
-        >>> result.inliers, result.model.round(3).tolist()
-        (9, [[1.0, 0.0, 50.0], [0.0, 1.0, 50.0], [0.0, 0.0, 1.0]])
+        >>> result.inliers, result.model[:2, 2].round(3).tolist()
+        (9, [50.0, 50.0])
     """
 
     @checked
