@@ -47,7 +47,7 @@ ONLY = {
     "model": GROUND,
     "pooling": GROUND,
     "loss": GROUND,
-    "verify": GROUND | {"metric"},
+    "verify": GROUND,
     "head": GROUND | {"loss"},
     "task": GROUND | {"model", "pooling", "loss", "head", "metric", "data"},
     "extract": GROUND | {"model", "pooling", "data", "artifact", "image"},

@@ -298,6 +298,30 @@ def test_photos_without_features_may_have_descriptors_of_no_dimension(model):
     assert Verifier(model)(empty, pair(AFFINE, 0)[0]).inliers == 0
 
 
+@pytest.mark.parametrize("model", MODELS[1:])
+def test_other_seeds_draw_other_samples(model):
+    rng = np.random.default_rng(0)
+    points, descriptors = rng.uniform(0, 400, (2, 150, 2)), rng.standard_normal((150, 64))
+    a, b = (features(positions, descriptors) for positions in points)  # outliers alone
+    seeds = [0, 1, 2, 2**31 - 1]
+    masks = {
+        Verifier(model, seed=seed, max_iterations=20)(a, b).is_inlier.tobytes() for seed in seeds
+    }
+    assert len(masks) > 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_scales_that_are_no_numbers_give_no_hypothesis():
+    a, b, _ = pair(np.eye(3), 0)
+    expected = Verifier()(a, b).score
+    a.scales[:20] = [0, np.nan, np.inf, 0, np.nan] * 4
+    b.scales[20:24] = [0, np.nan, np.inf, 0]
+    result = Verifier()(a, b)
+    assert 0.8 * expected < result.score < 1.2 * expected
+    a.scales[:] = 0
+    assert Verifier()(a, b).model is None
+
+
 @pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
 def test_identical_photos_agree_in_all_features(model):
     a, _, _ = pair(AFFINE, 0, n=300)

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from landmark.error import UserError
-from landmark.settings import Seed, checked
+from landmark.settings import checked
 from landmark.verify.features import Features
 from landmark.verify.matching import match
 from landmark.verify.models import THRESHOLDS, RansacModel, fit_ransac
@@ -88,7 +88,7 @@ class Verifier:
         threshold: PositiveFloat | None = None,
         max_iterations: PositiveInt = 1000,
         confidence: Annotated[float, Field(gt=0, lt=1)] = 0.999,
-        seed: Seed = 0,
+        seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0,
     ) -> None:
         if model == "similarity" and threshold is not None:
             raise UserError(
@@ -137,10 +137,12 @@ class Verifier:
                 f"Pass model={', '.join(get_args(RansacModel))}, or other local features."
             )
         in_a, in_b = matches.T
+        with np.errstate(divide="ignore", invalid="ignore"):  # a scale of 0 gives no hypothesis
+            scales = b.scales[in_b] / a.scales[in_a]
         fit = fit_similarity(
             a.keypoints[in_a],
             b.keypoints[in_b],
-            b.scales[in_b] / a.scales[in_a],
+            scales,
             b.angles[in_b] - a.angles[in_a],
             float(min(a.size[0] * a.size[1], b.size[0] * b.size[1])),
             self.max_rotation,
