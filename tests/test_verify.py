@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -207,6 +208,33 @@ def test_a_known_map_is_recovered_among_outliers_with_each_seed(name, matrix, se
     is_true = order[result.matches[:, 1]] < 100
     assert result.is_inlier[is_true].mean() > 0.95
     assert result.score == result.inliers == result.is_inlier.sum()
+
+
+def sift(photo):
+    points, descriptors = cv2.SIFT_create(500).detectAndCompute(photo, None)
+    return features(
+        [point.pt for point in points],
+        descriptors,
+        [point.size for point in points],
+        [point.angle for point in points],
+        photo.shape[::-1],
+    )
+
+
+@pytest.mark.parametrize(("scale", "degrees"), [(1.3, 20), (0.7, -25), (2.0, 5)])
+def test_scales_and_angles_are_those_of_opencv(scale, degrees):
+    noise = np.random.default_rng(0).uniform(0, 255, (60, 80)).astype(np.uint8)
+    photo = cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
+    matrix = similarity_matrix(scale, degrees, 40 - 160 * (scale - 1), 20 - 120 * (scale - 1))
+    warped = cv2.warpAffine(photo, matrix[:2], (640, 480))
+    a, b = sift(photo), sift(warped)
+    result = Verifier()(a, b)
+    assert corner_error(result.model, matrix) < 3
+    assert result.inliers > 50
+    in_a, in_b = result.matches[result.is_inlier].T
+    turns = (b.angles[in_b] - a.angles[in_a] + 180) % 360 - 180
+    assert np.median(turns) == pytest.approx(degrees, abs=2)
+    assert np.median(b.scales[in_b] / a.scales[in_a]) == pytest.approx(scale, rel=0.1)
 
 
 def test_a_similarity_is_refined_to_an_affine_map():
