@@ -22,6 +22,7 @@ FLOORS = {
     "pooling": 1,
     "sampler": 1,
     "toy": 1,
+    "verify": 1,
     "data": 2,
     "head": 2,
     "local": 2,
@@ -47,6 +48,7 @@ ONLY = {
     "model": GROUND,
     "pooling": GROUND,
     "loss": GROUND,
+    "verify": GROUND,
     "head": GROUND | {"loss"},
     "local": GROUND | {"artifact"},
     "task": GROUND | {"model", "pooling", "loss", "head", "metric", "data"},
@@ -102,7 +104,7 @@ def test_only_the_commands_import_hydra_or_a_logger(path):
     assert "pytorch_lightning.loggers" not in imported_names(path)
 
 
-@pytest.mark.parametrize("part", ["artifact", "metric", "disk", "cli", "toy"])
+@pytest.mark.parametrize("part", ["artifact", "metric", "disk", "cli", "toy", "verify"])
 def test_a_package_needs_no_torch(part):
     for path in (ROOT / "landmark" / part).rglob("*.py"):
         tops = {name.partition(".")[0] for name in module_level_imports(path)}

@@ -1,0 +1,136 @@
+"""Match the descriptors of two photos: mutual nearest neighbours, without the ambiguous ones."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from landmark.error import UserError
+
+_BLOCK = 2**22  # cosines held at a time
+_ROUNDING = 1e-6  # of a float32 cosine: equal descriptors must not win by it
+
+
+class MutualNearest(NamedTuple):
+    """Mutual nearest neighbours of two sets of descriptors.
+
+    Attributes:
+        pairs: (m, 2) rows of `a` and `b`, ascending in `a`; each row occurs once.
+        cosines: (m,) cosine of each pair.
+        rivals: (m, 2) cosine of the second nearest neighbour of either side; -inf without one.
+    """
+
+    pairs: np.ndarray
+    cosines: np.ndarray
+    rivals: np.ndarray
+
+
+def match(
+    a: np.ndarray,
+    b: np.ndarray,
+    ratio: float | None = 0.95,
+    radius: float | None = None,
+    background: tuple[np.ndarray, np.ndarray] | None = None,
+    block: int = _BLOCK,
+) -> np.ndarray:
+    """Return the mutual nearest neighbours that pass the ratio test and lie within the radius.
+
+    Distances are Euclidean between descriptors of unit length. A pair passes the ratio test if its
+    distance is below `ratio` times that to the rival, on both sides.
+
+    Args:
+        a: (n, d) descriptors, of any length.
+        b: (m, d) descriptors.
+        ratio: Of the ratio test; None for no test.
+        radius: Largest distance of a match, at most 2. None means no limit.
+        background: (n,) and (m,) best cosine of each descriptor with a pool of other photos: the
+            rivals of the ratio test. None means that the second nearest neighbour is the rival.
+        block: Cosines held in memory at a time.
+
+    Returns:
+        (matches, 2) int64 rows of `a` and `b`, ascending in `a`.
+
+    Raises:
+        UserError: The descriptors differ in length.
+
+    Source:
+        Lowe: Distinctive Image Features from Scale-Invariant Keypoints. IJCV 2004, section 7.1.
+
+    Example:
+        >>> a = np.array([[1, 0], [0, 1], [3, 4]])
+        >>> match(a, np.array([[0, 5], [9, 1]]), ratio=0.8).tolist()
+        [[0, 1], [1, 0]]
+    """
+    if not len(a) or not len(b):
+        return np.empty((0, 2), np.int64)
+    if a.shape[1] != b.shape[1]:
+        raise UserError(
+            f"descriptors of {a.shape[1]} and {b.shape[1]} dimensions cannot be matched. "
+            "Pass local features of one kind."
+        )
+    pairs, cosines, rivals = mutual_nearest(unit_rows(a), unit_rows(b), block)
+    if background is not None:
+        rivals = np.stack([background[0][pairs[:, 0]], background[1][pairs[:, 1]]], axis=1)
+    passes = np.ones(len(pairs), bool)
+    if ratio is not None:  # squared distance = 2 - 2 cosine
+        passes &= (1 - cosines) + _ROUNDING < ratio**2 * (1 - rivals.max(axis=1, initial=-np.inf))
+    if radius is not None:
+        passes &= 2 - 2 * cosines <= radius**2
+    return pairs[passes]
+
+
+def mutual_nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualNearest:
+    """Find the rows of `a` and `b` that are each other's nearest neighbour.
+
+    Args:
+        a: (n, d) float32, unit rows, at least one.
+        b: (m, d) float32, unit rows, at least one.
+        block: Cosines held in memory at a time: at least one row of `a` is compared with all of
+            `b`.
+
+    Returns:
+        The pairs; of equal cosines the lower row is the nearer.
+    """
+    rows = max(1, block // len(b))
+    nearest = np.full(len(b), -1)  # row of a that is nearest to each row of b, if mutual
+    best = np.full(len(b), -np.inf, np.float32)
+    second = best.copy()
+    rivals = np.empty(len(a), np.float32)  # second nearest in b
+    for start in range(0, len(a), rows):
+        cosines = a[start : start + rows] @ b.T
+        local = np.arange(len(cosines))
+        column = cosines.argmax(axis=1)
+        row_best = cosines[local, column]
+        block_best = cosines.max(axis=0)
+        # The first row that is the best of its column: unique() returns first occurrences.
+        candidates = np.flatnonzero(row_best == block_best[column])
+        columns, first = np.unique(column[candidates], return_index=True)
+        candidates = candidates[first]
+        # Without each row's best and the mutual pairs, the maxima are those of the rivals. A column
+        # whose best is in no mutual pair gets a wrong second best, which nobody reads.
+        cosines[local, column] = -np.inf
+        rivals[start : start + rows] = cosines.max(axis=1)
+        others = np.setdiff1d(local, candidates, assume_unique=True)
+        cosines[others, column[others]] = row_best[others]
+        block_second = cosines.max(axis=0)
+        second = np.maximum(np.maximum(second, block_second), np.minimum(best, block_best))
+        wins = block_best > best
+        nearest[wins] = -1
+        found = wins[columns]
+        nearest[columns[found]] = candidates[found] + start
+        best = np.maximum(best, block_best)
+    in_b = np.flatnonzero(nearest >= 0)
+    in_b = in_b[np.argsort(nearest[in_b])]
+    in_a = nearest[in_b]
+    return MutualNearest(
+        np.stack([in_a, in_b], axis=1),
+        best[in_b].astype(np.float64),
+        np.stack([rivals[in_a], second[in_b]], axis=1).astype(np.float64),
+    )
+
+
+def unit_rows(descriptors: np.ndarray) -> np.ndarray:
+    """Scale each row to length 1, as float32; rows of zeros stay."""
+    rows = descriptors.astype(np.float32)
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.where(norms > 0, norms, 1)[:, None]
+    return rows
