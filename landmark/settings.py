@@ -251,7 +251,7 @@ def _element(annotation: Any) -> Any:  # noqa: ANN401
 
 
 def options_of(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    """Return the members of a union; the annotation itself if it is none."""
+    """Return the members of a union; the annotation itself if it is no union."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     return get_args(annotation) if is_union else (annotation,)
 

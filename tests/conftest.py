@@ -1,7 +1,9 @@
 """Fixtures shared by every test file."""
 
 import os
+import runpy
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +38,23 @@ def scripts():
     server = Scripts()
     yield server
     server.close()
+
+
+@pytest.fixture
+def rerank(monkeypatch, capsys, tmp_path):
+    """Run rerank.py in this process in tmp_path; return status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "rerank.py"), *arguments])
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            return end.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return command
 
 
 def mounted(folder: Path, options: str) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+from test_disk_lock import run_in_child
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.disk import lock as module
@@ -18,13 +19,6 @@ from landmark.sweep.summary import write_summary
 from landmark.toy import ToyWorld
 
 FORK = multiprocessing.get_context("fork")
-
-
-def run_in_child(work) -> int:
-    child = FORK.Process(target=work)
-    child.start()
-    child.join()
-    return child.exitcode
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from miniature import revisited, toy
-from test_rerank_script import rerank  # noqa: F401 - a fixture
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
@@ -43,7 +42,7 @@ def pictures(page):
     return {letter: set(re.findall(rf"^\.{letter}(\d+)\{{", page, re.MULTILINE)) for letter in "qg"}
 
 
-def test_a_report_is_written_next_to_the_ranking(rerank, world, tmp_path):  # noqa: F811
+def test_a_report_is_written_next_to_the_ranking(rerank, world, tmp_path):
     chain = ("rerank=[alpha_qe]", "rerank.alpha_qe.n=2", "report=3")
     status, _, errors = rerank(*arguments(world, *chain))
     assert status == 0, errors
@@ -61,7 +60,7 @@ def test_a_report_is_written_next_to_the_ranking(rerank, world, tmp_path):  # no
     assert "does not record where its photos are" in page
 
 
-def test_the_data_source_provides_photos_missing_from_the_stores(rerank, world, tmp_path):  # noqa: F811
+def test_the_data_source_provides_photos_missing_from_the_stores(rerank, world, tmp_path):
     data = ("landmarks=6", "photos=8", "scale=0.4", f"root={world / 'photos'}")
     status, _, errors = rerank(
         *arguments(world, "data=toy", *(f"data.{one}" for one in data), "report=2")
@@ -72,7 +71,7 @@ def test_the_data_source_provides_photos_missing_from_the_stores(rerank, world, 
     assert "are not shown" not in page
 
 
-def test_junk_of_the_revisited_sets_is_labelled(rerank, world, tmp_path):  # noqa: F811
+def test_junk_of_the_revisited_sets_is_labelled(rerank, world, tmp_path):
     root = revisited(world / "photos", tmp_path / "oxford")
     file = root / "gnd_roxford5k.pkl"
     content = pickle.loads(file.read_bytes())
@@ -95,13 +94,13 @@ def test_junk_of_the_revisited_sets_is_labelled(rerank, world, tmp_path):  # noq
     assert "are not shown" not in page
 
 
-def test_no_report_is_written_with_0_queries(rerank, world, tmp_path):  # noqa: F811
+def test_no_report_is_written_with_0_queries(rerank, world, tmp_path):
     status, _, errors = rerank(*arguments(world, "report=0"))
     assert status == 0, errors
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_a_negative_number_is_refused(rerank, world, tmp_path):  # noqa: F811
+def test_a_negative_number_is_refused(rerank, world, tmp_path):
     status, _, errors = rerank(*arguments(world, "report=-1"))
     assert (status, errors) == (2, "error: report=-1 is not valid. Pass a whole number >= 0.\n")
     assert not (tmp_path / "out").exists()

@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,23 +58,6 @@ def world(tmp_path_factory):
             np.array(landmarks + [query_landmarks[i] for i in shared])[order],
         )
     return folder
-
-
-@pytest.fixture
-def rerank(monkeypatch, capsys, tmp_path):
-    """Run the script in this process in tmp_path; return status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "rerank.py"), *arguments])
-        try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as end:
-            return end.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return command
 
 
 def opened(world) -> Stores:

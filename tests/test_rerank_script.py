@@ -2,8 +2,6 @@
 
 import json
 import re
-import runpy
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,23 +42,6 @@ def world(tmp_path_factory):
             folder / name, ids, vectors, [f"place {n}" for n in landmarks], embedder="abc"
         )
     return folder
-
-
-@pytest.fixture
-def rerank(monkeypatch, capsys, tmp_path):
-    """Run the script in this process in tmp_path; return status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "rerank.py"), *arguments])
-        try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as end:
-            return end.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return command
 
 
 def opened(world) -> Stores:

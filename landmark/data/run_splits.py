@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from landmark.artifact.photo_paths import arrow_in_one_form
 from landmark.artifact.table import SPLITS, check_values
-from landmark.data.splits import one_form
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
 
@@ -133,7 +133,7 @@ class RunSplits:
 
     @cached_property
     def _ids(self) -> pa.Array:
-        return one_form(self.rows["id"])
+        return arrow_in_one_form(self.rows["id"])
 
     def compare(self, photos: pd.DataFrame) -> tuple[NDArray[np.int64], list[Change]]:
         """Compare the photos of the data with those of the run.
@@ -148,7 +148,7 @@ class RunSplits:
             The row of each photo in the table (N,), -1 for new photos; and what has changed, except
             for new photos.
         """
-        ids = one_form(photos["id"])
+        ids = arrow_in_one_form(photos["id"])
         if ids.equals(self._ids):
             positions = np.arange(len(ids))
         else:
@@ -181,8 +181,8 @@ class RunSplits:
         if "landmark_id" not in photos:
             return []
         known = np.flatnonzero(positions >= 0)
-        now = one_form(photos["landmark_id"].iloc[known])
-        before = one_form(self.rows["landmark_id"].iloc[positions[known]])
+        now = arrow_in_one_form(photos["landmark_id"].iloc[known])
+        before = arrow_in_one_form(self.rows["landmark_id"].iloc[positions[known]])
         same = pc.equal(pc.fill_null(now, ""), pc.fill_null(before, ""))
         rows = known[~same.to_numpy(zero_copy_only=False)]
         return self._changes("relabelled", photos, "landmark_id", rows, positions[rows])

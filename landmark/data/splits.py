@@ -8,11 +8,10 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from landmark.artifact.photo_paths import arrow_in_one_form
 from landmark.disk.digest import digest_of
 from landmark.error import UserError
 
@@ -166,19 +165,12 @@ def _hash(texts: pd.Series, seed: int, purpose: Purpose) -> NDArray[np.float64]:
     key = digest_of({"purpose": purpose, "seed": seed})
     numbers = np.empty(len(texts))
     for start in range(0, len(texts), _BLOCK_ROWS):
-        block = one_form(texts.iloc[start : start + _BLOCK_ROWS]).to_numpy(zero_copy_only=False)
+        block = arrow_in_one_form(texts.iloc[start : start + _BLOCK_ROWS]).to_numpy(
+            zero_copy_only=False
+        )
         hashes = pd.util.hash_array(block, hash_key=key, categorize=False)
         numbers[start : start + _BLOCK_ROWS] = (hashes >> np.uint64(11)) * 2.0**-53
     return numbers
-
-
-def one_form(texts: pd.Series) -> pa.Array:
-    """Return texts (N,) in Unicode form NFC: file systems store one name in different forms."""
-    array = pa.array(texts, pa.large_string(), from_pandas=True)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    is_ascii = pc.all(pc.string_is_ascii(array), min_count=0).as_py()
-    return array if is_ascii else pc.utf8_normalize(array, form="NFC")
 
 
 def filter_photos(

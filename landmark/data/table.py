@@ -94,7 +94,7 @@ def _plain_landmarks(landmarks: pd.Series) -> pd.Series:
 
 
 def _missing_values(rows: pd.DataFrame) -> str:
-    """Return the numbers of rows without a split or landmark; "" if there are none."""
+    """Return the numbers of rows without a split or landmark; "" if all have both."""
     parts = []
     if "split" in rows and (count := int(rows["split"].isna().sum())):
         parts.append(f"without split: {count:,} (only split=null reads them)")

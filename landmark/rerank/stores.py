@@ -113,12 +113,12 @@ class Stores:
 
     @cached_property
     def own_rows(self) -> NDArray[np.intp]:
-        """Gallery row of the photo with the query's id, (Q,); -1 if there is none."""
+        """Gallery row of the photo with the query's id, (Q,); -1 if the gallery lacks it."""
         return pd.Index(self.gallery.ids).get_indexer(pd.Index(self.query.ids))
 
     @cached_property
     def own_train_rows(self) -> NDArray[np.intp]:
-        """Train row of the photo with the query's id, (Q,); -1 if there is none."""
+        """Train row of the photo with the query's id, (Q,); -1 if train lacks it."""
         if self.train is None:
             return np.full(len(self.query), -1)
         return pd.Index(self.train.ids).get_indexer(pd.Index(self.query.ids))
