@@ -32,6 +32,8 @@ FLOORS = {
     "fit": 4,
     "score": 4,
     "rerank": 5,
+    "clean": 6,
+    "recognize": 6,
     "sweep": 6,
     "report": 7,
     "cli": 8,

@@ -6,6 +6,7 @@ a score. `Verifier` is the whole way from two photos to a score.
 
 from landmark.verify.features import Features
 from landmark.verify.matching import match
+from landmark.verify.pairs import PairScores, verify_pairs
 from landmark.verify.verifier import Verification, Verifier
 
-__all__ = ["Features", "Verification", "Verifier", "match"]
+__all__ = ["Features", "PairScores", "Verification", "Verifier", "match", "verify_pairs"]
