@@ -3,31 +3,24 @@
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from landmark import __version__
+from landmark.artifact.feature_files import FeatureFiles, NotFiniteError
 from landmark.artifact.folder import damage, read_json, write_json
-from landmark.artifact.growing_array import GrowingArray
 from landmark.artifact.local_features import (
-    BACKGROUND,
-    DESCRIPTORS,
     FOLDER,
-    KEYPOINTS,
     META,
-    OFFSETS,
     RESERVED,
     SCHEMA,
-    SCORES,
-    SIZES,
     STORED_DTYPES,
     LocalFeatures,
     LocalFeatureStore,
     ids_digest,
 )
+from landmark.artifact.local_parts import PARTS, has_photos
 from landmark.disk.atomic import atomic_file, check_can_write
 from landmark.disk.differences import as_recorded, check_same_settings
 from landmark.disk.lock import LOCK, locked, publish
@@ -47,11 +40,9 @@ class LocalFeatureWriter:
     One process writes it. Nothing is kept in memory beyond the buffers of the files. After a stop,
     `writing` with the same settings resumes at the last `save`.
 
-    Attributes:
-        photos: Number of photos appended; the next `append` is that row of the store.
-
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> from landmark.artifact.descriptors import DescriptorStore
         >>> path = tempfile.mkdtemp() + "/store"
         >>> DescriptorStore.write(path, ["a"], np.eye(1, 4, dtype="f4"))
@@ -73,17 +64,19 @@ class LocalFeatureWriter:
         self._settings = settings
         self._folder = staging / _FEATURES
         progress = _read_progress(staging) or {"photos": 0, "features": 0}
-        self.photos = int(progress["photos"])
-        self._features = int(progress["features"])
-        self._folder.mkdir(exist_ok=True)
-        with ExitStack() as opened:
-            self._files = {
-                name: opened.enter_context(GrowingArray(self._folder / name, *layout, done))
-                for name, (layout, done) in self._layout().items()
-            }
-            self._opened = opened.pop_all()
-        if not self.photos:
-            self._files[OFFSETS].append(np.zeros(1, np.int64))
+        self._files = FeatureFiles(
+            self._folder, settings, int(progress["photos"]), int(progress["features"])
+        )
+
+    @property
+    def photos(self) -> int:
+        """Number of photos appended; the next `append` is that row of the store."""
+        return self._files.photos
+
+    @property
+    def parts(self) -> Path:
+        """Folder for features that are not in row order yet, see `LocalParts`."""
+        return self._staging / PARTS
 
     @classmethod
     @contextmanager
@@ -139,11 +132,12 @@ class LocalFeatureWriter:
                 _prepare(staging, recorded, overwrite)
                 writer = cls(staging, output, store, recorded)
                 try:
-                    with writer._opened:
+                    with writer._files:
                         yield writer
                         writer._finish(overwrite)
                 finally:
-                    if (_read_progress(staging) or {}).get("photos") == 0:
+                    is_empty = (_read_progress(staging) or {}).get("photos") == 0
+                    if is_empty and not has_photos(staging / PARTS):
                         _clear(staging)
         finally:
             with suppress(OSError):
@@ -159,19 +153,14 @@ class LocalFeatureWriter:
         """
         if self.photos >= len(self._store):
             raise ValueError(f"{self._output}: the store has only {len(self._store)} photos")
-        arrays = self._arrays(features)
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                photo = str(self._store.rows["id"].iloc[self.photos])
-                raise UserError(
-                    f"{self._output}: {name} of {photo!r} has a value that is not finite. Local "
-                    "features must be finite."
-                )
-        for name, array in arrays.items():
-            self._files[name].append(array)
-        self.photos += 1
-        self._features += len(features)
-        self._files[OFFSETS].append(np.array([self._features], np.int64))
+        try:
+            self._files.append(features)
+        except NotFiniteError as error:
+            photo = str(self._store.rows["id"].iloc[self.photos])
+            raise UserError(
+                f"{self._output}: {error} of {photo!r} has a value that is not finite. Local "
+                "features must be finite."
+            ) from None
 
     def append_all(self, block: Sequence[LocalFeatures] | LocalFeatureStore) -> None:
         """Append the features of the next photos, or those of another folder of local features."""
@@ -180,44 +169,9 @@ class LocalFeatureWriter:
 
     def save(self) -> None:
         """Flush the appended features, and only then record that they are complete."""
-        for file in self._files.values():
-            file.flush()
-        progress = {"photos": self.photos, "features": self._features}
+        self._files.flush()
+        progress = {"photos": self.photos, "features": self._files.features}
         _write_progress(self._staging, self._settings, progress)
-
-    def _layout(self) -> dict[str, tuple[tuple[str, tuple[int, ...]], int]]:
-        """Map each file to the dtype and shape of its rows, and its number of complete rows."""
-        dim, photos, count = int(self._settings["dim"]), self.photos, self._features
-        layout: dict[str, tuple[tuple[str, tuple[int, ...]], int]] = {
-            DESCRIPTORS: ((str(self._settings["dtype"]), (dim,)), count),
-            KEYPOINTS: (("float32", (int(self._settings["columns"]),)), count),
-            SCORES: (("float32", ()), count),
-            OFFSETS: (("int64", ()), photos + 1 if photos else 0),
-            SIZES: (("int32", (2,)), photos),
-        }
-        if self._settings["background"]:
-            layout[BACKGROUND] = (("float32", ()), count)
-        return layout
-
-    def _arrays(self, features: LocalFeatures) -> dict[str, np.ndarray]:
-        """Return what is appended to each file but the offsets."""
-        columns = [features.keypoints]
-        columns += [c[:, None] for c in (features.scales, features.angles) if c is not None]
-        if features.scales is None and features.angles is not None:
-            raise ValueError("features with angles need scales")
-        arrays = {
-            DESCRIPTORS: features.descriptors,
-            KEYPOINTS: np.concatenate(columns, axis=1),
-            SCORES: features.scores,
-            SIZES: np.array([features.size], np.int32),
-        }
-        if features.background is not None:
-            arrays[BACKGROUND] = features.background
-        if arrays.keys() | {OFFSETS} != self._files.keys():
-            raise ValueError("all photos need the similarity to the background, or none")
-        for name, array in arrays.items():
-            self._files[name].check(array)
-        return arrays
 
     def _finish(self, overwrite: bool) -> None:
         if self.photos != len(self._store):
@@ -228,7 +182,7 @@ class LocalFeatureWriter:
         meta = {"schema": SCHEMA, "version": __version__, **self._settings}
         write_json(self._folder / META, meta)
         LocalFeatureStore.open(self._folder)
-        self._opened.close()
+        self._files.close()
         check_can_write(self._output, overwrite, marker=META)
         publish(self._folder, self._output, self._staging)
         _clear(self._staging)
