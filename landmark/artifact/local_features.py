@@ -92,18 +92,23 @@ class LocalFeatureStore:
         meta: Schema version, package version, dtype, digest of the ids, and the writer's settings.
     """
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, meta: dict[str, Any], photos: int | None = None) -> None:
+        """Map the files; with `photos` only the first ones, while a process appends others."""
         self.path = path
         self.meta = meta
         # Plain views of the memory maps: slicing a np.memmap is ten times slower.
-        self._descriptors = np.asarray(open_array(path / DESCRIPTORS))
-        self._keypoints = np.asarray(open_array(path / KEYPOINTS))
-        self._scores = np.asarray(open_array(path / SCORES))
         self._offsets = np.asarray(open_array(path / OFFSETS))
-        self._sizes = np.asarray(open_array(path / SIZES))
+        count = None
+        if photos is not None:
+            self._offsets = self._offsets[: photos + 1]
+            count = int(self._offsets[-1])
+        self._sizes = np.asarray(open_array(path / SIZES))[:photos]
+        self._descriptors = np.asarray(open_array(path / DESCRIPTORS))[:count]
+        self._keypoints = np.asarray(open_array(path / KEYPOINTS))[:count]
+        self._scores = np.asarray(open_array(path / SCORES))[:count]
         self._background = None
         if (path / BACKGROUND).exists():
-            self._background = np.asarray(open_array(path / BACKGROUND))
+            self._background = np.asarray(open_array(path / BACKGROUND))[:count]
         with damage(path, _ADVICE):
             self._check()
 
@@ -165,6 +170,11 @@ class LocalFeatureStore:
     def settings(self) -> dict[str, Any]:
         """The writer's settings: `meta` without the keys that the writer records itself."""
         return {key: value for key, value in self.meta.items() if key not in RESERVED}
+
+    @property
+    def features(self) -> int:
+        """Number of features of all photos."""
+        return len(self._descriptors)
 
     @property
     def counts(self) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Local features in the order in which processes extract them, until they are merged by row."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class LocalPart:
 
 
 class LocalParts:
-    """The parts of a stopped or finished extraction, read by row; no process may write them.
+    """The parts of a stopped or finished extraction, read by row.
 
     Args:
         folder: Folder of all parts, which need not exist.
@@ -101,6 +102,39 @@ class LocalParts:
         return (self[int(row)] for row in rows)
 
 
+@dataclass(frozen=True)
+class PartialLocal:
+    """Local features being extracted for the rows of a complete store.
+
+    It is used in place of a `PartialStore`: a row is done when its features are saved.
+
+    Attributes:
+        folder: Folder of the parts.
+        count: Number of rows.
+    """
+
+    folder: Path
+    count: int
+
+    def parts(self, name: str) -> Path:
+        """Return the folder in which processes save the features."""
+        del name  # there is one kind of features
+        return self.folder
+
+    def save(self) -> None:
+        """Do nothing: the parts are saved by their processes."""
+
+    def remaining(self, batches: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        """Return the batches with a row that is not done."""
+        has_row = LocalParts(self.folder, self.count).has_row
+        return [rows for rows in batches if not has_row[rows].all()]
+
+    @property
+    def done(self) -> int:
+        """Number of photos whose features are saved."""
+        return int(np.count_nonzero(LocalParts(self.folder, self.count).has_row))
+
+
 def has_photos(folder: Path) -> bool:
     """Whether a folder of parts contains the features of a photo."""
     return any(_saved(folder))
@@ -126,11 +160,9 @@ def _new_folder(parts: Path) -> Path:
 
 
 def _opened(part: Path) -> tuple[LocalFeatureStore, NDArray[np.int64]]:
-    """Open a part without what was appended after the last save."""
+    """Open a part without what was appended after the last save; nothing is changed."""
     with damage(part / META, f"Remove {part.parent.parent}."):
         meta = read_json(part / META)
-        photos, features = int(meta["photos"]), int(meta["features"])
-    with FeatureFiles(part, meta, photos, features) as files:
-        files.flush()
-    rows = np.load(part / _ROWS)
-    return LocalFeatureStore.open(part), rows[:photos]
+        photos = int(meta["photos"])
+        rows = np.load(part / _ROWS, mmap_mode="r")[:photos]
+        return LocalFeatureStore(part, meta, photos), rows

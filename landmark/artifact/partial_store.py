@@ -1,7 +1,7 @@
 """A descriptor store being written, from which a stopped extraction resumes."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import META, VECTORS, DescriptorStore, write_description
 from landmark.artifact.folder import damage, read_json, write_json
+from landmark.artifact.local_features import FOLDER
 from landmark.artifact.vectors import (
     check_vectors,
     create_vectors,
@@ -102,6 +103,14 @@ class PartialStore:
             raise
         return cls(folder)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the folder: another process maps the files again."""
+        return PartialStore, (self.folder,)
+
+    def parts(self, name: str) -> Path:
+        """Return the folder in which processes save local features, see `LocalPart`."""
+        return self.folder / FOLDER / name
+
     def add(self, rows: NDArray[np.int64], descriptors: NDArray[np.floating]) -> None:
         """Write the descriptors (B, D) of rows (B,).
 
@@ -131,6 +140,11 @@ class PartialStore:
         return int(np.count_nonzero(self._marks[self.existing :]))
 
     @property
+    def described(self) -> NDArray[np.int64]:
+        """Rows that have a descriptor."""
+        return np.flatnonzero(self._marks[self.existing :] == _DONE)
+
+    @property
     def skipped(self) -> NDArray[np.int64]:
         """Rows whose photo cannot be read."""
         return np.flatnonzero(self._marks[self.existing :] == _SKIPPED)
@@ -142,6 +156,7 @@ class PartialStore:
         meta: str,
         skipped: pd.DataFrame,
         overwrite: bool = False,
+        complete: Callable[[DescriptorStore], object] = lambda _: None,
     ) -> None:
         """Move the complete store to `output` and remove the staging folder.
 
@@ -151,6 +166,7 @@ class PartialStore:
             meta: Text of meta.json.
             skipped: `id` and `path` of the skipped photos.
             overwrite: Replace an existing store.
+            complete: Called with the store before it is moved, to write what belongs inside.
 
         Raises:
             UserError: A vector is not finite or not of unit length, or the disk is full.
@@ -167,6 +183,7 @@ class PartialStore:
         check_vectors(open_vectors(folder / VECTORS), output, rows["id"])
         with disk_errors(output):
             write_description(folder, rows, meta, skipped)
+        complete(DescriptorStore.open(folder))
         check_can_write(output, overwrite, marker=META)
         publish(folder, output, self.folder)
         clear(self.folder)

@@ -1,19 +1,21 @@
 """Tables of photos as torch datasets, without a Python object per photo."""
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset
 
 from landmark.data.bad_images import BadImageList, reason_of, skipped_row
 from landmark.data.batches import EpochRow
 from landmark.data.image_table import ImageTable
 from landmark.error import UserError
-from landmark.image.decode import Box, Size
+from landmark.image.decode import Box, Size, decode
 from landmark.image.format import ImageFormat
 
 Item = TypeVar("Item")
@@ -153,6 +155,63 @@ class ScaledPhotoDataset(_Photos[tuple[list[torch.Tensor], int]]):
         except UserError as error:
             self._note_bad(row, error)
         return [_grey_image(size) for size in sizes], skipped_row(row)
+
+
+class LocalPhotoDataset(_Photos[tuple[list[torch.Tensor], int, Any]]):
+    """Items (one uint8 image (3, h, w) per scale, row, local); `local` is None if skipped.
+
+    The images equal those of `ScaledPhotoDataset`.
+
+    Args:
+        table: Table of N photos with their sizes.
+        image_format: Sizes of the aspect groups and how they scale.
+        read: Called with the decoded photo (H, W, 3), uint8 RGB, cropped to its box; returns
+            `local`. None reads only the images.
+        max_side: The longer side of the decoded photo is at least this, or that of the file.
+        scales: As in `ScaledPhotoDataset`; empty for no images.
+    """
+
+    def __init__(
+        self,
+        table: ImageTable,
+        image_format: ImageFormat,
+        read: Callable[[NDArray[np.uint8]], Any] | None,
+        max_side: int | None = None,
+        scales: Sequence[float] = (),
+    ) -> None:
+        super().__init__(table, image_format, bad_images=None)
+        self._read = read
+        self._max_side = max_side
+        self._scales = tuple(scales)
+        self._sizes = table.rows[["width", "height"]].to_numpy(np.int64)
+
+    def __getitem__(self, row: int) -> tuple[list[torch.Tensor], int, Any]:
+        row = int(row)
+        sizes = [self._format.scaled_size(int(self.groups[row]), scale) for scale in self._scales]
+        try:
+            images, photo = self._decoded(row, sizes)
+        except UserError as error:
+            self._note_bad(row, error)
+            return [_grey_image(size) for size in sizes], skipped_row(row), None
+        return images, row, [] if self._read is None else self._read(np.asarray(photo))
+
+    def _decoded(
+        self, row: int, sizes: Sequence[Size]
+    ) -> tuple[list[torch.Tensor], Image.Image | None]:
+        path, box = self._path(row), self._box(row)
+        if self._read is None:
+            return self._format.images(path, sizes, box), None
+        photo_size = self._photo_size(row)
+        if not sizes:
+            return [], decode(path, photo_size, box)
+        return self._format.images_and_photo(path, sizes, photo_size, box)
+
+    def _photo_size(self, row: int) -> Size | None:
+        if self._max_side is None:
+            return None
+        width, height = self._sizes[row].tolist()
+        zoom = min(1.0, self._max_side / max(width, height))
+        return math.ceil(width * zoom), math.ceil(height * zoom)
 
 
 def _grey_image(size: Size) -> torch.Tensor:

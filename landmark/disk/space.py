@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,13 @@ def _is_within(error: OSError, folder: Path | None) -> bool:
     if folder is None or error.filename is None:
         return True
     return Path(os.fsdecode(error.filename)).is_relative_to(folder)
+
+
+def free_bytes(path: str | Path) -> int:
+    """Return the free space of the file system on which `path` is, or will be created."""
+    path = Path(path).absolute()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 def reserve(file: str | Path) -> None:

@@ -1,16 +1,25 @@
-"""Compute the descriptors of photos with an embedder, batch by batch."""
+"""Compute descriptors and local features of photos, batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from landmark.artifact.local_features import LocalFeatures
 from landmark.data.batches import START_METHOD
+from landmark.data.dataset import LocalPhotoDataset
+from landmark.data.image_table import ImageTable
 from landmark.device import Precision
+from landmark.extract.local import LocalExtraction, PhotoReader
 from landmark.extract.multiscale import MultiScale
+from landmark.image.decode import Box
+from landmark.image.format import ImageFormat
 from landmark.model.embedder import Embedder
 from landmark.settings import check_value
 
@@ -46,18 +55,158 @@ def describe(
     Raises:
         UserError: A photo cannot be read.
     """
-    check_value("precision", precision, Precision)
-    dtype, device = _DTYPES.get(precision), device or torch.device("cpu")
-    loader = DataLoader(
+    device = device or torch.device("cpu")
+    cast = _autocast(device, precision)
+    embedder = embedder.to(device).eval()
+    for images, rows in _loader(photos, batches, workers, device):
+        on_device = [scaled.to(device, non_blocking=True) for scaled in images]
+        with cast():
+            descriptors = method(embedder, on_device)
+        yield rows.numpy(), descriptors.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Described:
+    """A batch of B photos.
+
+    Attributes:
+        rows: (B,); -row - 1 for an unreadable photo.
+        descriptors: (B, D) of unit length; None without an embedder.
+        local: For each feature one entry per photo, None for an unreadable photo.
+    """
+
+    rows: NDArray[np.int64]
+    descriptors: NDArray[np.floating] | None
+    local: list[list[LocalFeatures | None]]
+
+
+@torch.inference_mode()
+def describe_locally(
+    embedder: Embedder | None,
+    table: ImageTable,
+    image_format: ImageFormat,
+    batches: Sequence[NDArray[np.int64]],
+    method: MultiScale,
+    local: Sequence[LocalExtraction],
+    *,
+    workers: int = 0,
+    device: torch.device | None = None,
+    precision: Precision = "32",
+) -> Iterator[Described]:
+    """Yield descriptors, equal to those of `describe`, and local features, batch by batch.
+
+    Args:
+        embedder: Images → embeddings. None computes no descriptors; then `local` needs none.
+        table: Table of the photos with their sizes.
+        image_format: Sizes of the aspect groups.
+        batches: Batches of rows whose images have the same size.
+        method: Scales and flip.
+        local: Local features to compute.
+        workers: Number of decoding processes, in which features of photos are computed.
+        device: Torch device. Defaults to the CPU.
+        precision: Precision of the forward passes.
+
+    Raises:
+        UserError: A photo cannot be read.
+    """
+    device = device or torch.device("cpu")
+    cast = _autocast(device, precision)
+    for one in local:
+        if one.on_device:
+            one.feature.to(device)
+    scales = () if embedder is None else method.scales
+    # The scale whose map has the resolution of the image format.
+    map_scale = int(np.argmin([abs(scale - 1) for scale in method.scales]))
+    if embedder is not None:
+        embedder = embedder.to(device).eval()
+        for one in local:
+            if one.from_maps:
+                one.feature.attach(embedder)
+    reader = PhotoReader([one for one in local if not one.from_maps])
+    photos = LocalPhotoDataset(
+        table, image_format, reader if reader.local else None, reader.max_side, scales
+    )
+    sizes = _MapSizes(table, image_format, method.scales[map_scale])
+    for images, rows, read in _loader(photos, batches, workers, device, reader.collate):
+        from_photos = iter(reader.features(read))
+        descriptors, maps = None, None
+        if embedder is not None:
+            on_device = [scaled.to(device, non_blocking=True) for scaled in images]
+            recorder = _MapRecorder(embedder, on_device[map_scale])
+            with cast():
+                descriptors, maps = method(recorder, on_device), recorder.map
+        yield Described(
+            rows.numpy(),
+            None if descriptors is None else descriptors.cpu().numpy(),
+            [
+                _of_maps(one, maps, descriptors, rows.numpy(), sizes)
+                if one.from_maps
+                else next(from_photos)
+                for one in local
+            ],
+        )
+
+
+class _MapRecorder:
+    """The embedder, which keeps the last feature map of one of the images that it embeds."""
+
+    def __init__(self, embedder: Embedder, images: Tensor) -> None:
+        self._embedder, self._images = embedder, images
+        self.map: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        features = self._embedder.features(images)
+        if images is self._images:
+            self.map = features.maps[-1]
+        return self._embedder.embed(features)
+
+
+class _MapSizes:
+    """The (width, height) of photos, and the part of each that its image shows."""
+
+    def __init__(self, table: ImageTable, image_format: ImageFormat, scale: float) -> None:
+        self._format, self._scale = image_format, scale
+        self._sizes = table.rows[["width", "height"]].to_numpy(np.int64)
+        self._groups = table.groups(image_format)
+
+    def __call__(self, row: int) -> tuple[tuple[int, int], Box]:
+        width, height = self._sizes[row].tolist()
+        image_size = self._format.scaled_size(int(self._groups[row]), self._scale)
+        return (width, height), self._format.frame((width, height), image_size)
+
+
+def _of_maps(
+    local: LocalExtraction,
+    maps: Tensor | None,
+    descriptors: Tensor | None,
+    rows: NDArray[np.int64],
+    sizes: _MapSizes,
+) -> list[LocalFeatures | None]:
+    photos = [sizes(row if row >= 0 else -row - 1) for row in rows.tolist()]
+    features = local.feature.from_map(
+        maps, descriptors, [size for size, _ in photos], [frame for _, frame in photos]
+    )
+    return [one if row >= 0 else None for one, row in zip(features, rows.tolist(), strict=True)]
+
+
+def _loader(
+    photos: Dataset,
+    batches: Sequence[NDArray[np.int64]],
+    workers: int,
+    device: torch.device,
+    collate: Callable[[Any], Any] | None = None,
+) -> DataLoader:
+    return DataLoader(
         photos,
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
         multiprocessing_context=START_METHOD if workers > 0 else None,
         pin_memory=device.type == "cuda",
+        collate_fn=collate,
     )
-    embedder = embedder.to(device).eval()
-    for images, rows in loader:
-        on_device = [scaled.to(device, non_blocking=True) for scaled in images]
-        with torch.autocast(device.type, dtype=dtype) if dtype else nullcontext():
-            descriptors = method(embedder, on_device)
-        yield rows.numpy(), descriptors.cpu().numpy()
+
+
+def _autocast(device: torch.device, precision: Precision) -> Callable[[], Any]:
+    check_value("precision", precision, Precision)
+    dtype = _DTYPES.get(precision)
+    return (lambda: torch.autocast(device.type, dtype=dtype)) if dtype else nullcontext

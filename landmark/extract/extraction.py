@@ -1,25 +1,35 @@
 """The work of each process of an extraction: describe batches and save the vectors."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.local_features import LocalFeatures
+from landmark.artifact.local_parts import PartialLocal
 from landmark.artifact.partial_store import PartialStore
 from landmark.artifact.whitening import Whitening
 from landmark.data.batches import default_workers, grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.data.image_table import ImageTable
 from landmark.device import Device, Precision, torch_device
+from landmark.disk.space import disk_errors
 from landmark.error import UserError
-from landmark.extract.describe import describe
+from landmark.extract.describe import Described, describe, describe_locally
+from landmark.extract.local import LocalExtraction, LocalRecorder
 from landmark.extract.multiscale import MultiScale
 from landmark.image.format import ImageFormat
 from landmark.model.embedder import Embedder
 from landmark.model.persist import load_embedder
+from landmark.processes import notice
 
 Batches = Sequence[NDArray[np.int64]]
 
@@ -41,6 +51,8 @@ class Extraction:
         device: Device of the embedder: auto, cpu, mps, cuda or cuda:N.
         precision: Precision of the forward passes.
         save_every: Seconds between saves; saved descriptors survive a kill.
+        local: Local features to compute from the same photos.
+        store: The complete store whose rows are those of the table, and get only local features.
     """
 
     embedder: Path
@@ -53,6 +65,8 @@ class Extraction:
     device: Device = "auto"
     precision: Precision = "32"
     save_every: float = 10.0
+    local: tuple[LocalExtraction, ...] = ()
+    store: Path | None = None
 
     def subset(self, rows: NDArray[np.int64]) -> "Extraction":
         """Return the extraction of a subset of the rows of the table."""
@@ -65,7 +79,7 @@ class Extraction:
 
     def run(
         self,
-        work: PartialStore,
+        work: PartialStore | PartialLocal,
         batches: Batches,
         report: Callable[[int], object],
         *,
@@ -73,10 +87,10 @@ class Extraction:
         local_world_size: int = 1,
         embedder: Embedder | None = None,
     ) -> None:
-        """Describe batches, write the vectors to `work` and mark them done.
+        """Describe batches, write vectors and local features to `work` and mark them done.
 
         Args:
-            work: Partial store to write to.
+            work: Partial store, or partial local features, to write to.
             batches: Batches of this process.
             report: Called with the number of photos after each batch.
             local_rank: Rank of this process on this machine.
@@ -84,31 +98,107 @@ class Extraction:
             embedder: The loaded embedder. Defaults to loading it.
 
         Raises:
-            UserError: A photo cannot be read, or its descriptor is not of unit length.
+            UserError: A photo cannot be read, its descriptor is not of unit length, a local feature
+                is not finite, or the disk is full.
         """
         workers = default_workers(local_world_size) if self.workers is None else self.workers
-        described = describe(
-            embedder or load_embedder(self.embedder)[0],
-            ScaledPhotoDataset(self.table, self.image_format, self.method.scales),
-            batches,
-            self.method,
-            workers=workers,
-            device=torch_device(self.device, local_rank, local_world_size),
-            precision=self.precision,
-        )
-        saved = time.monotonic()
-        try:
-            for rows, descriptors in described:
-                self._check_lengths(rows, descriptors)
-                work.add(rows, self.whitening(descriptors) if self.whitening else descriptors)
-                if time.monotonic() - saved >= self.save_every:
-                    work.save()
-                    saved = time.monotonic()
-                report(len(rows))
-        finally:
-            work.save()
+        device = torch_device(self.device, local_rank, local_world_size)
+        described = self._described(batches, workers, device, embedder)
+        with self._recorder(work) as recorder:
+            saved = time.monotonic()
+            try:
+                for batch in described:
+                    # The features are first, here and below: a row with a vector is done.
+                    recorder.add(batch.rows, batch.descriptors, batch.local)
+                    if batch.descriptors is not None and isinstance(work, PartialStore):
+                        work.add(batch.rows, batch.descriptors)
+                    if time.monotonic() - saved >= self.save_every:
+                        recorder.save()
+                        work.save()
+                        saved = time.monotonic()
+                    report(len(batch.rows))
+            finally:
+                recorder.save()
+                work.save()
 
-    def _check_lengths(self, rows: NDArray[np.int64], descriptors: NDArray[np.float32]) -> None:
+    def _described(
+        self, batches: Batches, workers: int, device: torch.device, embedder: Embedder | None
+    ) -> Iterator[Described]:
+        """Yield the batches with checked and whitened descriptors."""
+        options: Any = {"workers": workers, "device": device, "precision": self.precision}
+        needs_embedder = self.store is None or any(one.from_maps for one in self.local)
+        if needs_embedder:
+            embedder = embedder or load_embedder(self.embedder)[0]
+        described: Iterator[Described]
+        if not self.local:
+            photos = ScaledPhotoDataset(self.table, self.image_format, self.method.scales)
+            pairs = describe(embedder, photos, batches, self.method, **options)  # type: ignore[arg-type]
+            described = (Described(rows, vectors, []) for rows, vectors in pairs)
+        else:
+            described = describe_locally(
+                embedder if needs_embedder else None,
+                self.table,
+                self.image_format,
+                batches,
+                self.method,
+                self.local,
+                **options,
+            )
+        for batch in described:
+            if self.store is not None:
+                yield self._of_store(batch)
+                continue
+            self._check_lengths(batch.rows, batch.descriptors)
+            if self.whitening and batch.descriptors is not None:
+                whitened = self.whitening(batch.descriptors)
+                yield Described(batch.rows, whitened, batch.local)
+            else:
+                yield batch
+
+    def _of_store(self, batch: Described) -> Described:
+        """Return the batch with the store's descriptors; unreadable photos have no features."""
+        is_skipped = batch.rows < 0
+        rows = np.where(is_skipped, -batch.rows - 1, batch.rows)
+        if is_skipped.any():
+            path = self.table.rows["path"].iloc[int(rows[is_skipped][0])]
+            notice(
+                f"{int(is_skipped.sum())} photos of the store cannot be read now, such as "
+                f"{self.table.root}/{path}: they have no local features."
+            )
+        sizes = self.table.rows[["width", "height"]].to_numpy()[rows].tolist()
+        local: list[list[LocalFeatures | None]] = [
+            [
+                one.without_features((width, height)) if features is None else features
+                for features, (width, height) in zip(photos, sizes, strict=True)
+            ]
+            for one, photos in zip(self.local, batch.local, strict=True)
+        ]
+        vectors = None if self._vectors is None else self._vectors[rows]
+        return Described(rows, vectors, local)
+
+    @cached_property
+    def _vectors(self) -> NDArray[np.floating] | None:
+        """The store's vectors, if a background leaves out photos that are close to them."""
+        if self.store is None or all(one.pool is None for one in self.local):
+            return None
+        return DescriptorStore.open(self.store).vectors
+
+    @contextmanager
+    def _recorder(self, work: PartialStore | PartialLocal) -> Iterator[LocalRecorder]:
+        if not self.local:
+            yield LocalRecorder((), self.table, ())
+            return
+        folders = [work.parts(one.name) for one in self.local]
+        with (
+            disk_errors(work.folder, within=work.folder),
+            LocalRecorder(self.local, self.table, folders) as recorder,
+        ):
+            yield recorder
+
+    def _check_lengths(
+        self, rows: NDArray[np.int64], descriptors: NDArray[np.float32] | None
+    ) -> None:
+        assert descriptors is not None  # there is an embedder
         lengths = np.linalg.norm(descriptors, axis=1)
         wrong = ~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE) & (rows >= 0)  # NaN is wrong too
         if wrong.any():

@@ -1,11 +1,11 @@
 """Multi-scale descriptors: average a photo's embeddings over several sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from landmark.settings import checked
 
@@ -41,7 +41,7 @@ class MultiScale:
         self.scales = tuple(float(scale) for scale in scales)
         self.flip = flip
 
-    def __call__(self, embedder: nn.Module, images: Sequence[Tensor]) -> Tensor:
+    def __call__(self, embedder: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> Tensor:
         """Return unit-length descriptors (B, D), float32.
 
         Args:

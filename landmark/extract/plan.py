@@ -19,7 +19,14 @@ from landmark.disk.differences import as_recorded, check_same_settings, differen
 from landmark.disk.digest import digest_of_files
 from landmark.disk.lock import staging_folder
 from landmark.error import UserError
+from landmark.extract.existing_local import (
+    check_no_stopped_local,
+    lacking_local,
+    recorded_local,
+    table_rows,
+)
 from landmark.extract.extraction import Extraction
+from landmark.extract.local import LocalExtraction
 from landmark.model.embedder import Embedder
 from landmark.processes import launch
 
@@ -37,6 +44,7 @@ class Plan:
         overwrite: Discard a stopped extraction and replace an existing store.
         add: Add the photos that are missing from an existing store.
         devices: Number of processes to start.
+        local: Local features to extract: the requested one, and with `add` those of the store.
     """
 
     extraction: Extraction
@@ -47,6 +55,7 @@ class Plan:
     overwrite: bool = False
     add: bool = False
     devices: int = 1
+    local: tuple[LocalExtraction, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -161,6 +170,21 @@ class Extend:
 
 
 @dataclass(frozen=True)
+class AddLocal:
+    """The store lacks the requested local features.
+
+    Attributes:
+        store: The store.
+        rows: Table row of each row of the store, (N,).
+        local: The features to extract.
+    """
+
+    store: DescriptorStore
+    rows: NDArray[np.int64]
+    local: LocalExtraction
+
+
+@dataclass(frozen=True)
 class Resume:
     """An extraction with the same settings was stopped; `missing` where it extends a store."""
 
@@ -175,7 +199,10 @@ class Complete:
     message: str
 
 
-def look_at_output(plan: Plan) -> Fresh | Extend | Resume | Complete:
+State = Fresh | Extend | AddLocal | Resume | Complete
+
+
+def look_at_output(plan: Plan) -> State:
     """Compare the output with the plan. Nothing is written.
 
     Raises:
@@ -185,11 +212,15 @@ def look_at_output(plan: Plan) -> Fresh | Extend | Resume | Complete:
     missing: MissingPhotos | None = None
     store = _existing_store(plan)
     if store is not None:
+        lacking = lacking_local(store, plan.local)
+        if lacking is not None:
+            return AddLocal(store, table_rows(store, plan.extraction.table), lacking)
         if not plan.add:
             return Complete(f"{plan.output} is up to date (same settings); nothing to do.")
         missing = MissingPhotos.diff(plan.extraction.table, store)
         if not len(missing.rows):
             return Complete(f"{plan.output} is up to date (all photos present); nothing to do.")
+        check_no_stopped_local(store)
     staging = staging_folder(plan.output)
     recorded = recorded_settings(staging)
     if recorded is None:
@@ -226,4 +257,6 @@ def work_settings(plan: Plan, missing: MissingPhotos | None) -> dict[str, Any]:
     return plan.signature | {
         "batch_size": plan.extraction.batch_size,
         "adds_to": None if missing is None else digest_of_files(missing.store.path / IDS),
+        # A store that is extended has its local features already.
+        **(recorded_local(plan.local) if missing is None else {}),
     }

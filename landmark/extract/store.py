@@ -2,32 +2,72 @@
 
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from landmark.artifact.descriptors import id_rows, meta_text
+from landmark.artifact.descriptors import DescriptorStore, id_rows, meta_text
+from landmark.artifact.local_features import FOLDER
+from landmark.artifact.local_parts import LocalParts, PartialLocal
 from landmark.artifact.partial_store import PartialStore, clear
 from landmark.data.image_table import BOX_COLUMNS
 from landmark.disk.differences import check_same_settings
 from landmark.disk.lock import locked, staging_folder
 from landmark.error import UserError
 from landmark.extract.extraction import Batches, Extraction
+from landmark.extract.local_store import (
+    check_space,
+    merge_local,
+    notice_without_features,
+    writing_local,
+)
 from landmark.extract.plan import (
+    AddLocal,
     Complete,
     Extend,
     Fresh,
     MissingPhotos,
     Plan,
     Resume,
+    State,
     look_at_output,
     work_settings,
 )
 from landmark.processes import barrier, broadcast, launch, rank, start, world_size
+
+Work = PartialStore | PartialLocal
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What rank 0 has begun and all ranks do.
+
+    Attributes:
+        signature: Settings of rank 0.
+        rows: Table rows of the photos. None means all.
+        local: Names of the local features.
+        store: The store that gets only local features.
+        work: Where the ranks write.
+    """
+
+    signature: dict[str, Any]
+    rows: NDArray[np.int64] | None
+    local: tuple[str, ...]
+    store: Path | None
+    work: Work
+
+    def extraction(self, plan: Plan) -> Extraction:
+        """Return the extraction of the photos and local features."""
+        extraction = plan.extraction if self.rows is None else plan.extraction.subset(self.rows)
+        local = tuple(one for one in plan.local if one.name in self.local)
+        return replace(extraction, local=local, store=self.store)
 
 
 def write_store(plan: Plan) -> str:
@@ -47,22 +87,61 @@ def write_store(plan: Plan) -> str:
     if rank() > 0:
         return _follow(plan)
     with _claimed(plan) as state:
-        if isinstance(state, Complete):
-            broadcast(None)
-            return state.message
-        missing = state.missing
-        extraction = plan.extraction if missing is None else plan.extraction.subset(missing.rows)
-        work = _begin(plan, extraction, state)
-        with _kept_if_stopped(work, len(extraction.table)):
-            broadcast((plan.signature, None if missing is None else missing.rows))
-            _describe(plan, extraction, work)
-            _finish(plan, extraction, work, missing)
-        barrier()
+        message = _written(plan, state)
+        broadcast(None)
+    return message
+
+
+def _written(plan: Plan, state: State) -> str:
+    """Do what the output lacks; return the final line to print."""
+    if isinstance(state, Complete):
+        return state.message
+    if not isinstance(state, AddLocal):
+        return _write(plan, state)
+    message = _add_local(plan, state)
+    following = look_at_output(plan)  # photos to add
+    return message if isinstance(following, Complete) else _written(plan, following)
+
+
+def _write(plan: Plan, state: Fresh | Extend | Resume) -> str:
+    """Describe the photos and publish the store."""
+    missing = state.missing
+    rows = None if missing is None else missing.rows
+    names = tuple(one.name for one in plan.local)
+    work = _begin(plan, len(plan.extraction.table) if rows is None else len(rows), state)
+    job = _Job(plan.signature, rows, names, None, work)
+    extraction = job.extraction(plan)
+    with _kept_if_stopped(work, len(extraction.table)):
+        broadcast(job)
+        _describe(plan, extraction, work)
+        _finish(plan, extraction, work, missing)
+    barrier()
     return f"wrote {plan.output}"
 
 
+def _add_local(plan: Plan, state: AddLocal) -> str:
+    """Extract local features of the photos of an existing store."""
+    store, local = state.store, state.local
+    why = "; the network runs for its feature maps" if local.from_maps else ""
+    print(f"{store.path} has its descriptors: only local={local.name} is extracted{why}.")
+    with writing_local(store, local) as writer:
+        work = PartialLocal(writer.parts, len(store))
+        if work.done:
+            photos = f"{work.done:,} of {len(store):,} photos"
+            print(f"Resuming: local features of {photos} already extracted.", flush=True)
+        check_space([local], len(store) - work.done, store.path)
+        job = _Job(plan.signature, state.rows, (local.name,), store.path, work)
+        with _kept_if_stopped(work, len(store)):
+            broadcast(job)
+            _describe(plan, job.extraction(plan), work)
+            merge_local(writer, LocalParts(work.folder, work.count), np.arange(work.count))
+    notice_without_features(store, local)
+    barrier()
+    return f"wrote {store.path / FOLDER / local.name}"
+
+
 @contextmanager
-def _claimed(plan: Plan) -> Iterator[Fresh | Extend | Resume | Complete]:
+def _claimed(plan: Plan) -> Iterator[State]:
     """Lock the output for the block and compare it with the plan; complete stores need no lock."""
     # Look without a lock first: a complete store may be on a read-only disk.
     if not staging_folder(plan.output).exists():
@@ -80,38 +159,40 @@ def _claimed(plan: Plan) -> Iterator[Fresh | Extend | Resume | Complete]:
 
 
 def _follow(plan: Plan) -> str:
-    """Describe this rank's shard of the extraction that rank 0 began."""
-    begun: Any = broadcast(None)
-    if begun is not None:
-        signature, rows = begun
+    """Describe this rank's shards of the extractions that rank 0 begins."""
+    while True:
+        job: Any = broadcast(None)
+        if job is None:
+            return ""
         check_same_settings(
-            signature,
+            job.signature,
             plan.signature,
             f"{plan.output}: rank 0 began",
             "Start all ranks with the same settings.",
         )
-        extraction = plan.extraction if rows is None else plan.extraction.subset(rows)
-        _describe(plan, extraction, PartialStore(staging_folder(plan.output)))
+        _describe(plan, job.extraction(plan), job.work)
         barrier()
-    return ""
 
 
-def _begin(plan: Plan, extraction: Extraction, state: Fresh | Extend | Resume) -> PartialStore:
+def _begin(plan: Plan, count: int, state: Fresh | Extend | Resume) -> PartialStore:
     """Open the partial store to resume, or create one; print which."""
     missing = state.missing
     if missing is not None:
-        count = len(missing.store)
-        print(f"Adding {len(missing.rows):,} photos to the {count:,} of {plan.output}.")
+        print(f"Adding {count:,} photos to the {len(missing.store):,} of {plan.output}.")
         if missing.not_in_table:
             print(f"{missing.not_in_table:,} of its photos are not in the table; they are kept.")
+        recorded = [one.name for one in plan.local if not one.is_requested]
+        if recorded:
+            print(f"Their local features are extracted as recorded: {', '.join(recorded)}.")
     if isinstance(state, Resume):
-        photos = f"{state.work.done:,} of {len(extraction.table):,} photos"
+        photos = f"{state.work.done:,} of {count:,} photos"
         print(f"Resuming: {photos} already extracted.", flush=True)
         return state.work
+    check_space(plan.local, count, plan.output)
     return PartialStore.create(
         staging_folder(plan.output),
         plan.output,
-        len(extraction.table),
+        count,
         plan.dim,
         plan.dtype,
         work_settings(plan, missing),
@@ -120,19 +201,20 @@ def _begin(plan: Plan, extraction: Extraction, state: Fresh | Extend | Resume) -
 
 
 @contextmanager
-def _kept_if_stopped(work: PartialStore, photos: int) -> Iterator[None]:
+def _kept_if_stopped(work: Work, photos: int) -> Iterator[None]:
     """On failure print how much was extracted; remove the partial store if it is empty."""
     try:
         yield
     except BaseException:
-        if work.done > len(work.skipped):
+        skipped = len(work.skipped) if isinstance(work, PartialStore) else 0
+        if work.done > skipped:
             print(f"Stopped: {work.done:,} of {photos:,} photos extracted.", flush=True)
-        else:
+        elif isinstance(work, PartialStore):
             clear(work.folder)
         raise
 
 
-def _describe(plan: Plan, extraction: Extraction, work: PartialStore) -> None:
+def _describe(plan: Plan, extraction: Extraction, work: Work) -> None:
     """Describe this rank's share of the remaining batches, in this process or in workers."""
     remaining = work.remaining(extraction.batches())[rank() :: world_size()]
     barrier()  # all ranks must read the remaining batches before any is marked done
@@ -158,20 +240,20 @@ def _describe(plan: Plan, extraction: Extraction, work: PartialStore) -> None:
 
 
 def _describe_in_workers(
-    extraction: Extraction, work: PartialStore, shares: list[Batches], progress: tqdm
+    extraction: Extraction, work: Work, shares: list[Batches], progress: tqdm
 ) -> None:
     # Number of photos described by each worker. Each writes only its own entry, without a lock.
     described = get_context("spawn").RawArray("q", len(shares))
     start(
         _describe_share,
-        [(extraction, work.folder, share, index, described) for index, share in enumerate(shares)],
+        [(extraction, work, share, index, described) for index, share in enumerate(shares)],
         poll=lambda: progress.update(sum(described) - progress.n),
     )
 
 
 def _describe_share(
     extraction: Extraction,
-    staging: Path,
+    work: Work,
     share: Batches,
     index: int,
     described: MutableSequence[int],
@@ -182,7 +264,7 @@ def _describe_share(
     def report(photos: int) -> None:
         described[index] += photos
 
-    extraction.run(PartialStore(staging), share, report, local_rank=index, local_world_size=count)
+    extraction.run(work, share, report, local_rank=index, local_world_size=count)
 
 
 def _finish(
@@ -215,4 +297,13 @@ def _finish(
         described = rows.drop(index=len(missing.store) + work.skipped)
         skipped = missing.skipped(skipped, described)
     meta = meta_text(plan.dtype, settings | {"root": root})
-    work.finish(output, rows, meta, skipped, plan.overwrite or missing is not None)
+
+    def write_local(store: DescriptorStore) -> None:
+        for one in extraction.local:
+            existing = () if missing is None else missing.store.local(one.name)
+            parts = LocalParts(work.parts(one.name), len(table))
+            with writing_local(store, one) as writer:
+                merge_local(writer, parts, work.described, existing)
+            notice_without_features(store, one)
+
+    work.finish(output, rows, meta, skipped, plan.overwrite or missing is not None, write_local)

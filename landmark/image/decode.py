@@ -82,6 +82,21 @@ def decode(path: str | Path, size: Size | None = None, box: Box | None = None) -
         return to_rgb(upright)
 
 
+def decoded_size(path: str | Path, size: Size | None, box: Box | None = None) -> Size:
+    """Return the (width, height) at which `decode` reads the file, before the crop to `box`.
+
+    Two sizes with the same result share one decoded photo. Only the header is read.
+
+    Raises:
+        UserError: As `read_size`.
+    """
+    with _opened(path) as image:
+        orientation = _orientation(image)
+        if size is not None:
+            _reduce(image, size, box, orientation)
+        return _upright_size(image.size, orientation)
+
+
 def _loaded(image: Image.Image, path: str | Path) -> Image.Image:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return load_tiff(image, path)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from landmark.error import UserError
 from landmark.image.augment import AUGMENTATIONS, AugmentationName, apply_view, draw_view
-from landmark.image.decode import Box, Interpolation, Size, decode
+from landmark.image.decode import Box, Interpolation, Size, decode, decoded_size
 from landmark.image.resample import resample
 from landmark.settings import checked
 
@@ -139,10 +139,29 @@ class ImageFormat:
         self, path: str | Path, sizes: Sequence[Size], box: Box | None = None
     ) -> list[torch.Tensor]:
         """Return the photo, or its `box`, at several sizes (w, h), decoding it once."""
-        largest = (max(width for width, _ in sizes), max(height for _, height in sizes))
-        photo = decode(path, largest, box)
+        return self._resampled(decode(path, _largest(sizes), box), sizes)
+
+    def images_and_photo(
+        self,
+        path: str | Path,
+        sizes: Sequence[Size],
+        photo_size: Size | None,
+        box: Box | None = None,
+    ) -> tuple[list[torch.Tensor], Image.Image]:
+        """Return `images`, and the photo, or its `box`, decoded for `photo_size` (see `decode`).
+
+        Both equal those of separate calls. The photo is decoded once, unless it is a large JPEG
+        of which the images need a smaller scale.
+        """
+        photo = decode(path, photo_size, box)
+        largest = _largest(sizes)
+        is_same = decoded_size(path, largest, box) == decoded_size(path, photo_size, box)
+        return self._resampled(photo if is_same else decode(path, largest, box), sizes), photo
+
+    def _resampled(self, photo: Image.Image, sizes: Sequence[Size]) -> list[torch.Tensor]:
         return [
-            resample(photo, size, self.interpolation, self._frame(photo, size)) for size in sizes
+            resample(photo, size, self.interpolation, self.frame(photo.size, size))
+            for size in sizes
         ]
 
     def train_image(
@@ -156,16 +175,20 @@ class ImageFormat:
         view = draw_view(self._augmentation, np.random.default_rng(rng_seed))
         width, height = view.box[2] - view.box[0], view.box[3] - view.box[1]
         photo = decode(path, (round(size[0] / width), round(size[1] / height)), box)
-        return apply_view(photo, view, size, self.interpolation, self._frame(photo, size))
+        return apply_view(photo, view, size, self.interpolation, self.frame(photo.size, size))
 
-    def _frame(self, photo: Image.Image, size: Size) -> Box:
-        """Return the part of the photo to resize: all, or the centre in proportion to `size`."""
-        width, height = photo.size
+    def frame(self, photo_size: Size, size: Size) -> Box:
+        """Return the part of a photo (w, h) to resize: all, or the centre of `size`'s shape."""
+        width, height = photo_size
         if self.fit == "squash":
             return 0.0, 0.0, float(width), float(height)
         scale = min(width / size[0], height / size[1])
         left, top = (width - size[0] * scale) / 2, (height - size[1] * scale) / 2
         return left, top, left + size[0] * scale, top + size[1] * scale
+
+
+def _largest(sizes: Sequence[Size]) -> Size:
+    return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 
 def _validated_cuts(cuts: Sequence[float], groups: int) -> np.ndarray:

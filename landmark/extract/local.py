@@ -1,0 +1,303 @@
+"""The local features of an extraction: which, where they are computed, and how they are saved."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import default_collate
+
+from landmark.artifact.feature_files import NotFiniteError
+from landmark.artifact.local_features import LocalFeatures
+from landmark.artifact.local_parts import LocalPart
+from landmark.data.image_table import ImageTable
+from landmark.disk.differences import as_recorded
+from landmark.error import UserError
+
+Photo = NDArray[np.uint8]
+Packed = dict[str, torch.Tensor]
+
+
+class Feature(Protocol):
+    """A local feature, see `landmark.local`: photo (H, W, 3), uint8 RGB → LocalFeatures.
+
+    Optional attributes:
+        max_side: Longer side to which it reduces a photo; None, or no attribute, means the file's.
+        top_k: Maximum number of features.
+        on_device: It runs on a device, in the extracting process; `to(device)` returns it there.
+        from_maps: It is computed from the embedder's feature map instead of the photo:
+            `attach(embedder)` returns it ready, then `from_map(maps (B, C, h, w), descriptors
+            (B, D), sizes, frames)` returns a list of LocalFeatures. `sizes` are the (width, height)
+            of the photos, `frames` the (left, top, right, bottom) in them that the map covers.
+    """
+
+    dim: Any
+    dtype: Any
+    columns: Any
+
+
+class Background(Protocol):
+    """A pool of the features of other photos, see `landmark.local.BackgroundPool`."""
+
+    def similarity(
+        self,
+        features: LocalFeatures,
+        landmark_id: str | None = None,
+        descriptor: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the best similarity of each feature to the pool, (n,)."""
+
+
+@dataclass(frozen=True)
+class LocalExtraction:
+    """Local features to extract; pickled for worker processes.
+
+    Attributes:
+        name: Name of the folder in STORE/local.
+        feature: The feature.
+        settings: Settings to record and to compare with those of existing features.
+        pool: Pool for the background of each feature. None means no background.
+        is_requested: The user passed local=; otherwise the store that is extended has them.
+    """
+
+    name: str
+    feature: Any
+    settings: Mapping[str, Any]
+    pool: Background | None = None
+    is_requested: bool = True
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Dimension, dtype, columns and background of the features."""
+        feature = self.feature
+        return {
+            "dim": int(feature.dim),
+            "dtype": feature.dtype,
+            "columns": feature.columns,
+            "background": self.pool is not None,
+        }
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Settings that existing features must have."""
+        return as_recorded({**self.settings, "background": self.pool is not None})
+
+    @property
+    def from_maps(self) -> bool:
+        """Whether the features are computed from the embedder's feature map."""
+        return bool(getattr(self.feature, "from_maps", False))
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the features are computed from the photo in the extracting process."""
+        return bool(getattr(self.feature, "on_device", False)) and not self.from_maps
+
+    @property
+    def photo_bytes(self) -> int | None:
+        """Most bytes of a photo's features; None if their number is not bounded."""
+        top_k = getattr(self.feature, "top_k", None)
+        if top_k is None:
+            return None
+        layout = self.layout
+        floats = 4 * (layout["columns"] + 1 + layout["background"])
+        return top_k * (layout["dim"] * np.dtype(layout["dtype"]).itemsize + floats)
+
+    def without_features(self, size: tuple[int, int]) -> LocalFeatures:
+        """Return the features of a photo (width, height) that has none."""
+        columns, none = self.layout["columns"], np.empty(0, np.float32)
+        return LocalFeatures(
+            keypoints=np.empty((0, 2), np.float32),
+            descriptors=np.empty((0, self.layout["dim"]), self.layout["dtype"]),
+            scores=none,
+            size=size,
+            scales=none if columns > 2 else None,
+            angles=none if columns > 3 else None,
+            background=None if self.pool is None else none,
+        )
+
+    def with_background(
+        self,
+        features: LocalFeatures,
+        landmark_id: str | None,
+        descriptor: NDArray[np.floating] | None,
+    ) -> LocalFeatures:
+        """Return the features with their similarity to the pool, if there is one."""
+        if self.pool is None:
+            return features
+        background = self.pool.similarity(features, landmark_id, descriptor)
+        return replace(features, background=background)
+
+
+@dataclass(frozen=True)
+class PhotoReader:
+    """What a decoding worker does with a decoded photo, and how it sends a batch.
+
+    The features that run on a device get the photo later, in the extracting process.
+
+    Attributes:
+        local: Local features of the extraction that are computed from photos.
+    """
+
+    local: Sequence[LocalExtraction]
+
+    @property
+    def max_side(self) -> int | None:
+        """Longer side that the photos need; None means that of the file."""
+        sides: list[Any] = [getattr(one.feature, "max_side", None) for one in self.local]
+        return None if None in sides or not sides else max(sides)
+
+    def __call__(self, photo: Photo) -> list[LocalFeatures | Photo]:
+        """Return for each feature its features, or the photo if it runs on a device."""
+        return [photo if one.on_device else one.feature(photo) for one in self.local]
+
+    def collate(
+        self, items: Sequence[tuple[list[torch.Tensor], int, list[Any] | None]]
+    ) -> tuple[list[torch.Tensor], torch.Tensor, list[Any]]:
+        """Return the images of each scale (B, 3, h, w), the rows (B,), and one entry a feature."""
+        images = [torch.stack(scale) for scale in zip(*(item[0] for item in items), strict=True)]
+        rows: torch.Tensor = default_collate([item[1] for item in items])
+        read: list[Any] = []
+        for index, one in enumerate(self.local):
+            values = [None if item[2] is None else item[2][index] for item in items]
+            if not one.on_device:
+                read.append(_packed(values, one.layout))
+            elif any(other.on_device for other in self.local[:index]):
+                read.append(None)  # each photo is sent once
+            else:
+                read.append(_packed_photos(values))
+        return images, rows, read
+
+    def features(self, read: Sequence[Any]) -> list[list[LocalFeatures | None]]:
+        """Return the features of a batch: one list per feature, None for a skipped photo."""
+        photos = [
+            photo
+            for one, values in zip(self.local, read, strict=True)
+            if one.on_device and values is not None
+            for photo in _unpacked_photos(values)
+        ]
+        return [
+            [None if photo is None else one.feature(photo) for photo in photos]
+            if one.on_device
+            else list(_unpacked(values))
+            for one, values in zip(self.local, read, strict=True)
+        ]
+
+
+def _packed(photos: Sequence[LocalFeatures | None], layout: Mapping[str, Any]) -> Packed:
+    """Pack the features of a batch into a few arrays: each one sent takes a file descriptor."""
+    present = [photo for photo in photos if photo is not None]
+    columns = [np.empty((0, layout["columns"]), np.float32)]
+    for photo in present:
+        extra = [c[:, None] for c in (photo.scales, photo.angles) if c is not None]
+        columns.append(np.concatenate([photo.keypoints, *extra], axis=1))
+    no_descriptors = np.empty((0, layout["dim"]), layout["dtype"])
+    arrays = {
+        "descriptors": np.concatenate([no_descriptors, *(p.descriptors for p in present)]),
+        "keypoints": np.concatenate(columns),
+        "scores": np.concatenate([np.empty(0, np.float32), *(p.scores for p in present)]),
+        "counts": np.array([-1 if photo is None else len(photo) for photo in photos]),
+        "sizes": np.array([(0, 0) if photo is None else photo.size for photo in photos]),
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _unpacked(packed: Packed) -> Iterator[LocalFeatures | None]:
+    """Yield the features of each photo, views of the packed arrays."""
+    arrays = {name: tensor.numpy() for name, tensor in packed.items()}
+    start = 0
+    for count, size in zip(arrays["counts"].tolist(), arrays["sizes"].tolist(), strict=True):
+        if count < 0:
+            yield None
+            continue
+        own = slice(start, start + count)
+        columns = arrays["keypoints"][own]
+        yield LocalFeatures(
+            keypoints=columns[:, :2],
+            descriptors=arrays["descriptors"][own],
+            scores=arrays["scores"][own],
+            size=tuple(size),
+            scales=columns[:, 2] if columns.shape[1] > 2 else None,
+            angles=columns[:, 3] if columns.shape[1] > 3 else None,
+        )
+        start += count
+
+
+def _packed_photos(photos: Sequence[Photo | None]) -> Packed:
+    """Pack the photos of a batch, of different sizes, into one array."""
+    pixels = [np.empty(0, np.uint8), *(photo.reshape(-1) for photo in photos if photo is not None)]
+    shapes = [(0, 0) if photo is None else photo.shape[:2] for photo in photos]
+    arrays = {"pixels": np.concatenate(pixels), "shapes": np.array(shapes)}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _unpacked_photos(packed: Packed) -> Iterator[Photo | None]:
+    """Yield each photo, a view of the packed array; None if it was skipped."""
+    pixels, start = packed["pixels"].numpy(), 0
+    for height, width in packed["shapes"].tolist():
+        stop = start + height * width * 3
+        yield pixels[start:stop].reshape(height, width, 3) if stop > start else None
+        start = stop
+
+
+class LocalRecorder:
+    """Save the local features of one process; context manager that closes the files.
+
+    Args:
+        local: Local features of the extraction.
+        table: Table of the photos.
+        folders: Folder of the parts of each feature.
+    """
+
+    def __init__(
+        self, local: Sequence[LocalExtraction], table: ImageTable, folders: Sequence[Path]
+    ) -> None:
+        self._local, self._table, self._folders = local, table, folders
+        self._landmarks = table.landmark_ids
+        self._parts: list[LocalPart] = []  # created for the first photo
+
+    def __enter__(self) -> "LocalRecorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self._parts:
+            part.close()
+
+    def add(
+        self,
+        rows: NDArray[np.int64],
+        descriptors: NDArray[np.floating] | None,
+        local: Sequence[Sequence[LocalFeatures | None]],
+    ) -> None:
+        """Append the features of the rows (B,) of a batch, except those that are skipped.
+
+        Raises:
+            UserError: A feature is not finite; names the photo.
+        """
+        if not self._parts:
+            self._parts = [
+                LocalPart(folder, one.layout)
+                for one, folder in zip(self._local, self._folders, strict=True)
+            ]
+        for one, part, photos in zip(self._local, self._parts, local, strict=True):
+            for index, features in enumerate(photos):
+                row = int(rows[index])
+                if row < 0 or features is None:
+                    continue
+                landmark = None if self._landmarks is None else self._landmarks[row]
+                descriptor = None if descriptors is None else descriptors[index]
+                try:
+                    part.append(row, one.with_background(features, landmark, descriptor))
+                except NotFiniteError as error:
+                    path = self._table.rows["path"].iloc[row]
+                    raise UserError(
+                        f"{self._table.root}/{path}: {error} of the local features {one.name} has "
+                        "a value that is not finite. Pass other settings of local=."
+                    ) from None
+
+    def save(self) -> None:
+        """Save what was added; see `LocalPart.save`."""
+        for part in self._parts:
+            part.save()
