@@ -17,6 +17,7 @@ from landmark.cli._signature import UNKNOWN, read_signature
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
+OF_SCRIPT |= {"local": "extract"}
 # Arguments that the commands add to a group's settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
@@ -26,7 +27,7 @@ ADDED = {
     "fit": {"store"},
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
-OWN_GROUPS += ("extract", "fit", "search", "rerank")
+OWN_GROUPS += ("extract", "fit", "search", "rerank", "local")
 
 
 def choices(group):
@@ -119,7 +120,7 @@ def test_a_choice_lists_the_constructors_keys_and_defaults(group, choice):
     assert not signature.is_open
     keys = {key for key in settings if not key.startswith("_")}
     assert keys == set(signature.parameters) - ADDED.get(group, set())
-    if group not in ("loss", "search", "rerank"):
+    if group not in ("loss", "search", "rerank", "local"):
         return
     for key in keys:
         default = signature.parameters[key].default
@@ -281,3 +282,14 @@ def test_extraction_settings_compute_descriptors(choice):
     images = [torch.rand(2, 3, 8, 8) for _ in method.scales]
     descriptors = method(lambda batch: batch.mean((2, 3)), images)
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("choice", choices("local"))
+def test_local_features_have_the_layout_of_their_store(choice):
+    feature = instantiate(node("local", choice))
+    if getattr(feature, "from_maps", False):
+        pytest.skip("computed from an embedder's feature map")
+    features = feature(np.zeros((64, 64, 3), np.uint8))
+    assert features.dim == feature.dim
+    assert features.descriptors.dtype == feature.dtype
+    assert feature.columns == 2 + (features.scales is not None) + (features.angles is not None)

@@ -18,6 +18,7 @@ SCHEMA = 1
 FOLDER = "local"  # inside the descriptor store
 DESCRIPTORS, KEYPOINTS, SCORES = "descriptors.npy", "keypoints.npy", "scores.npy"
 BACKGROUND, OFFSETS, SIZES, META = "background.npy", "offsets.npy", "sizes.npy", "meta.json"
+POOL = "pool.npz"  # the photos with which the background was computed
 RESERVED = {"schema", "version", "dtype", "ids"}  # keys of meta.json that the writer records
 STORED_DTYPES = ("uint8", "float16")
 _ADVICE = "Extract the local features again."

@@ -74,6 +74,11 @@ class LocalFeatureWriter:
         return self._files.photos
 
     @property
+    def folder(self) -> Path:
+        """Folder that is moved to STORE/local/NAME."""
+        return self._folder
+
+    @property
     def parts(self) -> Path:
         """Folder for features that are not in row order yet, see `LocalParts`."""
         return self._staging / PARTS

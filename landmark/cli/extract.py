@@ -4,7 +4,9 @@ landmark extract embedder=RUN/embedder data=folder data.root=PHOTOS split=galler
 landmark extract embedder=RUN/embedder split=query output=STORE extract.scales=[1]
 landmark extract embedder=RUN/embedder split=train output=STORE devices=8
 landmark extract embedder=RUN/embedder split=gallery output=STORE add=true
+landmark extract embedder=RUN/embedder split=gallery output=STORE local=rootsift
 
+local= writes local features into the store; one that has its descriptors gets only them.
 data= defaults to the photos that the run was trained on, image= to its image format.
 The same command resumes an interrupted extraction.
 """
@@ -23,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, NonNegativeFloat, PositiveInt
 
 from landmark.cli._command import command
+from landmark.cli._local import local_of_store, requested_local
 from landmark.cli._splits import data_of, print_notes, run_of, use_splits_of
 from landmark.device import Device, Precision
 from landmark.error import UserError
@@ -30,6 +33,8 @@ from landmark.settings import BatchSize, Workers
 
 if TYPE_CHECKING:
     from landmark.data.image_table import ImageTable
+    from landmark.extract.local import LocalExtraction
+    from landmark.model.embedder import Embedder
 
 _TRAINING_VIEW_SETTINGS = ("augmentation", "flip")  # of image=, which extraction ignores
 
@@ -44,6 +49,7 @@ class Extract:
     overwrite: bool
     add: bool
     whitening: str | None
+    background: str | None
     batch_size: BatchSize
     workers: Workers | None
     device: Device
@@ -97,6 +103,7 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
         precision=str(settings.precision),  # type: ignore[arg-type] # YAML reads 32 as a number
         save_every=settings.save_every,
     )
+    local = local_features(settings, config, output, embedder, digest)
     method = extraction.method
     plan = Plan(
         extraction,
@@ -116,13 +123,27 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
         overwrite=settings.overwrite,
         add=settings.add,
         devices=settings.devices,
+        local=local,
     )
     print(
         f"{len(extraction.table):,} photos, {plan.dim}-d, scales {list(method.scales)}, "
-        f"flip {method.flip}",
+        f"flip {method.flip}"
+        + "".join(f", local {one.name} {one.layout['dim']}-d" for one in local),
         flush=True,
     )
     return write_store(plan)
+
+
+def local_features(
+    settings: Extract, config: DictConfig, output: Path, embedder: "Embedder", digest: str
+) -> "tuple[LocalExtraction, ...]":
+    """Return the requested local features, and those of a store to which photos are added."""
+    requested = requested_local(config, settings.background, embedder, digest)
+    if not settings.add:
+        return () if requested is None else (requested,)
+    name = None if requested is None else requested.name
+    recorded = local_of_store(output, embedder, digest, but=name)
+    return (*recorded, *([] if requested is None else [requested]))
 
 
 def read_table(

@@ -73,6 +73,29 @@ class Extraction:
         subset = self.table.rows.iloc[rows].reset_index(drop=True)
         return replace(self, table=replace(self.table, rows=subset))
 
+    def with_pool(self, one: LocalExtraction, embedder: Embedder) -> LocalExtraction:
+        """Return local features with a pool that is drawn from the photos of this extraction."""
+        assert one.pool_source is not None
+        rows = one.pool_source.rows(len(self.table))
+        without = replace(one, pool=None, pool_source=None)
+        drawn = replace(self.subset(rows), local=(without,), store=None)
+        workers = default_workers() if self.workers is None else self.workers
+        device = torch_device(self.device)
+        photos: list[LocalFeatures] = []
+        landmarks: list[str] = []
+        vectors: list[NDArray[np.floating]] = []
+        of_table = drawn.table.landmark_ids
+        for batch in drawn._described(drawn.batches(), workers, device, embedder):
+            assert batch.descriptors is not None
+            for row, vector, features in zip(
+                batch.rows.tolist(), batch.descriptors, batch.local[0], strict=True
+            ):
+                if features is not None:
+                    photos.append(features)
+                    landmarks.append("" if of_table is None else of_table[row] or "")
+                    vectors.append(vector)
+        return replace(one, pool=one.pool_source.draw(photos, landmarks, np.array(vectors)))
+
     def batches(self) -> list[NDArray[np.int64]]:
         """Return the batches of all photos, independent of the number of processes."""
         return grouped_batches(self.table.groups(self.image_format), self.batch_size)

@@ -42,6 +42,10 @@ class Feature(Protocol):
 class Background(Protocol):
     """A pool of the features of other photos, see `landmark.local.BackgroundPool`."""
 
+    @property
+    def digest(self) -> str:
+        """Digest of the pool."""
+
     def similarity(
         self,
         features: LocalFeatures,
@@ -49,6 +53,27 @@ class Background(Protocol):
         descriptor: NDArray[np.floating] | None = None,
     ) -> NDArray[np.float32]:
         """Return the best similarity of each feature to the pool, (n,)."""
+
+    def save(self, path: Path) -> None:
+        """Write the pool to a file."""
+
+
+class PoolSource(Protocol):
+    """How a pool is drawn from the photos of an extraction, and read again."""
+
+    def rows(self, photos: int) -> NDArray[np.int64]:
+        """Draw the rows of the pool's photos."""
+
+    def draw(
+        self,
+        photos: Sequence[LocalFeatures],
+        landmark_ids: Sequence[str] | None,
+        vectors: NDArray[np.floating] | None,
+    ) -> Background:
+        """Return the pool of photos with their landmarks ("" if unknown) and descriptors."""
+
+    def open(self, path: Path) -> Background:
+        """Read the file of a pool."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +84,9 @@ class LocalExtraction:
         name: Name of the folder in STORE/local.
         feature: The feature.
         settings: Settings to record and to compare with those of existing features.
-        pool: Pool for the background of each feature. None means no background.
+        pool: Pool for the background of each feature. None means no background, or that of
+            `pool_source`.
+        pool_source: Draws the pool from the photos of the extraction.
         is_requested: The user passed local=; otherwise the store that is extended has them.
     """
 
@@ -67,7 +94,13 @@ class LocalExtraction:
     feature: Any
     settings: Mapping[str, Any]
     pool: Background | None = None
+    pool_source: PoolSource | None = None
     is_requested: bool = True
+
+    @property
+    def has_background(self) -> bool:
+        """Whether each feature has its similarity to a pool."""
+        return self.pool is not None or self.pool_source is not None
 
     @property
     def layout(self) -> dict[str, Any]:
@@ -77,13 +110,13 @@ class LocalExtraction:
             "dim": int(feature.dim),
             "dtype": feature.dtype,
             "columns": feature.columns,
-            "background": self.pool is not None,
+            "background": self.has_background,
         }
 
     @property
     def recorded(self) -> dict[str, Any]:
         """Settings that existing features must have."""
-        return as_recorded({**self.settings, "background": self.pool is not None})
+        return as_recorded({**self.settings, "background": self.has_background})
 
     @property
     def from_maps(self) -> bool:
@@ -115,7 +148,7 @@ class LocalExtraction:
             size=size,
             scales=none if columns > 2 else None,
             angles=none if columns > 3 else None,
-            background=None if self.pool is None else none,
+            background=none if self.has_background else None,
         )
 
     def with_background(

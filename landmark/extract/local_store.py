@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.local_features import LocalFeatures, LocalFeatureStore
+from landmark.artifact.local_features import POOL, LocalFeatures, LocalFeatureStore
 from landmark.artifact.local_parts import LocalParts
 from landmark.artifact.partial_local_features import LocalFeatureWriter
 from landmark.disk.space import free_bytes
+from landmark.extract.extraction import Extraction
 from landmark.extract.local import LocalExtraction
+from landmark.model.embedder import Embedder
 from landmark.processes import notice
 
 _SAVE_EVERY = 4096  # photos
@@ -25,8 +28,39 @@ def writing_local(
     return LocalFeatureWriter.writing(store, local.name, **local.layout, **local.settings)
 
 
+def with_pool(
+    one: LocalExtraction,
+    extraction: Extraction,
+    embedder: Embedder,
+    folder: Path,
+    existing: Path | None = None,
+) -> LocalExtraction:
+    """Return local features with their pool, which is drawn once and then read.
+
+    Args:
+        one: Local features.
+        extraction: Photos from which the pool is drawn.
+        embedder: The loaded embedder.
+        folder: Folder of the parts, in which the pool is saved for a resumed extraction.
+        existing: Local features of the store that is extended, whose pool is used.
+    """
+    if one.pool is not None or one.pool_source is None:
+        return one
+    if existing is not None:
+        return replace(one, pool=one.pool_source.open(existing / POOL))
+    file = folder / POOL
+    if file.is_file():
+        return replace(one, pool=one.pool_source.open(file))
+    one = extraction.with_pool(one, embedder)
+    assert one.pool is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    one.pool.save(file)
+    return one
+
+
 def merge_local(
     writer: LocalFeatureWriter,
+    local: LocalExtraction,
     parts: LocalParts,
     rows: NDArray[np.int64],
     existing: LocalFeatureStore | Sequence[LocalFeatures] = (),
@@ -35,6 +69,7 @@ def merge_local(
 
     Args:
         writer: Writer of the store, which may have been stopped.
+        local: The local features, whose pool is saved beside them.
         parts: Extracted features.
         rows: Their rows, in the order of the store.
         existing: Features of the photos that come first.
@@ -43,6 +78,8 @@ def merge_local(
         writer.append(features)
         if not count % _SAVE_EVERY:
             writer.save()
+    if local.pool is not None:
+        local.pool.save(writer.folder / POOL)
 
 
 def _in_order(

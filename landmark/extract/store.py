@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from landmark.artifact.descriptors import DescriptorStore, id_rows, meta_text
-from landmark.artifact.local_features import FOLDER
+from landmark.artifact.local_features import FOLDER, local_names
 from landmark.artifact.local_parts import LocalParts, PartialLocal
 from landmark.artifact.partial_store import PartialStore, clear
 from landmark.data.image_table import BOX_COLUMNS
@@ -22,10 +22,12 @@ from landmark.disk.differences import check_same_settings
 from landmark.disk.lock import locked, staging_folder
 from landmark.error import UserError
 from landmark.extract.extraction import Batches, Extraction
+from landmark.extract.local import LocalExtraction
 from landmark.extract.local_store import (
     check_space,
     merge_local,
     notice_without_features,
+    with_pool,
     writing_local,
 )
 from landmark.extract.plan import (
@@ -40,7 +42,7 @@ from landmark.extract.plan import (
     look_at_output,
     work_settings,
 )
-from landmark.processes import barrier, broadcast, launch, rank, start, world_size
+from landmark.processes import barrier, broadcast, launch, notice, rank, start, world_size
 
 Work = PartialStore | PartialLocal
 
@@ -52,22 +54,21 @@ class _Job:
     Attributes:
         signature: Settings of rank 0.
         rows: Table rows of the photos. None means all.
-        local: Names of the local features.
+        local: Local features to extract.
         store: The store that gets only local features.
         work: Where the ranks write.
     """
 
     signature: dict[str, Any]
     rows: NDArray[np.int64] | None
-    local: tuple[str, ...]
+    local: tuple[LocalExtraction, ...]
     store: Path | None
     work: Work
 
     def extraction(self, plan: Plan) -> Extraction:
         """Return the extraction of the photos and local features."""
         extraction = plan.extraction if self.rows is None else plan.extraction.subset(self.rows)
-        local = tuple(one for one in plan.local if one.name in self.local)
-        return replace(extraction, local=local, store=self.store)
+        return replace(extraction, local=self.local, store=self.store)
 
 
 def write_store(plan: Plan) -> str:
@@ -107,11 +108,21 @@ def _write(plan: Plan, state: Fresh | Extend | Resume) -> str:
     """Describe the photos and publish the store."""
     missing = state.missing
     rows = None if missing is None else missing.rows
-    names = tuple(one.name for one in plan.local)
-    work = _begin(plan, len(plan.extraction.table) if rows is None else len(rows), state)
-    job = _Job(plan.signature, rows, names, None, work)
-    extraction = job.extraction(plan)
+    extraction = plan.extraction if rows is None else plan.extraction.subset(rows)
+    work = _begin(plan, len(extraction.table), state)
     with _kept_if_stopped(work, len(extraction.table)):
+        local = tuple(
+            with_pool(
+                one,
+                extraction,
+                plan.embedder,
+                work.parts(one.name),
+                None if missing is None else missing.store.path / FOLDER / one.name,
+            )
+            for one in plan.local
+        )
+        job = _Job(plan.signature, rows, local, None, work)
+        extraction = job.extraction(plan)
         broadcast(job)
         _describe(plan, extraction, work)
         _finish(plan, extraction, work, missing)
@@ -127,14 +138,17 @@ def _add_local(plan: Plan, state: AddLocal) -> str:
     with writing_local(store, local) as writer:
         work = PartialLocal(writer.parts, len(store))
         if work.done:
-            photos = f"{work.done:,} of {len(store):,} photos"
-            print(f"Resuming: local features of {photos} already extracted.", flush=True)
+            done = f"{work.done:,} of {len(store):,} photos"
+            print(f"Resuming: local features of {done} already extracted.", flush=True)
         check_space([local], len(store) - work.done, store.path)
-        job = _Job(plan.signature, state.rows, (local.name,), store.path, work)
         with _kept_if_stopped(work, len(store)):
+            photos = plan.extraction.subset(state.rows)
+            local = with_pool(local, photos, plan.embedder, work.folder)
+            job = _Job(plan.signature, state.rows, (local,), store.path, work)
             broadcast(job)
             _describe(plan, job.extraction(plan), work)
-            merge_local(writer, LocalParts(work.folder, work.count), np.arange(work.count))
+            parts = LocalParts(work.folder, work.count)
+            merge_local(writer, local, parts, np.arange(work.count))
     notice_without_features(store, local)
     barrier()
     return f"wrote {store.path / FOLDER / local.name}"
@@ -188,6 +202,13 @@ def _begin(plan: Plan, count: int, state: Fresh | Extend | Resume) -> PartialSto
         photos = f"{state.work.done:,} of {count:,} photos"
         print(f"Resuming: {photos} already extracted.", flush=True)
         return state.work
+    if plan.overwrite:
+        removed = set(local_names(plan.output)) - {one.name for one in plan.local}
+        if removed:
+            notice(
+                f"overwrite=true also removes the local features {', '.join(sorted(removed))} of "
+                f"{plan.output}. Pass local= to extract them again."
+            )
     check_space(plan.local, count, plan.output)
     return PartialStore.create(
         staging_folder(plan.output),
@@ -303,7 +324,7 @@ def _finish(
             existing = () if missing is None else missing.store.local(one.name)
             parts = LocalParts(work.parts(one.name), len(table))
             with writing_local(store, one) as writer:
-                merge_local(writer, parts, work.described, existing)
+                merge_local(writer, one, parts, work.described, existing)
             notice_without_features(store, one)
 
     work.finish(output, rows, meta, skipped, plan.overwrite or missing is not None, write_local)
