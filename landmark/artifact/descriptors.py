@@ -1,7 +1,7 @@
 """The descriptor store: unit vectors, their ids, and the settings of their extraction."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -127,6 +127,7 @@ class DescriptorStore:
         landmark_ids: Texts | None = None,
         overwrite: bool = False,
         skipped: pd.DataFrame | None = None,
+        complete: Callable[["DescriptorStore"], object] | None = None,
         **meta: Any,  # noqa: ANN401
     ) -> Iterator[NDArray[np.floating]]:
         """Yield the memory-mapped vectors (N, dim) to fill; check and rename when the block ends.
@@ -141,6 +142,7 @@ class DescriptorStore:
             landmark_ids: Landmark of each row, if known.
             overwrite: Replace an existing store.
             skipped: `id` and `path` of photos that could not be read and have no row.
+            complete: Called with the store before it is renamed, to write what belongs inside.
             **meta: Settings to record; values must be JSON-serialisable.
 
         Raises:
@@ -159,6 +161,8 @@ class DescriptorStore:
             with disk_errors(path):
                 vectors.flush()
                 write_description(folder, rows, text, skipped)
+            if complete is not None:
+                complete(cls.open(folder))
 
     @cached_property
     def rows(self) -> pd.DataFrame:

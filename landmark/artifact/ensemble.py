@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from landmark.artifact.carry_local import link_local, reorder_local
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.local_features import local_names
 from landmark.artifact.vectors import row_blocks
 from landmark.disk.digest import digest_of
 from landmark.error import UserError
@@ -22,6 +24,8 @@ def ensemble(
     overwrite: bool = False,
 ) -> int:
     """Concatenate each photo's descriptors: normalise, multiply by a weight, normalise again.
+
+    The local features of the stores are kept, those of one name from the first store that has them.
 
     Args:
         output: Store to write, of dimension D₁ + D₂ + … and in the row order of the first store.
@@ -44,6 +48,14 @@ def ensemble(
     first = stores[0]
     rows_of = [_rows_in(store, first) for store in stores]
     dim = sum(store.dim for store in stores)
+
+    def keep_local(written: DescriptorStore) -> None:
+        kept = set(link_local(first, written))
+        for store, rows in zip(stores, rows_of, strict=True):
+            for name in sorted(set(local_names(store.path)) - kept):
+                reorder_local(store, name, rows, written)
+                kept.add(name)
+
     members = [{**store.meta, "weight": w} for store, w in zip(stores, factors, strict=True)]
     with DescriptorStore.writing(
         output,
@@ -52,6 +64,7 @@ def ensemble(
         "float32" if any(store.dtype == "float32" for store in stores) else "float16",
         _landmark_ids(stores, rows_of),
         overwrite,
+        complete=keep_local,
         embedder=ensemble_digest(stores, factors),
         whitening=None,
         members=members,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from landmark.artifact.carry_local import join_local
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked import StackedStores
 from landmark.artifact.vectors import row_blocks
@@ -17,6 +18,8 @@ _PHOTO_SETTINGS = ("table", "split", "root")
 
 def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = False) -> int:
     """Write the descriptors of all stores, in order, as one store.
+
+    The local features that all stores have with the same settings are joined too.
 
     Args:
         output: Store to write.
@@ -52,6 +55,7 @@ def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = Fals
         stacked.landmark_ids,
         overwrite,
         skipped=pd.concat([store.skipped for store in stores], ignore_index=True),
+        complete=lambda joined: join_local(stores, joined),
         **settings,
         table=[digest for store in stores for digest in store.table_digests],
         split=splits.pop() if len(splits) == 1 else None,

@@ -1,17 +1,19 @@
 """Read several descriptor stores, or their vectors, as one without a copy."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from landmark.disk.differences import check_same_settings
 from landmark.error import UserError
 
 if TYPE_CHECKING:  # searches read vectors without pandas
     from landmark.artifact.descriptors import DescriptorStore
+    from landmark.artifact.local_features import LocalFeatures, LocalFeatureStore
 
 
 class StackedVectors:
@@ -101,6 +103,42 @@ class StackedVectors:
         return np.concatenate(self.parts, dtype=self.dtype).astype(dtype or self.dtype, copy=False)
 
 
+class StackedLocalFeatures:
+    """Local features of several stores as one sequence, without a copy.
+
+    A pickle contains the paths: another process maps the files again.
+
+    Args:
+        parts: Local features of each store, made with the same settings.
+    """
+
+    def __init__(self, parts: Sequence["LocalFeatureStore"]) -> None:
+        self.parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in self.parts])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the features."""
+        return self.parts[0].settings
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, row: int) -> "LocalFeatures":
+        """Return the features of a row.
+
+        Raises:
+            IndexError: There is no such row. Negative rows are not counted from the end.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} is outside the {len(self):,} photos")
+        part = int(np.searchsorted(self._ends, row, side="right"))
+        return self.parts[part][int(row - self._ends[part] + len(self.parts[part]))]
+
+    def __iter__(self) -> Iterator["LocalFeatures"]:
+        return itertools.chain.from_iterable(self.parts)
+
+
 class StackedStores:
     """Descriptor stores as one: rows are numbered through all stores, in order.
 
@@ -175,6 +213,22 @@ class StackedStores:
             {"path": str(store.path), "rows": len(store), **store.meta} for store in self.stores
         ]
         return {**same, "stores": each}
+
+    def local(self, name: str) -> "StackedLocalFeatures":
+        """Open the local features NAME of all stores; rows are numbered as those of the stores.
+
+        Raises:
+            UserError: A store has none of this name, or the settings differ.
+        """
+        parts = [store.local(name) for store in self.stores]
+        for part in parts[1:]:
+            check_same_settings(
+                {**part.settings, "dtype": part.dtype},
+                {**dict.fromkeys(part.settings), **parts[0].settings, "dtype": parts[0].dtype},
+                f"{part.path} was made",
+                f"Pass stores whose local features were made with the settings of {parts[0].path}.",
+            )
+        return StackedLocalFeatures(parts)
 
     @property
     def dim(self) -> int:

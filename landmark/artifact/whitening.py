@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landmark.artifact.carry_local import link_local
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.folder import check_files, damage, read_json, write_json
 from landmark.artifact.vectors import row_blocks
@@ -120,7 +121,7 @@ class Whitening:
 def apply(
     whitening: Whitening, store: DescriptorStore, output: str | Path, overwrite: bool = False
 ) -> None:
-    """Whiten a store block by block and write the result to `output`.
+    """Whiten a store block by block and write the result, with its local features, to `output`.
 
     Raises:
         UserError: The whitening was fitted on other descriptors, or `output` already exists.
@@ -134,6 +135,7 @@ def apply(
         store.landmark_ids,
         overwrite,
         skipped=store.skipped,
+        complete=lambda whitened: link_local(store, whitened),
         **{**store.settings, "whitening": whitening.digest},
     ) as vectors:
         for block in row_blocks(len(store)):

@@ -11,6 +11,7 @@ An existing OUTPUT is kept unless --overwrite is given.
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from landmark.cli._parser import Parser, parser_of, run
 
@@ -66,6 +67,7 @@ def _parser() -> Parser:
 
 def _info(options: argparse.Namespace) -> str:
     from landmark.artifact.descriptors import DescriptorStore
+    from landmark.artifact.local_features import local_names
 
     store = DescriptorStore.open(options.store)
 
@@ -79,6 +81,15 @@ def _info(options: argparse.Namespace) -> str:
             yield "skipped", f"{len(store.skipped):,} photos that could not be read"
         for key, value in store.meta.items():
             yield key, value if isinstance(value, str) else json.dumps(value)
+        for name in local_names(store.path):
+            features = store.local(name)
+            size = sum(file.stat().st_size for file in features.path.iterdir())
+            mean = features.features / max(len(store), 1)
+            yield (
+                "local",
+                f"{name}: {features.features:,} features, {mean:,.1f} a photo, "
+                f"{size / 1e6:,.1f} MB, {json.dumps(features.settings)}",
+            )
 
     return "\n".join(f"{key:<11} {value}" for key, value in lines())
 
@@ -87,14 +98,31 @@ def _join(options: argparse.Namespace) -> str:
     from landmark.artifact.join import join
 
     count = join(options.output, options.stores, options.overwrite)
-    return f"wrote {options.output}: {count:,} photos of {len(options.stores)} stores"
+    line = f"wrote {options.output}: {count:,} photos of {len(options.stores)} stores"
+    return line + _local_words(options.output, options.stores)
+
+
+def _local_words(output: str, stores: Sequence[str]) -> str:
+    """Say which local features the written store has, and which of the stores' it lacks."""
+    from landmark.artifact.local_features import local_names
+
+    kept = local_names(Path(output))
+    left_out = {name for store in stores for name in local_names(Path(store))} - set(kept)
+    words = f", with local features {', '.join(kept)}" if kept else ""
+    if left_out:
+        words += (
+            f"; left out: local features {', '.join(sorted(left_out))}, which some stores lack or "
+            "have with other settings"
+        )
+    return words
 
 
 def _ensemble(options: argparse.Namespace) -> str:
     from landmark.artifact.ensemble import ensemble
 
     dim = ensemble(options.output, options.stores, options.weights, options.overwrite)
-    return f"wrote {options.output}: {dim:,}-d of {len(options.stores)} stores"
+    line = f"wrote {options.output}: {dim:,}-d of {len(options.stores)} stores"
+    return line + _local_words(options.output, options.stores)
 
 
 def _apply(options: argparse.Namespace) -> str:
@@ -103,4 +131,5 @@ def _apply(options: argparse.Namespace) -> str:
 
     store, whitening = DescriptorStore.open(options.store), Whitening.open(options.fitted)
     apply(whitening, store, options.output, options.overwrite)
-    return f"wrote {options.output}: {len(store):,} photos, {store.dim} → {whitening.dim}-d"
+    line = f"wrote {options.output}: {len(store):,} photos, {store.dim} → {whitening.dim}-d"
+    return line + _local_words(options.output, [options.store])
