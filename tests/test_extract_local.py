@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import mounted
 from extraction_world import (
     IMAGE,
     extract,
@@ -16,6 +17,7 @@ from extraction_world import (
     write_embedder_into,
 )
 from PIL import Image
+from test_extract_disk import fill
 from test_extract_resume import STEPS, kill_at_moments, run_in_child
 from test_local import drawn
 
@@ -473,8 +475,8 @@ def test_a_feature_of_maps_gets_the_map_at_scale_one(world, tmp_path, capsys, la
     image_format = ImageFormat(**IMAGE)
     groups = table.groups(image_format)
     for row in range(COUNT):
-        size = image_format.size(int(groups[row]))
-        image = image_format.image(table.root / table.rows["path"][row], size)
+        sizes = [image_format.scaled_size(int(groups[row]), scale) for scale in (1.0, 1.5)]
+        image, _ = image_format.images(table.root / table.rows["path"][row], sizes)
         with torch.no_grad():
             expected = embedder.features(image[None]).maps[-1][0, :5].flatten(1).T
         features = store.local("cells")[row]
@@ -570,7 +572,9 @@ def test_the_background_is_the_similarity_to_a_pool_of_the_stores_photos(
             plain.local("rootsift")[row], plain.landmark_ids[row], plain.vectors[row]
         )
         np.testing.assert_allclose(features[row].background, expected, atol=1e-5)
-    with pytest.raises(UserError, match=r'background \(true, now false\), pool \("own", now null'):
+    with pytest.raises(
+        UserError, match=r'pool \("own", now null\), background \(true, now false\)'
+    ):
         extract(world, tmp_path / "s", local=LOCAL, add=how == "added")
 
 
@@ -598,11 +602,18 @@ def test_a_disk_that_may_be_too_small_is_said_before(world, tmp_path, monkeypatc
     assert capsys.readouterr().err.count(line) == 1
 
 
-def test_a_full_disk_is_one_line(world, disk):
-    from test_extract_disk import fill
+@pytest.fixture
+def larger_disk(tmp_path):
+    """Mount a file system of 512 KiB."""
+    yield from mounted(tmp_path / "disk", "size=512k")
 
-    fill(disk, leaving=40 * 1024)
+
+def test_a_full_disk_is_one_line_and_resumes(world, larger_disk, capsys):
+    fill(larger_disk, leaving=100 * 1024)
     with pytest.raises(UserError, match=r"does not fit on the disk \(No space left"):
-        extract(world, disk / "s", local=LOCAL)
-    assert not (disk / "s").exists()
-    assert staging_folder(disk / "s").exists()
+        extract(world, larger_disk / "s", local=LOCAL)
+    assert not (larger_disk / "s").exists()
+    (larger_disk / "filler").unlink()
+    extract(world, larger_disk / "s", local=LOCAL)
+    assert "Resuming:" in capsys.readouterr().out
+    assert contents(larger_disk / "s") == contents(world / "complete")
