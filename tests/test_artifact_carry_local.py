@@ -22,14 +22,14 @@ def photo(name, background=False):
     return some_features(seed, (3 * seed) % 5, background=background)
 
 
-def write(path, ids=None, local=("rootsift",), top_k=5, seed=0, pool=None):
+def write(path, ids=None, local=("rootsift",), top_k=5, seed=0, pool=None, recorded=None):
     ids = list(ids or IDS[path.name])
     vectors = np.random.default_rng(seed).standard_normal((len(ids), 4))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     DescriptorStore.write(path, ids, vectors, embedder="e")
     store = DescriptorStore.open(path)
     for name in local:
-        settings = {"local": {"top_k": top_k}, "pool": pool}
+        settings = {"local": {"top_k": top_k}, "pool": recorded or pool}
         with LocalFeatureWriter.writing(
             store, name, 8, background=pool is not None, **settings
         ) as writer:
@@ -72,9 +72,18 @@ def test_local_features_of_other_settings_are_not_joined(tmp_path, changed):
     assert not (tmp_path / "o" / "local").exists()
 
 
+def test_local_features_of_different_pools_are_not_joined(tmp_path):
+    for name, pool in (("one", "p"), ("two", "q")):
+        write(tmp_path / name, pool=pool, recorded="own")
+    line = run(["join", *(str(tmp_path / name) for name in ("o", "one", "two"))])
+    assert "left out: local features rootsift" in line
+    stores = [DescriptorStore.open(tmp_path / name) for name in ("one", "two")]
+    check(StackedStores(stores).local("rootsift"), "abcde", background=True)
+
+
 def test_a_joined_store_has_the_pool(tmp_path):
-    for name in ("one", "two"):
-        write(tmp_path / name, pool="p")
+    for name, recorded in (("one", "own"), ("two", "digest")):
+        write(tmp_path / name, pool="p", recorded=recorded)
     run(["join", *(str(tmp_path / name) for name in ("o", "one", "two"))])
     features = DescriptorStore.open(tmp_path / "o").local("rootsift")
     check(features, "abcde", background=True)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import runpy
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import mounted
+from conftest import ROOT, mounted
 from extraction_world import (
     IMAGE,
     extract,
@@ -617,3 +619,100 @@ def test_a_full_disk_is_one_line_and_resumes(world, larger_disk, capsys):
     extract(world, larger_disk / "s", local=LOCAL)
     assert "Resuming:" in capsys.readouterr().out
     assert contents(larger_disk / "s") == contents(world / "complete")
+
+
+@pytest.fixture
+def script(world, monkeypatch, capsys):
+    """Run extract.py in this process in the world's folder; return status, stdout and stderr."""
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("LANDMARK_CACHE", str(world / "cache"))
+    common = ["embedder=embedder", "data=folder", "data.root=photos", "extract.scales=[1,1.5]"]
+    common += ["batch_size=4", "workers=0", "device=cpu", "save_every=0"]
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "extract.py"), *common, *arguments])
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            return end.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return command
+
+
+def test_the_command_writes_and_adds_local_features(world, tmp_path, script):
+    output = f"output={tmp_path / 's'}"
+    status, printed, errors = script(output, "split=gallery", "local=rootsift", "local.top_k=9")
+    assert status == 0, errors
+    assert "flip False, local rootsift 128-d" in printed
+    few = DescriptorStore.open(tmp_path / "s")
+    settings = few.local("rootsift").settings
+    assert settings["local"]["top_k"] == 9
+    assert few.local("rootsift").counts.max() == 9
+    status, printed, errors = script(output, "add=true", "split=query")
+    assert status == 2
+    assert "a different split" in errors
+    for local in ((), ("local=rootsift", "local.top_k=8")):
+        status, printed, errors = script(output, "split=gallery", *local)
+        assert status == (2 if local else 0)
+        assert "with a different local.top_k (9, now 8)" in errors or not local
+
+
+def test_added_photos_get_the_recorded_local_features(world, tmp_path, script):
+    output = f"output={tmp_path / 's'}"
+    photos = tmp_path / "photos"
+    shutil.copytree(world / "photos" / "0", photos / "0")
+    status, _, errors = script(output, f"data.root={photos}", "local=rootsift", "local.top_k=9")
+    assert status == 0, errors
+    shutil.copytree(world / "photos" / "1", photos / "1")
+    status, printed, errors = script(output, f"data.root={photos}", "add=true")
+    assert status == 0, errors
+    assert "Their local features are extracted as recorded: rootsift." in printed
+    store, table = DescriptorStore.open(tmp_path / "s"), table_of(photos)
+    assert len(store) == len(table) == 6
+    assert store.local("rootsift").settings["local"]["top_k"] == 9
+    paths = dict(zip(table.rows["id"], table.rows["path"], strict=True))
+    for row, path in enumerate(store.rows["path"]):
+        assert path in paths.values()
+        expected = RootSIFT(9)(np.asarray(decode(photos / path)))
+        assert_features(store.local("rootsift")[row], expected)
+    meta = tmp_path / "s" / "local" / "rootsift" / "meta.json"
+    meta.write_text(meta.read_text().replace("landmark.local.RootSIFT", "os.system"))
+    shutil.copytree(world / "photos" / "2", photos / "2")
+    status, printed, errors = script(output, f"data.root={photos}", "add=true")
+    assert status == 2
+    assert "was made by os.system, so photos cannot be added to it as recorded" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["background=own"], "background=own needs local features. Pass local=<choice>."),
+        (["local=rootsift", "local.top_k=0"], "local.top_k=0 is not valid. Pass a whole number"),
+        (["local=rootsift", "local.max_side=big"], "local.max_side=big is not valid. Pass a whole"),
+        (["local=rootsift", "local.dtype=int8"], "Pass one of uint8, float16."),
+        (["local=sift"], "rootsift"),
+        (["local=[rootsift,rootsift]"], "local accepts one choice. Choose one, or sweep with -m"),
+        (["local=rootsift", "local.k=3"], "k"),
+        (["local=rootsift", "background=plain"], "plain has no local features 'rootsift', nor any"),
+        (["local=rootsift", "background=complete"], "with a different local."),
+    ],
+)
+def test_a_bad_value_is_one_line_and_writes_nothing(tmp_path, script, arguments, line):
+    status, _, errors = script(f"output={tmp_path / 's'}", *arguments)
+    assert status == 2
+    assert line in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_the_configuration_show_the_local_features(script):
+    status, printed, _ = script("--help", "local=rootsift")
+    assert status == 0
+    assert "local: " in printed
+    assert "rootsift" in printed
+    assert "top_k" in printed
+    status, printed, _ = script("--cfg", "job", "local=rootsift", "output=x")
+    assert status == 0
+    assert "max_side: 1024" in printed

@@ -18,6 +18,7 @@ from landmark.artifact.local_features import (
 )
 from landmark.artifact.partial_local_features import LocalFeatureWriter
 from landmark.disk.differences import differences
+from landmark.disk.digest import digest_of_files
 
 _SAVE_EVERY = 4096  # photos
 
@@ -68,12 +69,22 @@ def joinable_local(stores: Sequence[DescriptorStore]) -> list[str]:
 
 
 def _same_settings(parts: Sequence[LocalFeatureStore]) -> bool:
+    """Whether all have the same settings and the same pool, drawn by one of them or passed."""
     first = {**parts[0].settings, "dtype": parts[0].dtype}
     return all(
-        not differences({**part.settings, "dtype": part.dtype}, first)
-        and part.settings.keys() == parts[0].settings.keys()
+        not differences(
+            {**part.settings, "dtype": part.dtype},
+            {**dict.fromkeys(part.settings), **first},
+            ignored=("pool",),
+        )
+        and _pool_digest(part) == _pool_digest(parts[0])
         for part in parts[1:]
     )
+
+
+def _pool_digest(features: LocalFeatureStore) -> str | None:
+    file = features.path / POOL
+    return digest_of_files(file) if file.is_file() else None
 
 
 def _write(

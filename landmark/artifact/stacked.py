@@ -217,6 +217,8 @@ class StackedStores:
     def local(self, name: str) -> "StackedLocalFeatures":
         """Open the local features NAME of all stores; rows are numbered as those of the stores.
 
+        Each store's background may be that of another pool.
+
         Raises:
             UserError: A store has none of this name, or the settings differ.
         """
@@ -227,6 +229,7 @@ class StackedStores:
                 {**dict.fromkeys(part.settings), **parts[0].settings, "dtype": parts[0].dtype},
                 f"{part.path} was made",
                 f"Pass stores whose local features were made with the settings of {parts[0].path}.",
+                ignored=("pool",),
             )
         return StackedLocalFeatures(parts)
 
