@@ -94,22 +94,20 @@ class LocalFeatureStore:
     """
 
     def __init__(self, path: Path, meta: dict[str, Any], photos: int | None = None) -> None:
-        """Map the files; with `photos` only the first ones, while a process appends others."""
+        """Map the files; with `photos` read only the first ones, while others are appended."""
         self.path = path
         self.meta = meta
         # Plain views of the memory maps: slicing a np.memmap is ten times slower.
         self._offsets = np.asarray(open_array(path / OFFSETS))
-        count = None
-        if photos is not None:
-            self._offsets = self._offsets[: photos + 1]
-            count = int(self._offsets[-1])
-        self._sizes = np.asarray(open_array(path / SIZES))[:photos]
-        self._descriptors = np.asarray(open_array(path / DESCRIPTORS))[:count]
-        self._keypoints = np.asarray(open_array(path / KEYPOINTS))[:count]
-        self._scores = np.asarray(open_array(path / SCORES))[:count]
+        self._sizes = np.asarray(open_array(path / SIZES))
+        self._descriptors = np.asarray(open_array(path / DESCRIPTORS))
+        self._keypoints = np.asarray(open_array(path / KEYPOINTS))
+        self._scores = np.asarray(open_array(path / SCORES))
         self._background = None
         if (path / BACKGROUND).exists():
-            self._background = np.asarray(open_array(path / BACKGROUND))[:count]
+            self._background = np.asarray(open_array(path / BACKGROUND))
+        if photos is not None:
+            self._cut(photos)
         with damage(path, _ADVICE):
             self._check()
 
@@ -128,6 +126,16 @@ class LocalFeatureStore:
             meta = read_json(path / META)
             check_schema(path, meta, SCHEMA)
         return cls(path, meta)
+
+    def _cut(self, photos: int) -> None:
+        self._offsets = self._offsets[: photos + 1]
+        self._sizes = self._sizes[:photos]
+        count = int(self._offsets[-1])
+        self._descriptors = self._descriptors[:count]
+        self._keypoints = self._keypoints[:count]
+        self._scores = self._scores[:count]
+        if self._background is not None:
+            self._background = self._background[:count]
 
     def _check(self) -> None:
         """Check that the files match each other.
