@@ -233,3 +233,21 @@ def test_devices_are_validated(world, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"devices=3, but the launcher started 2 processes\."):
         write_store(plan(world, tmp_path / "s", devices=3))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ranks_share_local_features(world):
+    output, port = world / "local", free_port()
+    Script(world, "output=local-one", "local=rootsift").communicate()
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    # The second command adds the local features to the store that the first one writes.
+    for settings in ([], ["local=rootsift"]):
+        scripts = [
+            Script(world, "output=local", *settings, **common, RANK=str(rank)) for rank in range(2)
+        ]
+        (first, _), (second, _) = (script.communicate() for script in scripts)
+        assert second == ""
+    assert first.splitlines()[-1] == "wrote local/local/rootsift"
+    assert_same_as_one_process(world, output)
+    for file in (world / "local-one" / "local" / "rootsift").iterdir():
+        assert (output / "local" / "rootsift" / file.name).read_bytes() == file.read_bytes()
