@@ -631,7 +631,10 @@ def script(world, monkeypatch, capsys):
     common += ["batch_size=4", "workers=0", "device=cpu", "save_every=0"]
 
     def command(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "extract.py"), *common, *arguments])
+        settings = [one for one in arguments if "=" in one]
+        flags = [one for one in arguments if "=" not in one]
+        argv = [str(ROOT / "extract.py"), *flags, *common, *settings]
+        monkeypatch.setattr(sys, "argv", argv)
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as end:
