@@ -16,8 +16,9 @@ from landmark.data.batches import START_METHOD
 from landmark.data.dataset import LocalPhotoDataset
 from landmark.data.image_table import ImageTable
 from landmark.device import Precision
-from landmark.extract.local import LocalExtraction, PhotoReader
+from landmark.extract.local import LocalExtraction
 from landmark.extract.multiscale import MultiScale
+from landmark.extract.photo_reader import PhotoReader
 from landmark.image.decode import Box
 from landmark.image.format import ImageFormat
 from landmark.model.embedder import Embedder
