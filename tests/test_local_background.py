@@ -118,7 +118,7 @@ def test_the_digest_changes_with_everything_that_changes_the_result():
             ((photos, ["a", "b", "c"]), {}),
             ((photos, ["a", "b", "c"], vectors), {}),
             ((photos,), {"top_k": 5}),
-            ((photos,), {"seed": 1}),
+            ((photos,), {"top_k": 5, "seed": 1}),
         ]
     }
     assert len(digests) == 6

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from landmark.error import UserError
 
 Scores = Mapping[str, NDArray[np.floating]]
+# Of the cosine of the global descriptors, `PatchVerifier` and `log_score` of RootSIFT's `Verifier`.
+WEIGHTS = {"cosine": 1.0, "patches": 1.0, "rootsift": 0.5}
 
 
 class Evidence:
@@ -69,6 +71,18 @@ class Evidence:
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor, JSON-serialisable."""
         return {"centres": self.centres, "spreads": self.spreads, "weights": self.weights}
+
+
+def log_score(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return log(1 + score), 0 for negative scores: for scores that grow with the inliers.
+
+    Without it a few pairs of the same repeated structure decide about the spread.
+
+    Example:
+        >>> log_score(np.array([-5.0, 0.0, np.e - 1])).tolist()
+        [0.0, 0.0, 1.0]
+    """
+    return np.log1p(np.maximum(np.asarray(scores, np.float64), 0))
 
 
 def _check_names(expected: Mapping[str, Any], names: Mapping[str, Any]) -> None:
