@@ -173,11 +173,8 @@ def main():
     cv2.setNumThreads(1)
 
     given = json.loads(arguments.pairs.read_text())
-    paths = sorted(
-        path.relative_to(arguments.photos).as_posix()
-        for path in arguments.photos.glob("*/*")
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
-    )
+    files = [path for path in arguments.photos.glob("*/*") if path.is_file()]
+    paths = sorted(path.relative_to(arguments.photos).as_posix() for path in files)
     row = {path: number for number, path in enumerate(paths)}
     landmarks = np.array([path.partition("/")[0] for path in paths])
     vectors, local = describe(arguments.photos, paths, arguments.side, Patches(arguments.top_k))
