@@ -26,7 +26,7 @@ class PatchVerifier:
         score: `margins`: the sum of the inliers' margins. `transport`: the sum of the row and
             column maxima of the mass that `transport` moves between the patches, given their
             margins: about twice the number of patches that both photos show. It costs more and
-            separates pairs no better.
+            separates pairs about as well.
         ignore_bottom: Share of the photos' height, from the lower edge, whose patches are ignored.
         temperature: `transport`: factor of the margins in the exponent.
         iterations: `transport`: number of row and column steps.
