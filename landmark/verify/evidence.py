@@ -16,8 +16,9 @@ WEIGHTS = {"cosine": 1.0, "patches": 1.0, "rootsift": 0.5}
 class Evidence:
     """The weighted sum of scores, each centred and divided by its spread over null pairs.
 
-    Null pairs are pairs of the user's own photos that show different places. A sum of 0 is that of
-    an average null pair, whatever the scores' units.
+    Null pairs are pairs of the user's own photos that show different places and look alike: photos
+    and their nearest of another landmark. Random pairs have hardly a patch in common, and a spread
+    that is too small. A sum of 0 is that of an average null pair, whatever the scores' units.
 
     Args:
         centres: Name of each score to its mean over null pairs.
