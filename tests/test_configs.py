@@ -18,6 +18,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
 OF_SCRIPT |= {"local": "extract"}
+ALONE = ("verify",)  # groups of several commands
 # Arguments that the commands add to a group's settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
@@ -27,7 +28,7 @@ ADDED = {
     "fit": {"store"},
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
-OWN_GROUPS += ("extract", "fit", "search", "rerank", "local")
+OWN_GROUPS += ("extract", "fit", "search", "rerank", "local", "verify")
 
 
 def choices(group):
@@ -57,6 +58,8 @@ def settings_class(verb):
 
 def node(group, choice):
     """Return the group's node in the composed settings of its command."""
+    if group in ALONE:
+        return choice_alone(group, choice)
     config = composed(OF_SCRIPT.get(group, "train"), f"{group}={choice}")
     if group in ("rerank", "callback", "auxiliary"):
         return config[group][choice]
@@ -120,7 +123,8 @@ def test_a_choice_lists_the_constructors_keys_and_defaults(group, choice):
     assert not signature.is_open
     keys = {key for key in settings if not key.startswith("_")}
     assert keys == set(signature.parameters) - ADDED.get(group, set())
-    if group not in ("loss", "search", "rerank", "local"):
+    own_defaults = {"rootsift", "patches"}  # the others of verify are settings of a class
+    if group not in ("loss", "search", "rerank", "local") and choice not in own_defaults:
         return
     for key in keys:
         default = signature.parameters[key].default

@@ -2,10 +2,14 @@
 
 A local feature is called as `feature(photo)` with pixels (H, W, 3) in uint8 RGB and returns
 `LocalFeatures`. Its attributes `dim`, `dtype` and `columns` (of keypoints.npy: x, y, scale, angle)
-are the layout of its store. A new one is one file here and one YAML in conf/local.
+are the layout of its store. One with `from_maps` is computed from the embedder's feature map
+instead (see `Patches`). `BackgroundPool` compares features with those of other photos. A new local
+feature is one file here and one YAML in conf/local.
 """
 
 from landmark.artifact.local_features import LocalFeatures
+from landmark.local.background import BackgroundPool, pool_rows
+from landmark.local.patches import Patches
 from landmark.local.rootsift import RootSIFT
 
-__all__ = ["LocalFeatures", "RootSIFT"]
+__all__ = ["BackgroundPool", "LocalFeatures", "Patches", "RootSIFT", "pool_rows"]

@@ -4,9 +4,22 @@ Two photos' local features → matches (`match`) → a geometric model that expl
 a score. `Verifier` is the whole way from two photos to a score.
 """
 
+from landmark.verify.evidence import WEIGHTS, Evidence, log_score
 from landmark.verify.features import Features
 from landmark.verify.matching import match
 from landmark.verify.pairs import PairScores, verify_pairs
+from landmark.verify.patches import PatchVerifier
 from landmark.verify.verifier import Verification, Verifier
 
-__all__ = ["Features", "PairScores", "Verification", "Verifier", "match", "verify_pairs"]
+__all__ = [
+    "WEIGHTS",
+    "Evidence",
+    "Features",
+    "PairScores",
+    "PatchVerifier",
+    "Verification",
+    "Verifier",
+    "log_score",
+    "match",
+    "verify_pairs",
+]
