@@ -17,6 +17,7 @@ from landmark.cli._signature import UNKNOWN, read_signature
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
+ALONE = ("verify",)  # groups of several commands
 # Arguments that the commands add to a group's settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
@@ -26,7 +27,7 @@ ADDED = {
     "fit": {"store"},
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
-OWN_GROUPS += ("extract", "fit", "search", "rerank")
+OWN_GROUPS += ("extract", "fit", "search", "rerank", "verify")
 
 
 def choices(group):
@@ -56,6 +57,8 @@ def settings_class(verb):
 
 def node(group, choice):
     """Return the group's node in the composed settings of its command."""
+    if group in ALONE:
+        return choice_alone(group, choice)
     config = composed(OF_SCRIPT.get(group, "train"), f"{group}={choice}")
     if group in ("rerank", "callback", "auxiliary"):
         return config[group][choice]
@@ -119,7 +122,7 @@ def test_a_choice_lists_the_constructors_keys_and_defaults(group, choice):
     assert not signature.is_open
     keys = {key for key in settings if not key.startswith("_")}
     assert keys == set(signature.parameters) - ADDED.get(group, set())
-    if group not in ("loss", "search", "rerank"):
+    if group not in ("loss", "search", "rerank") and choice != "rootsift":
         return
     for key in keys:
         default = signature.parameters[key].default
@@ -228,6 +231,14 @@ def test_callbacks_are_created(choice):
     from pytorch_lightning import Callback
 
     assert isinstance(instantiate(node("callback", choice)), Callback)
+
+
+@pytest.mark.parametrize("choice", choices("verify"))
+def test_verifiers_are_created_with_the_names_that_the_commands_read(choice):
+    verifier = instantiate(node("verify", choice))
+    assert callable(verifier)
+    assert verifier.features
+    assert verifier.false_rate == 0.01
 
 
 @pytest.mark.parametrize("choice", choices("rerank") + choices("search"))

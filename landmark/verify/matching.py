@@ -1,4 +1,4 @@
-"""Match the descriptors of two photos: mutual nearest neighbours, without the ambiguous ones."""
+"""Match the descriptors of two photos: nearest neighbours, without the ambiguous ones."""
 
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ def match(
     radius: float | None = None,
     background: tuple[np.ndarray, np.ndarray] | None = None,
     block: int = _BLOCK,
+    mutual: bool = True,
 ) -> np.ndarray:
     """Return the mutual nearest neighbours that pass the ratio test and lie within the radius.
 
@@ -45,6 +46,8 @@ def match(
         background: (n,) and (m,) best cosine of each descriptor with a pool of other photos: the
             rivals of the ratio test. None means that the second nearest neighbour is the rival.
         block: Cosines held in memory at a time.
+        mutual: Return only pairs that are each other's nearest. False returns the nearest of each
+            row of `a`; the ratio test then has the rival in `b` alone.
 
     Returns:
         (matches, 2) int64 rows of `a` and `b`, ascending in `a`.
@@ -67,7 +70,8 @@ def match(
             f"descriptors of {a.shape[1]} and {b.shape[1]} dimensions cannot be matched. "
             "Pass local features of one kind."
         )
-    pairs, cosines, rivals = mutual_nearest(unit_rows(a), unit_rows(b), block)
+    find = mutual_nearest if mutual else nearest
+    pairs, cosines, rivals = find(unit_rows(a), unit_rows(b), block)
     if background is not None:
         rivals = np.stack([background[0][pairs[:, 0]], background[1][pairs[:, 1]]], axis=1)
     passes = np.ones(len(pairs), bool)
@@ -126,6 +130,22 @@ def mutual_nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualN
         best[in_b].astype(np.float64),
         np.stack([rivals[in_a], second[in_b]], axis=1).astype(np.float64),
     )
+
+
+def nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualNearest:
+    """Find the nearest row of `b` of each row of `a`, as `mutual_nearest`; `b` has no rivals."""
+    rows = max(1, block // len(b))
+    columns = np.empty(len(a), np.int64)
+    best = np.empty((len(a), 2), np.float64)  # cosines of the nearest and the second nearest
+    for start in range(0, len(a), rows):
+        cosines = a[start : start + rows] @ b.T
+        local = np.arange(len(cosines))
+        column = columns[start : start + rows] = cosines.argmax(axis=1)
+        best[start : start + rows, 0] = cosines[local, column]
+        cosines[local, column] = -np.inf
+        best[start : start + rows, 1] = cosines.max(axis=1)
+    rivals = np.stack([best[:, 1], np.full(len(a), -np.inf)], axis=1)
+    return MutualNearest(np.stack([np.arange(len(a)), columns], axis=1), best[:, 0], rivals)
 
 
 def unit_rows(descriptors: np.ndarray) -> np.ndarray:

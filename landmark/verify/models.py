@@ -1,10 +1,11 @@
-"""Affine map, homography and fundamental matrix by OpenCV's USAC with MAGSAC++ scores."""
+"""Affine map, homography and fundamental matrix by OpenCV's USAC."""
 
 from typing import Any, Literal
 
 import numpy as np
 
 RansacModel = Literal["affine", "homography", "fundamental"]
+Estimator = Literal["magsac", "ransac"]
 # Pixels: the thresholds that separate photos of one landmark from others best.
 THRESHOLDS = {"affine": 20.0, "homography": 5.0, "fundamental": 6.0}
 _FEWEST = {"affine": 3, "homography": 4, "fundamental": 8}
@@ -18,6 +19,7 @@ def fit_ransac(
     max_iterations: int = 1000,
     confidence: float = 0.999,
     seed: int = 0,
+    estimator: Estimator = "magsac",
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Fit a model by random sampling.
 
@@ -30,13 +32,16 @@ def fit_ransac(
         confidence: Probability with which one sample without outliers has been drawn, at which
             sampling stops.
         seed: Of the samples: equal seeds give equal results.
+        estimator: `magsac`: MAGSAC++ scores with local optimisation. `ransac`: the model with the
+            most inliers.
 
     Returns:
         (3, 3) float64 model, which maps points of `a` onto `b` (fundamental: b^T F a = 0), or None
         if the matches fix none; (m,) bool, the inliers.
 
     Source:
-        Barath et al.: MAGSAC++, a fast, reliable and accurate robust estimator. CVPR 2020.
+        Fischler, Bolles: Random Sample Consensus. CACM 1981. Barath et al.: MAGSAC++, a fast,
+        reliable and accurate robust estimator. CVPR 2020.
     """
     nothing = np.zeros(len(a), bool)
     if _distinct(a) < _FEWEST[model] or _distinct(b) < _FEWEST[model]:
@@ -50,9 +55,13 @@ def fit_ransac(
     params.randomGeneratorState = seed
     params.isParallel = False
     params.sampler = cv2.SAMPLING_UNIFORM
-    params.score = cv2.SCORE_METHOD_MAGSAC
-    params.loMethod = cv2.LOCAL_OPTIM_SIGMA
-    params.loIterations, params.loSampleSize = 10, 30
+    if estimator == "magsac":
+        params.score = cv2.SCORE_METHOD_MAGSAC
+        params.loMethod = cv2.LOCAL_OPTIM_SIGMA
+        params.loIterations, params.loSampleSize = 10, 30
+    else:
+        params.score = cv2.SCORE_METHOD_RANSAC
+        params.loMethod = cv2.LOCAL_OPTIM_NULL
     estimate: Any = {
         "affine": cv2.estimateAffine2D,
         "homography": cv2.findHomography,

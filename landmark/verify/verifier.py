@@ -10,8 +10,9 @@ from landmark.error import UserError
 from landmark.settings import checked
 from landmark.verify.features import Features
 from landmark.verify.matching import match
-from landmark.verify.models import THRESHOLDS, RansacModel, fit_ransac
+from landmark.verify.models import THRESHOLDS, Estimator, RansacModel, fit_ransac
 from landmark.verify.similarity import fit_similarity
+from landmark.verify.threshold import FalseRate
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +40,18 @@ class Verification:
 class Verifier:
     """Verify two photos by their local features.
 
-    Equal inputs give equal results. Exchanging the photos gives the same matches and, with
-    `similarity`, the same score; the other models measure errors in the second photo and may give
-    other scores.
+    Equal inputs give equal results. Exchanging the photos gives the same matches if they are
+    mutual and then, with `similarity`, the same score; the other models measure errors in the
+    second photo and may give other scores.
 
     Args:
         model: `similarity`: given by one match with its scales and angles, the best by its
             a-contrario score, for features with scales and angles (see `fit_similarity`).
-            `affine`, `homography` and `fundamental`: by MAGSAC++ (see `fit_ransac`).
+            `affine`, `homography` and `fundamental`: by random sampling (see `fit_ransac`).
+        features: Name of the local features in the store, for the commands.
+        false_rate: Share of the pairs of different places that may pass, for the commands.
+        mutual: Match only features that are each other's nearest neighbour. False means the
+            nearest in the second photo of each feature of the first.
         ratio: Largest ratio of a match's distance to that of the rival, on both sides. None means
             no ratio test.
         radius: Largest distance of a match between descriptors of unit length. None means no
@@ -59,6 +64,7 @@ class Verifier:
         max_scale: `similarity`: largest scale, either way.
         threshold: Other models: largest error of an inlier in pixels. Defaults to 20 for `affine`,
             5 for `homography`, 6 for `fundamental`.
+        estimator: Other models: `magsac` or `ransac`, which maximises the number of inliers.
         max_iterations: Other models: most samples drawn.
         confidence: Other models: probability of a sample without outliers, at which sampling stops.
         seed: Other models: of the samples.
@@ -89,6 +95,10 @@ class Verifier:
         max_iterations: PositiveInt = 1000,
         confidence: Annotated[float, Field(gt=0, lt=1)] = 0.999,
         seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0,
+        estimator: Estimator = "magsac",
+        mutual: bool = True,
+        features: str = "rootsift",
+        false_rate: FalseRate = 0.01,
     ) -> None:
         if model == "similarity" and threshold is not None:
             raise UserError(
@@ -98,6 +108,9 @@ class Verifier:
         if rival == "background" and ratio is None:
             raise UserError("rival=background needs a ratio test. Pass ratio=1.0, or rival=second.")
         self.model = model
+        self.features = features
+        self.false_rate = false_rate
+        self.mutual = mutual
         self.ratio = ratio
         self.radius = radius
         self.rival = rival
@@ -105,6 +118,7 @@ class Verifier:
         self.max_rotation = max_rotation
         self.max_scale = max_scale
         self.threshold = threshold
+        self.estimator = estimator
         self.max_iterations = max_iterations
         self.confidence = confidence
         self.seed = seed
@@ -126,6 +140,7 @@ class Verifier:
             self.max_iterations,
             self.confidence,
             self.seed,
+            self.estimator,
         )
         inliers = int(is_inlier.sum())
         return Verification(float(inliers), inliers, matches, is_inlier, model)
@@ -164,7 +179,12 @@ class Verifier:
                 )
             background = a.background[rows_a], b.background[rows_b]
         pairs = match(
-            a.descriptors[rows_a], b.descriptors[rows_b], self.ratio, self.radius, background
+            a.descriptors[rows_a],
+            b.descriptors[rows_b],
+            self.ratio,
+            self.radius,
+            background,
+            mutual=self.mutual,
         )
         return np.stack([rows_a[pairs[:, 0]], rows_b[pairs[:, 1]]], axis=1)
 
