@@ -123,6 +123,11 @@ class Verifier:
         self.confidence = confidence
         self.seed = seed
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether exchanging the photos gives the same score, up to rounding."""
+        return self.model == "similarity" and self.mutual
+
     def __call__(self, a: Features, b: Features) -> Verification:
         """Verify photo `a` against photo `b`.
 
