@@ -233,7 +233,7 @@ def test_memory_grows_with_the_pairs_as_documented():
         symmetric = True
         score, inliers = 0.0, 0
 
-        def __call__(self, a, b):
+        def __call__(self, *_):
             return self
 
     world = [None] * 1000
