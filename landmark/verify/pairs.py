@@ -32,10 +32,12 @@ from landmark.settings import check_value
 from landmark.verify.block_files import BlockWriter, read_blocks
 from landmark.verify.features import Features
 from landmark.verify.pair_blocks import PairBlocks, Verify, distinct_pairs
+from landmark.verify.verifier import Verifier
 
 _Count = Annotated[int, Field(ge=1)]
 _SETTINGS = "settings.json"
 _KEYS = ".keys-"  # folder of the pairs that the workers map
+_MANY_PAIRS = 5000
 _RANKS_EXCHANGE = 1 << 20  # results at a time
 # Workers share the cores pair by pair: the products of one pair are too small to share.
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -196,7 +198,15 @@ def _verify(work: PairBlocks, folder: Path | None, processes: int, progress: boo
             _verify_here(work, numbers, folder, bar)
 
 
+def _import_torch(work: PairBlocks, numbers: list[int]) -> None:
+    """Import torch, whose products are faster, where the pairs take longer than the import."""
+    many = sum(work.size(number) for number in numbers) > _MANY_PAIRS
+    if many and isinstance(work.verifier, Verifier):
+        import torch  # noqa: F401
+
+
 def _verify_here(work: PairBlocks, numbers: list[int], folder: Path | None, bar: tqdm) -> None:
+    _import_torch(work, numbers)
     with nullcontext() if folder is None else BlockWriter(folder, f"{rank()}") as writer:
         for number in numbers:
             block = work.verify(number)
@@ -253,6 +263,7 @@ def _verify_share(
 ) -> None:
     """Verify blocks in a worker."""
     work = PairBlocks(verifier, a, b, np.load(keys, mmap_mode="r"), block)
+    _import_torch(work, numbers)
     with BlockWriter(folder, f"{of_rank}-{index}") as writer:
         for number in numbers:
             writer.append(work.verify(number))
