@@ -102,15 +102,14 @@ def verify_pairs(
 
     Example:
         >>> from types import SimpleNamespace
-        >>> rng = np.random.default_rng(0)
-        >>> photos = [
-        ...     SimpleNamespace(keypoints=rng.uniform(0, 100, (9, 2)),
-        ...         descriptors=np.eye(9), size=(100, 100), scales=np.ones(9), angles=np.zeros(9),
-        ...         background=None)
-        ...     for _ in range(2)]
         >>> from landmark.verify import Verifier
-        >>> verify_pairs(Verifier(), photos, photos, [[0, 0], [0, 1]]).inliers.tolist()
-        [9, 2]
+        >>> rng = np.random.default_rng(0)
+        >>> photo = SimpleNamespace(
+        ...     keypoints=rng.uniform(0, 100, (9, 2)), descriptors=rng.normal(size=(9, 64)),
+        ...     size=(200, 200), scales=np.ones(9), angles=np.zeros(9), background=None)
+        >>> moved = SimpleNamespace(**{**vars(photo), "keypoints": photo.keypoints + 50})
+        >>> verify_pairs(Verifier(), [photo], [photo, moved], [[0, 1], [0, 0]]).inliers.tolist()
+        [9, 9]
     """
     check_value("processes", processes, _Count)
     check_value("block", block, _Count)
