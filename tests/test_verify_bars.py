@@ -133,3 +133,10 @@ def test_orientations_of_one_keypoint_count_once(model):
         assert twice.score == pytest.approx(once.score - np.log(2), abs=2)
     counted = Verifier(model, distinct=False)(doubled(a, more), doubled(b, more[of_a]))
     assert counted.inliers > 1.8 * once.inliers
+
+
+def test_identical_photos_with_most_features_near_an_edge_stay_verified():
+    photo = another_place(0)
+    low = photo.keypoints[:100]
+    low[:, 1] = 420 + low[:, 1] / 480 * 59  # two thirds of the features lie in the strip
+    assert Verifier()(photo, photo).inliers == 150

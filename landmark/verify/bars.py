@@ -5,7 +5,7 @@ import numpy as np
 _STRIP = 0.15  # of the photo's height or width
 _TOLERANCE = 0.01  # of the longer side: difference of the distances to the edge
 _FEWEST = 4
-_SHARE = 0.5  # of the inliers that lie in the bar
+_SHARE = 0.8  # of the inliers that lie in the bar
 
 
 def in_bars(
@@ -18,7 +18,7 @@ def in_bars(
     """Find the matches that lie in a bar which explains a model.
 
     The bars of stock agencies look the same in photos of any places. A model is explained by a bar
-    if at least half of its inliers, and at least four, lie along one edge of both photos, in the
+    if at least 80 % of its inliers, and at least four, lie along one edge of both photos, in the
     outer 15 % of the height or width, and have the same distance to the edge in both, up to the
     scale of the model and 1 % of the longer side. Photos of which more agrees, such as
     near-duplicates, are explained by no bar.
