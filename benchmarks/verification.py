@@ -7,6 +7,9 @@ neighbours within a radius of 0.8 by a KD-tree, affine RANSAC of 20 pixels and 1
 scikit-image, the number of inliers) takes a hundred times as long; it runs where scikit-image is
 installed, on the first `--earlier` pairs of either kind.
 
+The driver `verify_pairs` is timed on random pairs of the same photos, by one and two processes,
+with the start of the processes.
+
 PAIRS is a JSON list of [path, path, 1 or 0], the paths below PHOTOS.
 
 OPENBLAS_NUM_THREADS=1 python benchmarks/verification.py --pairs PAIRS.json --photos PHOTOS
@@ -24,7 +27,7 @@ from PIL import Image, ImageOps
 from scipy.spatial import KDTree
 from scipy.stats import rankdata
 
-from landmark.verify import Verifier
+from landmark.verify import Verifier, random_pairs, verify_pairs
 from landmark.verify.matching import unit_rows
 
 
@@ -87,12 +90,32 @@ def evaluate(name, score, pairs, features):
     )
 
 
+def time_driver(photos, count):
+    """Print the pairs a second of the driver with one and two processes."""
+    pairs = random_pairs(len(photos), pairs=count)
+    expected = None
+    for processes in (1, 2):
+        start = time.perf_counter()
+        found = verify_pairs(
+            Verifier(), photos, photos, pairs, processes=processes, block=128, progress=False
+        )
+        seconds = time.perf_counter() - start
+        expected = found if expected is None else expected
+        same = "equal" if (found.scores == expected.scores).all() else "DIFFERENT"
+        print(
+            f"verify_pairs, processes={processes}: {count / seconds:.0f} pairs/s, {seconds:.1f} s "
+            f"for {count:,} pairs, results {same}",
+            flush=True,
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--side", type=int, default=512, help="longer side in pixels")
     parser.add_argument("--features", type=int, default=1000, help="features a photo")
+    parser.add_argument("--driver", type=int, default=4000, help="pairs of the driver; 0 for none")
     parser.add_argument("--earlier", type=int, default=15, help="pairs of either kind, 2019 way")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -105,13 +128,17 @@ def main():
     }
     for name, verifier in {
         "Verifier()": Verifier(),
-        "Verifier(ignore_bottom=0.1)": Verifier(ignore_bottom=0.1),
+        "Verifier(ignore_bars=False)": Verifier(ignore_bars=False),
+        "Verifier(ignore_bottom=0.1)": Verifier(ignore_bottom=0.1, ignore_bars=False),
+        "Verifier(distinct=False)": Verifier(distinct=False),
         "Verifier('affine', ratio=0.9)": Verifier("affine", ratio=0.9),
         "Verifier('homography', ratio=0.9)": Verifier("homography", ratio=0.9),
         "Verifier('fundamental', ratio=0.9)": Verifier("fundamental", ratio=0.9),
     }.items():
         evaluate(name, lambda a, b, verifier=verifier: verifier(a, b).score, pairs, features)
 
+    if arguments.driver:
+        time_driver(list(features.values()), arguments.driver)
     some = [
         pair for same in (1, 0) for pair in [p for p in pairs if p[2] == same][: arguments.earlier]
     ]

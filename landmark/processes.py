@@ -307,7 +307,10 @@ def _exit_with_peers() -> Iterator[None]:
 
 
 def start(
-    work: Callable[..., None], arguments: Sequence[tuple[Any, ...]], poll: Callable[[], None]
+    work: Callable[..., None],
+    arguments: Sequence[tuple[Any, ...]],
+    poll: Callable[[], None],
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run `work` in fresh interpreters, one per tuple of arguments; the first failure ends all.
 
@@ -317,6 +320,7 @@ def start(
         work: Picklable function.
         arguments: Positional arguments of each worker, picklable.
         poll: Called several times a second while they run, and once at the end.
+        environment: Environment variables of the workers, in addition to those of this process.
 
     Raises:
         UserError: A worker raised a UserError.
@@ -331,7 +335,8 @@ def start(
             worker: BaseProcess = context.Process(
                 target=_run_worker, args=(sender, work, worker_arguments)
             )
-            worker.start()
+            with _environment(environment or {}):
+                worker.start()
             sender.close()  # only the worker's copy remains open: the pipe closes when it exits
             workers[receiver] = worker
         running = list(workers)
@@ -345,6 +350,21 @@ def start(
             worker.terminate()
         for worker in workers.values():
             worker.join()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, which a worker inherits when it starts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _raise_failure(receiver: Any, worker: BaseProcess) -> None:  # noqa: ANN401 - a connection

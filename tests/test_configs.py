@@ -235,6 +235,14 @@ def test_callbacks_are_created(choice):
     assert isinstance(instantiate(node("callback", choice)), Callback)
 
 
+@pytest.mark.parametrize("choice", choices("verify"))
+def test_verifiers_are_created_with_the_names_that_the_commands_read(choice):
+    verifier = instantiate(node("verify", choice))
+    assert callable(verifier)
+    assert verifier.features
+    assert verifier.false_rate == 0.01
+
+
 @pytest.mark.parametrize("choice", choices("rerank") + choices("search"))
 def test_rerankers_and_searches_run(choice):
     from landmark.rerank.retrieval import Retrieval

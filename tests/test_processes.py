@@ -18,6 +18,7 @@ from worker_functions import (
     kill_itself,
     wait_until,
     work_for_an_hour,
+    write_variable,
 )
 
 from landmark import processes
@@ -290,3 +291,12 @@ def test_workers_exit_when_their_parent_is_killed(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     wait_until(lambda: not any(map(is_alive, workers)))
+
+
+def test_workers_get_variables_that_this_process_does_not_keep(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    file = tmp_path / "variable"
+    arguments = [(str(file), "OMP_NUM_THREADS")]
+    start(write_variable, arguments, poll=lambda: None, environment={"OMP_NUM_THREADS": "1"})
+    assert file.read_text() == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "2"

@@ -1,20 +1,27 @@
 """Geometric verification against naive loops, and on pairs of known geometry."""
 
 import math
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import KDTree
 
 from landmark.error import UserError
+from landmark.local import RootSIFT
 from landmark.verify import Verifier, match
+from landmark.verify.matching import _whole_products
 from landmark.verify.similarity import a_contrario, promising
 
 few = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
+CONF = Path(__file__).resolve().parents[1] / "conf" / "verify"
 MODELS = ["similarity", "affine", "homography", "fundamental"]
 
 
@@ -417,3 +424,113 @@ def test_features_that_lack_something_are_named():
     with pytest.raises(UserError, match="no scales and angles, which model=similarity needs"):
         Verifier()(a, b)
     assert Verifier("affine")(a, b).inliers > 50
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_two_planes_the_homography_is_that_of_the_larger_one(seed):
+    rng = np.random.default_rng(0)
+    a = rng.uniform((60, 60), (580, 420), (170, 2))
+    a[110:] = rng.uniform((320, 240), (580, 420), (60, 2))
+    b = mapped(HOMOGRAPHY, a)
+    b[:110] += 0.3 * rng.standard_normal((110, 2))
+    b[110:] += (3.0, -3.0) + 0.5 * rng.standard_normal((60, 2))
+    descriptors = rng.standard_normal((170, 64))
+    a, b = features(a, descriptors), features(b, descriptors)
+    result = Verifier("homography", seed=seed)(a, b)
+    # A compromise between the planes is 3.7 pixels off.
+    assert corner_error(result.model, HOMOGRAPHY) < 1
+    errors = np.linalg.norm(mapped(result.model, a.keypoints) - b.keypoints, axis=1)
+    assert result.is_inlier.tolist() == (errors[result.matches[:, 0]] <= 5).tolist()
+
+
+GRAFFITI = Path("/usr/share/doc/opencv-doc/examples/data")
+
+
+@pytest.fixture(scope="module")
+def graffiti():
+    """The features of OpenCV's two photos of a wall, and the homography between them."""
+    if not (GRAFFITI / "H1to3p.xml").exists():
+        pytest.skip("the Debian package opencv-doc is not installed")
+    text = (GRAFFITI / "H1to3p.xml").read_text()
+    values = text.partition("<data>")[2].partition("</data>")[0].split()
+    photos = [cv2.imread(str(GRAFFITI / f"graf{i}.png"))[..., ::-1].copy() for i in (1, 3)]
+    return [RootSIFT()(photo) for photo in photos], np.array(values, float).reshape(3, 3)
+
+
+@pytest.mark.parametrize("ratio", [0.9, 0.95])
+def test_the_homography_of_opencvs_example_is_found_with_each_seed(graffiti, ratio):
+    (a, b), matrix = graffiti
+    width, height = a.size
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+    for seed in range(20):
+        model = Verifier("homography", ratio=ratio, seed=seed)(a, b).model
+        errors = np.linalg.norm(mapped(model, corners) - mapped(matrix, corners), axis=1)
+        assert errors.max() <= 3, seed
+
+
+def way_of_2019(a, b, seed=0):
+    """Nearest neighbours by a KD-tree, affine RANSAC of 20 pixels and 1000 trials, in numpy."""
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a.descriptors, b.descriptors)]
+    distances, nearest = KDTree(unit[1]).query(unit[0], distance_upper_bound=0.8)
+    rows = np.flatnonzero(np.isfinite(distances))
+    of_a, of_b = a.keypoints[rows], b.keypoints[nearest[rows]]
+    homogeneous = np.c_[of_a, np.ones(len(of_a))]
+    rng, best = np.random.default_rng(seed), 0
+    for _ in range(1000):
+        sample = rng.choice(len(rows), 3, replace=False)
+        affine, *_ = np.linalg.lstsq(homogeneous[sample], of_b[sample], rcond=None)
+        errors = np.linalg.norm(homogeneous @ affine - of_b, axis=1)
+        best = max(best, int((errors < 20).sum()))
+    return best
+
+
+INLIERS_2019 = {
+    "model": "affine",
+    "mutual": False,
+    "ignore_bars": False,
+    "distinct": False,
+    "ratio": None,
+    "radius": 0.8,
+    "threshold": 20.0,
+    "estimator": "ransac",
+    "confidence": 0.999999,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_inliers_of_2019_are_those_of_a_kd_tree_and_plain_ransac(seed):
+    rng = np.random.default_rng(seed)
+    a, b, _ = pair(AFFINE, seed, n=120, outliers=40)
+    # Several features of one photo have the same nearest neighbour: all of them count.
+    near = a.descriptors[:30] + 0.02 * rng.standard_normal((30, 64))
+    a = features(
+        np.concatenate([a.keypoints, a.keypoints[:30] + 3]),
+        np.concatenate([a.descriptors, near]),
+    )
+    found = Verifier(**INLIERS_2019)(a, b)
+    assert len(found.matches) == 150
+    assert found.inliers == found.score
+    # The outliers lie within 20 pixels of one model or another.
+    assert found.inliers == pytest.approx(way_of_2019(a, b), abs=2)
+    assert found.inliers >= 110
+
+
+def test_the_choice_by_name_has_these_settings():
+    choice = yaml.safe_load((CONF / "inliers_2019.yaml").read_text())
+    assert {key: choice[key] for key in choice if key != "defaults"} == INLIERS_2019
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_products_of_whole_numbers_are_exact(with_torch, monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (2, 300, 128)).astype(np.uint8)
+    if with_torch:
+        import torch
+
+        before = torch.get_float32_matmul_precision()
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    found = _whole_products(a.astype("f4"), b.astype("f4"))
+    assert (found == a.astype(np.int64) @ b.astype(np.int64).T).all()
+    if with_torch:
+        assert torch.get_float32_matmul_precision() == before

@@ -44,3 +44,8 @@ def work_for_an_hour(index, folder):
     (folder / f"{index}.part").write_text(str(os.getpid()))
     (folder / f"{index}.part").rename(folder / str(index))
     time.sleep(3600)
+
+
+def write_variable(path: str, name: str) -> None:
+    """Write an environment variable of this worker to a file."""
+    Path(path).write_text(os.environ[name])

@@ -1,5 +1,7 @@
-"""Match the descriptors of two photos: mutual nearest neighbours, without the ambiguous ones."""
+"""Match the descriptors of two photos: nearest neighbours, without the ambiguous ones."""
 
+import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +10,7 @@ from landmark.error import UserError
 
 _BLOCK = 2**22  # cosines held at a time
 _ROUNDING = 1e-6  # of a float32 cosine: equal descriptors must not win by it
+_EXACT_DIM = 2**24 // 255**2  # largest sum of products of uint8 that float32 holds exactly
 
 
 class MutualNearest(NamedTuple):
@@ -31,6 +34,7 @@ def match(
     radius: float | None = None,
     background: tuple[np.ndarray, np.ndarray] | None = None,
     block: int = _BLOCK,
+    mutual: bool = True,
 ) -> np.ndarray:
     """Return the mutual nearest neighbours that pass the ratio test and lie within the radius.
 
@@ -45,6 +49,8 @@ def match(
         background: (n,) and (m,) best cosine of each descriptor with a pool of other photos: the
             rivals of the ratio test. None means that the second nearest neighbour is the rival.
         block: Cosines held in memory at a time.
+        mutual: Return only pairs that are each other's nearest. False returns the nearest of each
+            row of `a`; the ratio test then has the rival in `b` alone.
 
     Returns:
         (matches, 2) int64 rows of `a` and `b`, ascending in `a`.
@@ -67,7 +73,10 @@ def match(
             f"descriptors of {a.shape[1]} and {b.shape[1]} dimensions cannot be matched. "
             "Pass local features of one kind."
         )
-    pairs, cosines, rivals = mutual_nearest(unit_rows(a), unit_rows(b), block)
+    find = mutual_nearest if mutual else nearest
+    if not (a.dtype == b.dtype == np.uint8):
+        a, b = unit_rows(a), unit_rows(b)
+    pairs, cosines, rivals = find(a, b, block)
     if background is not None:
         rivals = np.stack([background[0][pairs[:, 0]], background[1][pairs[:, 1]]], axis=1)
     passes = np.ones(len(pairs), bool)
@@ -82,8 +91,8 @@ def mutual_nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualN
     """Find the rows of `a` and `b` that are each other's nearest neighbour.
 
     Args:
-        a: (n, d) float32, unit rows, at least one.
-        b: (m, d) float32, unit rows, at least one.
+        a: (n, d) float32 of unit rows, or uint8 of any length; at least one.
+        b: (m, d) of the same dtype, at least one.
         block: Cosines held in memory at a time: at least one row of `a` is compared with all of
             `b`.
 
@@ -95,8 +104,7 @@ def mutual_nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualN
     best = np.full(len(b), -np.inf, np.float32)
     second = best.copy()
     rivals = np.empty(len(a), np.float32)  # second nearest in b
-    for start in range(0, len(a), rows):
-        cosines = a[start : start + rows] @ b.T
+    for start, cosines in _cosine_blocks(a, b, rows):
         local = np.arange(len(cosines))
         column = cosines.argmax(axis=1)
         row_best = cosines[local, column]
@@ -126,6 +134,61 @@ def mutual_nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualN
         best[in_b].astype(np.float64),
         np.stack([rivals[in_a], second[in_b]], axis=1).astype(np.float64),
     )
+
+
+def nearest(a: np.ndarray, b: np.ndarray, block: int = _BLOCK) -> MutualNearest:
+    """Find the nearest row of `b` of each row of `a`, as `mutual_nearest`; `b` has no rivals."""
+    rows = max(1, block // len(b))
+    columns = np.empty(len(a), np.int64)
+    best = np.empty((len(a), 2), np.float64)  # cosines of the nearest and the second nearest
+    for start, cosines in _cosine_blocks(a, b, rows):
+        local = np.arange(len(cosines))
+        column = columns[start : start + rows] = cosines.argmax(axis=1)
+        best[start : start + rows, 0] = cosines[local, column]
+        cosines[local, column] = -np.inf
+        best[start : start + rows, 1] = cosines.max(axis=1)
+    rivals = np.stack([best[:, 1], np.full(len(a), -np.inf)], axis=1)
+    return MutualNearest(np.stack([np.arange(len(a)), columns], axis=1), best[:, 0], rivals)
+
+
+def _cosine_blocks(a: np.ndarray, b: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first row and the cosines with all of `b` of some rows of `a` at a time."""
+    whole = a.dtype == np.uint8 and a.shape[1] <= _EXACT_DIM
+    if not whole:
+        if a.dtype == np.uint8:
+            a, b = unit_rows(a), unit_rows(b)
+        for start in range(0, len(a), rows):
+            yield start, a[start : start + rows] @ b.T
+        return
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    of_a, of_b = _inverse_lengths(a), _inverse_lengths(b)
+    for start in range(0, len(a), rows):
+        cosines = _whole_products(a[start : start + rows], b)
+        cosines *= of_b
+        cosines *= of_a[start : start + rows, None]
+        yield start, cosines
+
+
+def _whole_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a b^T of whole numbers from 0 to 255: exact, so the library makes no difference.
+
+    PyTorch uses the bfloat16 products of CPUs that have them, which hold whole numbers up to 256.
+    It is not imported for them: that takes as long as a thousand pairs.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return a @ b.T
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        return (torch.from_numpy(a) @ torch.from_numpy(b).T).numpy()
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _inverse_lengths(rows: np.ndarray) -> np.ndarray:
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
 def unit_rows(descriptors: np.ndarray) -> np.ndarray:

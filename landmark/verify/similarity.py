@@ -1,10 +1,10 @@
 """Similarities from single matches, scored a contrario."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
 _FLOOR = 2.0  # pixels: no keypoint is located better across photos
 _CAP = 40.0  # pixels: larger errors are no evidence
@@ -17,7 +17,7 @@ class Fit(NamedTuple):
 
     Attributes:
         score: -log of the expected number of models that are as good by chance.
-        is_inlier: (m,) bool.
+        is_inlier: (m,) bool, of the matches that count as evidence.
         model: (2, 3) float64, maps points of the first photo onto the second.
     """
 
@@ -34,6 +34,7 @@ def fit_similarity(
     area: float,
     max_rotation: float = 30.0,
     max_scale: float = 6.0,
+    evidence: np.ndarray | None = None,
 ) -> Fit | None:
     """Fit an upright similarity, given by a single match with its scales and angles.
 
@@ -51,6 +52,8 @@ def fit_similarity(
         area: Of the smaller photo, in pixels.
         max_rotation: Largest rotation of a hypothesis in degrees, either way.
         max_scale: Largest scale of a hypothesis, either way.
+        evidence: Rows of the matches that are counted; the others give hypotheses alone. None
+            means all.
 
     Returns:
         The best fit; None with fewer than two matches, without a match within the limits, or if no
@@ -65,13 +68,15 @@ def fit_similarity(
         log_scales = np.abs(np.log(scales.astype(np.float64)))
     # Scales are float32: their ratio at the limit may exceed it by a rounding error.
     admissible = (np.abs(turns) <= max_rotation) & (log_scales <= np.log(max_scale) + 1e-6)
-    if len(a) < 2 or not admissible.any():
+    evidence = np.arange(len(a)) if evidence is None else evidence
+    if len(evidence) < 2 or not admissible.any():
         return None
     origin = a.mean(axis=0, dtype=np.float64), b.mean(axis=0, dtype=np.float64)
     a, b = a - origin[0], b - origin[1]  # float32 is exact enough near the origin
     models = one_match_models(
         a[admissible], b[admissible], scales[admissible], np.deg2rad(turns[admissible])
     )
+    a, b = a[evidence], b[evidence]
     errors = _similarity_errors(models, a, b)
     rows = promising(errors, area, len(models), _REFINED)
     scores, radii = a_contrario(errors[rows], area, len(models))
@@ -184,9 +189,16 @@ def _evidence(
     sample: int = 1,
 ) -> np.ndarray:
     """Return -log(hypotheses * C(n, k) * (pi e^2 / area)^(k - sample))."""
-    log_choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    of_factorials = _log_factorials(max(1024, 1 << n.bit_length()))
+    log_choose = of_factorials[n] - of_factorials[k] - of_factorials[n - k]
     chance = np.log(squared_error) + np.log(np.pi / area)
     return -(np.log(hypotheses) + log_choose) - (k - sample) * chance
+
+
+@lru_cache(maxsize=8)
+def _log_factorials(count: int) -> np.ndarray:
+    """Return log(0!), log(1!), …: a table is faster than scipy's gammaln."""
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count)))])
 
 
 def one_match_models(
