@@ -6,6 +6,8 @@ are the layout of its store. A new one is one file here and one YAML in conf/loc
 """
 
 from landmark.artifact.local_features import LocalFeatures
+from landmark.local.aliked import ALIKED
 from landmark.local.rootsift import RootSIFT
+from landmark.local.xfeat import XFeat
 
-__all__ = ["LocalFeatures", "RootSIFT"]
+__all__ = ["ALIKED", "LocalFeatures", "RootSIFT", "XFeat"]

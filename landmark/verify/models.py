@@ -7,6 +7,7 @@ import numpy as np
 RansacModel = Literal["affine", "homography", "fundamental"]
 # Pixels: the thresholds that separate photos of one landmark from others best.
 THRESHOLDS = {"affine": 20.0, "homography": 5.0, "fundamental": 6.0}
+_ATTEMPTS = 5  # seeds tried where OpenCV fails
 _FEWEST = {"affine": 3, "homography": 4, "fundamental": 8}
 
 
@@ -47,7 +48,6 @@ def fit_ransac(
     params.threshold = threshold
     params.maxIterations = max_iterations
     params.confidence = confidence
-    params.randomGeneratorState = seed
     params.isParallel = False
     params.sampler = cv2.SAMPLING_UNIFORM
     params.score = cv2.SCORE_METHOD_MAGSAC
@@ -58,7 +58,14 @@ def fit_ransac(
         "homography": cv2.findHomography,
         "fundamental": cv2.findFundamentalMat,
     }[model]
-    matrix, mask = estimate(a.astype(np.float64), b.astype(np.float64), params=params)
+    points = a.astype(np.float64), b.astype(np.float64)
+    for attempt in range(_ATTEMPTS):
+        params.randomGeneratorState = (seed + attempt) % 2**31
+        try:
+            matrix, mask = estimate(*points, params=params)
+            break
+        except cv2.error:  # an assertion, on a degenerate sample such as nearly collinear points
+            matrix = mask = None
     if matrix is None or mask is None or not np.isfinite(matrix).all():
         return None, nothing
     if model == "affine":
