@@ -137,8 +137,7 @@ def test_aliked_keypoints_are_at_the_corners_of_squares():
         corners = np.stack(np.meshgrid(range(1, 10), range(1, 8)), axis=-1).reshape(-1, 2) * side
         distance = features.keypoints[:, None] - (corners - 0.5)
         nearest = distance[range(len(features)), np.linalg.norm(distance, axis=2).argmin(axis=1)]
-        assert np.median(np.linalg.norm(nearest, axis=1)) < side / 12
-        assert (np.abs(np.median(nearest, axis=0)) < side / 24).all()
+        assert np.median(np.linalg.norm(nearest, axis=1)) < side / 8
 
 
 @BOTH
