@@ -7,6 +7,10 @@ neighbours within a radius of 0.8 by a KD-tree, affine RANSAC of 20 pixels and 1
 scikit-image, the number of inliers) takes a hundred times as long; it runs where scikit-image is
 installed, on the first `--earlier` pairs of either kind.
 
+`--local xfeat` and `--local aliked` evaluate these features instead (extra landmark[local]): XFeat
+by its authors' matches, and LightGlue, which takes a hundred times as long, on the first
+`--earlier` pairs of either kind.
+
 PAIRS is a JSON list of [path, path, 1 or 0], the paths below PHOTOS.
 
 OPENBLAS_NUM_THREADS=1 python benchmarks/verification.py --pairs PAIRS.json --photos PHOTOS
@@ -24,7 +28,8 @@ from PIL import Image, ImageOps
 from scipy.spatial import KDTree
 from scipy.stats import rankdata
 
-from landmark.verify import Verifier
+from landmark.local import ALIKED, XFeat
+from landmark.verify import LightGlueVerifier, Verifier
 from landmark.verify.matching import unit_rows
 
 
@@ -87,17 +92,46 @@ def evaluate(name, score, pairs, features):
     )
 
 
+def evaluate_network(arguments, pairs, some):
+    """Describe the photos by a network of landmark[local], and verify the pairs."""
+    import torch
+
+    torch.set_num_threads(1)
+    kind = {"xfeat": XFeat, "aliked": ALIKED}[arguments.local]
+    feature = kind(arguments.features, max_side=arguments.side)
+    features, start = {}, time.perf_counter()
+    used = some if arguments.local == "aliked" else pairs
+    for path in sorted({path for pair in used for path in pair[:2]}):
+        with Image.open(arguments.photos / path) as image:
+            features[path] = feature(np.array(ImageOps.exif_transpose(image).convert("RGB")))
+    milliseconds = (time.perf_counter() - start) / len(features) * 1000
+    count = np.mean([len(one) for one in features.values()])
+    print(f"{kind.__name__}: {milliseconds:.0f} ms a photo with decoding, {count:.0f} features")
+    if arguments.local == "xfeat":
+        xfeat = Verifier("fundamental", ratio=None, radius=0.6)
+        evaluate("cosine of 0.82, fundamental", lambda a, b: xfeat(a, b).score, used, features)
+    lightglue = LightGlueVerifier(arguments.local, device="cpu")
+    evaluate("LightGlue, fundamental", lambda a, b: lightglue(a, b).score, some, features)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--side", type=int, default=512, help="longer side in pixels")
     parser.add_argument("--features", type=int, default=1000, help="features a photo")
-    parser.add_argument("--earlier", type=int, default=15, help="pairs of either kind, 2019 way")
+    parser.add_argument("--local", choices=("rootsift", "xfeat", "aliked"), default="rootsift")
+    parser.add_argument("--earlier", type=int, default=15, help="pairs of either kind, slow ways")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
 
     pairs = json.loads(arguments.pairs.read_text())
+    some = [
+        pair for same in (1, 0) for pair in [p for p in pairs if p[2] == same][: arguments.earlier]
+    ]
+    if arguments.local != "rootsift":
+        evaluate_network(arguments, pairs, some)
+        return
     paths = sorted({path for pair in pairs for path in pair[:2]})
     features = {
         path: root_sift(arguments.photos / path, arguments.side, arguments.features)
@@ -112,9 +146,6 @@ def main():
     }.items():
         evaluate(name, lambda a, b, verifier=verifier: verifier(a, b).score, pairs, features)
 
-    some = [
-        pair for same in (1, 0) for pair in [p for p in pairs if p[2] == same][: arguments.earlier]
-    ]
     evaluate("Verifier()", lambda a, b: Verifier()(a, b).score, some, features)
     try:
         evaluate("2019 way", earlier_way, some, features)

@@ -17,6 +17,7 @@ from landmark.cli._signature import UNKNOWN, read_signature
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
+ALONE = ("local", "verify")  # groups of several commands
 # Arguments that the commands add to a group's settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size"},
@@ -56,6 +57,8 @@ def settings_class(verb):
 
 def node(group, choice):
     """Return the group's node in the composed settings of its command."""
+    if group in ALONE:
+        return choice_alone(group, choice)
     config = composed(OF_SCRIPT.get(group, "train"), f"{group}={choice}")
     if group in ("rerank", "callback", "auxiliary"):
         return config[group][choice]

