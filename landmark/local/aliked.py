@@ -32,7 +32,8 @@ class ALIKED(NetworkFeature):
 
     Example:
         >>> import numpy as np
-        >>> photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+        >>> squares = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+        >>> photo = squares.repeat(15, axis=0).repeat(15, axis=1)
         >>> features = ALIKED(top_k=3)(photo)
         >>> features.descriptors.shape, features.descriptors.dtype.name, features.size
         ((3, 128), 'float16', (120, 90))
