@@ -10,6 +10,10 @@ installed, on the first `--earlier` pairs of either kind.
 The driver `verify_pairs` is timed on random pairs of the same photos, by one and two processes,
 with the start of the processes.
 
+`--local xfeat` and `--local aliked` evaluate these features instead (extra landmark[local]): XFeat
+by its authors' matches, and LightGlue, which takes a hundred times as long, on the first
+`--earlier` pairs of either kind.
+
 PAIRS is a JSON list of [path, path, 1 or 0], the paths below PHOTOS.
 
 OPENBLAS_NUM_THREADS=1 python benchmarks/verification.py --pairs PAIRS.json --photos PHOTOS
@@ -27,7 +31,8 @@ from PIL import Image, ImageOps
 from scipy.spatial import KDTree
 from scipy.stats import rankdata
 
-from landmark.verify import Verifier, random_pairs, verify_pairs
+from landmark.local import ALIKED, XFeat
+from landmark.verify import LightGlueVerifier, Verifier, random_pairs, verify_pairs
 from landmark.verify.matching import unit_rows
 
 
@@ -109,6 +114,28 @@ def time_driver(photos, count):
         )
 
 
+def evaluate_network(arguments, pairs, some):
+    """Describe the photos by a network of landmark[local], and verify the pairs."""
+    import torch
+
+    torch.set_num_threads(1)
+    kind = {"xfeat": XFeat, "aliked": ALIKED}[arguments.local]
+    feature = kind(arguments.features, max_side=arguments.side)
+    features, start = {}, time.perf_counter()
+    used = some if arguments.local == "aliked" else pairs
+    for path in sorted({path for pair in used for path in pair[:2]}):
+        with Image.open(arguments.photos / path) as image:
+            features[path] = feature(np.array(ImageOps.exif_transpose(image).convert("RGB")))
+    milliseconds = (time.perf_counter() - start) / len(features) * 1000
+    count = np.mean([len(one) for one in features.values()])
+    print(f"{kind.__name__}: {milliseconds:.0f} ms a photo with decoding, {count:.0f} features")
+    if arguments.local == "xfeat":
+        xfeat = Verifier("fundamental", ratio=None, radius=0.6)
+        evaluate("cosine of 0.82, fundamental", lambda a, b: xfeat(a, b).score, used, features)
+    lightglue = LightGlueVerifier(arguments.local, device="cpu")
+    evaluate("LightGlue, fundamental", lambda a, b: lightglue(a, b).score, some, features)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=Path, required=True)
@@ -116,11 +143,18 @@ def main():
     parser.add_argument("--side", type=int, default=512, help="longer side in pixels")
     parser.add_argument("--features", type=int, default=1000, help="features a photo")
     parser.add_argument("--driver", type=int, default=4000, help="pairs of the driver; 0 for none")
-    parser.add_argument("--earlier", type=int, default=15, help="pairs of either kind, 2019 way")
+    parser.add_argument("--local", choices=("rootsift", "xfeat", "aliked"), default="rootsift")
+    parser.add_argument("--earlier", type=int, default=15, help="pairs of either kind, slow ways")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
 
     pairs = json.loads(arguments.pairs.read_text())
+    some = [
+        pair for same in (1, 0) for pair in [p for p in pairs if p[2] == same][: arguments.earlier]
+    ]
+    if arguments.local != "rootsift":
+        evaluate_network(arguments, pairs, some)
+        return
     paths = sorted({path for pair in pairs for path in pair[:2]})
     features = {
         path: root_sift(arguments.photos / path, arguments.side, arguments.features)
@@ -139,9 +173,6 @@ def main():
 
     if arguments.driver:
         time_driver(list(features.values()), arguments.driver)
-    some = [
-        pair for same in (1, 0) for pair in [p for p in pairs if p[2] == same][: arguments.earlier]
-    ]
     evaluate("Verifier()", lambda a, b: Verifier()(a, b).score, some, features)
     try:
         evaluate("2019 way", earlier_way, some, features)

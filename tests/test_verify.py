@@ -17,6 +17,7 @@ from landmark.error import UserError
 from landmark.local import RootSIFT
 from landmark.verify import Verifier, match
 from landmark.verify.matching import _whole_products
+from landmark.verify.models import fit_ransac
 from landmark.verify.similarity import a_contrario, promising
 
 few = settings(max_examples=40, deadline=None)
@@ -534,3 +535,41 @@ def test_products_of_whole_numbers_are_exact(with_torch, monkeypatch):
     assert (found == a.astype(np.int64) @ b.astype(np.int64).T).all()
     if with_torch:
         assert torch.get_float32_matmul_precision() == before
+def test_matches_on_which_opencv_fails_are_fitted_with_other_samples():
+    # Two groups on nearly straight lines: seed 0 draws a sample of which OpenCV finds no model.
+    points = np.array(
+        [
+            [136.89803, 332.45938, 148.97697, 251.84375],
+            [521.4112, 298.70312, 356.33224, 218.90625],
+            [532.4836, 305.86356, 346.26645, 224.21875],
+            [144.95065, 320.1844, 155.01645, 243.34375],
+            [136.89803, 335.52814, 151.9967, 258.21875],
+            [525.4375, 315.0698, 337.20724, 231.65625],
+            [155.01645, 331.43646, 175.14803, 251.84375],
+            [535.5033, 310.97812, 348.2796, 230.59375],
+            [202.32565, 438.8427, 330.1612, 311.34375],
+            [149.98355, 314.04688, 163.06908, 233.78125],
+            [513.3586, 295.63437, 349.2862, 217.84375],
+            [39.25987, 347.80313, 213.39803, 226.34375],
+        ]
+    )
+    results = [fit_ransac(points[:, :2], points[:, 2:], "fundamental", 6.0) for _ in range(2)]
+    model, is_inlier = results[0]
+    assert is_inlier.sum() >= 8
+    assert model.shape == (3, 3)
+    np.testing.assert_array_equal(model, results[1][0])
+
+
+def test_opencv_failing_with_every_seed_means_no_model(monkeypatch):
+    seeds = []
+
+    def fail(*_, params):
+        seeds.append(params.randomGeneratorState)
+        raise cv2.error("assertion failed")
+
+    monkeypatch.setattr(cv2, "findHomography", fail)
+    points = np.random.default_rng(0).uniform(0, 100, (9, 2))
+    model, is_inlier = fit_ransac(points, points, "homography", 5.0, seed=2**31 - 1)
+    assert model is None
+    assert not is_inlier.any()
+    assert len(set(seeds)) == len(seeds) == 5

@@ -8,8 +8,18 @@ feature is one file here and one YAML in conf/local.
 """
 
 from landmark.artifact.local_features import LocalFeatures
+from landmark.local.aliked import ALIKED
 from landmark.local.background import BackgroundPool, pool_rows
 from landmark.local.patches import Patches
 from landmark.local.rootsift import RootSIFT
+from landmark.local.xfeat import XFeat
 
-__all__ = ["BackgroundPool", "LocalFeatures", "Patches", "RootSIFT", "pool_rows"]
+__all__ = [
+    "ALIKED",
+    "BackgroundPool",
+    "LocalFeatures",
+    "Patches",
+    "RootSIFT",
+    "XFeat",
+    "pool_rows",
+]

@@ -1,7 +1,6 @@
 """RootSIFT: OpenCV's SIFT with square-rooted descriptors."""
 
 import math
-import multiprocessing
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from landmark.artifact.local_features import LocalFeatures
+from landmark.local.photo import check_photo, in_photo, limit_threads, reduced
 from landmark.settings import checked
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ class RootSIFT:
         Raises:
             ValueError: The photo has another shape or dtype, or no pixels.
         """
-        if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
-            raise ValueError(f"a photo of dtype {photo.dtype} and shape {photo.shape}")
-        _limit_threads()
+        check_photo(photo)
+        limit_threads()
+        import cv2
+
         height, width = photo.shape[:2]
-        grey = _reduced_grey(photo, self.max_side)
+        grey = reduced(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), self.max_side)
         # One pass: `compute` for the best alone may begin at another octave and differ slightly.
         # OpenCV keeps all of equal response at the limit, so that the order below decides.
         keypoints, descriptors = self._sift.detectAndCompute(grey, None)
@@ -87,7 +88,7 @@ class RootSIFT:
         best = np.lexsort((angles, sizes, x, y, -responses))[: self.top_k]
         zoom = np.array([width / grey.shape[1], height / grey.shape[0]])
         return LocalFeatures(
-            keypoints=((columns[best, :2] + 0.5) * zoom - 0.5).astype(np.float32),
+            keypoints=in_photo(columns[best, :2], grey.shape[1::-1], (width, height)),
             descriptors=self._stored(descriptors[best] if len(best) else np.empty((0, self.dim))),
             scores=responses[best],
             size=(width, height),
@@ -126,26 +127,3 @@ def root_sift(sift: np.ndarray) -> NDArray[np.float32]:
     """
     sums = sift.sum(axis=1, keepdims=True, dtype=np.float32)
     return np.sqrt(sift.astype(np.float32) / np.maximum(sums, 1e-12))
-
-
-def _reduced_grey(photo: NDArray[np.uint8], max_side: int) -> np.ndarray:
-    import cv2
-
-    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    height, width = grey.shape
-    scale = max_side / max(width, height)
-    if scale >= 1:
-        return grey
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-
-
-def _limit_threads() -> None:
-    """Use one OpenCV thread in worker processes: they already share the cores photo by photo.
-
-    The value is 0, not 1: after a fork, 1 would wait forever for the threads of the parent.
-    """
-    if multiprocessing.parent_process() is not None:
-        import cv2
-
-        cv2.setNumThreads(0)

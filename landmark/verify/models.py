@@ -11,6 +11,7 @@ THRESHOLDS = {"affine": 20.0, "homography": 5.0, "fundamental": 6.0}
 # The most precise homography: shares of the threshold at which it is sampled and refined,
 # refinements, and share of the inliers that it must keep.
 _SAMPLED, _PRECISE, _REFINED, _KEPT = 0.2, 0.3, 5, 0.75
+_ATTEMPTS = 5  # seeds tried where OpenCV fails
 _FEWEST = {"affine": 3, "homography": 4, "fundamental": 8}
 
 
@@ -76,7 +77,6 @@ def _sample(
     params.threshold = threshold
     params.maxIterations = max_iterations
     params.confidence = confidence
-    params.randomGeneratorState = seed
     params.isParallel = False
     params.sampler = cv2.SAMPLING_UNIFORM
     params.score, params.loMethod = {
@@ -91,7 +91,13 @@ def _sample(
         "homography": cv2.findHomography,
         "fundamental": cv2.findFundamentalMat,
     }[model]
-    matrix, mask = estimate(a, b, params=params)
+    for attempt in range(_ATTEMPTS):
+        params.randomGeneratorState = (seed + attempt) % 2**31
+        try:
+            matrix, mask = estimate(a, b, params=params)
+            break
+        except cv2.error:  # an assertion, on a degenerate sample such as nearly collinear points
+            matrix = mask = None
     if matrix is None or mask is None or not np.isfinite(matrix).all():
         return None, np.zeros(len(a), bool)
     if model == "affine":
