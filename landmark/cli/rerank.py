@@ -85,7 +85,10 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
         raise UserError(
             f"rerank={needs_train[0]} needs photos of known landmarks. Pass train=STORE."
         )
-    stores = Stores.open(settings.query, settings.gallery, settings.train, settings.allow_mixed)
+    local = {name for step in rerankers.values() for name in getattr(step, "needs_local", ())}
+    stores = Stores.open(
+        settings.query, settings.gallery, settings.train, settings.allow_mixed, sorted(local)
+    )
     if settings.submission:
         check_can_submit(stores.query.ids, stores.gallery.ids)
     own_rows = stores.own_rows_to_exclude(settings.allow_self)
