@@ -94,8 +94,9 @@ class Stores:
                 f"train={train} has no landmark_id to learn from. Pass photos with known landmarks."
             )
         stacked = galleries[0] if len(galleries) == 1 else StackedStores(galleries)
-        query_local = {name: query_store.local(name) for name in local}
-        gallery_local = {name: stacked.local(name) for name in local}
+        query_local, gallery_local = (
+            {name: store.local(name) for name in local} for store in (query_store, stacked)
+        )
         for name in () if allow_mixed else local:
             of_query, of_gallery = query_local[name].settings, gallery_local[name].settings
             _check_same_local(name, query_store, of_query, stacked, of_gallery)
@@ -220,7 +221,7 @@ def _check_same_local(
     of_gallery: Mapping[str, Any],
 ) -> None:
     """Check that the settings of the local features `name` of queries and gallery are equal."""
-    for key, (own, other) in differences(of_query, dict.fromkeys(of_query) | of_gallery).items():
+    for key, (own, other) in differences(of_query, {**dict.fromkeys(of_query), **of_gallery}).items():
         raise UserError(
             f"{query.path} has local features {name!r} with {key} {own}, and {gallery.path} with "
             f"{other}. Extract both with the same settings, or pass allow_mixed=true."
