@@ -1,11 +1,12 @@
 """The matches that verification found between a query and a result, drawn as lines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landmark.rerank.retrieval import LocalOfPhotos
 from landmark.rerank.spatial import LocalVerifier
 from landmark.verify import Features, Verification
 
@@ -41,8 +42,8 @@ class LocalMatches:
     def __init__(
         self,
         verify: Mapping[str, LocalVerifier],
-        query: Mapping[str, Sequence[Features]],
-        gallery: Mapping[str, Sequence[Features]],
+        query: LocalOfPhotos,
+        gallery: LocalOfPhotos,
     ) -> None:
         self._verify = verify
         self._query = query
@@ -64,7 +65,7 @@ def _path(a: Features, b: Features, result: Verification) -> str:
     if len(inliers) > _LINES:
         inliers = inliers[np.linspace(0, len(inliers) - 1, _LINES).round().astype(int)]
     starts = _in_square(a, inliers[:, 0])
-    ends = _in_square(b, inliers[:, 1]) + (_SIDE, 0)
+    ends = _in_square(b, inliers[:, 1]) + np.array([_SIDE, 0])
     lines = np.concatenate([starts, ends], axis=1).tolist()
     return "".join(f"M{x} {y}L{to_x} {to_y}" for x, y, to_x, to_y in lines)
 

@@ -9,6 +9,9 @@ from landmark.search import Flat
 from landmark.search.index import DeferredIndex, Index, Search
 from landmark.verify.features import Features
 
+# Name of the local features → those of each photo, by row.
+LocalOfPhotos = Mapping[str, Sequence[Features]]
+
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
@@ -57,8 +60,8 @@ class Retrieval:
     gallery_ids: np.ndarray | None = None
     own_rows: np.ndarray | None = None
     own_train_rows: np.ndarray | None = None
-    query_local: Mapping[str, Sequence[Features]] = field(default_factory=dict)
-    gallery_local: Mapping[str, Sequence[Features]] = field(default_factory=dict)
+    query_local: LocalOfPhotos = field(default_factory=dict)
+    gallery_local: LocalOfPhotos = field(default_factory=dict)
     earlier: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,8 +97,8 @@ class Retrieval:
         gallery_ids: np.ndarray | None = None,
         own_rows: np.ndarray | None = None,
         own_train_rows: np.ndarray | None = None,
-        query_local: Mapping[str, Sequence[Features]] | None = None,
-        gallery_local: Mapping[str, Sequence[Features]] | None = None,
+        query_local: LocalOfPhotos | None = None,
+        gallery_local: LocalOfPhotos | None = None,
     ) -> "Retrieval":
         """Index a gallery and search it for the top k of each query.
 

@@ -7,16 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from landmark.artifact.vectors import row_blocks
+from landmark.device import usable_cpus
 from landmark.error import UserError
+from landmark.processes import world_size
 from landmark.rerank.expansion import descriptors_of
 from landmark.rerank.parallel import across_ranks
 from landmark.rerank.ranking import shift_below
-from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.retrieval import LocalOfPhotos, Retrieval
 from landmark.search.top_k import best_in_order
 from landmark.settings import check_value, checked
 from landmark.verify import Features, Verification, verify_pairs
 
 _BLOCK_VALUES = 2**23  # of descriptors: 32 MB
+_BLOCK_PAIRS = 2**20  # verified in one call, which needs 60 bytes a pair
 
 
 class LocalVerifier(Protocol):
@@ -44,6 +48,7 @@ class Spatial:
             features are not needed.
         caps: Name → score from which the evidence is complete.
         top: Number of results to re-rank; all if there are fewer.
+        processes: Number of processes of each rank. Defaults to the CPUs divided by the ranks.
 
     Attributes:
         needs_local: Names of the local features that the stores need.
@@ -81,6 +86,7 @@ class Spatial:
         weights: Mapping[str, float],
         caps: Mapping[str, float],
         top: PositiveInt = 100,
+        processes: PositiveInt | None = None,
     ) -> None:
         for key, values, annotation in (
             ("weights", weights, Annotated[NonNegativeFloat, Field(le=1e6)]),
@@ -99,6 +105,7 @@ class Spatial:
         self.weights = {name: float(weights[name]) for name in self.verify}
         self.caps = {name: float(caps[name]) for name in self.verify}
         self.top = top
+        self.processes = processes
         self.needs_local = sorted({verifier.features for verifier in self.verify.values()})
 
     def __call__(self, retrieval: Retrieval) -> Retrieval:
@@ -127,15 +134,18 @@ class Spatial:
     def _evidence(self, retrieval: Retrieval, top: int) -> NDArray[np.float32]:
         """Return the weighted evidence of the top results, (Q, top); 0 at the pads."""
         ranked = retrieval.rows[:, :top]
-        queries, places = np.nonzero(ranked >= 0)
-        pairs = np.stack([queries, ranked[queries, places]], axis=1)
         evidence = np.zeros(ranked.shape, np.float32)
+        processes = self.processes or max(1, usable_cpus() // world_size())
         for name, verifier in self.verify.items():
             query = _local_of(retrieval.query_local, verifier.features)
             gallery = _local_of(retrieval.gallery_local, verifier.features)
-            scores = verify_pairs(verifier, query, gallery, pairs).scores
-            share = np.clip(scores, 0, self.caps[name]) / self.caps[name]
-            evidence[queries, places] += self.weights[name] * share
+            for part in row_blocks(len(ranked), max(1, _BLOCK_PAIRS // top)):
+                queries, places = np.nonzero(ranked[part] >= 0)
+                pairs = np.stack([queries + part.start, ranked[part][queries, places]], axis=1)
+                # Called on every rank with all pairs of the block: it shards them.
+                scores = verify_pairs(verifier, query, gallery, pairs, processes=processes).scores
+                share = np.clip(scores, 0, self.caps[name]) / self.caps[name]
+                evidence[part][queries, places] += self.weights[name] * share
         return evidence
 
 
@@ -147,7 +157,7 @@ def _cosines(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> NDArra
     return cosines
 
 
-def _local_of(local: Mapping[str, Sequence[Features]], name: str) -> Sequence[Features]:
+def _local_of(local: LocalOfPhotos, name: str) -> Sequence[Features]:
     if name not in local:
         raise UserError(
             f"the retrieval has no local features {name!r}, which spatial re-ranking verifies. "

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,8 @@ from landmark.artifact.stacked import StackedStores
 from landmark.disk.differences import differences
 from landmark.error import UserError
 from landmark.processes import notice
-from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.retrieval import LocalOfPhotos, Retrieval
 from landmark.search.index import Search
-from landmark.verify.features import Features
 
 _SHARED_SETTINGS = ("embedder", "whitening")
 _DEFAULT_K = 100
@@ -47,8 +46,8 @@ class Stores:
     query: DescriptorStore
     gallery: DescriptorStore | StackedStores
     train: DescriptorStore | None = None
-    query_local: Mapping[str, Sequence[Features]] = field(default_factory=dict)
-    gallery_local: Mapping[str, Sequence[Features]] = field(default_factory=dict)
+    query_local: LocalOfPhotos = field(default_factory=dict)
+    gallery_local: LocalOfPhotos = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -100,7 +99,14 @@ class Stores:
         for name in () if allow_mixed else local:
             of_query, of_gallery = query_local[name].settings, gallery_local[name].settings
             _check_same_local(name, query_store, of_query, stacked, of_gallery)
-        return cls(query_store, stacked, train_store, query_local, gallery_local)
+        return cls(
+            query_store,
+            stacked,
+            train_store,
+            # Not registered as sequences, but read by row and length alone.
+            cast(LocalOfPhotos, query_local),
+            cast(LocalOfPhotos, gallery_local),
+        )
 
     @property
     def by_name(self) -> dict[str, DescriptorStore | StackedStores]:
@@ -221,7 +227,9 @@ def _check_same_local(
     of_gallery: Mapping[str, Any],
 ) -> None:
     """Check that the settings of the local features `name` of queries and gallery are equal."""
-    for key, (own, other) in differences(of_query, {**dict.fromkeys(of_query), **of_gallery}).items():
+    for key, (own, other) in differences(
+        of_query, {**dict.fromkeys(of_query), **of_gallery}
+    ).items():
         raise UserError(
             f"{query.path} has local features {name!r} with {key} {own}, and {gallery.path} with "
             f"{other}. Extract both with the same settings, or pass allow_mixed=true."
