@@ -21,6 +21,8 @@ from landmark.verify import Features, Verification, verify_pairs
 
 _BLOCK_VALUES = 2**23  # of descriptors: 32 MB
 _BLOCK_PAIRS = 2**20  # verified in one call, which needs 60 bytes a pair
+_BLOCK_OF_WORKER, _BLOCKS_EACH = 1024, 16  # most pairs of a block, least blocks of each process
+_FEW_PAIRS = 1000  # take a few seconds
 
 
 class LocalVerifier(Protocol):
@@ -135,18 +137,33 @@ class Spatial:
         """Return the weighted evidence of the top results, (Q, top); 0 at the pads."""
         ranked = retrieval.rows[:, :top]
         evidence = np.zeros(ranked.shape, np.float32)
-        processes = self.processes or max(1, usable_cpus() // world_size())
         for name, verifier in self.verify.items():
             query = _local_of(retrieval.query_local, verifier.features)
             gallery = _local_of(retrieval.gallery_local, verifier.features)
             for part in row_blocks(len(ranked), max(1, _BLOCK_PAIRS // top)):
                 queries, places = np.nonzero(ranked[part] >= 0)
                 pairs = np.stack([queries + part.start, ranked[part][queries, places]], axis=1)
-                # Called on every rank with all pairs of the block: it shards them.
-                scores = verify_pairs(verifier, query, gallery, pairs, processes=processes).scores
+                scores = self._verified(verifier, query, gallery, pairs)
                 share = np.clip(scores, 0, self.caps[name]) / self.caps[name]
                 evidence[part][queries, places] += self.weights[name] * share
         return evidence
+
+    def _verified(
+        self,
+        verifier: LocalVerifier,
+        query: Sequence[Features],
+        gallery: Sequence[Features],
+        pairs: NDArray[np.integer],
+    ) -> NDArray[np.float32]:
+        """Return the scores of pairs (P, 2); every rank passes all pairs and verifies a share."""
+        processes = self.processes or max(1, usable_cpus() // world_size())
+        if len(pairs) < _FEW_PAIRS:
+            processes = 1  # starting others takes longer
+        share = len(pairs) // (_BLOCKS_EACH * processes * world_size())
+        block = min(max(share, 1), _BLOCK_OF_WORKER)
+        return verify_pairs(
+            verifier, query, gallery, pairs, processes=processes, block=block
+        ).scores
 
 
 def _cosines(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> NDArray[np.float32]:
