@@ -77,8 +77,8 @@ class Spatial:
         ...     query_local={"drawn": local[:1]}, gallery_local={"drawn": local[1:]})
         >>> spatial = Spatial({"size": SameSize()}, weights={"size": 0.3}, caps={"size": 7.0})
         >>> result = spatial(retrieval)
-        >>> result.rows.tolist(), result.scores.round(2).tolist()
-        ([[1, 0]], [[0.9, 0.8]])
+        >>> result.rows.tolist(), (10 * result.scores).round().tolist()
+        ([[1, 0]], [[9.0, 8.0]])
     """
 
     @checked
