@@ -1,7 +1,9 @@
 """Every YAML composes, lists the keys of its constructor, and instantiates."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +31,16 @@ ADDED = {
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
 OWN_GROUPS += ("extract", "fit", "search", "rerank", "local", "verify")
+
+# A photo in which local features found nothing.
+NO_FEATURES = SimpleNamespace(
+    keypoints=np.empty((0, 2)),
+    descriptors=np.empty((0, 8)),
+    size=(9, 9),
+    scales=np.empty(0),
+    angles=np.empty(0),
+    background=np.empty(0),
+)
 
 
 def choices(group):
@@ -260,7 +272,14 @@ def test_rerankers_and_searches_run(choice):
     retrieval = Retrieval.from_search(query, gallery, 20, search, train, np.arange(12) % 4)
     if choice in choices("rerank"):
         known = retrieval.remembered("search").remembered("another")
-        retrieval = instantiate(node("rerank", choice))(known)
+        reranker = instantiate(node("rerank", choice))
+        for name in getattr(reranker, "needs_local", ()):
+            known = replace(
+                known,
+                query_local={**known.query_local, name: [NO_FEATURES] * 3},
+                gallery_local={**known.gallery_local, name: [NO_FEATURES] * 20},
+            )
+        retrieval = reranker(known)
     assert retrieval.rows.shape == (3, 20)
 
 

@@ -5,6 +5,7 @@ import io
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from landmark.artifact.picture import write_png
 from landmark.error import UserError
 from landmark.report.curves import curves_figure
+from landmark.report.matches import LocalMatches
 from landmark.report.overview import (
     changed_queries,
     flat_settings,
@@ -27,6 +29,7 @@ from landmark.report.photos import Entry, Photo
 from landmark.report.ranking import choose, write_report
 from landmark.rerank.chain import Step
 from landmark.score.ground_truth import Evaluation, LandmarkGroundTruth, RevisitedGroundTruth
+from landmark.verify import Verification
 
 QUERIES, GALLERY, K = 12, 40, 15
 META = {
@@ -463,3 +466,58 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(world, tmp_path):
 def curves_figure_of(folder):
     (folder / "metrics.csv").write_text("step,train/loss\n1,2\n2,1\n")
     return curves_figure(folder / "metrics.csv")
+
+
+class Corners:
+    """A verifier that matches the corners of both photos and records the pairs."""
+
+    features = "corners"
+
+    def __init__(self):
+        self.pairs = []
+
+    def __call__(self, a, b):
+        self.pairs.append((a.number, b.number))
+        matches = np.array([[0, 0], [1, 1], [0, 1]])
+        return Verification(2.0, 2, matches, np.array([True, True, False]), None)
+
+
+def corners(count, size):
+    """Return photos whose features are the centres of the first and the last pixel."""
+    points = np.array([[0, 0], [size[0] - 1, size[1] - 1]], "f4")
+    return [SimpleNamespace(number=n, keypoints=points, size=size) for n in range(count)]
+
+
+def test_matches_are_drawn_as_lines_for_the_shown_results_of_their_step(world, tmp_path):
+    verifier = Corners()
+    photos = (
+        {"corners": corners(QUERIES, (100, 50))},
+        {"corners": corners(GALLERY, (50, 100))},
+    )
+    matches = {"alpha_qe": LocalMatches({"rootsift": verifier}, *photos)}
+    page, text, _ = written(world, tmp_path, worst=2, best=1, matches=matches)
+    rows = world[2][1][0][queries_of(page)[0]]
+    shown = [step for step in (at.get("popovertarget") for at in page.of("matches")) if step]
+    assert len(shown) == len(set(shown)) == len(verifier.pairs) <= 3 * 10
+    assert verifier.pairs[0][1] == rows[0]
+    assert [at["id"] for at in page.of("pair")] == shown
+    # 100 x 50 in the middle of the left square, 50 x 100 in the middle of the right one.
+    paths = {at["d"] for at in page.of("lines")}
+    assert paths == {"M5 255L1255 5M995 745L1745 995"}
+    assert "<script" not in text
+
+
+def test_many_matches_are_thinned_out():
+    count = 400
+    points = np.stack([np.arange(count), np.arange(count)], axis=1).astype("f4")
+    photo = SimpleNamespace(keypoints=points, size=(count, count))
+    pairs = np.stack([np.arange(count)] * 2, axis=1)
+    verify = Verification(9.0, count, pairs, np.ones(count, bool), None)
+
+    def verifier(*_):
+        return verify
+
+    verifier.features = "a"
+    matches = LocalMatches({"a": verifier}, {"a": [photo]}, {"a": [photo]})
+    (lines,) = matches.between(0, 0)
+    assert (lines.name, lines.inliers, lines.path.count("M")) == ("a", count, 50)

@@ -19,6 +19,7 @@ from landmark.rerank import (
     KReciprocal,
     OnlineDiffusion,
     RankFusion,
+    Spatial,
     SuperGlobal,
     TwoStage,
     all_pairs,
@@ -26,15 +27,30 @@ from landmark.rerank import (
     egt,
     expansion,
     k_reciprocal,
+    spatial,
 )
 from landmark.rerank import dba as dba_module
 from landmark.rerank.retrieval import Retrieval
 from landmark.search import Flat
 from landmark.search.flat import FlatIndex
 from landmark.search.sharded import shard_search
+from landmark.verify import Verification
 
 QUERIES, GALLERY, KEPT = 14, 122, 20
 FLAT = Flat(device="cpu", block_rows=16)
+
+
+class Nearness:
+    """A verifier of photos that are numbers."""
+
+    features = "drawn"
+
+    def __call__(self, a, b):
+        """Score two numbers by their difference."""
+        none = np.empty((0, 2), np.int64)
+        return Verification(float(abs(a - b) % 7), 0, none, np.empty(0, bool), None)
+
+
 RERANKERS = {
     "alpha_qe": AlphaQE(n=3),
     "aqe_decay": AQEDecay(n=3),
@@ -46,6 +62,7 @@ RERANKERS = {
     "k_reciprocal": KReciprocal(k1=6, k2=3),
     "superglobal": SuperGlobal(m=10, k=3),
     "rank_fusion": RankFusion(),
+    "spatial": Spatial({"nearness": Nearness()}, {"nearness": 1.0}, {"nearness": 5.0}, top=10),
 }
 # The most expensive function, and the index of its argument with the rows that it processes.
 EXPENSIVE = {
@@ -61,6 +78,8 @@ EXPENSIVE = {
     "k_reciprocal, pairs": (all_pairs, "_candidates", 1),  # columns of tiles
     "superglobal": (SuperGlobal, "_scores", 1),
     "rank_fusion": (RankFusion, "_fused", 1),
+    "spatial": (spatial, "_cosines", 0),
+    "spatial, pairs": (Nearness, "__call__", 1),
 }
 SMALL_BLOCKS = (
     (all_pairs, "_BLOCK_ROWS", 20),
@@ -81,7 +100,16 @@ def retrieval_of(search, queries, kept=KEPT):
     photos = exact_unit(random, 9, QUERIES + GALLERY + 40)
     query, gallery, train = np.split(photos, [QUERIES, QUERIES + GALLERY])
     landmarks = random.integers(0, 4, len(train))
-    found = Retrieval.from_search(query[queries], gallery, kept, search, train, landmarks)
+    found = Retrieval.from_search(
+        query[queries],
+        gallery,
+        kept,
+        search,
+        train,
+        landmarks,
+        query_local={"drawn": np.arange(QUERIES)[queries]},
+        gallery_local={"drawn": np.arange(GALLERY)},
+    )
     reverse = found.with_ranking(found.rows[:, ::-1], found.scores)
     return replace(reverse.remembered("reverse"), rows=found.rows).remembered("search")
 
@@ -104,7 +132,9 @@ def results() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def rows_in(argument) -> int:
-    """Return the number of rows of an array, a sparse matrix or a list of rankings."""
+    """Return the number of rows of an array, a sparse matrix, a list of rankings; a photo is 1."""
+    if np.isscalar(argument):
+        return 1
     return argument[0].rows.shape[0] if isinstance(argument, list) else argument.shape[0]
 
 

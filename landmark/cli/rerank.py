@@ -70,8 +70,10 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     """Search, re-rank, print the metrics of each step, and write the folder `output`."""
     from landmark.artifact.submission import check_can_submit
     from landmark.disk.atomic import check_can_write
+    from landmark.report.matches import LocalMatches
     from landmark.report.photos import StorePhotos
     from landmark.report.ranking import write_report
+    from landmark.rerank.spatial import Spatial
     from landmark.rerank.stores import Stores
     from landmark.score.ground_truth import find_ground_truth
     from landmark.search.sharded import shard_search
@@ -85,7 +87,10 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
         raise UserError(
             f"rerank={needs_train[0]} needs photos of known landmarks. Pass train=STORE."
         )
-    stores = Stores.open(settings.query, settings.gallery, settings.train, settings.allow_mixed)
+    local = {name for step in rerankers.values() for name in getattr(step, "needs_local", ())}
+    stores = Stores.open(
+        settings.query, settings.gallery, settings.train, settings.allow_mixed, sorted(local)
+    )
     if settings.submission:
         check_can_submit(stores.query.ids, stores.gallery.ids)
     own_rows = stores.own_rows_to_exclude(settings.allow_self)
@@ -127,7 +132,14 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
             query = StorePhotos(stores.query, query_table)
             gallery = StorePhotos(stores.gallery, gallery_table)
             page, worst = output / "report.html", settings.report
-            write_report(page, steps, query, gallery, truth, meta, accuracy, worst=worst)
+            matches = {
+                name: LocalMatches(step.verify, stores.query_local, stores.gallery_local)
+                for name, step in rerankers.items()
+                if isinstance(step, Spatial)
+            }
+            write_report(
+                page, steps, query, gallery, truth, meta, accuracy, worst=worst, matches=matches
+            )
 
 
 def run_steps(

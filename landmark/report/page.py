@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from landmark.report.matches import Lines
 from landmark.report.photos import Entry
 
 MARKS = {"right": "✓", "wrong": "✗", "junk": "–", "unknown": "?"}
@@ -53,6 +54,8 @@ class Result:
         score: Score, as displayed.
         moved: Ranks gained over the previous step. None if it was not shown for that step.
         picture: Name of its thumbnail. None without a thumbnail.
+        matches: Inlier matches with the query, of each verifier of the step; empty for a step
+            without verification.
     """
 
     place: int
@@ -61,6 +64,7 @@ class Result:
     score: str
     moved: int | None
     picture: str | None
+    matches: Sequence[Lines] = ()
 
     @property
     def frame(self) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
+from landmark.report.matches import LocalMatches
 from landmark.report.overview import column_name, headline, histogram, split_settings, step_rows
 from landmark.report.page import MARKS, Figure, Query, Result, StepResults, frame_of, render
 from landmark.report.photos import Photos
@@ -30,6 +31,7 @@ def write_report(
     nearest_train_accuracy: float | None = None,
     worst: int = 30,
     best: int = 5,
+    matches: Mapping[str, LocalMatches] | None = None,
 ) -> None:
     """Write the page of a ranking. Only the photos on the page are read.
 
@@ -46,6 +48,8 @@ def write_report(
             landmark. None if unknown.
         worst: Number of queries to show with the lowest average precision, lowest first.
         best: Number of queries to show with the highest average precision, highest first.
+        matches: Name of a step → matches to draw for its results. Only the pairs on the page are
+            verified. Defaults to none.
 
     Raises:
         UserError: The file cannot be written.
@@ -62,7 +66,9 @@ def write_report(
         Query(
             shown.entries[query],
             shown.names.get(query),
-            _results(query, steps, rows[:, place], labels[:, place], shown_results, metric),
+            _results(
+                query, steps, rows[:, place], labels[:, place], shown_results, metric, matches or {}
+            ),
         )
         for place, query in enumerate(chosen.tolist())
     ]
@@ -149,6 +155,7 @@ def _results(
     labels: NDArray[np.str_],
     gallery: _Shown,
     metric: str | None,
+    matches: Mapping[str, LocalMatches],
 ) -> list[StepResults]:
     """Return the top results of each step for one query, from rows (S, R) and labels (S, R)."""
     step_results: list[StepResults] = []
@@ -163,6 +170,7 @@ def _results(
                 score=f"{step.scores[query, place]:.3f}",
                 moved=0 if previous is None else (places[row] - place if row in places else None),
                 picture=gallery.names.get(row),
+                matches=matches[step.name].between(query, row) if step.name in matches else (),
             )
             for place, (row, label) in enumerate(zip(ranked, row_labels, strict=True))
             if row >= 0

@@ -8,6 +8,7 @@ from landmark.rerank.egt import EGT
 from landmark.rerank.k_reciprocal import KReciprocal
 from landmark.rerank.online_diffusion import OnlineDiffusion
 from landmark.rerank.rank_fusion import RankFusion
+from landmark.rerank.spatial import Spatial
 from landmark.rerank.superglobal import SuperGlobal
 from landmark.rerank.two_stage import TwoStage
 
@@ -20,6 +21,7 @@ __all__ = [
     "KReciprocal",
     "OnlineDiffusion",
     "RankFusion",
+    "Spatial",
     "SuperGlobal",
     "TwoStage",
 ]

@@ -165,6 +165,28 @@ def _filled_up(
     return np.take_along_axis(candidates, order, 1), np.take_along_axis(values, order, 1)
 
 
+def shift_below(scores: np.ndarray, remaining: np.ndarray, gap: float = 0.0) -> np.ndarray:
+    """Shift the remaining scores of a ranking below its new top scores, where they are not.
+
+    Args:
+        scores: (Q, m) new scores of the top results, -inf at the pads.
+        remaining: (Q, J) scores of the remaining results, descending, -inf at the pads.
+        gap: Least difference between the lowest top score and the first remaining score.
+
+    Returns:
+        (Q, J) the remaining scores, all of a query shifted alike.
+
+    Example:
+        >>> shift_below(np.array([[0.9, 0.25]]), np.array([[0.5, 0.375]])).tolist()
+        [[0.25, 0.125]]
+    """
+    lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, keepdims=True) - gap
+    with np.errstate(invalid="ignore"):
+        shift = lowest - remaining[:, :1]
+    shift = np.where(np.isfinite(shift), np.minimum(shift, 0), 0)
+    return np.minimum(remaining + shift, lowest)
+
+
 def listed_in(rows: np.ndarray, lists: np.ndarray) -> np.ndarray:
     """Return which of a query's rows are in its list.
 

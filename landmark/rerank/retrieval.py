@@ -1,12 +1,16 @@
 """The value that re-rankers take and return."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from landmark.search import Flat
 from landmark.search.index import DeferredIndex, Index, Search
+from landmark.verify.features import Features
+
+# Name of the local features → those of each photo, by row.
+LocalOfPhotos = Mapping[str, Sequence[Features]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,9 @@ class Retrieval:
         own_rows: Gallery row of each query's own photo, (Q,), which is never one of its results; -1
             for none. Defaults to None, no query is in the gallery.
         own_train_rows: Train row of each query's own photo, (Q,), which does not vote on it.
+        query_local: Local features of the queries, name → sequence of Q photos, for re-rankers that
+            need them.
+        gallery_local: Local features of the gallery photos, name → sequence of N photos.
         earlier: Rankings of earlier steps, recorded only if a re-ranker needs them: name → rows and
             scores, the latest last.
 
@@ -53,6 +60,8 @@ class Retrieval:
     gallery_ids: np.ndarray | None = None
     own_rows: np.ndarray | None = None
     own_train_rows: np.ndarray | None = None
+    query_local: LocalOfPhotos = field(default_factory=dict)
+    gallery_local: LocalOfPhotos = field(default_factory=dict)
     earlier: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +97,8 @@ class Retrieval:
         gallery_ids: np.ndarray | None = None,
         own_rows: np.ndarray | None = None,
         own_train_rows: np.ndarray | None = None,
+        query_local: LocalOfPhotos | None = None,
+        gallery_local: LocalOfPhotos | None = None,
     ) -> "Retrieval":
         """Index a gallery and search it for the top k of each query.
 
@@ -102,6 +113,8 @@ class Retrieval:
             gallery_ids: (N,).
             own_rows: (Q,).
             own_train_rows: (Q,).
+            query_local: Name → sequence of Q photos.
+            gallery_local: Name → sequence of N photos.
         """
         index = search.build(gallery)
         rows, scores = index.search_others(query, k, own_rows)
@@ -112,6 +125,8 @@ class Retrieval:
             gallery_ids=gallery_ids,
             own_rows=own_rows,
             own_train_rows=own_train_rows,
+            query_local=query_local or {},
+            gallery_local=gallery_local or {},
         )
 
     def searched(

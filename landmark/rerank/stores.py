@@ -1,9 +1,10 @@
 """The descriptor stores of a re-ranking, checked for consistency."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked import StackedStores
+from landmark.disk.differences import differences
 from landmark.error import UserError
 from landmark.processes import notice
-from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.retrieval import LocalOfPhotos, Retrieval
 from landmark.search.index import Search
 
 _SHARED_SETTINGS = ("embedder", "whitening")
@@ -28,6 +30,8 @@ class Stores:
         query: Store of the queries.
         gallery: Store of the gallery photos, or several stores stacked.
         train: Store of photos with known landmarks. Defaults to None.
+        query_local: Local features of the queries, name → sequence in the order of the rows.
+        gallery_local: Local features of the gallery photos, likewise.
 
     Example:
         >>> import tempfile, numpy as np
@@ -42,6 +46,8 @@ class Stores:
     query: DescriptorStore
     gallery: DescriptorStore | StackedStores
     train: DescriptorStore | None = None
+    query_local: LocalOfPhotos = field(default_factory=dict)
+    gallery_local: LocalOfPhotos = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -50,6 +56,7 @@ class Stores:
         gallery: str | Path | Sequence[str | Path],
         train: str | Path | None = None,
         allow_mixed: bool = False,
+        local: Collection[str] = (),
     ) -> "Stores":
         """Open stores and check that they are consistent.
 
@@ -58,12 +65,14 @@ class Stores:
             gallery: Folder of the gallery store, or several folders, whose rows are stacked in this
                 order, such as a gallery and its distractors.
             train: Folder of the train store. Defaults to None.
-            allow_mixed: Accept different embedders and whitenings.
+            allow_mixed: Accept different embedders, whitenings and settings of local features.
+            local: Names of the local features to open, of the queries and the gallery.
 
         Raises:
             UserError: A store is missing, damaged or empty, an id occurs twice among the queries
                 or in the gallery, the dimensions differ, two stores record different embedders or
-                whitenings, or train has no landmarks.
+                whitenings, train has no landmarks, or local features are missing or were extracted
+                with different settings.
         """
         folders = [gallery] if isinstance(gallery, str | Path) else list(gallery)
         if not folders:
@@ -84,7 +93,20 @@ class Stores:
                 f"train={train} has no landmark_id to learn from. Pass photos with known landmarks."
             )
         stacked = galleries[0] if len(galleries) == 1 else StackedStores(galleries)
-        return cls(query_store, stacked, train_store)
+        query_local, gallery_local = (
+            {name: store.local(name) for name in local} for store in (query_store, stacked)
+        )
+        for name in () if allow_mixed else local:
+            of_query, of_gallery = query_local[name].settings, gallery_local[name].settings
+            _check_same_local(name, query_store, of_query, stacked, of_gallery)
+        return cls(
+            query_store,
+            stacked,
+            train_store,
+            # Not registered as sequences, but read by row and length alone.
+            cast(LocalOfPhotos, query_local),
+            cast(LocalOfPhotos, gallery_local),
+        )
 
     @property
     def by_name(self) -> dict[str, DescriptorStore | StackedStores]:
@@ -163,6 +185,8 @@ class Stores:
             gallery_ids=self.gallery.ids,
             own_rows=None if allow_self else self.own_rows,
             own_train_rows=None if allow_self else self.own_train_rows,
+            query_local=self.query_local,
+            gallery_local=self.gallery_local,
         )
 
     def __str__(self) -> str:
@@ -193,3 +217,20 @@ def _check_same_kind(store: DescriptorStore, earlier: DescriptorStore, allow_mix
                 f"{store.path} has {key} {own}, and {earlier.path} has {other}. Extract both "
                 "with the same settings, or pass allow_mixed=true."
             )
+
+
+def _check_same_local(
+    name: str,
+    query: DescriptorStore | StackedStores,
+    of_query: Mapping[str, Any],
+    gallery: DescriptorStore | StackedStores,
+    of_gallery: Mapping[str, Any],
+) -> None:
+    """Check that the settings of the local features `name` of queries and gallery are equal."""
+    for key, (own, other) in differences(
+        of_query, {**dict.fromkeys(of_query), **of_gallery}
+    ).items():
+        raise UserError(
+            f"{query.path} has local features {name!r} with {key} {own}, and {gallery.path} with "
+            f"{other}. Extract both with the same settings, or pass allow_mixed=true."
+        )

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from landmark.error import UserError
 from landmark.rerank.expansion import descriptors_of
 from landmark.rerank.parallel import across_ranks
+from landmark.rerank.ranking import shift_below
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.top_k import best_in_order
 from landmark.settings import checked
@@ -69,7 +70,7 @@ class SuperGlobal:
             top_rows, top_scores = best_in_order([(rows[:, :m], new)], m)
             rows[:, :m], scores = top_rows, previous.astype(np.float32)
             scores[:, :m] = top_scores
-            scores[:, m:] += _below(top_scores, previous[:, m : m + 1])
+            scores[:, m:] = shift_below(top_scores, scores[:, m:], gap=1)
             return rows, scores
 
         block_size = _BLOCK_VALUES // (m * max(retrieval.gallery.shape[1], m))
@@ -114,11 +115,3 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     if count >= values.shape[2]:
         return np.broadcast_to(np.arange(values.shape[2]), values.shape)
     return np.argpartition(-values, count - 1, axis=2)[:, :, :count]
-
-
-def _below(scores: np.ndarray, next_score: np.ndarray) -> np.ndarray:
-    """Return the shift (B, 1) that moves the remaining scores below the m new scores."""
-    lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        shift = lowest - next_score - 1
-    return np.where(np.isfinite(shift), np.minimum(shift, 0), 0)

@@ -1,0 +1,187 @@
+"""Re-ranking by local evidence: verify the top results by the photos' local features."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from landmark.artifact.vectors import row_blocks
+from landmark.device import usable_cpus
+from landmark.error import UserError
+from landmark.processes import world_size
+from landmark.rerank.expansion import descriptors_of
+from landmark.rerank.parallel import across_ranks
+from landmark.rerank.ranking import shift_below
+from landmark.rerank.retrieval import LocalOfPhotos, Retrieval
+from landmark.search.top_k import best_in_order
+from landmark.settings import check_value, checked
+from landmark.verify import Features, Verification, verify_pairs
+
+_BLOCK_VALUES = 2**23  # of descriptors: 32 MB
+_BLOCK_PAIRS = 2**20  # verified in one call, which needs 60 bytes a pair
+_BLOCK_OF_WORKER, _BLOCKS_EACH = 1024, 16  # most pairs of a block, least blocks of each process
+_FEW_PAIRS = 1000  # take a few seconds
+
+
+class LocalVerifier(Protocol):
+    """Verifies two photos by the local features of one name (see `landmark.verify`)."""
+
+    @property
+    def features(self) -> str:
+        """Name of the local features that it reads."""
+
+    def __call__(self, a: Features, b: Features) -> Verification:
+        """Verify photo `a` against photo `b`."""
+
+
+class Spatial:
+    """Re-ranking of the top results by cosine and local evidence.
+
+    The score of a result is its cosine plus, for each verifier, weight * min(s, cap) / cap, where s
+    is the verifier's score of query and photo, 0 if it is negative or a photo has no features. The
+    cosine is that of the current descriptors, so a query expansion before it counts. The other
+    results keep their order and, if they are not above the new scores, their scores.
+
+    Args:
+        verify: Name → verifier of query and photo.
+        weights: Name → weight of the verifier. A verifier of weight 0 is not used, and its local
+            features are not needed.
+        caps: Name → score from which the evidence is complete.
+        top: Number of results to re-rank; all if there are fewer.
+        processes: Number of processes of each rank. Defaults to the CPUs divided by the ranks.
+
+    Attributes:
+        needs_local: Names of the local features that the stores need.
+
+    Raises:
+        UserError: A verifier has no weight or cap, a weight or cap has no verifier, or no verifier
+            has a weight.
+
+    Source:
+        Yokoo et al.: Two-stage Discriminative Re-ranking for Large-scale Landmark Retrieval. CVPRW
+        2020, arXiv 2003.11211: cosine + min(inliers, 70) / 70.
+
+    Example:
+        >>> class SameSize:
+        ...     features = "drawn"
+        ...     def __call__(self, a, b):
+        ...         none = np.empty((0, 2), int)
+        ...         return Verification(7.0 * (a.size == b.size), 0, none, none[:, 0] > 0, None)
+        >>> from types import SimpleNamespace
+        >>> photos = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8]], np.float32)
+        >>> local = [SimpleNamespace(size=(9, height)) for height in (4, 5, 4)]
+        >>> retrieval = Retrieval(
+        ...     photos[:1], photos[1:], np.array([[0, 1]]), np.array([[0.8, 0.6]], np.float32),
+        ...     query_local={"drawn": local[:1]}, gallery_local={"drawn": local[1:]})
+        >>> spatial = Spatial({"size": SameSize()}, weights={"size": 0.3}, caps={"size": 7.0})
+        >>> result = spatial(retrieval)
+        >>> result.rows.tolist(), (10 * result.scores).round().tolist()
+        ([[1, 0]], [[9.0, 8.0]])
+    """
+
+    @checked
+    def __init__(
+        self,
+        verify: Mapping[str, LocalVerifier],
+        weights: Mapping[str, float],
+        caps: Mapping[str, float],
+        top: PositiveInt = 100,
+        processes: PositiveInt | None = None,
+    ) -> None:
+        for key, values, annotation in (
+            ("weights", weights, Annotated[NonNegativeFloat, Field(le=1e6)]),
+            ("caps", caps, PositiveFloat),
+        ):
+            if odd := verify.keys() ^ values.keys():
+                raise UserError(
+                    f"verify has {_names(verify)}, but {key} has {_names(values)}. Pass "
+                    f"verify.{min(odd)} and {key}.{min(odd)}, or neither."
+                )
+            for name, value in values.items():
+                check_value(f"{key}.{name}", value, annotation)
+        self.verify = {name: verifier for name, verifier in verify.items() if weights[name]}
+        if not self.verify:
+            raise UserError(f"every weight is 0. Pass a weights.{min(verify, default='<name>')}.")
+        self.weights = {name: float(weights[name]) for name in self.verify}
+        self.caps = {name: float(caps[name]) for name in self.verify}
+        self.top = top
+        self.processes = processes
+        self.needs_local = sorted({verifier.features for verifier in self.verify.values()})
+
+    def __call__(self, retrieval: Retrieval) -> Retrieval:
+        """Re-rank the top results; replaces rows and scores.
+
+        Raises:
+            UserError: The retrieval has no local features of a name, or they lack what a verifier
+                needs.
+        """
+        top = min(self.top, retrieval.rows.shape[1])
+        evidence = self._evidence(retrieval, top)
+
+        def reranked(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            rows = retrieval.rows[part].astype(np.int32)
+            scores = retrieval.scores[part].astype(np.float32)
+            new = _cosines(retrieval.query[part], retrieval.gallery, rows[:, :top])
+            new += evidence[part]
+            rows[:, :top], scores[:, :top] = best_in_order([(rows[:, :top], new)], top)
+            scores[:, top:] = shift_below(scores[:, :top], scores[:, top:])
+            return rows, scores
+
+        block_size = max(1, _BLOCK_VALUES // (top * retrieval.gallery.shape[1]))
+        rows, scores = across_ranks(len(retrieval.query), reranked, block_size)
+        return retrieval.with_ranking(rows, scores)
+
+    def _evidence(self, retrieval: Retrieval, top: int) -> NDArray[np.float32]:
+        """Return the weighted evidence of the top results, (Q, top); 0 at the pads."""
+        ranked = retrieval.rows[:, :top]
+        evidence = np.zeros(ranked.shape, np.float32)
+        for name, verifier in self.verify.items():
+            query = _local_of(retrieval.query_local, verifier.features)
+            gallery = _local_of(retrieval.gallery_local, verifier.features)
+            for part in row_blocks(len(ranked), max(1, _BLOCK_PAIRS // top)):
+                queries, places = np.nonzero(ranked[part] >= 0)
+                pairs = np.stack([queries + part.start, ranked[part][queries, places]], axis=1)
+                scores = self._verified(verifier, query, gallery, pairs)
+                share = np.clip(scores, 0, self.caps[name]) / self.caps[name]
+                evidence[part][queries, places] += self.weights[name] * share
+        return evidence
+
+    def _verified(
+        self,
+        verifier: LocalVerifier,
+        query: Sequence[Features],
+        gallery: Sequence[Features],
+        pairs: NDArray[np.integer],
+    ) -> NDArray[np.float32]:
+        """Return the scores of pairs (P, 2); every rank passes all pairs and verifies a share."""
+        processes = self.processes or max(1, usable_cpus() // world_size())
+        if len(pairs) < _FEW_PAIRS:
+            processes = 1  # starting others takes longer
+        share = len(pairs) // (_BLOCKS_EACH * processes * world_size())
+        block = min(max(share, 1), _BLOCK_OF_WORKER)
+        return verify_pairs(
+            verifier, query, gallery, pairs, processes=processes, block=block
+        ).scores
+
+
+def _cosines(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> NDArray[np.float32]:
+    """Return the cosines (B, n) of B queries with gallery rows (B, n); -inf at the pads."""
+    results = descriptors_of(gallery, rows)  # (B, n, D)
+    cosines = np.einsum("bd,bnd->bn", np.asarray(query, np.float32), results)
+    cosines[rows < 0] = -np.inf
+    return cosines
+
+
+def _local_of(local: LocalOfPhotos, name: str) -> Sequence[Features]:
+    if name not in local:
+        raise UserError(
+            f"the retrieval has no local features {name!r}, which spatial re-ranking verifies. "
+            "Pass query_local and gallery_local."
+        )
+    return local[name]
+
+
+def _names(values: Mapping[str, object]) -> str:
+    return ", ".join(sorted(values)) or "none"
