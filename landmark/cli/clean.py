@@ -82,10 +82,10 @@ def clean(settings: Clean, config: DictConfig) -> None:
 
     # --- checks: everything that can fail in a second fails here ---
     meta = read_meta(Path(settings.output), settings.overwrite)
-    cleaning = prepare(settings, config)
-    rules = rules_of(settings, cleaning)
+    rules = rules_of(settings, config)
     if len(rules) > 1 and settings.audit:
         raise UserError("audit= needs one value of each threshold. Pass audit= without lists.")
+    cleaning = prepare(settings, config)
     located = photo_table(config)
 
     # --- pairs: saved before a threshold is applied ---
@@ -168,7 +168,7 @@ def ids_of(store: "DescriptorStore") -> str:
     return ids_digest(store.rows["id"])
 
 
-def rules_of(settings: Clean, cleaning: "Cleaning") -> "list[Rule]":
+def rules_of(settings: Clean, config: DictConfig) -> "list[Rule]":
     """Return a rule for each combination of thresholds.
 
     Raises:
@@ -200,7 +200,7 @@ def rules_of(settings: Clean, cleaning: "Cleaning") -> "list[Rule]":
             )
     return combine(
         min_inliers=min_inliers,
-        false_rate=settings.false_rate or getattr(cleaning.verifier, "false_rate", 0.01),
+        false_rate=settings.false_rate or config.verify.false_rate,
         min_neighbours=settings.min_neighbours,
         min_agreement=min_agreement,
     )
@@ -212,7 +212,10 @@ def is_2019() -> bool:
 
 
 def photo_table(config: DictConfig) -> "ImageTable | None":
-    """Return the train photos of data=, those held out too; None without data=."""
+    """Return the train photos of data=, those held out too; None without data=.
+
+    They have no landmarks: those of the store are cleaned.
+    """
     from dataclasses import replace
 
     import pandas as pd
@@ -222,7 +225,8 @@ def photo_table(config: DictConfig) -> "ImageTable | None":
         return None
     train = source.read("train")
     rows = pd.concat([train.rows, *(table.rows for table in source.validation())])
-    return replace(train, rows=rows.drop_duplicates("id").reset_index(drop=True))
+    rows = rows.drop_duplicates("id").drop(columns="landmark_id", errors="ignore")
+    return replace(train, rows=rows.reset_index(drop=True))
 
 
 def write_grid(cleaning: "Cleaning", table: "pd.DataFrame") -> None:
