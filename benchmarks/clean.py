@@ -118,7 +118,8 @@ def main():
     print(
         f"\nGLDv2 on paper: {pairs / 1e6:.0f} M pairs at {arguments.milliseconds:g} ms are "
         f"{hours:,.0f} core hours, {hours / arguments.cores:.0f} h on {arguments.cores} cores; "
-        f"features {GLDV2_PHOTOS * 136e3 / 1e9:,.0f} GB, pairs.parquet about {pairs * 20 / 1e9:.0f} GB"
+        f"features {GLDV2_PHOTOS * 136e3 / 1e9:,.0f} GB, "
+        f"pairs.parquet about {pairs * 20 / 1e9:.0f} GB"
     )
 
 

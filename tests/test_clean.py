@@ -55,7 +55,9 @@ def test_candidates_are_those_of_a_naive_loop(seed, count, k):
     found = find_candidates(Flat("cpu").build(vectors), labels, k, most, others, neighbours)
     sizes, expected = Counter(labels.tolist()), set()
     for row in range(count):
-        order = sorted((j for j in range(count) if j != row), key=lambda j: -vectors[row] @ vectors[j])
+        order = sorted(
+            (j for j in range(count) if j != row), key=lambda j: -vectors[row] @ vectors[j]
+        )
         near = order[:k]
         if labels[row] < 0:
             assert np.isnan(found.agreement[row])

@@ -150,7 +150,9 @@ def test_a_second_call_verifies_nothing_again(clean, world, tmp_path, monkeypatc
     assert len(pd.read_csv(tmp_path / "out" / "grid.csv")) == 16
     assert (tmp_path / "out" / "cleaned.csv").read_bytes() == kept
 
-    status, _, errors = clean(train, "output=out", "min_inliers=30", "min_neighbours=10", "report=0")
+    status, _, errors = clean(
+        train, "output=out", "min_inliers=30", "min_neighbours=10", "report=0"
+    )
     assert status == 2
     assert "the thresholds keep no photo: at least 30 inliers" in errors
     assert (tmp_path / "out" / "cleaned.csv").read_bytes() == kept

@@ -29,7 +29,7 @@ def splits_of(source):
 
 def test_photos_and_landmarks_are_left_out_of_train_alone(photos, tmp_path, capsys):
     plain = splits_of(Folder(photos))
-    out = sorted(plain["train"])[:2] + ["b/none.jpg"]
+    out = [*sorted(plain["train"])[:2], "b/none.jpg"]
     file = listed(tmp_path, id=[*out, None], landmark_id=["x", None, None, "h"])
     capsys.readouterr()
     found = splits_of(Folder(photos, exclude=file))

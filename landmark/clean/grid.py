@@ -73,7 +73,9 @@ def nothing_kept(pairs: Pairs, photos: Photos, selection: Selection, geometry: b
     parts = []
     if geometry:
         verified, candidates = int((selection.is_verified & same).sum()), int(same.sum())
-        parts.append(f"{selection.limit} keeps {verified:,} of {candidates:,} pairs of one landmark")
+        parts.append(
+            f"{selection.limit} keeps {verified:,} of {candidates:,} pairs of one landmark"
+        )
         enough = int((selection.neighbours >= rule.min_neighbours).sum())
         parts.append(f"min_neighbours={rule.min_neighbours} keeps {enough:,} photos")
     if rule.min_agreement is not None:

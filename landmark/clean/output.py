@@ -82,7 +82,8 @@ def kept_table(
 
 def facts_table(rows: pd.DataFrame, found: Candidates, names: NDArray[np.str_]) -> pd.DataFrame:
     """Return what the search knows of each photo, which every rule reads."""
-    rivals = np.where(found.rivals >= 0, names[found.rivals].astype(object), None)
+    rivals = names[found.rivals].astype(object)
+    rivals[found.rivals < 0] = None
     return rows[["id", "landmark_id"]].assign(
         agreement=found.agreement, rival=rivals, rival_share=found.rival_shares
     )

@@ -15,7 +15,7 @@ verification. Train on the result with data=table data.table=DIR/table.parquet.
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -27,6 +27,8 @@ from landmark.error import UserError
 from landmark.processes import rank, silence_other_ranks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from landmark.artifact.descriptors import DescriptorStore
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from landmark.clean.selection import Photos, Rule
     from landmark.clean.train_photos import TrainPhotos
     from landmark.data.image_table import ImageTable
+    from landmark.verify import Features
 
 INLIERS_2019 = 30  # Yokoo et al., arXiv 2003.11211
 AGREEMENT = 0.2
@@ -123,8 +126,8 @@ def prepare(settings: Clean, config: DictConfig) -> "Cleaning":
         train,
         test,
         verifier,
-        local,
-        test_local,
+        cast("Sequence[Features] | None", local),
+        cast("Sequence[Features] | None", test_local),
         shard_search(instantiate(config.search)),
         **{name: getattr(settings, name) for name in own},
         settings=of_pairs,
@@ -144,7 +147,7 @@ def recorded_settings(
     from landmark.disk.differences import as_recorded
 
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    geometry = {"geometry": settings.geometry}
+    geometry: dict[str, Any] = {"geometry": settings.geometry}
     if local is not None:
         verify = {key: value for key, value in plain["verify"].items() if key != "false_rate"}
         geometry |= {"verify": verify, "local": local.settings}
