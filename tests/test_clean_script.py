@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -174,6 +175,50 @@ def test_agreement_alone_needs_no_local_features(clean, world, tmp_path):
     photos = pd.read_parquet(tmp_path / "out" / "photos.parquet")
     assert np.flatnonzero(~photos["kept"]).tolist() == WRONG
     assert "6 likely mislabels" in printed
+
+
+def test_the_rule_of_2019_counts_inliers_alone(clean, world, tmp_path):
+    arguments = [f"train={world / 'train'}", "output=out", "verify=inliers_2019", "report=0"]
+    status, printed, errors = clean(*arguments)
+    assert status == 0, errors
+    rule = json.loads((tmp_path / "out" / "meta.json").read_text())["rule"]
+    assert (rule["min_inliers"], rule["min_neighbours"], rule["min_agreement"]) == (30, 3, None)
+    pairs = pd.read_parquet(tmp_path / "out" / "pairs.parquet")
+    photos = pd.read_parquet(tmp_path / "out" / "photos.parquet").set_index("id")
+    landmarks = photos["landmark_id"]
+    same = landmarks[pairs["a"]].to_numpy() == landmarks[pairs["b"]].to_numpy()
+    good = pairs[same & (pairs["inliers"] >= 30).to_numpy()]
+    votes = pd.concat([good["a"], good["b"]]).value_counts()
+    assert set(photos.index[photos["kept"]]) == set(votes.index[votes >= 3])
+    assert "at least 30 inliers" in printed
+
+
+def test_identical_photos_are_counted(clean, world, tmp_path):
+    store = DescriptorStore.open(world / "plain")
+    vectors = np.array(store.vectors)
+    vectors[2] = vectors[1]
+    rows = [*range(5), 15, 16]
+    DescriptorStore.write(
+        tmp_path / "copies", store.ids[rows], vectors[rows], store.landmark_ids[rows]
+    )
+    status, printed, errors = clean("train=copies", "output=out", "geometry=false", "report=0")
+    assert status == 0, errors
+    assert "(1 of identical photos)" in printed
+    assert "table.parquet has none" in errors
+
+
+def test_make_clean_gldv2_extracts_and_cleans_as_in_2019(tmp_path):
+    command = ["make", "-n", "-o", ".venv/installed", "clean-gldv2", f"CLEANED={tmp_path}"]
+    dry = [*command, "GLDV2=photos", "EMBEDDER=run/embedder"]
+    printed = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "data=gldv2 data.root='photos' data.validation_landmarks=0" in printed
+    assert "split=train local=rootsift" in printed
+    assert "verify=inliers_2019" in printed
+    assert "k=1000 candidates=100 min_inliers=30 min_neighbours=3" in printed
+    command.remove("-n")
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "GLDV2 is missing" in refused.stderr
 
 
 def test_an_audit_lists_what_the_test_set_shows(clean, world, tmp_path):

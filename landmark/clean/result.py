@@ -16,6 +16,8 @@ from landmark.clean.findings import (
 from landmark.clean.pairs import Pairs
 from landmark.clean.selection import Photos, Rule, Selection, select
 
+_IDENTICAL = 1 - 1e-6  # cosine, but for rounding
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -96,9 +98,12 @@ class Result:
             f"kept {int(kept.sum()):,} of {len(labels):,} photos, "
             f"{len(np.unique(labels[kept])):,} of {landmarks:,} landmarks"
         )
+        identical = int((self.pairs.cosine[self.duplicates] >= _IDENTICAL).sum())
+        copies = f" ({identical:,} of identical photos)" if identical else ""
         lines.append(
             f"{len(self.mislabels.rows):,} likely mislabels, {len(self.duplicates):,} pairs of "
-            f"near-duplicates, {len(self.places.labels):,} landmarks that look like several places"
+            f"near-duplicates{copies}, {len(self.places.labels):,} landmarks that look like "
+            "several places"
         )
         if self.overlap is not None:
             overlap = self.overlap

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.local_features import LocalFeatureStore, ids_digest
+from landmark.artifact.table import check_ids
 from landmark.clean.output import check_ids_for_lists
 from landmark.data.image_table import sorted_landmarks
 from landmark.disk.digest import digest_of
 from landmark.error import UserError
 from landmark.processes import notice
-from landmark.rerank.stores import Stores
+
+_OF_EMBEDDER = ("embedder", "whitening")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class TrainPhotos:
             raise UserError(
                 f"train={path} has no landmark_id to check. Extract photos with known landmarks."
             )
+        check_ids(store.rows["id"], path)
         check_ids_for_lists(store.ids)
         landmarks = pd.Series(store.landmark_ids, dtype="str")
         names = np.array(sorted_landmarks(landmarks[landmarks != ""]))
@@ -68,7 +71,19 @@ def open_test_store(test: str | Path, train: str | Path) -> DescriptorStore:
     Raises:
         UserError: It is missing, damaged or empty, or of another embedder than the train store.
     """
-    return Stores.open(test, train).query
+    store, other = DescriptorStore.open(test), DescriptorStore.open(train)
+    if not len(store):
+        raise UserError(f"audit={test} has no descriptors. Extract some photos.")
+    own = {"dimensions": store.dim, **{key: store.meta.get(key) for key in _OF_EMBEDDER}}
+    of_train = {"dimensions": other.dim, **{key: other.meta.get(key) for key in _OF_EMBEDDER}}
+    for key, value in own.items():
+        # A store that does not record the setting is compatible with any other.
+        if None not in (value, of_train[key]) and value != of_train[key]:
+            raise UserError(
+                f"audit={test} has {key} {value}, but train={train} has {of_train[key]}. Extract "
+                "both with one embedder."
+            )
+    return store
 
 
 def local_features(store: DescriptorStore, name: str) -> LocalFeatureStore:
