@@ -15,6 +15,7 @@ from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.local_features import LocalFeatures
 from landmark.artifact.partial_local_features import LocalFeatureWriter
 from landmark.data import GLDv2, Table
+from landmark.verify import Verifier
 
 ROOT = Path(__file__).resolve().parents[1]
 LANDMARKS, PHOTOS, POINTS = 6, 10, 60
@@ -166,6 +167,28 @@ def test_a_second_call_verifies_nothing_again(clean, world, tmp_path, monkeypatc
     assert status == 2
     assert "different k (1000, now 20)" in errors
     assert clean(train, "output=out", "geometry=false", "report=0")[0] == 0
+
+
+def test_an_interrupted_verification_resumes(clean, world, tmp_path, monkeypatch):
+    train = [f"train={world / 'train'}", "report=0"]
+    assert clean(*train, "output=whole")[0] == 0
+    count, verify = [0], Verifier.__call__
+
+    def counted(self, a, b):
+        count[0] += 1
+        if count[0] == 1200:
+            raise KeyboardInterrupt
+        return verify(self, a, b)
+
+    monkeypatch.setattr(Verifier, "__call__", counted)
+    assert clean(*train, "output=out")[0] == 130
+    assert not (tmp_path / "out").exists()
+    status, _, errors = clean(*train, "output=out")
+    assert status == 0, errors
+    pairs = pd.read_parquet(tmp_path / "out" / "pairs.parquet")
+    assert 1200 < len(pairs) <= count[0] < 1200 + len(pairs) - 1000
+    pd.testing.assert_frame_equal(pairs, pd.read_parquet(tmp_path / "whole" / "pairs.parquet"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_agreement_alone_needs_no_local_features(clean, world, tmp_path):
