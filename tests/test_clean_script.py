@@ -257,7 +257,9 @@ def test_an_audit_lists_what_the_test_set_shows(clean, world, tmp_path):
     table = tmp_path / "out" / "table.parquet"
     source = Table(tmp_path, table, validation="none", exclude=tmp_path / "out" / "exclude.csv")
     assert "place0" not in source.read("train").landmarks
-    assert clean(*arguments, "report=0")[0] == 0
+    assert clean(*arguments[:2], "report=0", "min_neighbours=4")[0] == 0
+    assert (tmp_path / "out" / "exclude.csv").is_file()
+    assert clean(*arguments, "report=0", "audit_k=5")[0] == 2
 
 
 @pytest.mark.parametrize(

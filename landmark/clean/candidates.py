@@ -22,7 +22,7 @@ class Candidates(NamedTuple):
         agreement: (N,) float32 share of the nearest neighbours with the photo's own landmark; NaN
             for a photo without a landmark, or the only one of its landmark.
         rivals: (N,) int32 number of the other landmark that most of the nearest neighbours have, -1
-            if they have none.
+            if they have none, or where the agreement is NaN.
         rival_shares: (N,) float32 share of the nearest neighbours with that landmark.
     """
 
@@ -59,7 +59,7 @@ def find_candidates(
         >>> labels = np.array([0, 0, 1], np.int32)
         >>> found = find_candidates(Flat().build(photos), labels, k=2, others=0)
         >>> found.pairs.tolist(), found.agreement.tolist(), found.rivals.tolist()
-        ([[0, 1]], [1.0, 0.0, nan], [-1, 1, 0])
+        ([[0, 1]], [1.0, 0.0, nan], [-1, 1, -1])
     """
     photos = len(labels)
     k = min(k, photos - 1)
