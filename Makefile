@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-gpu drawing lint format submit recipe ensemble sweep-report benchmark clean
+.PHONY: help setup demo test test-all test-gpu drawing lint format submit recipe ensemble sweep-report benchmark clean clean-gldv2
 
 DEMO := runs/demo
 TRAIN := $(BIN)/python train.py experiment=demo
@@ -30,6 +30,10 @@ STAGES ?= gldv1_pretrain gldv2_clean scale_up
 OVERRIDES ?=
 FIRST ?=
 EXTRACT_OVERRIDES ?=
+# Embedder, output and rule of `make clean-gldv2`.
+EMBEDDER ?= $(RECIPE)/gldv1_pretrain/embedder
+CLEANED ?= runs/clean-gldv2
+CLEAN_OVERRIDES ?=
 # Sweep of the six models that `make ensemble` concatenates, and their weights.
 ENSEMBLE ?=
 WEIGHTS ?= 0.5 1 1 0.5 1 1
@@ -100,6 +104,15 @@ recipe: $(INSTALLED) ## GLDV1=… GLDV2=… Train the recipe's stages in order, 
 			hydra.sweep.dir=$$folder $$more $(OVERRIDES); \
 		previous=$$folder; \
 	done
+
+clean-gldv2: $(INSTALLED) ## GLDV2=… Clean GLDv2's train photos as in 2019: verified neighbours, 3 of 30 inliers
+	@test -n "$(GLDV2)" || { echo "error: GLDV2 is missing. Run make clean-gldv2 GLDV2=FOLDER with the root of its photos." >&2; exit 2; }
+	@test -e "$(EMBEDDER)" || { echo "error: $(EMBEDDER) does not exist. Run make recipe GLDV1=FOLDER STAGES=gldv1_pretrain, or pass EMBEDDER=RUN/embedder." >&2; exit 2; }
+	$(EXTRACT) embedder='$(EMBEDDER)' data=gldv2 data.root='$(GLDV2)' data.validation_landmarks=0 \
+		split=train local=rootsift output='$(CLEANED)/train' $(EXTRACT_OVERRIDES)
+	$(BIN)/python clean.py train='$(CLEANED)/train' output='$(CLEANED)/cleaned' verify=inliers_2019 \
+		k=1000 candidates=100 min_inliers=30 min_neighbours=3 $(CLEAN_OVERRIDES)
+	@echo "train on it: data=gldv2 data.root=$(GLDV2) data.clean=$(abspath $(CLEANED))/cleaned/cleaned.csv"
 
 ensemble: $(INSTALLED) ## ENSEMBLE=SWEEP Extract with each of its six models and concatenate to 3,072 dimensions
 	@test -n "$(ENSEMBLE)" || { echo "error: ENSEMBLE is missing. Run make ensemble ENSEMBLE=runs/recipe/ensemble_scale_up." >&2; exit 2; }

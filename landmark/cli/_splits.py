@@ -52,8 +52,13 @@ def use_splits_of_init(init: Path, source: "Source", data: DictConfig) -> None:
         data: Settings of the photos.
     """
     run = run_of(init)
-    if run is not None and data_of(run) == data:
+    if run is not None and _given(data_of(run)) == _given(data):
         use_splits_of(run, source, _description(init))
+
+
+def _given(data: DictConfig) -> dict[str, Any]:
+    """Return the settings that are not null, the default of every key that was added later."""
+    return {str(key): value for key, value in data.items() if value is not None}
 
 
 def _description(embedder: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 The table has one row per photo: `id`, `landmark_id` (if known), `split` ("train", "query",
 "gallery" or missing) and `held_out` ("query" or "gallery" for a train photo that the run held out
-to validate with, otherwise missing). Sets with published queries and gallery have only their train
-photos in it. The metadata of the file records the folder of the photos.
+to validate with, "excluded" for one that data.exclude left out, otherwise missing). Sets with
+published queries and gallery have only their train photos in it. The metadata of the file records
+the folder of the photos.
 """
 
 from collections.abc import Mapping
@@ -128,7 +129,7 @@ class RunSplits:
     @cached_property
     def held_out_landmarks(self) -> pd.Series:
         """The distinct landmarks of which the run held out photos."""
-        is_held_out = self.rows["held_out"].notna()
+        is_held_out = self.rows["held_out"].isin(["query", "gallery"])
         return self.rows.loc[is_held_out, "landmark_id"].drop_duplicates()
 
     @cached_property

@@ -8,10 +8,12 @@ from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from landmark.artifact.table import SPLITS
 from landmark.data.bad_images import BadImage
+from landmark.data.exclusion import EXCLUDED, Exclusion
 from landmark.data.image_table import ImageTable
 from landmark.data.splits import Fraction, filter_photos
 from landmark.data.splitter import Splitter, is_labelled
@@ -62,6 +64,9 @@ class LandmarkOptions(TypedDict, total=False):
         bad_image: What to do with a photo that cannot be used (missing, broken, not an image, too
             small, too large): "error" raises; "skip" skips and lists it, see
             `landmark.data.bad_images`.
+        exclude: File of photos (column `id`) and landmarks (column `landmark_id`) to leave out of
+            train, such as exclude.csv of an audit; see `landmark.data.exclusion`. The splits of the
+            other photos do not depend on it.
     """
 
     query_fraction: Fraction
@@ -71,6 +76,7 @@ class LandmarkOptions(TypedDict, total=False):
     max_photos: PositiveInt | None
     seed: Seed
     bad_image: BadImage
+    exclude: str | Path | None
 
 
 class SplitOptions(LandmarkOptions, total=False):
@@ -91,8 +97,8 @@ class LandmarkSource(Source):
     Args:
         root: Folder that contains the photos.
         query_fraction, gallery_fraction, validation: See `SplitOptions`.
-        most_frequent, min_photos, max_photos, seed, bad_image: See `LandmarkOptions`. The filters
-            apply to the train photos that are not held out.
+        most_frequent, min_photos, max_photos, seed, bad_image, exclude: See `LandmarkOptions`. The
+            filters apply to the train photos that are not held out or excluded.
 
     Attributes:
         splitter: What decides the splits; a command may give it those of a run.
@@ -113,8 +119,10 @@ class LandmarkSource(Source):
         max_photos: PositiveInt | None = None,
         seed: Seed = 0,
         bad_image: BadImage = "error",
+        exclude: str | Path | None = None,
     ) -> None:
         self.root = Path(root)
+        self._exclude = None if exclude is None else Path(exclude)
         self.seed = seed
         self._bad_image = bad_image
         self._validation = validation
@@ -181,7 +189,7 @@ class LandmarkSource(Source):
 
     def _all_train_rows(self) -> pd.DataFrame:
         """Return the train rows of all photos: of a published set, without the held-out ones."""
-        if count := int((self._divided_train["split"] != "train").sum()):
+        if count := int(self._divided_train["split"].isin(["query", "gallery"]).sum()):
             notice(
                 f"{self.root}: split=null leaves out {count:,} train photos that are held out for "
                 "validation"
@@ -201,12 +209,39 @@ class LandmarkSource(Source):
 
     @cached_property
     def _divided_train(self) -> pd.DataFrame:
-        """Train rows; the column `split` marks held-out rows."""
+        """Train rows; the column `split` marks held-out and excluded rows."""
         rows = self._rows("train")
         if not len(rows):
             return rows.assign(split="train")
         landmarks, holds_out = self._held_out_landmarks, self._holds_out
-        return rows.assign(split=self.splitter.held_out(rows, landmarks, holds_out))
+        divided = self.splitter.held_out(rows, landmarks, holds_out)
+        if self._exclude is not None:
+            self._mark_excluded(rows, divided)
+        if not (divided == "train").any() and (divided == EXCLUDED).any():
+            raise UserError(
+                f"{self.root}: data.exclude={self._exclude} leaves no photo to train on. Exclude "
+                "fewer photos."
+            )
+        return rows.assign(split=divided)
+
+    def _mark_excluded(self, rows: pd.DataFrame, divided: NDArray[np.object_]) -> None:
+        """Mark the rows that data.exclude lists, in place; print how many."""
+        recorded = int((divided == EXCLUDED).sum())
+        assert self._exclude is not None
+        if self.splitter.run is not None and not self._exclude.is_file():
+            notice(
+                f"data.exclude={self._exclude} does not exist; the {recorded:,} photos that the "
+                "run excluded stay excluded"
+            )
+            return
+        exclusion = Exclusion(self._exclude)
+        divided[exclusion.of(rows)] = EXCLUDED
+        count = int((divided == EXCLUDED).sum())
+        unknown = exclusion.unknown(rows)
+        notice(
+            f"data.exclude={self._exclude}: {count:,} of {len(rows):,} train photos are left out"
+            + (f"; not in train: {unknown}" if unknown else "")
+        )
 
     @cached_property
     def _holds_out(self) -> bool:
@@ -235,6 +270,7 @@ class ListedSource(LandmarkSource):
     def _all_train_rows(self) -> pd.DataFrame:
         """Return the filtered train rows, the held-out ones, and those without a landmark."""
         rows = self._divided_train
+        rows = rows[rows["split"] != EXCLUDED]
         passes = (rows["split"] != "train") | ~is_labelled(rows)
         if not passes.all():
             passes |= rows["id"].isin(self._filter(rows[~passes])["id"])

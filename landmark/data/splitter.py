@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.data.earlier_splits import draw_earlier_splits
+from landmark.data.exclusion import EXCLUDED
 from landmark.data.run_splits import SPLIT_TABLE, Change, RunSplits
 from landmark.data.splits import Purpose, draw_splits, expected_splits
 
@@ -69,6 +70,8 @@ class Splitter:
     ) -> NDArray[np.object_]:
         """Return "query" or "gallery" for train photos that are held out, else "train", (N,).
 
+        Photos that the run excluded are "excluded".
+
         Args:
             train: Train photos with `id` and, if known, `landmark_id`; others stay in train.
             landmarks: Number of landmarks of which photos are held out. Defaults to all.
@@ -83,9 +86,12 @@ class Splitter:
         is_first = not self._is_compared  # published splits: only train photos are compared
         positions = self._compare(train)
         is_new = positions < 0
+        held_out = self.run.rows["held_out"].to_numpy(object)[positions[~is_new]]
         if holds_out:
-            held_out = self.run.rows["held_out"].to_numpy(object)[positions[~is_new]]
             splits[~is_new] = np.where(pd.isna(held_out), "train", held_out)
+        else:
+            splits[~is_new] = np.where(held_out == EXCLUDED, EXCLUDED, "train")
+        if holds_out:
             is_drawn = is_new & is_labelled(train)
             if landmarks is not None:  # new landmarks are trained on
                 is_drawn &= train["landmark_id"].isin(self.run.held_out_landmarks).to_numpy()
