@@ -118,8 +118,8 @@ class Bar:
     height: float
 
 
-def render(**values: Any) -> str:  # noqa: ANN401
-    """Render page.html.jinja as self-contained HTML; the values are escaped."""
+def render(template: str = "page.html.jinja", **values: Any) -> str:  # noqa: ANN401
+    """Render a template as self-contained HTML; the values are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -131,6 +131,6 @@ def render(**values: Any) -> str:  # noqa: ANN401
         lstrip_blocks=True,
     )
     style = (files("landmark.report") / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(
+    return environment.get_template(template).render(
         style=Markup(style), marks=MARKS, meanings=_MEANINGS, **values
     )
