@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from landmark.cli._signature import UNKNOWN, read_signature
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-COMMANDS = ("train", "extract", "fit", "export", "rerank", "score")
+COMMANDS = ("train", "extract", "fit", "export", "rerank", "recognize", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
 # Arguments that the commands add to a group's settings.
 ADDED = {
