@@ -67,7 +67,8 @@ class Recognizer:
             whitened and trained descriptors, whose cosines are spread out. None adds up the plain
             weights.
         rival: Weight of the second landmark's votes.
-        verified: Candidates that are verified where photos are verified, at least k.
+        verified: Best candidates that are verified where photos are verified; the others have no
+            inliers.
         inliers: Weight of the inliers.
         centres: Weight of the class centres where they are known.
         train_distractors: Nearest distractors of a train photo.
@@ -100,8 +101,8 @@ class Recognizer:
         candidates: PositiveInt = 100,
         temperature: Annotated[float, Field(ge=1e-4)] | None = 0.01,
         rival: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        verified: PositiveInt = 30,
-        inliers: NonNegativeFloat = 0.25,
+        verified: PositiveInt = 20,
+        inliers: NonNegativeFloat = 0.1,
         centres: NonNegativeFloat = 0.0,
         train_distractors: PositiveInt = 5,
         query_distractors: PositiveInt = 10,
@@ -111,7 +112,7 @@ class Recognizer:
         self.candidates = max(candidates, k)
         self.temperature = temperature
         self.rival = rival
-        self.verified = max(verified, k)
+        self.verified = verified
         self.inliers = inliers
         self.centres = centres
         self.train_distractors = train_distractors
@@ -153,11 +154,13 @@ class Recognizer:
         if centres is not None and self.centres:
             weights += self.centres * centre_cosines(query, centres, codes)
         weights[codes < 0] = -np.inf
-        keep = self.k if count_inliers is None else self.verified
+        keep = self.k if count_inliers is None else max(self.k, self.verified)
         rows, cosines, codes, weights = _best(weights, keep, rows, cosines, codes, weights)
         inliers = None
         if count_inliers is not None:
-            inliers = _inliers_of(rows, codes >= 0, count_inliers)
+            inliers = np.zeros(rows.shape, np.int32)
+            first = slice(None), slice(self.verified)
+            inliers[first] = _inliers_of(rows[first], codes[first] >= 0, count_inliers)
             weights += self.inliers * np.minimum(inliers, MOST_INLIERS) / MOST_INLIERS
             rows, cosines, codes, weights, inliers = _best(
                 weights, self.k, rows, cosines, codes, weights, inliers
