@@ -5,12 +5,13 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.error import UserError
 from landmark.recognize import Recognizer
-from landmark.recognize.centres import centre_cosines, mean_centres
+from landmark.recognize.centres import centre_cosines, head_centres, mean_centres
 from landmark.recognize.recognizer import demoted
 from landmark.recognize.suppression import mean_similarity
 from landmark.recognize.votes import count_votes
@@ -223,3 +224,38 @@ def test_wrong_settings_are_refused():
     for wrong in ({"k": 0}, {"rival": 2}, {"temperature": 0}, {"demote": 1}, {"inliers": -1}):
         with pytest.raises(UserError, match=f"Recognizer: {next(iter(wrong))}="):
             Recognizer(**wrong)
+
+
+def saved_head(folder, weight, classes):
+    """Write a checkpoint with the head of a run, and the run's list of classes."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "embedder").mkdir()
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    torch.save({"state_dict": {} if weight is None else {"loss.weight": weight}}, checkpoint)
+    rows = "".join(f"{label},{name}\n" for label, name in enumerate(classes))
+    (folder / "embedder" / "classes.csv").write_text(f"label,landmark_id\n{rows}")
+    return checkpoint
+
+
+def test_the_centres_of_a_trained_head_are_those_of_its_landmarks(tmp_path):
+    weight = torch.arange(1.0, 25).reshape(6, 4)  # 3 classes, 2 sub-centres
+    head = saved_head(tmp_path / "run", weight, ["bay", "arch", "gate"])
+    centres = head_centres(head, np.array(["arch", "tower", "bay"]), dim=4)
+    expected = weight.numpy() / np.linalg.norm(weight.numpy(), axis=1, keepdims=True)
+    np.testing.assert_allclose(centres[0], expected[2:4], atol=1e-6)
+    np.testing.assert_allclose(centres[1], 0)
+    np.testing.assert_allclose(centres[2], expected[:2], atol=1e-6)
+
+
+def test_a_head_that_does_not_fit_is_one_line(tmp_path):
+    names = np.array(["arch"])
+    head = saved_head(tmp_path / "run", torch.ones(2, 4), ["bay", "gate"])
+    with pytest.raises(UserError, match="centres of 4 dimensions, and the descriptors have 6"):
+        head_centres(head, names, dim=6)
+    with pytest.raises(UserError, match="knows none of the landmarks"):
+        head_centres(head, names, dim=4)
+    without = saved_head(tmp_path / "other", None, ["arch"])
+    with pytest.raises(UserError, match="has no class centres"):
+        head_centres(without, names, dim=4)
+    with pytest.raises(UserError, match="is not an embedder of a finished run"):
+        head_centres(tmp_path / "run" / "embedder", names, dim=4)
