@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,13 @@ def scripts():
 
 
 @pytest.fixture
-def rerank(monkeypatch, capsys, tmp_path):
-    """Run rerank.py in this process in tmp_path; return status, stdout and stderr."""
+def in_process(monkeypatch, capsys, tmp_path):
+    """Run a root script in this process in tmp_path; return status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "rerank.py"), *arguments])
+    def command(script: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as end:
@@ -55,6 +56,18 @@ def rerank(monkeypatch, capsys, tmp_path):
         return 0, *capsys.readouterr()
 
     return command
+
+
+@pytest.fixture
+def rerank(in_process):
+    """Run rerank.py in this process in tmp_path; return status, stdout and stderr."""
+    return partial(in_process, "rerank.py")
+
+
+@pytest.fixture
+def recognize(in_process):
+    """Run recognize.py in this process in tmp_path; return status, stdout and stderr."""
+    return partial(in_process, "recognize.py")
 
 
 def mounted(folder: Path, options: str) -> Iterator[Path]:

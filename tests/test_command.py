@@ -14,6 +14,7 @@ FIRST_KEYS = {
     "fit": "train:",
     "export": "embedder:",
     "rerank": "query:",
+    "recognize": "query:",
     "score": "task:",
 }
 FILE_TOOLS = ("compare", "submit", "sweep")
@@ -126,7 +127,7 @@ def test_a_root_script_is_the_command(verb, tmp_path):
         (["fit", "train=a", "output=b", "fit.dim=0"], ["fit.dim=0 is not valid", "number > 0"]),
         (["fit", "train=a", "output=b", "fit.power=2"], ["fit.power=2 is not valid", "<= 1"]),
         (["fit", "train=a", "output=b", "fit=whitening", "fit.power=0"], ["fit.power", "dim"]),
-        (["fit", "train=a", "output=b", "fit=zca"], ["fit=zca", "pca, whitening"]),
+        (["fit", "train=a", "output=b", "fit=zca"], ["fit=zca", "calibration, pca, whitening"]),
         (["rerank", "query=a", "gallery=b", "rerank=[alphaqe]"], ["alphaqe", "alpha_qe"]),
         (["train", "loss=5"], ["loss=5 does not exist", "arcface"]),
         (["train", "trainer=null"], ["trainer=null does not exist", "cpu"]),
@@ -149,6 +150,10 @@ def test_a_root_script_is_the_command(verb, tmp_path):
         (["train", "trainer.max_epochs=-5"], ["trainer.max_epochs=-5", ">= -1"]),
         (["train", "trainer.precision=8"], ["trainer.precision=8 is not valid", "bf16-mixed"]),
         (["rerank", "query=a", "gallery=b", "search=5"], ["search=5 does not exist", "flat"]),
+        (["recognize", "query=a"], ["missing required setting 'train'. Pass train=<value>."]),
+        (["recognize", "query=a", "train=b", "k=0"], ["k=0 is not valid", "number > 0"]),
+        (["recognize", "query=a", "train=b", "precision=1"], ["precision=1 is not", "> 0 and < 1"]),
+        (["recognize", "query=a", "train=b", "precision=0.9"], ["precision=0.9", "calibration="]),
         (["rerank", "query=a"], ["missing required setting 'gallery'. Pass gallery=<value>."]),
         (["score", "task=retrieva"], ["task=retrieva", "retrieval", "recognition"]),
         (["score", "task=retrieval"], ["task=retrieval needs solution", "solution=<path>"]),

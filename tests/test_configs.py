@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from landmark.cli._signature import UNKNOWN, read_signature
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-COMMANDS = ("train", "extract", "fit", "export", "rerank", "clean", "score")
+COMMANDS = ("train", "extract", "fit", "export", "rerank", "clean", "recognize", "score")
 OF_SCRIPT = {"extract": "extract", "fit": "fit", "search": "rerank", "rerank": "rerank"}
 OF_SCRIPT |= {"local": "extract"}
 ALONE = ("verify",)  # groups of several commands

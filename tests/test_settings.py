@@ -177,7 +177,15 @@ def test_no_wrong_number_of_a_choice_is_accepted():
 
 @pytest.mark.parametrize(
     ("verb", "count"),
-    [("train", 30), ("extract", 4), ("fit", 1), ("export", 1), ("rerank", 25), ("score", 0)],
+    [
+        ("train", 30),
+        ("extract", 4),
+        ("fit", 1),
+        ("export", 1),
+        ("rerank", 25),
+        ("recognize", 12),
+        ("score", 0),
+    ],
 )
 def test_no_wrong_number_of_a_command_is_accepted(verb, count):
     overrides = {

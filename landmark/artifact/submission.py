@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from landmark.artifact.challenge_table import read_challenge_table
 from landmark.artifact.rankings import Rankings
+from landmark.artifact.recognition import Recognition
 from landmark.artifact.table import check_values
 from landmark.disk.atomic import atomic_file
 from landmark.error import UserError
@@ -23,6 +24,8 @@ USAGES = ("Public", "Private", "Ignored")
 _NOT_IDS = re.compile(r"""[,;|]|(?:^|\s)(['"])\S*\1(?:\s|$)|^[\[{].*[\]}]$""", re.DOTALL)
 _MARKS = ",;|'\"[{"  # one of these is in every text that `_NOT_IDS` matches
 _DECIMAL = r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?:\.\d*)?[eE][+-]?\d+)"
+_NOT_A_LANDMARK = r"^[\[{(]|[,;|:]$|^\d+[,;|]\d"
+_WAY_OUT = "Rename the photo and extract again, or pass submission=false to write no submission."
 _MISSING = ("nan", "none", "null", "na", "<na>")
 
 
@@ -48,17 +51,21 @@ def check_can_submit(query_ids: NDArray[np.str_], gallery_ids: NDArray[np.str_])
         UserError: An id of the gallery contains a separator of ids, or an id of a query cannot be
             read back; names the first.
     """
-    way_out = "Rename the photo and extract again, or pass submission=false to write no submission."
     for wrong in _unreadable(gallery_ids):
         raise UserError(
             f"gallery id {wrong!r} cannot be listed in submission.csv: blanks and the "
-            f"characters , ; | separate ids there, and brackets and quotes enclose lists. {way_out}"
+            "characters , ; | separate ids there, and brackets and quotes enclose lists. "
+            f"{_WAY_OUT}"
         )
+    _check_query_ids(query_ids)
+
+
+def _check_query_ids(query_ids: NDArray[np.str_]) -> None:
     for query in query_ids.tolist():
         if query != query.strip() or len(query.splitlines()) != 1:
             raise UserError(
                 f"query id {query!r} cannot be written to submission.csv: it begins or ends "
-                f"with a blank, or contains a line break. {way_out}"
+                f"with a blank, or contains a line break. {_WAY_OUT}"
             )
 
 
@@ -84,6 +91,46 @@ def write_retrieval(path: str | Path, rankings: Rankings, k: int = MOST_IMAGES) 
         writer.writerow(("id", "images"))
         for query, rows in zip(rankings.query_ids, rankings.rows[:, :k], strict=True):
             writer.writerow((query, " ".join(rankings.gallery_ids[rows[rows >= 0]])))
+
+
+def check_can_predict(query_ids: NDArray[np.str_], landmark_ids: NDArray[np.str_]) -> None:
+    """Check that a submission can hold predictions of these landmarks, before any work.
+
+    Raises:
+        UserError: A landmark id could not be read back, or a query id; names the first.
+    """
+    names = pd.Series(landmark_ids, dtype="str")
+    is_wrong = names.str.contains(r"\s").to_numpy(bool) | (names == "").to_numpy(bool)
+    for pattern in (rf"^{_DECIMAL}$", _NOT_A_LANDMARK):
+        is_wrong |= names.str.contains(pattern).to_numpy(bool)
+    if is_wrong.any():
+        raise UserError(
+            f"landmark {str(names[int(is_wrong.argmax())])!r} cannot be predicted in "
+            "submission.csv: a blank separates landmark and score there, and decimal numbers, "
+            "brackets and separators are not ids. Rename the landmark and extract again, or pass "
+            "submission=false to write no submission."
+        )
+    _check_query_ids(query_ids)
+
+
+def write_recognition(path: str | Path, recognition: Recognition) -> None:
+    """Write `id,landmarks`: each query's landmark and its score, or nothing.
+
+    The score is the confidence if there is one, written so that it is read back exactly.
+
+    Raises:
+        UserError: An id could not be read back (see `check_can_predict`).
+    """
+    predicted = recognition.is_predicted
+    check_can_predict(recognition.ids, np.unique(recognition.landmarks[predicted]))
+    scores = recognition.scores if recognition.confidences is None else recognition.confidences
+    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "landmarks"))
+        for query, landmark, score in zip(
+            recognition.ids.tolist(), recognition.landmarks.tolist(), scores.tolist(), strict=True
+        ):
+            writer.writerow((query, f"{landmark} {score!r}" if landmark else ""))
 
 
 def check_retrieval(
@@ -242,7 +289,7 @@ def _check_landmarks(landmarks: pd.Series, path: str | Path) -> None:
             f"{path}: landmark {wrong.iloc[0]!r} in row {wrong.index[0] + 1} is a decimal number, "
             "not an id. Write ids as whole numbers, before the score."
         )
-    wrong = landmarks[landmarks.str.contains(r"^[\[{(]|[,;|:]$|^\d+[,;|]\d").astype(bool)]
+    wrong = landmarks[landmarks.str.contains(_NOT_A_LANDMARK).astype(bool)]
     if len(wrong):
         raise UserError(
             f"{path}: landmark {_shortened(wrong.iloc[0])} in row {wrong.index[0] + 1} is not an "

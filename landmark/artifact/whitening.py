@@ -3,7 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ class Whitening:
         [[0.8, 0.6]]
     """
 
+    marker: ClassVar[str] = META
+
     def __init__(
         self, mean: NDArray[np.float64], projection: NDArray[np.float64], meta: dict[str, Any]
     ) -> None:
@@ -56,6 +58,10 @@ class Whitening:
     def dim(self) -> int:
         """Dimension d of the result."""
         return int(self.projection.shape[1])
+
+    def summary(self, store: DescriptorStore) -> str:
+        """Describe the fit to a store in one line."""
+        return f"{len(store):,} photos, {store.dim} → {self.dim}-d"
 
     @cached_property
     def digest(self) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +29,14 @@ def unused_folder(path: str) -> Path:
         except FileExistsError:
             number += 1
     return _folders[path]
+
+
+def default_output(verb: str) -> Path:
+    """Return the folder of this job in a sweep, or hydra.run.dir; else a new one in runs/VERB."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if folder != Path.cwd():
+        return folder
+    return unused_folder(f"runs/{verb}/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
 
 OmegaConf.register_new_resolver(

@@ -1,10 +1,14 @@
-"""Fit a whitening to a descriptor store; `landmark store apply` and extract.py apply it.
+"""Fit a whitening to a descriptor store, or a calibration to the output of a recognition.
 
 landmark fit fit=pca train=STORE output=FITTED fit.dim=128
 landmark fit fit=pca train=STORE output=FITTED fit.power=0.25
 landmark fit fit=whitening train=STORE output=FITTED
+landmark fit fit=calibration train=RECOGNIZED output=FITTED
+
+`landmark store apply` and extract.py apply a whitening, recognize.py a calibration.
 """
 
+import typing
 from dataclasses import dataclass
 
 from hydra.utils import instantiate
@@ -25,15 +29,16 @@ class Fit:
 @command(Fit)
 def main(settings: Fit, config: DictConfig) -> None:
     """Check the configuration, then fit."""
-    from landmark.artifact.descriptors import DescriptorStore
-    from landmark.artifact.whitening import META, Whitening
     from landmark.disk.atomic import check_can_write
     from landmark.disk.lock import locked
 
-    check_can_write(settings.output, settings.overwrite, marker=META)  # before a fit of minutes
-    store = DescriptorStore.open(settings.train)
+    fit = instantiate(config.fit)
+    # The signature says which artifact is read, and which is written.
+    types = typing.get_type_hints(fit.func)
+    check_can_write(settings.output, settings.overwrite, marker=types["return"].marker)
+    store = types["store"].open(settings.train)
     with locked(settings.output):
-        fitted: Whitening = instantiate(config.fit)(store)
+        fitted = fit(store)
         fitted.write(settings.output, settings.overwrite)
-    print(f"{len(store):,} photos, {store.dim} → {fitted.dim}-d")
+    print(fitted.summary(store))
     print(f"wrote {settings.output}")

@@ -14,7 +14,6 @@ truth, each step prints its mAP.
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.cli._command import command
-from landmark.cli._jobs import unused_folder
+from landmark.cli._jobs import default_output
 from landmark.disk.lock import locked
 from landmark.error import UserError
 from landmark.processes import broadcast, notice, rank, silence_other_ranks
@@ -59,7 +58,7 @@ class Rerank:
 @command(Rerank, lists={"rerank"})
 def main(settings: Rerank, config: DictConfig) -> None:
     """Check the configuration, then search and re-rank."""
-    own_output = settings.output or (str(default_output()) if rank() == 0 else "")
+    own_output = settings.output or (str(default_output("rerank")) if rank() == 0 else "")
     output = Path(broadcast(own_output))
     with silence_other_ranks(), locked(output) if rank() == 0 else nullcontext():
         rerank(settings, config, output)
@@ -255,14 +254,6 @@ def write_rankings(
         rankings.write_into(folder)
         if settings.submission:
             write_retrieval(folder / "submission.csv", rankings, k=100)
-
-
-def default_output() -> Path:
-    """Return the folder of this job in a sweep, or hydra.run.dir; else a new folder under runs."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if folder != Path.cwd():
-        return folder
-    return unused_folder(f"runs/rerank/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
 
 def chain_of(config: DictConfig) -> Mapping[str, Any]:

@@ -59,8 +59,8 @@ def write_report(
     worst_rows, best_rows = choose(precisions, steps[-1].scores, worst, best)
     chosen = np.concatenate([worst_rows, best_rows])
     rows = np.stack([step.rows[chosen, :RESULTS] for step in steps])  # (S, q, R)
-    shown = _Shown(query_photos, chosen, "q", QUERY_SIDE)
-    shown_results = _Shown(gallery_photos, rows, "g", RESULT_SIDE)
+    shown = Shown(query_photos, chosen, "q", QUERY_SIDE)
+    shown_results = Shown(gallery_photos, rows, "g", RESULT_SIDE)
     labels = _labels(chosen, rows, ground_truth)
     queries = [
         Query(
@@ -85,7 +85,7 @@ def write_report(
         best=queries[len(worst_rows) :],
         selection=_selection(worst_rows, best_rows, len(query_photos), precisions, steps[-1].name),
         frames=[frame for frame in MARKS if frame in shown_frames],
-        notes=_notes(shown, shown_results),
+        notes=notes(shown, shown_results),
         stores=stores,
         shared=shared,
         pictures=shown.pictures | shown_results.pictures,
@@ -121,7 +121,7 @@ def choose(
     return evaluated[:worst], rest[:best]
 
 
-class _Shown:
+class Shown:
     """Entries and thumbnails (named by letter and row) of the rows on the page; -1 pads."""
 
     def __init__(self, photos: Photos, rows: NDArray[np.integer], letter: str, pixels: int) -> None:
@@ -153,7 +153,7 @@ def _results(
     steps: Sequence[Step],
     rows: NDArray[np.integer],
     labels: NDArray[np.str_],
-    gallery: _Shown,
+    gallery: Shown,
     metric: str | None,
     matches: Mapping[str, LocalMatches],
 ) -> list[StepResults]:
@@ -188,7 +188,7 @@ def _precision(query: int, step: Step, previous: Step | None, metric: str | None
     return Figure(float(step.precisions[metric][query]), before, digits=3)
 
 
-def _notes(queries: _Shown, results: _Shown) -> list[str]:
+def notes(queries: Shown, results: Shown) -> list[str]:
     """Report how many photos are not shown, why, and how to show them."""
     errors = queries.errors + results.errors
     if not errors:

@@ -26,7 +26,7 @@ def restore_head(loss: nn.Module, init: str | Path, classes: Sequence[str]) -> N
     """
     init = Path(init)
     checkpoint = find_checkpoint(init)
-    if list(classes) != _classes(init):
+    if list(classes) != read_classes(init):
         raise UserError(
             f"init={init} was trained on other landmarks. keep_head=true needs the same data; pass "
             "keep_head=false."
@@ -61,7 +61,12 @@ def find_checkpoint(init: Path) -> Path:
     return checkpoint
 
 
-def _classes(init: Path) -> list[str]:
+def read_classes(init: Path) -> list[str]:
+    """Return the landmark_id of each label of the run of `init`.
+
+    Raises:
+        UserError: The run does not list them.
+    """
     folder = init.parent.parent / "embedder" if init.is_file() else init
     if not (folder / CLASSES).is_file():
         raise UserError(f"{folder}: {CLASSES} is missing. Pass keep_head=false.")
