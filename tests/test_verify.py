@@ -535,6 +535,8 @@ def test_products_of_whole_numbers_are_exact(with_torch, monkeypatch):
     assert (found == a.astype(np.int64) @ b.astype(np.int64).T).all()
     if with_torch:
         assert torch.get_float32_matmul_precision() == before
+
+
 def test_matches_on_which_opencv_fails_are_fitted_with_other_samples():
     # Two groups on nearly straight lines: seed 0 draws a sample of which OpenCV finds no model.
     points = np.array(

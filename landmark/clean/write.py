@@ -55,7 +55,7 @@ def writing_files(
         )
     facts = pd.read_parquet(cleaning.output / PHOTOS, columns=FACTS)
     meta = read_json(cleaning.output / META)
-    rewritten = (CLEANED, TABLE, PHOTOS, META, REPORT)
+    rewritten: tuple[str, ...] = (CLEANED, TABLE, PHOTOS, META, REPORT)
     if cleaning.test is not None:  # otherwise those of an earlier audit stay
         rewritten += (EXCLUDE, AUDIT)
     with replacing(cleaning.output, cleaning.staging, rewritten) as folder:
