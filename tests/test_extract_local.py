@@ -35,6 +35,7 @@ from landmark.extract.local import LocalExtraction
 from landmark.image.decode import decode
 from landmark.image.format import ImageFormat
 from landmark.local import RootSIFT
+from landmark.local.photo import reduced
 from landmark.model.embedder import Embedder
 
 COUNT = 12
@@ -391,9 +392,10 @@ def test_a_large_photo_is_decoded_at_the_scale_that_each_part_needs(
     # The network takes 72 x 72 pixels here: an eighth of the JPEG.
     assert len(calls) == (1 if max_side == 100 else 2)
     features = store.local("rootsift")[0]
-    assert features.size == {100: (113, 88), 200: (225, 175), 1024: (900, 700)}[max_side]
+    assert features.size == {100: (100, 78), 200: (200, 156), 1024: (900, 700)}[max_side]
     needed = {100: (100, 78), 200: (200, 156), 1024: None}[max_side]
-    expected = one.feature(np.asarray(decode(tmp_path / "a.jpg", needed)))
+    photo = np.asarray(decode(tmp_path / "a.jpg", needed))
+    expected = one.feature(reduced(photo, max_side))
     assert_features(features, expected)
 
 
@@ -518,13 +520,14 @@ class Pool:
         return f"{self.descriptors.sum():.0f}"
 
     def similarity(self, features, landmark_id=None, descriptor=None):
-        assert landmark_id in "0123"
+        same_landmark = 0 if landmark_id is None else "0123".index(landmark_id) + 1
         assert descriptor.shape == (16,)
         units = [
             x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
             for x in (features.descriptors.astype("f4"), self.descriptors.astype("f4"))
         ]
-        return (units[0] @ units[1].T).max(axis=1, initial=-1) + np.float32(descriptor[0])
+        best = (units[0] @ units[1].T).max(axis=1, initial=-1)
+        return best + np.float32(descriptor[0] + same_landmark)
 
     def save(self, path):
         with path.open("wb") as file:
@@ -545,13 +548,17 @@ class PoolSource:
         return Pool(np.load(path))
 
 
-@pytest.mark.parametrize("how", ["fresh", "later", "stopped", "added"])
+@pytest.mark.parametrize(
+    ("how", "landmarks_known"),
+    [("fresh", False), ("fresh", True), ("later", True), ("stopped", True), ("added", False)],
+)
 def test_the_background_is_the_similarity_to_a_pool_of_the_stores_photos(
-    world, tmp_path, monkeypatch, how
+    world, tmp_path, monkeypatch, how, landmarks_known
 ):
     one = dataclasses.replace(
         LOCAL[0], pool_source=PoolSource(), settings={**LOCAL[0].settings, "pool": "own"}
     )
+    with_pool = {"local": (one,), "landmarks_known": landmarks_known}
     table = table_of(world / "photos")
     if how == "later":
         shutil.copytree(world / "plain", tmp_path / "s")
@@ -559,19 +566,27 @@ def test_the_background_is_the_similarity_to_a_pool_of_the_stores_photos(
         with monkeypatch.context() as context:
             stop_after(context, 5)
             with pytest.raises(Interrupted):
-                extract(world, tmp_path / "s", local=(one,))
+                extract(world, tmp_path / "s", **with_pool)
         monkeypatch.setattr(PoolSource, "draw", lambda *_: pytest.fail("drawn again"))
     if how == "added":
-        extract(world, tmp_path / "s", local=(one,), table=select_rows(table, range(8)))
+        extract(
+            world,
+            tmp_path / "s",
+            local=(one,),
+            landmarks_known=landmarks_known,
+            table=select_rows(table, range(8)),
+        )
         monkeypatch.setattr(PoolSource, "draw", lambda *_: pytest.fail("drawn again"))
-    store = extract(world, tmp_path / "s", local=(one,), add=how == "added")
+    store = extract(world, tmp_path / "s", **with_pool, add=how == "added")
     features, plain = store.local("rootsift"), DescriptorStore.open(world / "complete")
     drawn_rows = [plain.local("rootsift")[row].descriptors[:1] for row in (1, 5, 6)]
     pool = Pool(np.concatenate(drawn_rows))
     np.testing.assert_array_equal(np.load(features.path / "pool.npz"), pool.descriptors)
     for row in range(COUNT):
         expected = pool.similarity(
-            plain.local("rootsift")[row], plain.landmark_ids[row], plain.vectors[row]
+            plain.local("rootsift")[row],
+            plain.landmark_ids[row] if landmarks_known else None,
+            plain.vectors[row],
         )
         np.testing.assert_allclose(features[row].background, expected, atol=1e-5)
     with pytest.raises(

@@ -54,7 +54,7 @@ ONLY = {
     "head": GROUND | {"loss"},
     "local": GROUND | {"artifact"},
     "task": GROUND | {"model", "pooling", "loss", "head", "metric", "data"},
-    "extract": GROUND | {"model", "pooling", "data", "artifact", "image"},
+    "extract": GROUND | {"model", "pooling", "data", "artifact", "image", "local"},
     "search": GROUND | {"artifact"},
     "score": GROUND | {"artifact", "metric", "data"},
     "sweep": GROUND | {"artifact"},

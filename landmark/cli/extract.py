@@ -102,6 +102,8 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
         device=settings.device,
         precision=str(settings.precision),  # type: ignore[arg-type] # YAML reads 32 as a number
         save_every=settings.save_every,
+        # Those of queries and gallery photos are what retrieval is to find out.
+        landmarks_known=settings.split == "train",
     )
     local = local_features(settings, config, output, embedder, digest)
     method = extraction.method

@@ -53,6 +53,8 @@ class Extraction:
         save_every: Seconds between saves; saved descriptors survive a kill.
         local: Local features to compute from the same photos.
         store: The complete store whose rows are those of the table, and get only local features.
+        landmarks_known: The background of the local features leaves out the pool's photos of the
+            same landmark: for train photos, whose landmarks are no secret.
     """
 
     embedder: Path
@@ -67,11 +69,17 @@ class Extraction:
     save_every: float = 10.0
     local: tuple[LocalExtraction, ...] = ()
     store: Path | None = None
+    landmarks_known: bool = False
 
     def subset(self, rows: NDArray[np.int64]) -> "Extraction":
         """Return the extraction of a subset of the rows of the table."""
         subset = self.table.rows.iloc[rows].reset_index(drop=True)
         return replace(self, table=replace(self.table, rows=subset))
+
+    @property
+    def known_landmarks(self) -> NDArray[Any] | None:
+        """Landmarks of the photos, if the background may depend on them."""
+        return self.table.landmark_ids if self.landmarks_known else None
 
     def with_pool(self, one: LocalExtraction, embedder: Embedder) -> LocalExtraction:
         """Return local features with a pool that is drawn from the photos of this extraction."""
@@ -84,7 +92,7 @@ class Extraction:
         photos: list[LocalFeatures] = []
         landmarks: list[str] = []
         vectors: list[NDArray[np.floating]] = []
-        of_table = drawn.table.landmark_ids
+        of_table = drawn.known_landmarks
         for batch in drawn._described(drawn.batches(), workers, device, embedder):
             assert batch.descriptors is not None
             for row, vector, features in zip(
@@ -209,12 +217,12 @@ class Extraction:
     @contextmanager
     def _recorder(self, work: PartialStore | PartialLocal) -> Iterator[LocalRecorder]:
         if not self.local:
-            yield LocalRecorder((), self.table, ())
+            yield LocalRecorder((), self.table, (), None)
             return
         folders = [work.parts(one.name) for one in self.local]
         with (
             disk_errors(work.folder, within=work.folder),
-            LocalRecorder(self.local, self.table, folders) as recorder,
+            LocalRecorder(self.local, self.table, folders, self.known_landmarks) as recorder,
         ):
             yield recorder
 

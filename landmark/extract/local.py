@@ -166,13 +166,18 @@ class LocalRecorder:
         local: Local features of the extraction.
         table: Table of the photos.
         folders: Folder of the parts of each feature.
+        landmarks: Landmark of each photo; None if the background must not depend on them.
     """
 
     def __init__(
-        self, local: Sequence[LocalExtraction], table: ImageTable, folders: Sequence[Path]
+        self,
+        local: Sequence[LocalExtraction],
+        table: ImageTable,
+        folders: Sequence[Path],
+        landmarks: NDArray[Any] | None,
     ) -> None:
         self._local, self._table, self._folders = local, table, folders
-        self._landmarks = table.landmark_ids
+        self._landmarks = landmarks
         self._parts: list[LocalPart] = []  # created for the first photo
 
     def __enter__(self) -> "LocalRecorder":

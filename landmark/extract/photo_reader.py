@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 
 from landmark.artifact.local_features import LocalFeatures
 from landmark.extract.local import LocalExtraction
+from landmark.local.photo import reduced
 
 Photo = NDArray[np.uint8]
 Packed = dict[str, torch.Tensor]
@@ -35,36 +36,36 @@ class PhotoReader:
         return None if None in sides or not sides else max(sides)
 
     def __call__(self, photo: Photo) -> list[LocalFeatures | Photo]:
-        """Return for each feature its features, or the photo if it runs on a device."""
-        return [photo if one.on_device else one.feature(photo) for one in self.local]
+        """Return for each feature its features, or the photo if it runs on a device.
+
+        The photo is reduced to the feature's `max_side` first. Keypoints are in pixels of the
+        reduced photo: those of a file would depend on its resolution and format, and the errors in
+        pixels that verification accepts with them.
+        """
+        return [self._read(one, photo) for one in self.local]
+
+    @staticmethod
+    def _read(one: LocalExtraction, photo: Photo) -> LocalFeatures | Photo:
+        side = getattr(one.feature, "max_side", None)
+        photo = photo if side is None else reduced(photo, side)
+        return photo if one.on_device else one.feature(photo)
 
     def collate(
         self, items: Sequence[tuple[list[torch.Tensor], int, list[Any] | None]]
-    ) -> tuple[list[torch.Tensor], torch.Tensor, list[Any]]:
+    ) -> tuple[list[torch.Tensor], torch.Tensor, list[Packed]]:
         """Return the images of each scale (B, 3, h, w), the rows (B,), and one entry a feature."""
         images = [torch.stack(scale) for scale in zip(*(item[0] for item in items), strict=True)]
         rows: torch.Tensor = default_collate([item[1] for item in items])
-        read: list[Any] = []
+        read: list[Packed] = []
         for index, one in enumerate(self.local):
             values = [None if item[2] is None else item[2][index] for item in items]
-            if not one.on_device:
-                read.append(_packed(values, one.layout))
-            elif any(other.on_device for other in self.local[:index]):
-                read.append(None)  # each photo is sent once
-            else:
-                read.append(_packed_photos(values))
+            read.append(_packed_photos(values) if one.on_device else _packed(values, one.layout))
         return images, rows, read
 
-    def features(self, read: Sequence[Any]) -> list[list[LocalFeatures | None]]:
+    def features(self, read: Sequence[Packed]) -> list[list[LocalFeatures | None]]:
         """Return the features of a batch: one list per feature, None for a skipped photo."""
-        photos = [
-            photo
-            for one, values in zip(self.local, read, strict=True)
-            if one.on_device and values is not None
-            for photo in _unpacked_photos(values)
-        ]
         return [
-            [None if photo is None else one.feature(photo) for photo in photos]
+            [None if photo is None else one.feature(photo) for photo in _unpacked_photos(values)]
             if one.on_device
             else list(_unpacked(values))
             for one, values in zip(self.local, read, strict=True)
