@@ -2,7 +2,6 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from landmark.recognize import Recognizer
 from landmark.recognize.evaluation import gap_and_top_1
 from landmark.recognize.stores import RecognitionStores
 from landmark.search import Flat
+from landmark.verify import Verification
 from landmark.search.sharded import shard_search
 
 LANDMARKS, DIM = 12, 16
@@ -211,7 +211,8 @@ class CountEqualScores:
     features, false_rate = "mine", 0.01
 
     def __call__(self, a, b):
-        return SimpleNamespace(score=0.0, inliers=min(len(a.keypoints), len(b.keypoints)))
+        none = np.zeros((0, 2), np.int64), np.zeros(0, bool)
+        return Verification(0.0, min(len(a.keypoints), len(b.keypoints)), *none, model=None)
 
 
 def with_local(source, path, counts):

@@ -53,7 +53,7 @@ class Cleaning:
         search: Search of the train photos.
         k, candidates, others, neighbours: See `find_candidates`.
         audit_k: Nearest train photos of each test photo that are verified.
-        processes: Number of processes that verify.
+        processes: Number of processes that verify, see `verify_pairs`.
         settings: Settings of the pairs, which a later call must share to use them again.
         audit_settings: Those of the pairs of the audit; None without one.
     """
@@ -70,7 +70,7 @@ class Cleaning:
     others: int
     neighbours: int
     audit_k: int
-    processes: int
+    processes: int | None
     settings: Mapping[str, Any]
     audit_settings: Mapping[str, Any] | None
 

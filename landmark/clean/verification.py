@@ -22,7 +22,7 @@ def verify_candidates(
     verifier: Verify | None,
     local: tuple[Sequence[Features], Sequence[Features]] | None,
     staging: Path,
-    processes: int = 1,
+    processes: int | None = None,
 ) -> Pairs:
     """Compute the cosines of pairs, and verify them if there is a verifier.
 
@@ -34,7 +34,7 @@ def verify_candidates(
         verifier: Verifies two photos. None means cosines alone.
         local: Local features of the two stores; None without a verifier.
         staging: Folder of finished blocks, from which a second call resumes.
-        processes: Number of processes that verify.
+        processes: Number of processes that verify, see `verify_pairs`.
     """
     a, b = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
     cosine = cosines_of(*vectors, a, b)

@@ -65,7 +65,7 @@ class Clean:
     min_agreement: Share | list[Share] | Literal["auto", "none"]
     duplicate_cosine: Share
     audit_k: PositiveInt
-    processes: PositiveInt
+    processes: PositiveInt | None
     report: NonNegativeInt
 
 

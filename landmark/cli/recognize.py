@@ -55,6 +55,7 @@ class Recognize:
     rival: Annotated[float, Field(ge=0, le=1)]
     verified: PositiveInt
     inliers: NonNegativeFloat
+    processes: PositiveInt | None
     centres: str | None
     centre_weight: NonNegativeFloat
     train_distractors: PositiveInt
@@ -122,7 +123,7 @@ def recognize(settings: Recognize, config: DictConfig, output: Path) -> None:
             threshold = calibration.threshold(settings.precision)
     if settings.submission:
         check_can_predict(stores.query.ids, stores.names)
-    count_inliers = inlier_counter(stores, verifier)
+    count_inliers = inlier_counter(stores, verifier, settings.processes)
     own_rows = stores.own_rows_to_exclude(settings.allow_self)
     source = instantiate(config.get("data"))
     print(stores, flush=True)
@@ -208,7 +209,11 @@ def record(settings: Recognize, config: DictConfig, stores: "RecognitionStores")
     }
 
 
-def inlier_counter(stores: "RecognitionStores", verifier: Any) -> "CountInliers | None":  # noqa: ANN401
+def inlier_counter(
+    stores: "RecognitionStores",
+    verifier: Any,  # noqa: ANN401
+    processes: int | None,
+) -> "CountInliers | None":
     """Return the function that verifies pairs of query and train rows; None without verify=."""
     if verifier is None:
         return None
@@ -216,7 +221,7 @@ def inlier_counter(stores: "RecognitionStores", verifier: Any) -> "CountInliers 
 
     query: Any = stores.query.local(verifier.features)
     train: Any = stores.train.local(verifier.features)
-    return lambda pairs: verify_pairs(verifier, query, train, pairs).inliers
+    return lambda pairs: verify_pairs(verifier, query, train, pairs, processes=processes).inliers
 
 
 def matches_of(stores: "RecognitionStores", verifier: Any) -> "LocalMatches | None":  # noqa: ANN401

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from landmark.artifact.vectors import row_blocks
-from landmark.device import usable_cpus
 from landmark.error import UserError
-from landmark.processes import world_size
 from landmark.rerank.expansion import descriptors_of
 from landmark.rerank.parallel import across_ranks
 from landmark.rerank.ranking import shift_below
@@ -21,8 +19,6 @@ from landmark.verify import Features, Verification, verify_pairs
 
 _BLOCK_VALUES = 2**23  # of descriptors: 32 MB
 _BLOCK_PAIRS = 2**20  # verified in one call, which needs 60 bytes a pair
-_BLOCK_OF_WORKER, _BLOCKS_EACH = 1024, 16  # most pairs of a block, least blocks of each process
-_FEW_PAIRS = 1000  # take a few seconds
 
 
 class LocalVerifier(Protocol):
@@ -50,7 +46,7 @@ class Spatial:
             features are not needed.
         caps: Name → score from which the evidence is complete.
         top: Number of results to re-rank; all if there are fewer.
-        processes: Number of processes of each rank. Defaults to the CPUs divided by the ranks.
+        processes: Number of processes of each rank, see `verify_pairs`.
 
     Attributes:
         needs_local: Names of the local features that the stores need.
@@ -156,14 +152,7 @@ class Spatial:
         pairs: NDArray[np.integer],
     ) -> NDArray[np.float32]:
         """Return the scores of pairs (P, 2); every rank passes all pairs and verifies a share."""
-        processes = self.processes or max(1, usable_cpus() // world_size())
-        if len(pairs) < _FEW_PAIRS:
-            processes = 1  # starting others takes longer
-        share = len(pairs) // (_BLOCKS_EACH * processes * world_size())
-        block = min(max(share, 1), _BLOCK_OF_WORKER)
-        return verify_pairs(
-            verifier, query, gallery, pairs, processes=processes, block=block
-        ).scores
+        return verify_pairs(verifier, query, gallery, pairs, processes=self.processes).scores
 
 
 def _cosines(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from tqdm import tqdm
 
+from landmark.device import usable_cpus
 from landmark.disk.atomic import atomic_file
 from landmark.disk.differences import check_same_settings
 from landmark.disk.lock import locked_in_place
@@ -23,6 +24,7 @@ from landmark.processes import (
     barrier,
     gather,
     initialize,
+    launch,
     rank,
     rank_zero_first,
     start,
@@ -37,6 +39,8 @@ from landmark.verify.verifier import Verifier
 _Count = Annotated[int, Field(ge=1)]
 _SETTINGS = "settings.json"
 _KEYS = ".keys-"  # folder of the pairs that the workers map
+_BLOCK, _BLOCKS_EACH = 1024, 4
+_FEW_PAIRS = 1000  # starting other processes takes longer
 _MANY_PAIRS = 5000
 _RANKS_EXCHANGE = 1 << 20  # results at a time
 # Workers share the cores pair by pair: the products of one pair are too small to share.
@@ -61,9 +65,9 @@ def verify_pairs(
     b: Sequence[Features],
     pairs: ArrayLike,
     *,
-    processes: int = 1,
+    processes: int | None = 1,
     staging: str | Path | None = None,
-    block: int = 1024,
+    block: int | None = None,
     progress: bool = True,
 ) -> PairScores:
     """Verify pairs of photos.
@@ -85,12 +89,14 @@ def verify_pairs(
             process, others are copied to it.
         b: Features of the second photos, by row; may be `a`.
         pairs: (P, 2) rows of `a` and `b`.
-        processes: Number of processes of this machine, or of each rank.
+        processes: Number of processes of this machine, or of each rank. None means one per CPU,
+            shared by the ranks of this machine, or one if there are few pairs.
         staging: Folder in which finished blocks are kept, 8 bytes a pair: a second call with the
             same pairs, features and settings resumes there. The caller removes it. None means
             that a stopped run starts over.
-        block: Pairs that are verified before they are kept. At 5 ms a pair the default loses at
-            most 5 seconds of each process.
+        block: Pairs that are verified before they are kept. Defaults to 1,024, of which a stop
+            loses 5 seconds at 5 ms a pair, or to fewer without `staging`, so that every process
+            has work.
         progress: Show a progress bar on a terminal.
 
     Returns:
@@ -111,13 +117,19 @@ def verify_pairs(
         >>> verify_pairs(Verifier(), [photo], [photo, moved], [[0, 1], [0, 0]]).inliers.tolist()
         [9, 9]
     """
-    check_value("processes", processes, _Count)
-    check_value("block", block, _Count)
+    check_value("processes", processes, _Count | None)
+    check_value("block", block, _Count | None)
     table = np.asarray(pairs)
     if not len(table):
         return PairScores(np.zeros(0, np.float32), np.zeros(0, np.int32))
     symmetric = a is b and bool(getattr(verifier, "symmetric", False))
     keys, positions = distinct_pairs(table, len(a), len(b), symmetric)
+    if processes is None:
+        cpus = usable_cpus() // launch().local_world_size
+        processes = 1 if len(keys) < _FEW_PAIRS else max(1, cpus)
+    if block is None:
+        share = len(keys) // (_BLOCKS_EACH * processes * world_size())
+        block = _BLOCK if staging is not None else min(max(share, 1), _BLOCK)
     work = PairBlocks(verifier, a, b, keys, block)
     initialize()
     with _block_folder(work, staging, processes) as folder:
