@@ -170,7 +170,7 @@ def test_a_second_call_verifies_nothing_again(clean, world, tmp_path, monkeypatc
 
 
 def test_an_interrupted_verification_resumes(clean, world, tmp_path, monkeypatch):
-    train = [f"train={world / 'train'}", "report=0"]
+    train = [f"train={world / 'train'}", "report=0", "processes=1"]
     assert clean(*train, "output=whole")[0] == 0
     count, verify = [0], Verifier.__call__
 

@@ -19,8 +19,8 @@ from landmark.recognize import Recognizer
 from landmark.recognize.evaluation import gap_and_top_1
 from landmark.recognize.stores import RecognitionStores
 from landmark.search import Flat
-from landmark.verify import Verification
 from landmark.search.sharded import shard_search
+from landmark.verify import Verification
 
 LANDMARKS, DIM = 12, 16
 
