@@ -47,7 +47,8 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
     """Check one value from YAML or Python.
 
     Numbers are not converted: `true` and `"3"` are not whole numbers. Only builtin types,
-    choices and ranges are checked: any other part of an annotation accepts everything.
+    choices and ranges are checked: any other part of an annotation accepts everything. The values
+    of a mapping are checked one by one, so that the message names the entry.
 
     Args:
         key: Name of the setting, as the user writes it.
@@ -63,6 +64,10 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
         Traceback (most recent call last):
         landmark.error.UserError: loss.margin=-1 is not valid. Pass a number >= 0.
     """
+    if isinstance(value, Mapping) and (entry := _entry_annotation(annotation)) is not None:
+        for name, inner in value.items():
+            check_value(f"{key}.{name}", inner, entry)
+        return
     if not accepts(value, annotation):
         text = json.dumps(value) if value is None or isinstance(value, bool) else value
         words = in_words(annotation)
@@ -70,6 +75,15 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
         if isinstance(value, int | float) and abs(value) > largest and "<" not in words:
             words += f", at most {_number(largest)}"
         raise UserError(f"{key}={text} is not valid. Pass {words}.")
+
+
+def _entry_annotation(annotation: Any) -> Any:  # noqa: ANN401
+    """Return the annotation of the values of a mapping; None without one."""
+    for option in options_of(annotation):
+        origin, inner = get_origin(option), get_args(option)
+        if isinstance(origin, type) and issubclass(origin, Mapping) and len(inner) == 2:
+            return inner[1]
+    return None
 
 
 def checked(function: Function) -> Function:

@@ -129,7 +129,8 @@ def test_metrics_have_an_interval_and_the_cost_of_each_step(rerank, world, tmp_p
 
 def test_all_re_rankers_in_one_chain(rerank, world, tmp_path):
     names = sorted(path.stem for path in (ROOT / "conf/rerank").glob("*.yaml"))
-    names = [name for name in names if name != "rank_fusion"] + ["rank_fusion"]
+    need_local_features = {"spatial", "spatial_2019"}  # tests/test_rerank_spatial.py
+    names = [n for n in names if n not in {"rank_fusion", *need_local_features}] + ["rank_fusion"]
     status, printed, errors = rerank(
         *stores_of(world), f"rerank=[{','.join(names)}]", "k=60", "output=out"
     )

@@ -6,7 +6,7 @@ import itertools
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -122,13 +122,20 @@ NOT_WHOLE = [*NOT_NUMBERS, 2**63, 10**30, -(10**30), 1.5]
 
 
 def numbers(node: Mapping, hints: Mapping, *path: str) -> Iterator[tuple]:
-    """Yield path, target and annotation of each number, or null in place of one, of a node."""
+    """Yield path, target and annotation of each number, or null in place of one, of a node.
+
+    A number in a mapping that is an argument has the target two levels above.
+    """
     target = node.get("_target_")
     if target:
         hints = {key: one.annotation for key, one in read_signature(target).parameters.items()}
     for key, value in node.items():
         hint = hints.get(key, Any)
-        if isinstance(value, dict):
+        is_flat = isinstance(value, dict) and not any(isinstance(v, dict) for v in value.values())
+        if is_flat and target and "_target_" not in value and hint is not Any:
+            for name, _, inner in numbers(value, dict.fromkeys(value, get_args(hint)[1])):
+                yield (*path, key, *name), {key: target}, inner
+        elif isinstance(value, dict):
             yield from numbers(value, {}, *path, key)
         elif value is None:
             if accepts(1, hint) and not accepts(True, hint):
@@ -137,16 +144,18 @@ def numbers(node: Mapping, hints: Mapping, *path: str) -> Iterator[tuple]:
             yield (*path, key), target, hint if hint is not Any else type(value)
 
 
-def check_number(path: Sequence[str], target: str | None, hint: object) -> None:
+def check_number(path: Sequence[str], target: str | dict | None, hint: object) -> None:
     """Pass wrong values for a number: each is valid, or refused in one line with its name."""
     is_whole = not any(accepts(value, hint) for value in (-0.5, 0.5, 1.5))
     wrong = NOT_WHOLE if is_whole else NOT_NUMBERS
     # A device or a version may also be text or a list.
     of_text = str | list if accepts_text(hint) else ()
     for value in (-1, 0, 2**31, *(one for one in wrong if not isinstance(one, of_text))):
-        tree: dict = {path[-1]: value} | ({"_target_": target} if target else {})
+        tree: dict = {path[-1]: value} | ({"_target_": target} if isinstance(target, str) else {})
         for key in reversed(path[:-1]):
             tree = {key: tree}
+            if isinstance(target, dict) and key in target:
+                tree["_target_"] = target[key]
         own = [] if target else [(path[-1], hint)]
         try:
             check_config(OmegaConf.create(tree), dataclasses.make_dataclass("Settings", own))

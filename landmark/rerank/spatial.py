@@ -5,7 +5,7 @@ from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from landmark.artifact.vectors import row_blocks
 from landmark.error import UserError
@@ -14,7 +14,7 @@ from landmark.rerank.parallel import across_ranks
 from landmark.rerank.ranking import shift_below
 from landmark.rerank.retrieval import LocalOfPhotos, Retrieval
 from landmark.search.top_k import best_in_order
-from landmark.settings import check_value, checked
+from landmark.settings import checked
 from landmark.verify import Features, Verification, verify_pairs
 
 _BLOCK_VALUES = 2**23  # of descriptors: 32 MB
@@ -81,22 +81,17 @@ class Spatial:
     def __init__(
         self,
         verify: Mapping[str, LocalVerifier],
-        weights: Mapping[str, float],
-        caps: Mapping[str, float],
+        weights: Mapping[str, Annotated[float, Field(ge=0, le=1e6)]],
+        caps: Mapping[str, PositiveFloat],
         top: PositiveInt = 100,
         processes: PositiveInt | None = None,
     ) -> None:
-        for key, values, annotation in (
-            ("weights", weights, Annotated[NonNegativeFloat, Field(le=1e6)]),
-            ("caps", caps, PositiveFloat),
-        ):
+        for key, values in (("weights", weights), ("caps", caps)):
             if odd := verify.keys() ^ values.keys():
                 raise UserError(
                     f"verify has {_names(verify)}, but {key} has {_names(values)}. Pass "
                     f"verify.{min(odd)} and {key}.{min(odd)}, or neither."
                 )
-            for name, value in values.items():
-                check_value(f"{key}.{name}", value, annotation)
         self.verify = {name: verifier for name, verifier in verify.items() if weights[name]}
         if not self.verify:
             raise UserError(f"every weight is 0. Pass a weights.{min(verify, default='<name>')}.")
