@@ -1,6 +1,8 @@
 """Re-ranking by local evidence: the scores, the order, the stores and the command."""
 
 import json
+import math
+import statistics
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -88,6 +90,53 @@ def test_scores_are_cosine_plus_weight_times_capped_evidence(seed, gallery, k, t
     assert (after.scores[:, 1:] <= after.scores[:, :-1]).all()
     # Each pair once, and no pair beyond the top.
     assert len(one.calls) == len(set(one.calls)) == 4 * min(top, found)
+
+
+@given(
+    seed=seeds,
+    gallery=st.integers(1, 30),
+    k=st.integers(1, 35),
+    top=st.integers(1, 40),
+    scale=st.sampled_from([1e-3, 1.0, 100.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_without_caps_evidence_has_the_spread_of_the_lower_half(seed, gallery, k, top, scale):
+    before = with_local(exact_retrieval(seed, 4, gallery, k))
+    tables = scale * np.random.default_rng(seed).normal(0, 3, (2, 4, gallery))
+    weights = {"one": 1.5, "other": 0.2}
+    verify = {name: Tables(table) for name, table in zip(weights, tables, strict=True)}
+    after = Spatial(verify, weights, top=top)(before)
+    top, found = min(top, before.rows.shape[1]), min(k, gallery)
+
+    def results(first, last):
+        """Return queries, gallery rows and cosines of the results in these places."""
+        pairs = [(q, int(r)) for q in range(4) for r in before.rows[q, first:last] if r >= 0]
+        return [(q, r, float(before.query[q] @ before.gallery[r])) for q, r in pairs]
+
+    lower = results(top // 2, top)
+    wanted = {(q, r): cosine for q, r, cosine in results(0, top)}
+    for name, table in zip(weights, tables, strict=True):
+        of_lower = [math.log(1 + max(table[q, r], 0)) for q, r, _ in lower]
+        spread = max(statistics.pstdev(of_lower), 0.1) if lower else 0.1
+        unit = statistics.pstdev([cosine for *_, cosine in lower]) if lower else 0
+        for q, r in wanted:
+            share = math.log(1 + max(table[q, r], 0)) / spread
+            wanted[q, r] += weights[name] * unit * share
+    for q in range(4):
+        for r, score in zip(after.rows[q, :top], after.scores[q, :top], strict=True):
+            assert r < 0 or score == pytest.approx(wanted[q, int(r)], abs=1e-4)
+        scores = after.scores[q, : min(top, found)]
+        assert (np.diff(scores) <= 0).all()
+
+
+def test_evidence_without_caps_does_not_depend_on_the_unit_of_the_score():
+    before = with_local(exact_retrieval(3, 4, 30, 20))
+    logs = np.abs(np.random.default_rng(3).normal(0, 1, (4, 30)))
+    one, other = (
+        Spatial({"a": Tables(np.expm1(factor * logs))}, {"a": 1.0})(before) for factor in (1, 2)
+    )
+    np.testing.assert_array_equal(one.rows, other.rows)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
 
 
 def test_the_rest_keeps_its_scores_where_they_are_not_above_the_top():

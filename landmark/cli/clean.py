@@ -87,7 +87,7 @@ def clean(settings: Clean, config: DictConfig) -> None:
     meta = read_meta(Path(settings.output), settings.overwrite)
     rules = rules_of(settings, config)
     if len(rules) > 1 and settings.audit:
-        raise UserError("audit= needs one value of each threshold. Pass audit= without lists.")
+        raise UserError("audit= needs one value of each threshold. Pass no lists.")
     cleaning = prepare(settings, config)
     located = photo_table(config)
 

@@ -18,6 +18,8 @@ from landmark.settings import checked
 from landmark.verify import Features, Verification, verify_pairs
 
 _BLOCK_VALUES = 2**23  # of descriptors: 32 MB
+_SAMPLED = 1000  # queries from which the spread of the cosines is measured
+_LEAST_SPREAD = 0.1  # of log(1 + s): where no result of another place has a score above 0
 _BLOCK_PAIRS = 2**20  # verified in one call, which needs 60 bytes a pair
 
 
@@ -35,16 +37,24 @@ class LocalVerifier(Protocol):
 class Spatial:
     """Re-ranking of the top results by cosine and local evidence.
 
-    The score of a result is its cosine plus, for each verifier, weight * min(s, cap) / cap, where s
-    is the verifier's score of query and photo, 0 if it is negative or a photo has no features. The
-    cosine is that of the current descriptors, so a query expansion before it counts. The other
+    The score of a result is its cosine plus the evidence of each verifier, where s is the score
+    that the verifier gives query and photo, 0 if it is negative or a photo has no features:
+
+    - Without caps: weight * log(1 + s), in units of the spread over results of other places. The
+      spreads of log(1 + s) and of the cosine are their standard deviations over the lower half of
+      the top results of all queries (the cosine's of 1,000 of them), of which few show the query's
+      landmark. So one weight suits networks whose scores differ in scale, and no labels are needed.
+    - With caps: weight * min(s, cap) / cap.
+
+    The cosine is that of the current descriptors, so a query expansion before it counts. The other
     results keep their order and, if they are not above the new scores, their scores.
 
     Args:
         verify: Name → verifier of query and photo.
         weights: Name → weight of the verifier. A verifier of weight 0 is not used, and its local
             features are not needed.
-        caps: Name → score from which the evidence is complete.
+        caps: Name → score from which the evidence is complete. None means that the evidence is
+            measured by its spread.
         top: Number of results to re-rank; all if there are fewer.
         processes: Number of processes of each rank, see `verify_pairs`.
 
@@ -82,11 +92,13 @@ class Spatial:
         self,
         verify: Mapping[str, LocalVerifier],
         weights: Mapping[str, Annotated[float, Field(ge=0, le=1e6)]],
-        caps: Mapping[str, PositiveFloat],
+        caps: Mapping[str, PositiveFloat] | None = None,
         top: PositiveInt = 100,
         processes: PositiveInt | None = None,
     ) -> None:
         for key, values in (("weights", weights), ("caps", caps)):
+            if values is None:
+                continue
             if odd := verify.keys() ^ values.keys():
                 raise UserError(
                     f"verify has {_names(verify)}, but {key} has {_names(values)}. Pass "
@@ -96,7 +108,7 @@ class Spatial:
         if not self.verify:
             raise UserError(f"every weight is 0. Pass a weights.{min(verify, default='<name>')}.")
         self.weights = {name: float(weights[name]) for name in self.verify}
-        self.caps = {name: float(caps[name]) for name in self.verify}
+        self.caps = None if caps is None else {name: float(caps[name]) for name in self.verify}
         self.top = top
         self.processes = processes
         self.needs_local = sorted({verifier.features for verifier in self.verify.values()})
@@ -127,17 +139,31 @@ class Spatial:
     def _evidence(self, retrieval: Retrieval, top: int) -> NDArray[np.float32]:
         """Return the weighted evidence of the top results, (Q, top); 0 at the pads."""
         ranked = retrieval.rows[:, :top]
+        unit = 1.0 if self.caps is not None else _spread_of_cosines(retrieval, top)
         evidence = np.zeros(ranked.shape, np.float32)
         for name, verifier in self.verify.items():
-            query = _local_of(retrieval.query_local, verifier.features)
-            gallery = _local_of(retrieval.gallery_local, verifier.features)
-            for part in row_blocks(len(ranked), max(1, _BLOCK_PAIRS // top)):
-                queries, places = np.nonzero(ranked[part] >= 0)
-                pairs = np.stack([queries + part.start, ranked[part][queries, places]], axis=1)
-                scores = self._verified(verifier, query, gallery, pairs)
-                share = np.clip(scores, 0, self.caps[name]) / self.caps[name]
-                evidence[part][queries, places] += self.weights[name] * share
+            scores = np.maximum(self._scores(verifier, retrieval, ranked), 0)
+            if self.caps is not None:
+                scores = np.minimum(scores, self.caps[name]) / np.float32(self.caps[name])
+            else:
+                scores = np.log1p(scores)
+                lower = scores[:, _lower(top)][ranked[:, _lower(top)] >= 0]
+                scores /= max(float(lower.std()) if lower.size else 0.0, _LEAST_SPREAD)
+            evidence += np.float32(self.weights[name] * unit) * scores
         return evidence
+
+    def _scores(
+        self, verifier: LocalVerifier, retrieval: Retrieval, ranked: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
+        """Return the verifier's scores of the results (Q, top); 0 at the pads."""
+        query = _local_of(retrieval.query_local, verifier.features)
+        gallery = _local_of(retrieval.gallery_local, verifier.features)
+        scores = np.zeros(ranked.shape, np.float32)
+        for part in row_blocks(len(ranked), max(1, _BLOCK_PAIRS // ranked.shape[1])):
+            queries, places = np.nonzero(ranked[part] >= 0)
+            pairs = np.stack([queries + part.start, ranked[part][queries, places]], axis=1)
+            scores[part][queries, places] = self._verified(verifier, query, gallery, pairs)
+        return scores
 
     def _verified(
         self,
@@ -148,6 +174,20 @@ class Spatial:
     ) -> NDArray[np.float32]:
         """Return the scores of pairs (P, 2); every rank passes all pairs and verifies a share."""
         return verify_pairs(verifier, query, gallery, pairs, processes=self.processes).scores
+
+
+def _lower(top: int) -> slice:
+    """Return the places of the lower half of the top results."""
+    return slice(top // 2, top)
+
+
+def _spread_of_cosines(retrieval: Retrieval, top: int) -> float:
+    """Return the standard deviation of the cosines in the lower half of the top results."""
+    count = len(retrieval.query)
+    sampled = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(np.intp))
+    rows = retrieval.rows[sampled, _lower(top)]
+    cosines = _cosines(retrieval.query[sampled], retrieval.gallery, rows)[rows >= 0]
+    return float(cosines.std()) if cosines.size else 0.0
 
 
 def _cosines(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> NDArray[np.float32]:
