@@ -64,7 +64,10 @@ def test_scores_are_cosine_plus_weight_times_capped_evidence(seed, gallery, k, t
     tables = np.random.default_rng(seed).normal(0, 40, (2, 4, gallery)).round(1)
     one, other = Tables(tables[0]), Tables(tables[1])
     after = Spatial(
-        {"one": one, "other": other}, {"one": weight, "other": 0.1}, {"one": 50, "other": 7}, top
+        {"one": one, "other": other},
+        {"one": weight, "other": 0.1},
+        {"one": 50, "other": 7},
+        top=top,
     )(before)
     found = min(k, gallery)
     for query in range(4):
@@ -92,6 +95,12 @@ def test_scores_are_cosine_plus_weight_times_capped_evidence(seed, gallery, k, t
     assert len(one.calls) == len(set(one.calls)) == 4 * min(top, found)
 
 
+def spread_of(values):
+    median = statistics.median(values)
+    deviation = statistics.median(abs(value - median) for value in values)
+    return 1.4826 * deviation or statistics.pstdev(values)
+
+
 @given(
     seed=seeds,
     gallery=st.integers(1, 30),
@@ -100,12 +109,12 @@ def test_scores_are_cosine_plus_weight_times_capped_evidence(seed, gallery, k, t
     scale=st.sampled_from([1e-3, 1.0, 100.0]),
 )
 @settings(max_examples=60, deadline=None)
-def test_without_caps_evidence_has_the_spread_of_the_lower_half(seed, gallery, k, top, scale):
+def test_without_caps_evidence_is_what_exceeds_the_lower_half(seed, gallery, k, top, scale):
     before = with_local(exact_retrieval(seed, 4, gallery, k))
     tables = scale * np.random.default_rng(seed).normal(0, 3, (2, 4, gallery))
     weights = {"one": 1.5, "other": 0.2}
     verify = {name: Tables(table) for name, table in zip(weights, tables, strict=True)}
-    after = Spatial(verify, weights, top=top)(before)
+    after = Spatial(verify, weights, deviations=1.5, top=top)(before)
     top, found = min(top, before.rows.shape[1]), min(k, gallery)
 
     def results(first, last):
@@ -115,13 +124,16 @@ def test_without_caps_evidence_has_the_spread_of_the_lower_half(seed, gallery, k
 
     lower = results(top // 2, top)
     wanted = {(q, r): cosine for q, r, cosine in results(0, top)}
+    unit = spread_of([cosine for *_, cosine in lower]) if lower else 0
     for name, table in zip(weights, tables, strict=True):
-        of_lower = [math.log(1 + max(table[q, r], 0)) for q, r, _ in lower]
-        spread = max(statistics.pstdev(of_lower), 0.1) if lower else 0.1
-        unit = statistics.pstdev([cosine for *_, cosine in lower]) if lower else 0
+        of_lower = [float(np.float32(table[q, r])) for q, r, _ in lower]
+        if not lower:
+            continue
+        spread = spread_of(of_lower) or 1.0
+        threshold = statistics.median(of_lower) + 1.5 * spread
         for q, r in wanted:
-            share = math.log(1 + max(table[q, r], 0)) / spread
-            wanted[q, r] += weights[name] * unit * share
+            excess = max(table[q, r] - threshold, 0) / spread
+            wanted[q, r] += weights[name] * unit * math.log(1 + excess)
     for q in range(4):
         for r, score in zip(after.rows[q, :top], after.scores[q, :top], strict=True):
             assert r < 0 or score == pytest.approx(wanted[q, int(r)], abs=1e-4)
@@ -131,9 +143,10 @@ def test_without_caps_evidence_has_the_spread_of_the_lower_half(seed, gallery, k
 
 def test_evidence_without_caps_does_not_depend_on_the_unit_of_the_score():
     before = with_local(exact_retrieval(3, 4, 30, 20))
-    logs = np.abs(np.random.default_rng(3).normal(0, 1, (4, 30)))
+    table = np.random.default_rng(3).normal(0, 1, (4, 30))
     one, other = (
-        Spatial({"a": Tables(np.expm1(factor * logs))}, {"a": 1.0})(before) for factor in (1, 2)
+        Spatial({"a": Tables(scale * table + shift)}, {"a": 1.0})(before)
+        for scale, shift in ((1, 0), (50, -7))
     )
     np.testing.assert_array_equal(one.rows, other.rows)
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)

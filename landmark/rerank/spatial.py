@@ -19,7 +19,6 @@ from landmark.verify import Features, Verification, verify_pairs
 
 _BLOCK_VALUES = 2**23  # of descriptors: 32 MB
 _SAMPLED = 1000  # queries from which the spread of the cosines is measured
-_LEAST_SPREAD = 0.1  # of log(1 + s): where no result of another place has a score above 0
 _BLOCK_PAIRS = 2**20  # verified in one call, which needs 60 bytes a pair
 
 
@@ -38,13 +37,15 @@ class Spatial:
     """Re-ranking of the top results by cosine and local evidence.
 
     The score of a result is its cosine plus the evidence of each verifier, where s is the score
-    that the verifier gives query and photo, 0 if it is negative or a photo has no features:
+    that the verifier gives query and photo:
 
-    - Without caps: weight * log(1 + s), in units of the spread over results of other places. The
-      spreads of log(1 + s) and of the cosine are their standard deviations over the lower half of
-      the top results of all queries (the cosine's of 1,000 of them), of which few show the query's
-      landmark. So one weight suits networks whose scores differ in scale, and no labels are needed.
-    - With caps: weight * min(s, cap) / cap.
+    - Without caps: weight * u * log(1 + max(s - t, 0) / v). The lower half of the top results of
+      all queries tells what scores photos of other places have: v is their spread, t is
+      `deviations` spreads above their median, and u is the spread of the cosines there (of up to
+      1,000 queries). A spread is 1.4826 times the median absolute deviation, so up to half of
+      these results may show their query's landmark. Scores that other places have too do not
+      count, one weight suits networks and verifiers of any scale, and no labels are needed.
+    - With caps: weight * min(max(s, 0), cap) / cap.
 
     The cosine is that of the current descriptors, so a query expansion before it counts. The other
     results keep their order and, if they are not above the new scores, their scores.
@@ -55,6 +56,7 @@ class Spatial:
             features are not needed.
         caps: Name → score from which the evidence is complete. None means that the evidence is
             measured by its spread.
+        deviations: Without caps: spreads above the median at which a score begins to count.
         top: Number of results to re-rank; all if there are fewer.
         processes: Number of processes of each rank, see `verify_pairs`.
 
@@ -93,6 +95,7 @@ class Spatial:
         verify: Mapping[str, LocalVerifier],
         weights: Mapping[str, Annotated[float, Field(ge=0, le=1e6)]],
         caps: Mapping[str, PositiveFloat] | None = None,
+        deviations: Annotated[float, Field(ge=0, le=100)] = 2.0,
         top: PositiveInt = 100,
         processes: PositiveInt | None = None,
     ) -> None:
@@ -109,6 +112,7 @@ class Spatial:
             raise UserError(f"every weight is 0. Pass a weights.{min(verify, default='<name>')}.")
         self.weights = {name: float(weights[name]) for name in self.verify}
         self.caps = None if caps is None else {name: float(caps[name]) for name in self.verify}
+        self.deviations = deviations
         self.top = top
         self.processes = processes
         self.needs_local = sorted({verifier.features for verifier in self.verify.values()})
@@ -142,15 +146,26 @@ class Spatial:
         unit = 1.0 if self.caps is not None else _spread_of_cosines(retrieval, top)
         evidence = np.zeros(ranked.shape, np.float32)
         for name, verifier in self.verify.items():
-            scores = np.maximum(self._scores(verifier, retrieval, ranked), 0)
-            if self.caps is not None:
-                scores = np.minimum(scores, self.caps[name]) / np.float32(self.caps[name])
+            scores = self._scores(verifier, retrieval, ranked)
+            if self.caps is None:
+                share = self._beyond_others(scores, ranked)
             else:
-                scores = np.log1p(scores)
-                lower = scores[:, _lower(top)][ranked[:, _lower(top)] >= 0]
-                scores /= max(float(lower.std()) if lower.size else 0.0, _LEAST_SPREAD)
-            evidence += np.float32(self.weights[name] * unit) * scores
+                share = np.clip(scores, 0, self.caps[name]) / np.float32(self.caps[name])
+            evidence += np.float32(self.weights[name] * unit) * share
         return evidence
+
+    def _beyond_others(
+        self, scores: NDArray[np.float32], ranked: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
+        """Return log(1 + max(s - t, 0) / v) of the scores s of ranked rows (Q, top); 0 at pads."""
+        part = _lower(scores.shape[1])
+        lower = scores[:, part][ranked[:, part] >= 0]
+        if not lower.size:
+            return np.zeros_like(scores)
+        spread = _spread(lower) or 1.0
+        threshold = np.median(lower) + self.deviations * spread
+        excess = np.maximum(scores - threshold, 0) / spread
+        return np.where(ranked >= 0, np.log1p(excess), 0).astype(np.float32)
 
     def _scores(
         self, verifier: LocalVerifier, retrieval: Retrieval, ranked: NDArray[np.integer]
@@ -181,13 +196,22 @@ def _lower(top: int) -> slice:
     return slice(top // 2, top)
 
 
+def _spread(values: NDArray[np.floating]) -> float:
+    """Return 1.4826 times the median absolute deviation: the standard deviation of a normal.
+
+    Where more than half of the values are equal it is their standard deviation.
+    """
+    deviation = float(np.median(np.abs(values - np.median(values))))
+    return 1.4826 * deviation or float(values.std())
+
+
 def _spread_of_cosines(retrieval: Retrieval, top: int) -> float:
-    """Return the standard deviation of the cosines in the lower half of the top results."""
+    """Return the spread of the cosines in the lower half of the top results."""
     count = len(retrieval.query)
     sampled = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(np.intp))
     rows = retrieval.rows[sampled, _lower(top)]
     cosines = _cosines(retrieval.query[sampled], retrieval.gallery, rows)[rows >= 0]
-    return float(cosines.std()) if cosines.size else 0.0
+    return _spread(cosines) if cosines.size else 0.0
 
 
 def _cosines(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> NDArray[np.float32]:

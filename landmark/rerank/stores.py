@@ -226,10 +226,12 @@ def _check_same_local(
     gallery: DescriptorStore | StackedStores,
     of_gallery: Mapping[str, Any],
 ) -> None:
-    """Check that the settings of the local features `name` of queries and gallery are equal."""
-    for key, (own, other) in differences(
-        of_query, {**dict.fromkeys(of_query), **of_gallery}
-    ).items():
+    """Check that the settings of the local features `name` of queries and gallery are equal.
+
+    Their backgrounds may be those of different pools.
+    """
+    expected = {**dict.fromkeys(of_query), **of_gallery}
+    for key, (own, other) in differences(of_query, expected, ignored=("pool",)).items():
         raise UserError(
             f"{query.path} has local features {name!r} with {key} {own}, and {gallery.path} with "
             f"{other}. Extract both with the same settings, or pass allow_mixed=true."
