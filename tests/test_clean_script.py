@@ -47,7 +47,8 @@ def write_store(path, random, places, centres, landmarks, shown, local=True, emp
     rows.assign(path=[f"{name}.jpg" for name in ids]).to_parquet(path / "ids.parquet", index=False)
     if local:
         store = DescriptorStore.open(path)
-        with LocalFeatureWriter.writing(store, "rootsift", dim=32) as writer:
+        recorded = {} if local is True else local
+        with LocalFeatureWriter.writing(store, "rootsift", dim=32, **recorded) as writer:
             for number, place in enumerate(shown):
                 writer.append(features_of(random, places[place], number in empty))
             writer.save()
@@ -71,6 +72,7 @@ def world(tmp_path_factory):
     test = np.array([0, LANDMARKS, LANDMARKS])
     write_store(folder / "test", random, places, centres, None, test)
     write_store(folder / "other", random, places, centres, None, test, embedder="xyz")
+    write_store(folder / "coarse", random, places, centres, None, test, local={"top_k": 3})
     write_store(folder / "unlabelled", random, places, centres, None, shown, local=False)
     write_store(folder / "plain", random, places, centres, names, shown, local=False)
     return folder
@@ -268,6 +270,7 @@ def test_an_audit_lists_what_the_test_set_shows(clean, world, tmp_path):
         (["train=unlabelled"], "has no landmark_id to check"),
         (["train=plain"], "has no local features 'rootsift'"),
         (["train=train", "audit=other"], "has embedder"),
+        (["train=train", "audit=coarse"], "coarse has local features 'rootsift' with top_k 3, and"),
         (["train=train", "min_inliers=30", "false_rate=0.01"], "two thresholds of one pair"),
         (["train=train", "min_inliers=30", "geometry=false"], "needs geometric verification"),
         (["train=train", "geometry=false", "min_agreement=none"], "only threshold"),

@@ -215,11 +215,11 @@ class CountEqualScores:
         return Verification(0.0, min(len(a.keypoints), len(b.keypoints)), *none, model=None)
 
 
-def with_local(source, path, counts):
+def with_local(source, path, counts, **recorded):
     store = DescriptorStore.open(source)
     DescriptorStore.write(path, store.ids, store.vectors, store.landmark_ids, embedder="abc")
     store = DescriptorStore.open(path)
-    with LocalFeatureWriter.writing(store, "mine", dim=4, columns=2) as writer:
+    with LocalFeatureWriter.writing(store, "mine", dim=4, columns=2, **recorded) as writer:
         for count in counts:
             keypoints = np.zeros((count, 2), "f4")
             descriptors, scores = np.zeros((count, 4), "u1"), np.zeros(count, "f4")
@@ -249,6 +249,9 @@ def test_verified_photos_vote_with_their_inliers(recognize, world, tmp_path):
     )
     np.testing.assert_allclose(found.scores, expected.scores)
     assert 'title="inliers"' in (tmp_path / "out" / "report.html").read_text()
+    with_local(world / "query", tmp_path / "other", np.full(60, 100), top_k=3)
+    error = error_of(recognize("query=other", "train=train", "overwrite=true", *arguments))
+    assert "other has local features 'mine' with top_k 3, and train with None." in error
     without = ("verify=mine", "output=no", "--config-dir", "own")
     error = error_of(recognize(*stores_of(world), *without))
     assert "has no local features 'mine'" in error

@@ -1,6 +1,6 @@
 """Local features of the photos of a descriptor store: keypoints with their descriptors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from landmark.artifact.folder import check_files, check_schema, damage, read_json
 from landmark.artifact.vectors import open_array, row_blocks
+from landmark.disk.differences import differences
 from landmark.disk.digest import digest_of_blocks
 from landmark.error import UserError
 
@@ -237,6 +238,37 @@ class LocalFeatureStore:
             raise UserError(
                 f"{self.path} has local features of other photos than {store}. {_ADVICE}"
             )
+
+
+def check_comparable(
+    name: str,
+    store: Path | str,
+    settings: Mapping[str, Any],
+    other_store: Path | str,
+    other_settings: Mapping[str, Any],
+    advice: str = "Extract both with the same settings.",
+) -> None:
+    """Check that local features of two stores may be compared: their settings are equal.
+
+    Their backgrounds may be those of different pools.
+
+    Args:
+        name: Name of the local features.
+        store: A store, for the message.
+        settings: Settings of its local features.
+        other_store: The other store.
+        other_settings: Settings of its local features.
+        advice: What to do if they differ.
+
+    Raises:
+        UserError: A setting differs; names it.
+    """
+    expected = {**dict.fromkeys(settings), **other_settings}
+    for key, (own, other) in differences(settings, expected, ignored=("pool",)).items():
+        raise UserError(
+            f"{store} has local features {name!r} with {key} {own}, and {other_store} with "
+            f"{other}. {advice}"
+        )
 
 
 def local_names(store: Path) -> list[str]:

@@ -108,6 +108,7 @@ def clean(settings: Clean, config: DictConfig) -> None:
 
 def prepare(settings: Clean, config: DictConfig) -> "Cleaning":
     """Open and check the stores."""
+    from landmark.artifact.local_features import check_comparable
     from landmark.clean.cleaning import Cleaning
     from landmark.clean.train_photos import TrainPhotos, local_features, open_test_store
     from landmark.search.sharded import shard_search
@@ -117,8 +118,12 @@ def prepare(settings: Clean, config: DictConfig) -> "Cleaning":
     verifier = instantiate(config.verify) if settings.geometry else None
     local = test_local = None
     if verifier is not None:
-        local = local_features(train.store, verifier.features)
-        test_local = None if test is None else local_features(test, verifier.features)
+        name = verifier.features
+        if test is not None:
+            kinds = (store.local(name).settings for store in (test, train.store))
+            check_comparable(name, test.path, next(kinds), settings.train, next(kinds))
+            test_local = local_features(test, name)
+        local = local_features(train.store, name)
     own = ("k", "candidates", "others", "neighbours", "audit_k", "processes")
     of_pairs, of_audit = recorded_settings(settings, config, train, local, test, test_local)
     return Cleaning(

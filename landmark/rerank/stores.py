@@ -1,23 +1,24 @@
 """The descriptor stores of a re-ranking, checked for consistency."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.local_features import check_comparable
 from landmark.artifact.stacked import StackedStores
-from landmark.disk.differences import differences
 from landmark.error import UserError
 from landmark.processes import notice
 from landmark.rerank.retrieval import LocalOfPhotos, Retrieval
 from landmark.search.index import Search
 
+MIXED = "Extract both with the same settings, or pass allow_mixed=true."
 _SHARED_SETTINGS = ("embedder", "whitening")
 _DEFAULT_K = 100
 
@@ -98,7 +99,7 @@ class Stores:
         )
         for name in () if allow_mixed else local:
             of_query, of_gallery = query_local[name].settings, gallery_local[name].settings
-            _check_same_local(name, query_store, of_query, stacked, of_gallery)
+            check_comparable(name, query_store.path, of_query, stacked.path, of_gallery, MIXED)
         return cls(
             query_store,
             stacked,
@@ -214,25 +215,5 @@ def _check_same_kind(store: DescriptorStore, earlier: DescriptorStore, allow_mix
         # A store that does not record the setting is compatible with any other.
         if own is not None and other is not None and own != other:
             raise UserError(
-                f"{store.path} has {key} {own}, and {earlier.path} has {other}. Extract both "
-                "with the same settings, or pass allow_mixed=true."
+                f"{store.path} has {key} {own}, and {earlier.path} has {other}. {MIXED}"
             )
-
-
-def _check_same_local(
-    name: str,
-    query: DescriptorStore | StackedStores,
-    of_query: Mapping[str, Any],
-    gallery: DescriptorStore | StackedStores,
-    of_gallery: Mapping[str, Any],
-) -> None:
-    """Check that the settings of the local features `name` of queries and gallery are equal.
-
-    Their backgrounds may be those of different pools.
-    """
-    expected = {**dict.fromkeys(of_query), **of_gallery}
-    for key, (own, other) in differences(of_query, expected, ignored=("pool",)).items():
-        raise UserError(
-            f"{query.path} has local features {name!r} with {key} {own}, and {gallery.path} with "
-            f"{other}. Extract both with the same settings, or pass allow_mixed=true."
-        )
