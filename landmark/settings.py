@@ -78,11 +78,11 @@ def check_value(key: str, value: object, annotation: Any) -> None:  # noqa: ANN4
 
 
 def _entry_annotation(annotation: Any) -> Any:  # noqa: ANN401
-    """Return the annotation of the values of a mapping; None without one."""
+    """Return the annotation of the values of a mapping; None if they are not checked."""
     for option in options_of(annotation):
         origin, inner = get_origin(option), get_args(option)
         if isinstance(origin, type) and issubclass(origin, Mapping) and len(inner) == 2:
-            return inner[1]
+            return None if in_words(inner[1]) == "a value" else inner[1]
     return None
 
 

@@ -6,7 +6,7 @@ import itertools
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -133,7 +133,8 @@ def numbers(node: Mapping, hints: Mapping, *path: str) -> Iterator[tuple]:
         hint = hints.get(key, Any)
         is_flat = isinstance(value, dict) and not any(isinstance(v, dict) for v in value.values())
         if is_flat and target and "_target_" not in value and hint is not Any:
-            for name, _, inner in numbers(value, dict.fromkeys(value, get_args(hint)[1])):
+            mapping = next(one for one in (hint, *get_args(hint)) if get_origin(one) is Mapping)
+            for name, _, inner in numbers(value, dict.fromkeys(value, get_args(mapping)[1])):
                 yield (*path, key, *name), {key: target}, inner
         elif isinstance(value, dict):
             yield from numbers(value, {}, *path, key)

@@ -63,8 +63,8 @@ class Recognizer:
     Args:
         k: Number of voters.
         candidates: Nearest train photos among which the voters are chosen.
-        temperature: Of the votes. Larger values let many voters outvote the nearest: 0.1 suits
-            whitened and trained descriptors, whose cosines are spread out. None adds up the plain
+        temperature: Of the votes. Larger values let many voters outvote the nearest; whitened
+            descriptors, whose cosines are spread out, may want 0.1. None adds up the plain
             weights.
         rival: Weight of the second landmark's votes.
         verified: Best candidates that are verified where photos are verified; the others have no
