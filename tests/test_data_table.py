@@ -44,6 +44,19 @@ def test_rows_without_a_split_are_read_with_all_and_counted(rows, tmp_path, endi
     )
 
 
+def test_a_table_is_relative_to_the_root_or_else_to_the_current_folder(rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root" / "cleaned").mkdir(parents=True)
+    (tmp_path / "cleaned").mkdir()
+    rows.to_parquet("cleaned/table.parquet")
+    source = Table("root", "cleaned/table.parquet")
+    assert counts(source) == [12, 6, 3, 3]
+    rows[:8].to_parquet("root/cleaned/table.parquet")
+    assert counts(Table("root", "cleaned/table.parquet")) == [8, 4, 2, 2]
+    with pytest.raises(UserError, match=r"root/no.csv does not exist. Set data.table."):
+        Table("root", "no.csv").read()
+
+
 def test_rows_without_a_landmark_are_used_and_counted(rows, tmp_path, capfd):
     rows.loc[[2, 3, 7], "landmark_id"] = [None, None, " "]
     source = table(rows, tmp_path)

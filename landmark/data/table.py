@@ -25,7 +25,8 @@ class Table(ListedSource):
 
     Args:
         root: Folder to which the paths are relative.
-        table: The file, absolute or relative to the root.
+        table: The file, absolute, or relative to the root or, if it is not there, to the current
+            folder, where `clean.py` writes its table.
         **options: See `SplitOptions`.
     """
 
@@ -37,11 +38,14 @@ class Table(ListedSource):
         **options: Unpack[SplitOptions],
     ) -> None:
         super().__init__(root, **options)
+        self._given = Path(table)
         self.file = self.root / table
 
     def _list(self) -> pd.DataFrame:
         if not self.root.is_dir():
             raise UserError(f"{self.root} is not a folder. Set data.root.")
+        if not self.file.is_file() and self._given.is_file():
+            self.file = self._given
         if not self.file.is_file():
             raise UserError(f"{self.file} does not exist. Set data.table.")
         rows = read_table(self.file, self.root)
