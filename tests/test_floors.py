@@ -52,7 +52,7 @@ ONLY = {
     "loss": GROUND,
     "verify": GROUND,
     "head": GROUND | {"loss"},
-    "local": GROUND | {"artifact"},
+    "local": GROUND | {"artifact", "verify"},
     "task": GROUND | {"model", "pooling", "loss", "head", "metric", "data"},
     "extract": GROUND | {"model", "pooling", "data", "artifact", "image", "local"},
     "search": GROUND | {"artifact"},

@@ -89,7 +89,7 @@ class Cleaning:
         They are saved in the output before they are returned. All ranks must call it.
 
         Args:
-            meta: meta.json of the output; empty if there is none to continue.
+            meta: meta.json of the output; empty without an earlier cleaning.
             overwrite: Keep nothing of an existing output.
 
         Raises:

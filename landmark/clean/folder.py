@@ -21,7 +21,7 @@ OF_GEOMETRY = ("geometry", "verify", "local")
 
 
 def read_meta(output: Path, overwrite: bool) -> dict[str, Any]:
-    """Return the meta.json of an earlier cleaning; empty if there is none to continue.
+    """Return the meta.json of an earlier cleaning; empty without one.
 
     Raises:
         UserError: `output` contains something else, or is damaged.

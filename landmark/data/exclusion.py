@@ -61,7 +61,7 @@ class Exclusion:
         return is_listed.to_numpy()
 
     def unknown(self, photos: pd.DataFrame) -> str:
-        """Describe the listed names that no photo has; "" if there are none."""
+        """Describe the listed names that no photo has; "" if every name occurs."""
         parts = []
         for column, names in (("id", self.ids), ("landmark_id", self.landmarks)):
             found = in_one_form(photos[column]) if column in photos else []

@@ -16,6 +16,7 @@ from landmark.disk.atomic import atomic_file
 from landmark.disk.digest import digest_of_blocks
 from landmark.error import UserError
 from landmark.settings import Seed, check_value, checked
+from landmark.verify.matching import unit_rows
 
 SCHEMA = 1
 _COPY = 0.999  # cosine of two descriptors of the same pixels, after rounding
@@ -146,7 +147,7 @@ class BackgroundPool:
                 f"local features of {features.dim} dimensions cannot be compared with a pool of "
                 f"{self.dim}. Pass a pool of the same local features."
             )
-        rows = _unit_rows(features.descriptors)
+        rows = unit_rows(features.descriptors)
         best = np.full(len(rows), -np.inf, np.float32)
         if not len(rows):
             return best
@@ -188,7 +189,7 @@ class BackgroundPool:
     @cached_property
     def _rows(self) -> NDArray[np.float32]:
         """The descriptors at unit length."""
-        return _unit_rows(self._descriptors)
+        return unit_rows(self._descriptors)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be computed again."""
@@ -261,14 +262,6 @@ def _drawn(descriptors: NDArray[Any], top_k: int, rng: np.random.Generator) -> N
     count = len(descriptors)
     rows = rng.choice(count, size=min(top_k, count), replace=False)
     return np.asarray(descriptors)[np.sort(rows)]
-
-
-def _unit_rows(descriptors: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale each row to length 1; rows of zeros stay."""
-    rows = descriptors.astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(norms > 0, norms, 1)
-    return rows
 
 
 def _is_copy(cosines: NDArray[np.float32]) -> bool:

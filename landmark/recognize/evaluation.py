@@ -83,7 +83,7 @@ def evaluate(
 
 
 def submitted_scores(recognition: Recognition) -> NDArray[np.float64]:
-    """Return the confidences, or the scores if there are none, (Q,)."""
+    """Return the confidences, or without a calibration the scores, (Q,)."""
     is_calibrated = recognition.confidences is not None
     return recognition.confidences if is_calibrated else recognition.scores  # type: ignore
 
