@@ -142,6 +142,30 @@ def test_many_processes_take_turns_and_none_meets_another(tmp_path):
     assert count.read_text() == "80"
 
 
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_that_a_holder_removes_meanwhile_is_created_again(tmp_path, monkeypatch, error):
+    """`Path.mkdir` finds the folder, then looks whether it is one: it may be gone by then."""
+    mkdir, calls = module.Path.mkdir, []
+
+    def removed_meanwhile(path, *args, **kwargs):
+        calls.append(path)
+        if len(calls) <= 2:
+            raise error(17, "removed", str(path))
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(module.Path, "mkdir", removed_meanwhile)
+    with locked(tmp_path / "out") as staging:
+        assert staging.is_dir()
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_or_a_broken_link_where_the_folder_belongs_is_named(tmp_path, is_link):
+    blocking = tmp_path / ".out.partial"
+    blocking.symlink_to(tmp_path / "missing") if is_link else blocking.write_text("")
+    with pytest.raises(UserError, match="out cannot be written"), locked(tmp_path / "out"):
+        pass
+
+
 def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch, capsys):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

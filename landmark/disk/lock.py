@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -112,15 +113,25 @@ def _acquired(file: Path, output: Path, wait: bool = False) -> Iterator[None]:
 
 
 def _opened(file: Path, output: Path) -> TextIO:
+    """Open the lock file, again and again while the previous holder removes its folder."""
     while True:
         with disk_errors(output):
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 return file.open("a+", errors="replace")
-            except FileExistsError:  # a parent, or the folder itself, is a file
-                raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(file)) from None
-            except FileNotFoundError:  # the previous holder has just removed the folder
-                continue
+            except FileExistsError:  # a file, or a folder that was removed after mkdir found it
+                if any(_is_not_a_folder(parent) for parent in file.parents):
+                    raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(file)) from None
+            except FileNotFoundError:  # removed after mkdir
+                pass
+
+
+def _is_not_a_folder(path: Path) -> bool:
+    """Whether something other than a folder exists at `path`, such as a file or a broken link."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return path.is_symlink()
 
 
 def _lock(lock: TextIO, output: Path, wait: bool) -> None:
