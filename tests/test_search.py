@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
-from landmark.search import ExactTorch, Flat, exact_torch, gpu
-from landmark.search.exact_torch import ExactTorchIndex
+from landmark.search import ExactTorch, Flat, flat, gpu
 from landmark.search.index import DeferredIndex, local_torch_device
+from landmark.search.product_scan import ProductScan
 
 
 def whole_numbers(seed: int, rows: int, values: int) -> np.ndarray:
@@ -28,10 +28,16 @@ def full_sort(query, gallery, k):
     )
 
 
+def named(search) -> str:
+    return "-".join([type(search).__name__, search.engine, search.precision])
+
+
 def searches(block_rows: int) -> list:
+    torch = {"device": "cpu", "block_rows": block_rows, "block_queries": 1 + block_rows % 10}
     return [
         Flat(device="cpu", block_rows=block_rows),
-        ExactTorch(device="cpu", block_rows=block_rows, block_queries=1 + block_rows % 10),
+        Flat(device="cpu", block_rows=block_rows, engine="faiss"),
+        *(ExactTorch(**torch, precision=precision) for precision in ("auto", "bf16", "16", "32")),
     ]
 
 
@@ -43,7 +49,7 @@ def searches(block_rows: int) -> list:
     values=st.sampled_from([0, 1, 3, 40]),
     dtype=st.sampled_from(["f4", "f2", "f8"]),
     block_rows=st.sampled_from([1, 7, 64, 1000]),
-    which=st.sampled_from([0, 1]),
+    which=st.sampled_from(range(6)),
     cuts=st.lists(st.integers(0, 300), max_size=3),
 )
 @settings(max_examples=200, deadline=None)
@@ -62,7 +68,7 @@ def test_an_exact_search_equals_a_full_sort_with_ties_by_row(
     np.testing.assert_array_equal(scores, expected_scores)
 
 
-@pytest.mark.parametrize("search", searches(65536), ids=lambda search: type(search).__name__)
+@pytest.mark.parametrize("search", searches(65536), ids=named)
 def test_an_exact_search_equals_the_reference(shared, search):
     inputs = np.load(shared / "reference/rerank/inputs.npz")
     expected = np.load(shared / "reference/rerank/expected.npz")
@@ -71,7 +77,7 @@ def test_an_exact_search_equals_the_reference(shared, search):
     np.testing.assert_allclose(scores, expected["knn_similarity"], atol=1e-6)
 
 
-@pytest.mark.parametrize("search", searches(128), ids=lambda search: type(search).__name__)
+@pytest.mark.parametrize("search", searches(128), ids=named)
 def test_a_memory_mapped_half_precision_gallery_returns_the_same(tmp_path, search):
     random = np.random.default_rng(0)
     gallery = random.standard_normal((500, 16)).astype("f2")
@@ -104,7 +110,9 @@ def test_invalid_arrays_are_refused():
         with pytest.raises(UserError, match=r"device=tpu9 is not valid\. Pass auto, cpu, mps"):
             search(device="tpu9")
     with pytest.raises(UserError, match="device=mps: faiss does not support MPS"):
-        Flat(device="mps").build(np.ones((2, 3), "f4"))
+        Flat(device="mps", engine="faiss").build(np.ones((2, 3), "f4"))
+    with pytest.raises(UserError, match=r"precision=bf16 is for torch, but search\.engine=faiss"):
+        Flat(engine="faiss", precision="bf16")
 
 
 def test_cuda_without_a_gpu_is_one_line():
@@ -117,23 +125,23 @@ def test_cuda_without_a_gpu_is_one_line():
         ExactTorch(device="cuda").build(np.ones((2, 3), "f4"))
 
 
-def test_exact_torch_uploads_each_row_once(monkeypatch):
-    uploaded = []
-    upload = ExactTorchIndex._upload
+def test_each_row_is_read_once_per_group_of_queries(monkeypatch):
+    read = []
+    scan = ProductScan.scan
     monkeypatch.setattr(
-        ExactTorchIndex,
-        "_upload",
-        lambda index, vectors: uploaded.append(len(vectors)) or upload(index, vectors),
+        ProductScan,
+        "scan",
+        lambda one, block, first: read.append(len(block)) or scan(one, block, first),
     )
     query, gallery = (np.random.default_rng(n).standard_normal((n, 5)) for n in (60, 300))
     search = ExactTorch("cpu", block_rows=32, block_queries=8)
     rows, _ = search.build(gallery).search(query.astype("f4"), 7)
-    assert sum(uploaded) == 60 + 300
-    uploaded.clear()
-    monkeypatch.setattr(exact_torch, "_VALUES_ON_DEVICE", 20 * (5 + 3 * 8))  # three groups of 20
+    assert sum(read) == 300
+    read.clear()
+    monkeypatch.setattr(flat, "_VALUES_TOGETHER", 20 * (5 + 3 * 7))  # three groups of 20
     np.testing.assert_array_equal(search.build(gallery).search(query.astype("f4"), 7)[0], rows)
-    assert sum(uploaded) == 60 + 3 * 300
-    np.testing.assert_array_equal(rows, full_sort(query.astype("f4"), gallery, 7)[0])
+    assert sum(read) == 3 * 300
+    np.testing.assert_array_equal(rows, full_sort(query.astype("f4"), gallery.astype("f4"), 7)[0])
 
 
 def test_a_deferred_index_is_built_once_on_its_first_search(monkeypatch):

@@ -1,31 +1,63 @@
-"""Exact search by inner product with faiss, on CPU or GPU, in blocks of the gallery."""
+"""Exact search by inner product, with faiss or torch, in blocks of the gallery."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import PositiveInt
 
+from landmark.artifact.vectors import row_blocks
 from landmark.device import Device
+from landmark.error import UserError
+from landmark.processes import launch, shard
 from landmark.search import gpu
-from landmark.search.blocks import Vectors, float32_blocks
-from landmark.search.index import ExactIndex
-from landmark.search.top_k import merge
+from landmark.search.blocks import Vectors, float32_blocks, rows_of
+from landmark.search.engine import (
+    FAISS,
+    MEASURED_ROWS,
+    SMALL_WORK,
+    AnyPrecision,
+    Choice,
+    Engine,
+    choose,
+)
+from landmark.search.faiss_scan import FaissScan
+from landmark.search.index import BlockwiseIndex, local_torch_device
+from landmark.search.product_scan import ProductScan
+from landmark.search.top_k import best_in_order
 from landmark.settings import checked
 
+if TYPE_CHECKING:
+    import torch
+
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it logs every import
+
+_VALUES_TOGETHER = 2**28  # of queries and their rankings: 1 GB in float32
 
 
 class Flat:
     """Exact search: return the k gallery rows with the largest inner product for each query.
 
+    Scores are inner products in float64, rounded to float32; rows are ordered by the score before
+    rounding, equal ones by row. Every engine and precision returns the same rows and scores: fast
+    products only leave out rows that are proven not to be among the k best (see `product_errors`).
+
     Nothing is built. A float32 gallery is searched in place, memory-mapped or not. A gallery of
-    another dtype, such as float16, is converted block by block, without a second copy of it.
+    another dtype, such as float16, is converted block by block, without a second copy of it, and
+    read once.
 
     Args:
         device: `cpu`; `cuda` for all GPUs, each with a shard of the gallery; `cuda:1` for that GPU;
-            or `auto` for all GPUs if there are any, else the CPU. Under a launcher each process
-            uses its own GPU. A GPU returns up to 2,047 neighbours; more are searched on the CPU.
+            `mps`; or `auto` for all GPUs if there are any, else the CPU. Under a launcher each
+            process uses its own GPU.
         block_rows: Gallery rows converted together.
+        engine: `faiss`, `torch`, or `auto`: the fastest one, measured on the first rows of the
+            gallery. A small search uses faiss, without a measurement.
+        precision: Precision of torch's products, before candidates are scored in float64: `32`,
+            `bf16`, `16`, or `auto`, the fastest one: bfloat16 where the CPU has AMX or AVX-512
+            BF16, float16 on GPUs.
+        block_queries: Queries that torch multiplies together.
 
     Example:
         >>> index = Flat().build(np.eye(3, dtype=np.float32))
@@ -37,20 +69,35 @@ class Flat:
     widened_by = ""
 
     @checked
-    def __init__(self, device: Device = "auto", block_rows: PositiveInt = 65536) -> None:
+    def __init__(
+        self,
+        device: Device = "auto",
+        block_rows: PositiveInt = 65536,
+        engine: Engine = "auto",
+        precision: AnyPrecision = "auto",
+        block_queries: PositiveInt = 1024,
+    ) -> None:
+        if engine == "faiss" and precision != "auto":
+            raise UserError(
+                f"search.precision={precision} is for torch, but search.engine=faiss. "
+                "Pass search.engine=torch."
+            )
         self.device = device
         self.block_rows = block_rows
+        self.engine = engine
+        self.precision = precision
+        self.block_queries = block_queries
 
     def build(self, gallery: Vectors) -> "FlatIndex":
         """Return the gallery (N, D) as an index.
 
         Raises:
-            UserError: The device is not available to faiss.
+            UserError: The device is not available.
         """
         return FlatIndex(gallery, self)
 
 
-class FlatIndex(ExactIndex):
+class FlatIndex(BlockwiseIndex):
     """A gallery searched by `Flat`.
 
     Example:
@@ -59,23 +106,125 @@ class FlatIndex(ExactIndex):
         [[1]]
     """
 
+    settings: Flat
+
     def __init__(self, gallery: Vectors, settings: Flat) -> None:
         super().__init__(gallery, settings)
-        self._block_rows = settings.block_rows
-        self._gpus = gpu.gpus_of(settings.device)
+        self._gpus = _faiss_gpus(settings)
 
-    def _any_nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        import faiss
+    @property
+    def is_exact(self) -> bool:
+        """True."""
+        return True
 
-        gpus = self._gpus if k <= gpu.MOST_NEIGHBOURS else []
-        best = None
-        for first, block in float32_blocks(self.gallery, self._block_rows, in_place=True):
-            block_k = min(k, len(block))
-            if gpus:
-                rows, scores = gpu.knn(query, block, block_k, gpus)
-            else:
-                scores, rows = faiss.knn(query, block, block_k, metric=faiss.METRIC_INNER_PRODUCT)
-            rows += first
-            best = (rows, scores) if best is None else merge(best, (rows, scores), k)
-        assert best is not None, "1 <= k <= N, so the gallery is not empty"
-        return best
+    def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.empty((len(query), k), np.int64)
+        scores = np.empty((len(query), k))
+        together = max(self.settings.block_queries, _VALUES_TOGETHER // (query.shape[1] + 3 * k))
+        for part in row_blocks(len(query), together):
+            rows[part], scores[part] = self._scanned(query[part], k)
+        return rows, scores
+
+    def _scanned(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scan the gallery once."""
+        choice, devices = self._choice(query, k)
+        if choice == FAISS:
+            scan = FaissScan(query, k, self._gpus)
+            for first, block in float32_blocks(self.gallery, self.settings.block_rows, True):
+                scan.scan(block, first)
+            return scan.result()
+        size, together = len(self.gallery), self.settings.block_queries
+        scans = [ProductScan(query, k, one, choice.dtype, together, size) for one in devices]
+        for first, block in float32_blocks(self.gallery, self.settings.block_rows):
+            _scan_together(scans, block, first)
+        results = [
+            (rows.cpu().numpy(), scores.cpu().numpy())
+            for rows, scores in (scan.result() for scan in scans)
+        ]
+        return results[0] if len(scans) == 1 else _merged(results, k)
+
+    def _choice(self, query: np.ndarray, k: int) -> "tuple[Choice, list[torch.device]]":
+        """Return how to multiply, and the devices of torch."""
+        settings = self.settings
+        rows, dim = self.gallery.shape
+        is_small = len(query) * rows * dim < SMALL_WORK
+        if settings.engine == "faiss":
+            return FAISS, []
+        is_auto = settings.precision == "auto"
+        if settings.engine == "auto" and is_auto and is_small and self._gpus is not None:
+            return FAISS, []
+        devices = _torch_devices(settings.device)
+        if is_small and is_auto:
+            return Choice("32"), devices
+        _, block = next(
+            float32_blocks(rows_of(self.gallery, slice(0, MEASURED_ROWS)), MEASURED_ROWS)
+        )
+        gpus = self._gpus if settings.engine == "auto" and is_auto else None
+        choice = choose(
+            query,
+            k,
+            block,
+            rows,
+            devices[0],
+            gpus,
+            settings.precision,
+            settings.block_queries,
+        )
+        return choice, devices
+
+
+def _faiss_gpus(settings: Flat) -> list[int] | None:
+    """Return the GPUs of faiss, empty for its CPU version; None if only torch can search.
+
+    Raises:
+        UserError: The device is not available.
+    """
+    if settings.engine == "faiss":
+        return gpu.gpus_of(settings.device)
+    if settings.engine == "torch" or settings.device == "mps":
+        local_torch_device(settings.device)
+        return None
+    try:
+        return gpu.gpus_of(settings.device)
+    except UserError:  # a version of faiss for the CPU
+        import torch
+
+        if not torch.cuda.device_count():
+            raise
+        local_torch_device(settings.device)
+        return None
+
+
+def _torch_devices(name: str) -> "list[torch.device]":
+    """Return the devices that search together: all GPUs in a single process without a launcher."""
+    import torch
+
+    device = local_torch_device(name)
+    if device.type != "cuda" or ":" in name or launch().world_size > 1:
+        return [device]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def _scan_together(scans: list[ProductScan], block: np.ndarray, first: int) -> None:
+    """Search a block, sharded among the scans."""
+    if len(scans) == 1:
+        scans[0].scan(block, first)
+        return
+    parts = [shard(len(block), number, len(scans)) for number in range(len(scans))]
+    with ThreadPoolExecutor(len(scans)) as pool:
+        works = [
+            pool.submit(scan.scan, block[part], first + part.start)
+            for scan, part in zip(scans, parts, strict=True)
+            if part.start < part.stop
+        ]
+        for work in works:
+            work.result()
+
+
+def _merged(rankings: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Merge the rankings of several scans, ties by row."""
+    rows, scores = (np.concatenate(values, axis=1) for values in zip(*rankings, strict=True))
+    # Sort by row first, so that the stable sort by score orders ties by row; pads are last.
+    order = np.argsort(np.where(rows < 0, np.iinfo(rows.dtype).max, rows), axis=1)
+    rows, scores = (np.take_along_axis(values, order, axis=1) for values in (rows, scores))
+    return best_in_order([(rows, scores)], k)

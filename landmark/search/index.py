@@ -9,13 +9,12 @@ from landmark.artifact.vectors import row_blocks
 from landmark.device import torch_device
 from landmark.processes import launch
 from landmark.search.blocks import Vectors
-from landmark.search.top_k import pads, ties_by_row, without_rows
+from landmark.search.top_k import pads, without_rows
 
 if TYPE_CHECKING:
     import torch
 
 _CONVERTED_QUERIES = 65536
-_TIED_RESULTS = 2**24  # results per block while ties are resolved
 
 
 class Search(Protocol):
@@ -75,6 +74,20 @@ class Index(ABC):
             ValueError: k is below 1, or the dimensions differ.
         """
 
+    def search_wide(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Search, with the scores by which the rows are ordered, to be merged with other rankings.
+
+        Returns:
+            Rows (Q, k) int32, -1 pads; and scores (Q, k), float64 if the search computes them.
+
+        Example:
+            >>> from landmark.search import Flat
+            >>> index = Flat().build(np.eye(2, dtype=np.float32))
+            >>> index.search_wide(np.array([[0.6, 0.8]]), 1)[1].dtype
+            dtype('float64')
+        """
+        return self.search(query, k)
+
     def search_others(
         self, query: np.ndarray, k: int, own_rows: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -132,11 +145,20 @@ class BlockwiseIndex(Index):
 
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Search (see `Index.search`)."""
+        return self._search(query, k, np.float32)
+
+    def search_wide(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Search (see `Index.search_wide`)."""
+        return self._search(query, k, np.float64)
+
+    def _search(
+        self, query: np.ndarray, k: int, dtype: type[np.floating]
+    ) -> tuple[np.ndarray, np.ndarray]:
         if k < 1:
             raise ValueError(f"k={k} must be 1 or more")
         if query.ndim != 2 or query.shape[1] != self.gallery.shape[1]:
             raise ValueError(f"query {query.shape} and gallery {self.gallery.shape} do not match")
-        rows, scores = pads(len(query), k)
+        rows, scores = pads(len(query), k, dtype)
         hits = min(k, len(self.gallery))
         is_float32 = query.dtype == np.float32
         block_size = self.query_block or (len(query) if is_float32 else _CONVERTED_QUERIES)
@@ -147,39 +169,10 @@ class BlockwiseIndex(Index):
 
     @abstractmethod
     def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and scores (Q, k), ties by row, for query (Q, D) float32 and 1 <= k <= N."""
+        """Return rows and scores (Q, k), ties by row, for query (Q, D) float32 and 1 <= k <= N.
 
-
-class ExactIndex(BlockwiseIndex):
-    """A gallery searched exactly, with ties ordered by row."""
-
-    @property
-    def is_exact(self) -> bool:
-        """True."""
-        return True
-
-    @abstractmethod
-    def _any_nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k nearest by descending score; ties for rank k are broken arbitrarily."""
-
-    def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Search for k + 1; while the last score ties with the k-th, for four times as many."""
-        photos = len(self.gallery)
-        wider_k = min(k + 1, photos)
-        rows, scores = ties_by_row(*self._any_nearest(query, wider_k))
-        open_ties = np.flatnonzero((scores[:, k - 1] == scores[:, -1]) & (wider_k > k))
-        rows, scores = rows[:, :k], scores[:, :k]
-        while len(open_ties):
-            wider_k = min(4 * wider_k, photos)
-            still_open = []
-            for block in row_blocks(len(open_ties), _TIED_RESULTS // wider_k):
-                part = open_ties[block]
-                wider_rows, wider_scores = ties_by_row(*self._any_nearest(query[part], wider_k))
-                rows[part], scores[part] = wider_rows[:, :k], wider_scores[:, :k]
-                tied = wider_scores[:, k - 1] == wider_scores[:, -1]
-                still_open.append(part[tied & (wider_k < photos)])
-            open_ties = np.concatenate(still_open)
-        return rows, scores
+        Scores are float32 or float64.
+        """
 
 
 def local_torch_device(device: str) -> "torch.device":

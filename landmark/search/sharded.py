@@ -99,8 +99,13 @@ class ShardedIndex(Index):
         Raises:
             ValueError: The shapes or k are invalid, or differ between ranks.
         """
+        rows, scores = self.search_wide(query, k)
+        return rows, scores.astype(np.float32, copy=False)
+
+    def search_wide(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Search together with the other ranks (see `Index.search_wide`)."""
         self._check_same((*query.shape, *self.gallery.shape, k))
-        rows, scores = self._part.search(query, k)
+        rows, scores = self._part.search_wide(query, k)
         first = shard(len(self.gallery)).start
         return merge_ranks(np.where(rows >= 0, rows + first, -1).astype(np.int32), scores)
 
@@ -115,7 +120,7 @@ def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Args:
         rows: Gallery rows (Q, K) int32 of this rank's shard, by descending score, -1 pads.
-        scores: (Q, K) float32, -inf at the pads.
+        scores: (Q, K) float32 or float64, -inf at the pads.
 
     Returns:
         Rows and scores (Q, K), the same on every rank; unchanged in a single process.
@@ -127,7 +132,7 @@ def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
     if is_alone():
         return rows, scores
     queries, k = rows.shape
-    best_rows, best_scores = pads(queries, k)
+    best_rows, best_scores = pads(queries, k, scores.dtype)
     for part in row_blocks(queries, _GATHERED_RESULTS // max(1, k * world_size())):
         rankings = zip(gather_stacked(rows[part]), gather_stacked(scores[part]), strict=True)
         best_rows[part], best_scores[part] = best_in_order(list(rankings), k)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from landmark.artifact.vectors import row_blocks
 from landmark.search.blocks import Vectors, to_float32
@@ -10,14 +11,14 @@ from landmark.search.blocks import Vectors, to_float32
 _CANDIDATE_VALUES = 2**24  # of the candidates re-scored together: 64 MB
 
 
-def pads(queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an empty ranking: rows (Q, k) int32 of -1, scores (Q, k) float32 of -inf.
+def pads(queries: int, k: int, dtype: DTypeLike = np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """Return an empty ranking: rows (Q, k) int32 of -1, scores (Q, k) of -inf.
 
     Example:
         >>> [values.tolist() for values in pads(1, 2)]
         [[[-1, -1]], [[-inf, -inf]]]
     """
-    return np.full((queries, k), -1, np.int32), np.full((queries, k), -np.inf, np.float32)
+    return np.full((queries, k), -1, np.int32), np.full((queries, k), -np.inf, dtype)
 
 
 def merge(

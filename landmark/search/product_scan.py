@@ -1,0 +1,323 @@
+"""Exact search with torch: screen the gallery with fast products, score what passes in float64."""
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from landmark.artifact.vectors import row_blocks
+from landmark.search.pair_products import pair_products, tensor_of
+from landmark.search.rounding import Rounded, product_errors, rounded, rounded_down
+from landmark.search.running_top import RunningTop
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_GROUP = 32  # columns whose maximum is compared with the threshold
+_CPU_TILE_ROWS, _DEVICE_TILE_ROWS = 8192, 32768
+_FIRST_GROUPS = 2  # per result, at least, in the first threshold
+# Share of the gallery that the first threshold is computed of, which costs these products twice.
+_FIRST_SHARE = {2: 1 / 8, 4: 1 / 64}  # by the bytes of a value
+# A closer look at more groups or pairs would cost more than products in a wider type.
+_MOST_GROUPS, _MOST_PAIRS = 0.2, 0.02
+_LEAST_PAIRS = 2**16  # always accepted
+_FAILURES = 8  # of the first type, until the search starts with the next wider one
+_PAIRS = 2**20  # per step, where most pass
+_CACHED_QUERIES = 2**25  # float64 values: 256 MB
+
+
+class ProductScan:
+    """The k best gallery rows of queries, while a gallery is scanned block by block.
+
+    Products in a fast type, with a bound of their error, screen each tile of the gallery: a row is
+    a candidate unless its product is below the k-th best score so far by more than the bound.
+    Candidates are scored in float64. Of the products only the maxima of groups of 32 rows are
+    compared, and a closer look is taken at the groups that pass. Where too many pass, the tile is
+    screened again in the next wider type, at last in float64.
+
+    Args:
+        query: (Q, D) float32, C order.
+        k: Results per query.
+        device: Device of the products.
+        dtype: Type of the first screen: bfloat16, float16 or float32.
+        block_queries: Queries multiplied together.
+        rows: N, which determines how much of it the first threshold is computed of.
+
+    Example:
+        >>> import torch
+        >>> gallery = np.eye(3, dtype=np.float32)
+        >>> scan = ProductScan(gallery[:1], 2, torch.device("cpu"), torch.bfloat16, 1024, 3)
+        >>> scan.scan(gallery, first=0)
+        >>> rows, scores = scan.result()
+        >>> rows.tolist()
+        [[0, 1]]
+    """
+
+    def __init__(
+        self,
+        query: np.ndarray,
+        k: int,
+        device: "torch.device",
+        dtype: "torch.dtype",
+        block_queries: int,
+        rows: int,
+    ) -> None:
+        import torch
+
+        self._k, self._rows, self._device = k, rows, device
+        self._home = home_of(device)
+        types = [torch.float32, torch.float64]
+        self._types = types if dtype == torch.float32 else [dtype, *types]
+        self._failures = 0
+        self._query = tensor_of(query).to(device)
+        self._parts = list(row_blocks(len(query), block_queries))
+        self._tops = [RunningTop(part.stop - part.start, k, self._home) for part in self._parts]
+        self._rounded_queries: dict[tuple[int, torch.dtype], Rounded] = {}
+        self._wide: dict[int, Tensor] = {}
+        self._buffers: dict[object, Tensor] = {}
+        self._is_first = True
+
+    def scan(self, block: np.ndarray, first: int) -> None:
+        """Search the gallery rows `first`, first + 1, …: block (n, D) float32, n >= 1."""
+        tiles = self._tiles(block, first)
+        if self._is_first:
+            self._estimate(tiles)
+            self._is_first = False
+        while tiles:
+            tile = tiles.pop(0)  # its memory is freed after it
+            for number in range(len(self._parts)):
+                self._search(number, tile)
+
+    def seconds(self, block: np.ndarray) -> float:
+        """Return the estimated seconds of screening a block; warms up the products."""
+        tile = self._tiles(block, 0)[0]
+        best = []
+        for _ in range(2):
+            tile = _Tile(0, tile.vectors, self._home, self._buffers)
+            times = [time.perf_counter()]
+            gallery = tile.in_type(self._types[0])
+            times.append(time.perf_counter())
+            _maxima(self._products(self._of_queries(0, self._types[0]), gallery)).sum().item()
+            times.append(time.perf_counter())
+            preparing, multiplying = np.diff(times)
+            best.append(
+                preparing + multiplying * len(self._query) / len(self._query[self._parts[0]])
+            )
+        return min(best) * len(block) / len(tile.vectors)
+
+    def result(self) -> tuple["Tensor", "Tensor"]:
+        """Return rows (Q, k) int64, -1 pads, and scores (Q, k) float64 by descending score."""
+        import torch
+
+        rows, scores = zip(*(top.result() for top in self._tops), strict=True)
+        return torch.cat(rows), torch.cat(scores)
+
+    def _tiles(self, block: np.ndarray, first: int) -> list["_Tile"]:
+        vectors = tensor_of(block).to(self._device)
+        size = _CPU_TILE_ROWS if self._device.type == "cpu" else _DEVICE_TILE_ROWS
+        return [
+            _Tile(first + part.start, vectors[part], self._home, self._buffers)
+            for part in row_blocks(len(block), size)
+        ]
+
+    def _estimate(self, tiles: list["_Tile"]) -> None:
+        """Compute first thresholds: the k-th largest maximum of disjoint groups of rows."""
+        import torch
+
+        dtype = self._types[0]
+        wanted = _FIRST_GROUPS * self._k
+        most = max(wanted, int(self._rows * _FIRST_SHARE[dtype.itemsize]))
+        used, rows = [], 0
+        for tile in tiles:
+            if rows >= most or len(tile.vectors) % _GROUP:
+                break
+            used.append(tile)
+            rows += len(tile.vectors)
+        size = min(_GROUP, 1 << max(0, (rows // wanted).bit_length() - 1))
+        if rows // size < self._k:
+            return
+        for number in range(len(self._parts)):
+            query = self._of_queries(number, dtype)
+            maxima, errors = [], []
+            for tile in used:
+                products = self._products(query, tile.in_type(dtype), size)
+                maxima.append(_maxima(products))
+                errors.append(product_errors(query, tile.in_type(dtype)))
+            largest = torch.cat(maxima, dim=1).float()
+            kth = largest.topk(self._k).values[:, -1].to(self._home).double()
+            # A product may have been rounded up.
+            kth -= kth.abs() * torch.finfo(dtype).eps + torch.finfo(dtype).tiny
+            threshold = kth - torch.stack(errors).amax(0)
+            self._tops[number].raise_threshold(threshold.nan_to_num(-torch.inf))
+
+    def _search(self, number: int, tile: "_Tile") -> None:
+        """Add the rows of a tile that may be among the k best of a block of queries."""
+        import torch
+
+        if not self._tops[number].threshold.isfinite().any():  # all rows
+            queries, rows = len(self._tops[number].threshold), len(tile.vectors)
+            every = torch.arange(rows, device=self._home)
+            for part in row_blocks(queries, _PAIRS // rows):
+                query = torch.arange(part.start, part.stop, device=self._home)
+                self._add(number, tile, query.repeat_interleave(rows), every.repeat(len(query)))
+            return
+        if self._screen(number, tile, self._types[0]):
+            return
+        self._failures += 1
+        if not any(self._screen(number, tile, dtype) for dtype in self._types[1:]):
+            raise AssertionError("the screen in float64 accepts any number of candidates")
+        if self._failures == _FAILURES and len(self._types) > 1:
+            self._types, self._failures = self._types[1:], 0
+
+    def _screen(self, number: int, tile: "_Tile", dtype: "torch.dtype") -> bool:
+        """Screen a tile in `dtype` and add the candidates; False if they are too many."""
+        import torch
+
+        is_last = dtype == torch.float64
+        query, gallery = self._of_queries(number, dtype), tile.in_type(dtype)
+        threshold = self._tops[number].threshold - product_errors(query, gallery)
+        least = rounded_down(threshold, dtype).to(query.values.device)
+        products = self._products(query, gallery, _GROUP)
+        queries, width = len(products), products.shape[2]
+        passes = ~(_maxima(products, least) < least[:, None])  # a NaN passes
+        if not is_last and int(passes.sum()) > _MOST_GROUPS * passes.numel():
+            return False
+        most = max(_LEAST_PAIRS, int(_MOST_PAIRS * queries * len(tile.vectors)))
+        for part in row_blocks(queries, _PAIRS // len(tile.vectors) if is_last else queries):
+            at, group = passes[part].nonzero().unbind(1)
+            at += part.start
+            looked = (~(products[at, :, group] < least[at, None])).nonzero()
+            if not is_last and len(looked) > most:
+                return False
+            which, within = looked.unbind(1)
+            self._add(number, tile, at[which], within * width + group[which])
+        return True
+
+    def _add(self, number: int, tile: "_Tile", query: "Tensor", row: "Tensor") -> None:
+        """Score pairs of a query of a block and a row of a tile in float64, and add them."""
+        rows = len(tile.vectors)
+        key = (query * rows + row)[row < rows].to(self._home)  # without the padding of the tile
+        if not len(key):
+            return
+        key = key.sort().values
+        query, row = key.div(rows, rounding_mode="floor"), key % rows
+        scores = pair_products(self._wide_queries(number), tile.wide(), query, row)
+        self._tops[number].add(query, row + tile.first, scores)
+
+    def _of_queries(self, number: int, dtype: "torch.dtype") -> Rounded:
+        """Return a block of queries in `dtype`."""
+        import torch
+
+        if dtype == torch.float64:
+            return rounded(self._wide_queries(number), dtype, self._home)
+        key = (number, dtype)
+        if key not in self._rounded_queries:
+            vectors = self._query[self._parts[number]]
+            self._rounded_queries[key] = rounded(vectors, dtype, self._home)
+        return self._rounded_queries[key]
+
+    def _wide_queries(self, number: int) -> "Tensor":
+        """Return a block of queries in float64, kept if all of them are small."""
+        if number in self._wide:
+            return self._wide[number]
+        vectors = self._query[self._parts[number]]
+        if self._query.numel() > _CACHED_QUERIES:
+            return _wide_copy(self._buffers, "queries", vectors, self._home)
+        self._wide[number] = vectors.to(self._home).double()
+        return self._wide[number]
+
+    def _products(self, query: Rounded, gallery: Rounded, group: int = _GROUP) -> "Tensor":
+        """Return products (Q, group, n / group) in a buffer that the next ones overwrite."""
+        import torch
+
+        shape = len(query.values), len(gallery.values)
+        out = _buffer_of(self._buffers, "products", shape, query.values)
+        return torch.mm(query.values, gallery.values.T, out=out).unflatten(1, (group, -1))
+
+
+class _Tile:
+    """Consecutive gallery rows on the device, with what has been computed of them so far."""
+
+    def __init__(
+        self,
+        first: int,
+        vectors: "Tensor",
+        home: "torch.device",
+        buffers: dict[object, "Tensor"],
+    ) -> None:
+        self.first, self.vectors = first, vectors
+        self._home, self._buffers = home, buffers
+        self._rounded: dict[torch.dtype, Rounded] = {}
+        self._wide: Tensor | None = None
+
+    def in_type(self, dtype: "torch.dtype") -> Rounded:
+        """Return the rows in `dtype`, padded with zeros to a multiple of `_GROUP` rows."""
+        import torch
+
+        if dtype not in self._rounded:
+            vectors = self.wide() if dtype == torch.float64 else self.vectors
+            one = rounded(vectors, dtype, self._home)
+            if pad := -len(vectors) % _GROUP:
+                padded = torch.nn.functional.pad(one.values, (0, 0, 0, pad))
+                one = Rounded(padded, one.norms, one.errors)
+            self._rounded[dtype] = one
+        return self._rounded[dtype]
+
+    def wide(self) -> "Tensor":
+        """Return the rows in float64, in a buffer that the next tile overwrites."""
+        if self._wide is None:
+            self._wide = _wide_copy(self._buffers, "rows", self.vectors, self._home)
+        return self._wide
+
+
+def home_of(device: "torch.device") -> "torch.device":
+    """Return the device of float64 scores: Apple's GPUs have no float64.
+
+    Example:
+        >>> import torch
+        >>> home_of(torch.device("mps"))
+        device(type='cpu')
+    """
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _maxima(products: "Tensor", least: "Tensor | None" = None) -> "Tensor":
+    """Return the maxima (Q, groups) of products (Q, group, groups).
+
+    Args:
+        products: Their NaNs are returned.
+        least: Thresholds; maxima below all of them may be wrong.
+    """
+    import torch
+
+    if least is not None and products.dtype.itemsize == 2 and bool((least > 0).all()):
+        # Above zero, numbers of 16 bits are ordered as integers, whose maximum is faster.
+        return products.view(torch.int16).amax(1).view(products.dtype)
+    return products.amax(1)
+
+
+def _wide_copy(
+    buffers: dict[object, "Tensor"], name: object, vectors: "Tensor", home: "torch.device"
+) -> "Tensor":
+    """Copy vectors to float64 on the home device, in the buffer of a name."""
+    import torch
+
+    like = torch.empty(0, dtype=torch.float64, device=home)
+    return _buffer_of(buffers, name, tuple(vectors.shape), like).copy_(vectors)
+
+
+def _buffer_of(
+    buffers: dict[object, "Tensor"], name: object, shape: tuple[int, ...], like: "Tensor"
+) -> "Tensor":
+    """Return an uninitialised tensor in a buffer that grows and is used again.
+
+    Fresh memory of this size would be mapped page by page each time.
+    """
+    key = (name, like.dtype)
+    count = int(np.prod(shape))
+    if key not in buffers or buffers[key].numel() < count:
+        buffers[key] = like.new_empty(count)
+    return buffers[key][:count].view(shape)
