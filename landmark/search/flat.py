@@ -1,5 +1,6 @@
 """Exact search by inner product, with faiss or torch, in blocks of the gallery."""
 
+import copy
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -116,6 +117,20 @@ class FlatIndex(BlockwiseIndex):
     def is_exact(self) -> bool:
         """True."""
         return True
+
+    def fixed(self, query: np.ndarray, k: int) -> Flat:
+        """Return the settings with the engine and precision of a search for the k best of `query`.
+
+        Example:
+            >>> index = Flat().build(np.eye(2, dtype=np.float32))
+            >>> index.fixed(np.eye(2, dtype=np.float32), k=1).engine
+            'faiss'
+        """
+        choice, _ = self._choice(np.ascontiguousarray(query, np.float32), k)
+        settings = copy.copy(self.settings)
+        settings.engine = "faiss" if choice == FAISS else "torch"
+        settings.precision = choice.precision or "auto"
+        return settings
 
     def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.empty((len(query), k), np.int64)
