@@ -6,7 +6,9 @@ from adversarial_vectors import KINDS, adversarial, oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmark.search import Flat, product_scan, running_top
+from landmark.error import UserError
+from landmark.search import Flat, engine, flat, product_scan, running_top
+from landmark.search.top_k import best_in_order
 
 ENGINES = [("faiss", "auto"), ("torch", "32"), ("torch", "bf16"), ("torch", "16")]
 
@@ -15,7 +17,7 @@ ENGINES = [("faiss", "auto"), ("torch", "32"), ("torch", "bf16"), ("torch", "16"
 def small_tiles():
     """Search small galleries in many tiles, so that every path is reached."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(product_scan, "_CPU_TILE_ROWS", 96)
+        patch.setattr(product_scan, "_CPU_TILE", (96, 8))
         patch.setattr(product_scan, "_LEAST_PAIRS", 16)
         patch.setattr(product_scan, "_PAIRS", 256)
         patch.setattr(running_top, "_LEAST_PENDING", 2)
@@ -50,3 +52,84 @@ def test_every_engine_returns_the_rows_of_float64(kind, engine, seed, queries, r
     np.testing.assert_array_equal(found, expected_rows)
     with np.errstate(over="ignore"):
         np.testing.assert_allclose(scores, expected.astype("f4"), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_training_in_this_process_does_not_change_the_results(precision):
+    import torch
+
+    query, gallery = adversarial("collapsed", np.random.default_rng(0), 9, 900, 512)
+    search = Flat("cpu", engine="torch", precision=precision)
+    torch.set_float32_matmul_precision("medium")  # bfloat16 products of float32
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            rows, _ = search.build(gallery).search(query, 20)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    np.testing.assert_array_equal(rows, oracle(query, gallery, 20)[0])
+
+
+def test_ranks_and_devices_merge_in_float64():
+    """Scores that are equal in float32 keep their order across shards."""
+    query, gallery = adversarial("near ties", np.random.default_rng(0), 5, 400, 64)
+    expected, _ = oracle(query, gallery, 50)
+    whole = Flat("cpu").build(gallery)
+    parts = [
+        Flat("cpu").build(gallery[part]).search_wide(query, 50) for part in np.split(np.r_[:400], 2)
+    ]
+    merged, _ = best_in_order([parts[0], (parts[1][0] + 200, parts[1][1])], 50)
+    np.testing.assert_array_equal(whole.search(query, 50)[0], expected)
+    np.testing.assert_array_equal(merged, expected)
+
+
+def test_several_devices_share_each_block(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(flat, "_torch_devices", lambda _: [torch.device("cpu")] * 3)
+    for kind in ("duplicates", "unit"):
+        query, gallery = adversarial(kind, np.random.default_rng(1), 7, 500, 32)
+        index = Flat("cpu", block_rows=100, engine="torch", precision="bf16").build(gallery)
+        np.testing.assert_array_equal(index.search(query, 30)[0], oracle(query, gallery, 30)[0])
+
+
+def test_a_wrong_product_of_faiss_is_said(monkeypatch):
+    """Some kernels of old BLAS libraries compute wrong products on new processors."""
+    from landmark.search import faiss_scan
+
+    def wrong(query, block, k, gpus):
+        rows, products = knn(query, block, k, gpus)
+        return rows, products + np.float32(0.01)
+
+    knn = faiss_scan.knn
+    monkeypatch.setattr(faiss_scan, "knn", wrong)
+    query, gallery = adversarial("unit", np.random.default_rng(0), 2, 30, 16)
+    with pytest.raises(UserError, match=r"BLAS is wrong.*search\.engine=torch"):
+        Flat("cpu").build(gallery).search(query, 3)
+
+
+def test_wrong_products_of_torch_are_refused_and_not_chosen(monkeypatch):
+    import torch
+
+    cpu, random = torch.device("cpu"), np.random.default_rng(0)
+    query, gallery = adversarial("unit", random, 40, 2000, 64)
+    monkeypatch.setattr(engine, "is_right", lambda choice, *_: choice.precision == "32")
+    monkeypatch.setattr(engine, "_fast_precisions", lambda _: ("bf16", "32"))
+    monkeypatch.setattr(engine, "_chosen", {})
+    arguments = (query, 5, gallery, 2000, cpu)
+    assert engine.choose(*arguments, None, "auto", None).precision == "32"
+    with pytest.raises(UserError, match=r"precision=bf16: products on cpu are wrong"):
+        engine.choose(*arguments, None, "bf16", None)
+
+
+def test_the_choice_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(engine, "_chosen", {})
+    monkeypatch.setattr(flat, "SMALL_WORK", 0)
+    query, gallery = adversarial("unit", np.random.default_rng(0), 40, 2000, 64)
+    for _ in range(2):
+        rows, _ = Flat("cpu").build(gallery).search(query, 5)
+    np.testing.assert_array_equal(rows, oracle(query, gallery, 5)[0])
+    said = capsys.readouterr().err
+    assert said.count("Exact search with ") == 1
+    assert "faiss" in said
+    assert "PyTorch float32" in said

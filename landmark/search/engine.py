@@ -11,7 +11,7 @@ from landmark.error import UserError
 from landmark.processes import notice
 from landmark.search.faiss_scan import knn
 from landmark.search.product_scan import ProductScan
-from landmark.search.rounding import product_errors, rounded
+from landmark.search.rounding import full_accumulation, product_errors, rounded
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ def choose(
     device: "torch.device",
     gpus: list[int] | None,
     precision: AnyPrecision,
-    block_queries: int,
+    block_queries: int | None,
 ) -> Choice:
     """Measure the engines on the first rows of a gallery, and say once which is used.
 
@@ -79,7 +79,7 @@ def choose(
         device: Device of torch.
         gpus: GPUs of faiss; empty for its CPU version; None leaves it out.
         precision: Precision of torch's products; `auto` measures the fast ones of the device.
-        block_queries: Queries multiplied together.
+        block_queries: See `Flat`.
 
     Raises:
         UserError: Products in `precision` are wrong on this device.
@@ -104,8 +104,9 @@ def choose(
         scale = rows / len(block)
         seconds: dict[Choice, float] = {}
         for one in choices:
-            scan = ProductScan(query, k, device, one.dtype, block_queries, rows)
-            seconds[one] = scan.seconds(block) * scale
+            with full_accumulation():
+                scan = ProductScan(query, k, device, one.dtype, block_queries, rows)
+                seconds[one] = scan.seconds(block) * scale
         if gpus is not None:
             seconds[FAISS] = _faiss_seconds(query, k, block, gpus) * scale
         best = min(seconds, key=seconds.__getitem__)
@@ -151,10 +152,14 @@ def is_right(choice: Choice, device: "torch.device", dim: int) -> bool:
     random = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(320, dim, generator=random))
     cpu = torch.device("cpu")
-    query = rounded(vectors[:64].to(device), choice.dtype, cpu)
-    gallery = rounded(vectors[64:].to(device), choice.dtype, cpu)
-    products = (query.values @ gallery.values.T).cpu().double()
     exact = vectors[:64].double() @ vectors[64:].double().T
-    most = product_errors(query, gallery)[:, None]
-    most = most + products.abs() * torch.finfo(choice.dtype).eps
-    return bool(((products - exact).abs() <= most).all())
+    for dtype in {choice.dtype, torch.float32}:  # wider products follow those in 16 bits
+        with full_accumulation():
+            query = rounded(vectors[:64].to(device), dtype, cpu)
+            gallery = rounded(vectors[64:].to(device), dtype, cpu)
+            products = (query.values @ gallery.values.T).cpu().double()
+            most = product_errors(query, gallery)[:, None]
+            most = most + products.abs() * torch.finfo(dtype).eps
+            if not ((products - exact).abs() <= most).all():
+                return False
+    return True

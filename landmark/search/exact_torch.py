@@ -29,7 +29,7 @@ class ExactTorch(Flat):
         self,
         device: Device = "auto",
         block_rows: PositiveInt = 65536,
-        block_queries: PositiveInt = 1024,
+        block_queries: PositiveInt | None = None,
         precision: AnyPrecision = "auto",
     ) -> None:
         super().__init__(device, block_rows, "torch", precision, block_queries)

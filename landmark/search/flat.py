@@ -26,6 +26,7 @@ from landmark.search.engine import (
 from landmark.search.faiss_scan import FaissScan
 from landmark.search.index import BlockwiseIndex, local_torch_device
 from landmark.search.product_scan import ProductScan
+from landmark.search.rounding import full_accumulation
 from landmark.search.top_k import best_in_order
 from landmark.settings import checked
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it logs every import
 
 _VALUES_TOGETHER = 2**28  # of queries and their rankings: 1 GB in float32
+_LEAST_TOGETHER = 16  # queries per reading of the gallery, whatever k
 
 
 class Flat:
@@ -58,7 +60,8 @@ class Flat:
         precision: Precision of torch's products, before candidates are scored in float64: `32`,
             `bf16`, `16`, or `auto`, the fastest one: bfloat16 where the CPU has AMX or AVX-512
             BF16, float16 on GPUs.
-        block_queries: Queries that torch multiplies together.
+        block_queries: Queries that torch multiplies together. Defaults to 1,024 on the CPU and
+            8,192 on other devices.
 
     Example:
         >>> index = Flat().build(np.eye(3, dtype=np.float32))
@@ -76,7 +79,7 @@ class Flat:
         block_rows: PositiveInt = 65536,
         engine: Engine = "auto",
         precision: AnyPrecision = "auto",
-        block_queries: PositiveInt = 1024,
+        block_queries: PositiveInt | None = None,
     ) -> None:
         if engine == "faiss" and precision != "auto":
             raise UserError(
@@ -135,7 +138,7 @@ class FlatIndex(BlockwiseIndex):
     def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.empty((len(query), k), np.int64)
         scores = np.empty((len(query), k))
-        together = max(self.settings.block_queries, _VALUES_TOGETHER // (query.shape[1] + 3 * k))
+        together = max(_LEAST_TOGETHER, _VALUES_TOGETHER // (query.shape[1] + 3 * k))
         for part in row_blocks(len(query), together):
             rows[part], scores[part] = self._scanned(query[part], k)
         return rows, scores
@@ -149,14 +152,15 @@ class FlatIndex(BlockwiseIndex):
                 scan.scan(block, first)
             return scan.result()
         size, together = len(self.gallery), self.settings.block_queries
-        scans = [ProductScan(query, k, one, choice.dtype, together, size) for one in devices]
-        for first, block in float32_blocks(self.gallery, self.settings.block_rows):
-            _scan_together(scans, block, first)
-        results = [
-            (rows.cpu().numpy(), scores.cpu().numpy())
-            for rows, scores in (scan.result() for scan in scans)
-        ]
-        return results[0] if len(scans) == 1 else _merged(results, k)
+        import torch
+
+        with full_accumulation(), torch.inference_mode():
+            scans = [ProductScan(query, k, one, choice.dtype, together, size) for one in devices]
+            for first, block in float32_blocks(self.gallery, self.settings.block_rows):
+                _scan_together(scans, block, first)
+            results = [scan.result() for scan in scans]
+        rankings = [(rows.cpu().numpy(), scores.cpu().numpy()) for rows, scores in results]
+        return rankings[0] if len(scans) == 1 else _merged(rankings, k)
 
     def _choice(self, query: np.ndarray, k: int) -> "tuple[Choice, list[torch.device]]":
         """Return how to multiply, and the devices of torch."""
@@ -222,13 +226,20 @@ def _torch_devices(name: str) -> "list[torch.device]":
 
 def _scan_together(scans: list[ProductScan], block: np.ndarray, first: int) -> None:
     """Search a block, sharded among the scans."""
+    import torch
+
     if len(scans) == 1:
         scans[0].scan(block, first)
         return
+
+    def search(scan: ProductScan, part: slice) -> None:
+        with torch.inference_mode():  # a mode of a thread
+            scan.scan(block[part], first + part.start)
+
     parts = [shard(len(block), number, len(scans)) for number in range(len(scans))]
     with ThreadPoolExecutor(len(scans)) as pool:
         works = [
-            pool.submit(scan.scan, block[part], first + part.start)
+            pool.submit(search, scan, part)
             for scan, part in zip(scans, parts, strict=True)
             if part.start < part.stop
         ]

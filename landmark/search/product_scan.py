@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GROUP = 32  # columns whose maximum is compared with the threshold
-_CPU_TILE_ROWS, _DEVICE_TILE_ROWS = 8192, 32768
+# Rows and queries multiplied together: they fit the caches of a CPU; other devices start kernels.
+_CPU_TILE, _DEVICE_TILE = (8192, 1024), (65536, 8192)
 _FIRST_GROUPS = 2  # per result, at least, in the first threshold
 # Share of the gallery that the first threshold is computed of, which costs these products twice.
 _FIRST_SHARE = {2: 1 / 8, 4: 1 / 64}  # by the bytes of a value
@@ -41,7 +42,7 @@ class ProductScan:
         k: Results per query.
         device: Device of the products.
         dtype: Type of the first screen: bfloat16, float16 or float32.
-        block_queries: Queries multiplied together.
+        block_queries: Queries multiplied together; None is best for the device.
         rows: N, which determines how much of it the first threshold is computed of.
 
     Example:
@@ -60,7 +61,7 @@ class ProductScan:
         k: int,
         device: "torch.device",
         dtype: "torch.dtype",
-        block_queries: int,
+        block_queries: int | None,
         rows: int,
     ) -> None:
         import torch
@@ -71,7 +72,7 @@ class ProductScan:
         self._types = types if dtype == torch.float32 else [dtype, *types]
         self._failures = 0
         self._query = tensor_of(query).to(device)
-        self._parts = list(row_blocks(len(query), block_queries))
+        self._parts = list(row_blocks(len(query), block_queries or _tile_of(device)[1]))
         self._tops = [RunningTop(part.stop - part.start, k, self._home) for part in self._parts]
         self._rounded_queries: dict[tuple[int, torch.dtype], Rounded] = {}
         self._wide: dict[int, Tensor] = {}
@@ -115,7 +116,7 @@ class ProductScan:
 
     def _tiles(self, block: np.ndarray, first: int) -> list["_Tile"]:
         vectors = tensor_of(block).to(self._device)
-        size = _CPU_TILE_ROWS if self._device.type == "cpu" else _DEVICE_TILE_ROWS
+        size, _ = _tile_of(self._device)
         return [
             _Tile(first + part.start, vectors[part], self._home, self._buffers)
             for part in row_blocks(len(block), size)
@@ -282,6 +283,10 @@ def home_of(device: "torch.device") -> "torch.device":
     import torch
 
     return torch.device("cpu") if device.type == "mps" else device
+
+
+def _tile_of(device: "torch.device") -> tuple[int, int]:
+    return _CPU_TILE if device.type == "cpu" else _DEVICE_TILE
 
 
 def _maxima(products: "Tensor", least: "Tensor | None" = None) -> "Tensor":

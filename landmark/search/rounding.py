@@ -1,5 +1,7 @@
 """Vectors rounded to a faster type, and what that can change in their inner products."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,3 +125,63 @@ def rounded_down(values: "Tensor", dtype: "torch.dtype") -> "Tensor":
     first_below_zero = torch.iinfo(integer).min + 1
     below = torch.where(nearest > 0, bits - 1, torch.where(nearest < 0, bits + 1, first_below_zero))
     return torch.where(nearest.double() > values, below.to(integer), bits).view(dtype)
+
+
+@contextmanager
+def full_accumulation() -> Iterator[None]:
+    """Multiply float32 as float32, and accumulate 16-bit products in float32, for the block.
+
+    Autocast and `torch.set_float32_matmul_precision`, such as of a training in this process, would
+    round more than the bounds include.
+
+    Example:
+        >>> import torch
+        >>> torch.set_float32_matmul_precision("medium")
+        >>> with full_accumulation():
+        ...     torch.get_float32_matmul_precision()
+        'highest'
+        >>> torch.get_float32_matmul_precision()
+        'medium'
+        >>> torch.set_float32_matmul_precision("highest")
+    """
+    import torch
+
+    cuda = torch.backends.cuda.matmul
+    names = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+    before = {name: getattr(cuda, name) for name in names}
+    for name in names:
+        setattr(cuda, name, False)
+    try:
+        with _float32_products(), torch.autocast("cpu", enabled=False):
+            if not torch.cuda.is_available():
+                yield
+                return
+            with torch.autocast("cuda", enabled=False):
+                yield
+    finally:
+        for name, value in before.items():
+            setattr(cuda, name, value)
+
+
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    import torch
+
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set for each backend, which the call above does not describe
+        backends = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
+        each = [backend.fp32_precision for backend in backends]
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for backend, value in zip(backends, each, strict=True):
+                backend.fp32_precision = value
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
