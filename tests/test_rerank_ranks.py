@@ -154,13 +154,13 @@ def counts() -> dict[str, int]:
             RERANKERS[name.partition(",")[0]](retrieval_of(shard_search(FLAT), slice(None)))
         counted[name] = sum(handled)
     with pytest.MonkeyPatch.context() as patch:
-        searched, search = [], FlatIndex._any_nearest
+        searched, search = [], FlatIndex._nearest
 
         def searching(index, query, k):
             searched.append(len(index.gallery))
             return search(index, query, k)
 
-        patch.setattr(FlatIndex, "_any_nearest", searching)
+        patch.setattr(FlatIndex, "_nearest", searching)
         retrieval_of(shard_search(FLAT), slice(None))
     return {**counted, "search": searched[0]}
 

@@ -83,6 +83,12 @@ def choose(
 
     Raises:
         UserError: Products in `precision` are wrong on this device.
+
+    Example:
+        >>> import torch
+        >>> photos = np.eye(8, dtype=np.float32)
+        >>> str(choose(photos, 1, photos, 8, torch.device("cpu"), None, "32", None))
+        'PyTorch float32'
     """
     dim = block.shape[1]
     if precision != "auto":

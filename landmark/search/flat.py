@@ -114,6 +114,7 @@ class FlatIndex(BlockwiseIndex):
 
     def __init__(self, gallery: Vectors, settings: Flat) -> None:
         super().__init__(gallery, settings)
+        self._flat = settings
         self._gpus = _faiss_gpus(settings)
 
     @property
@@ -130,7 +131,7 @@ class FlatIndex(BlockwiseIndex):
             'faiss'
         """
         choice, _ = self._choice(np.ascontiguousarray(query, np.float32), k)
-        settings = copy.copy(self.settings)
+        settings = copy.copy(self._flat)
         settings.engine = "faiss" if choice == FAISS else "torch"
         settings.precision = choice.precision or "auto"
         return settings
@@ -148,15 +149,15 @@ class FlatIndex(BlockwiseIndex):
         choice, devices = self._choice(query, k)
         if choice == FAISS:
             scan = FaissScan(query, k, self._gpus)
-            for first, block in float32_blocks(self.gallery, self.settings.block_rows, True):
+            for first, block in float32_blocks(self.gallery, self._flat.block_rows, True):
                 scan.scan(block, first)
             return scan.result()
-        size, together = len(self.gallery), self.settings.block_queries
+        size, together = len(self.gallery), self._flat.block_queries
         import torch
 
         with full_accumulation(), torch.inference_mode():
             scans = [ProductScan(query, k, one, choice.dtype, together, size) for one in devices]
-            for first, block in float32_blocks(self.gallery, self.settings.block_rows):
+            for first, block in float32_blocks(self.gallery, self._flat.block_rows):
                 _scan_together(scans, block, first)
             results = [scan.result() for scan in scans]
         rankings = [(rows.cpu().numpy(), scores.cpu().numpy()) for rows, scores in results]
@@ -164,7 +165,7 @@ class FlatIndex(BlockwiseIndex):
 
     def _choice(self, query: np.ndarray, k: int) -> "tuple[Choice, list[torch.device]]":
         """Return how to multiply, and the devices of torch."""
-        settings = self.settings
+        settings = self._flat
         rows, dim = self.gallery.shape
         is_small = len(query) * rows * dim < SMALL_WORK
         if settings.engine == "faiss":
