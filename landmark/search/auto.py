@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from landmark.device import Device
 from landmark.error import UserError
+from landmark.search import blas
 from landmark.search.blocks import Vectors
 from landmark.search.faiss_index import FaissIndex, FaissSearch, IndexOptions, Seed
 from landmark.search.flat import Flat
@@ -140,6 +141,8 @@ class AutoIndex(Index):
         candidate = self._candidate()
         if candidate is None:
             return exact
+        # The sample is clustered with the products that the whole gallery would be.
+        blas.torch_is_faster(_build_work(candidate, rows) * dim)
         began = time.perf_counter()
         index = candidate.build(sample)
         building = time.perf_counter() - began

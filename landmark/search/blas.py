@@ -11,15 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from landmark.processes import notice, rank
 
-# In multiply-adds. Work below takes a fraction of a second anyway, and is not worth a measurement.
-LEAST_WORK = 2**33
-_NOTICE_WORK = 2**38  # seconds with any kernel, so that the check of another one is no loss
+if TYPE_CHECKING:
+    from faiss import LinearTransform
+
+# In multiply-adds: work that takes seconds at any rate, so that to import torch, to measure and to
+# check a kernel is no loss; and work that is worth a choice once the rates are known.
+MEASURED_WORK = 2**38
+_CHOSEN_WORK = 2**30
 _FASTER = 1.5  # of two rates that differ by less, neither is worth a change
 _SLOW = 0.5  # share of torch's rate
 _ROWS, _COLUMNS, _DIM = 1024, 1024, 512  # of the products that are timed: 2^29 multiply-adds
@@ -67,13 +71,15 @@ def rates() -> Rates:
 
 
 def torch_is_faster(work: int) -> bool:
-    """Whether products of `work` multiply-adds are large, and worth leaving to torch.
+    """Whether to leave products of `work` multiply-adds to torch.
+
+    Only large work is worth the measurement. Smaller work stays with faiss until then.
 
     Example:
         >>> torch_is_faster(2**20)
         False
     """
-    if work < LEAST_WORK:
+    if work < (_CHOSEN_WORK if rates.cache_info().currsize else MEASURED_WORK):
         return False
     measured = rates()
     return measured.torch > _FASTER * measured.faiss
@@ -87,7 +93,7 @@ def warn_if_slow(work: int) -> None:
     Args:
         work: Multiply-adds that faiss is about to do.
     """
-    if work >= _NOTICE_WORK and rank() == 0:
+    if work >= MEASURED_WORK and rank() == 0:
         _warn_once()
 
 
@@ -124,8 +130,8 @@ def faster_core_type(measured: Rates) -> str | None:
 def proven_rate(core_type: str) -> float:
     """Return the rate of faiss's products with a kernel, 0 if they are wrong or it crashes.
 
-    Another process multiplies with the kernel and compares the products of faiss and of numpy, which
-    obeys the same variable, with those in float64 without a BLAS.
+    Another process multiplies with the kernel, and compares the products of faiss, and of numpy,
+    which obeys the same variable, with those in float64 without a BLAS.
 
     Example:
         >>> proven_rate("Haswell") >= 0
@@ -134,7 +140,7 @@ def proven_rate(core_type: str) -> float:
     environment = {**os.environ, _VARIABLE: core_type, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", "from landmark.search import blas; blas.print_proof()"]
     try:
-        run = subprocess.run(  # noqa: S603 - this package's own function
+        run = subprocess.run(
             command, env=environment, capture_output=True, timeout=_CHILD_SECONDS, check=True
         )
         error, rate = json.loads(run.stdout)
@@ -199,7 +205,7 @@ def _transposed_multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _transform(np.ascontiguousarray(b.T)).reverse_transform(a)
 
 
-def _transform(matrix: np.ndarray):  # noqa: ANN202 - faiss is not imported yet
+def _transform(matrix: np.ndarray) -> "LinearTransform":
     import faiss
 
     transform = faiss.LinearTransform(matrix.shape[1], matrix.shape[0], False)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from faiss import Index
 
 _KINDS = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ")
-_BLOCK_ROWS = 65536
+_QUANTIZERS = ("IndexFlat", "IndexFlatIP")
+_BLOCK_ROWS = 16384
 # Of faiss, in Clustering.cpp and IndexIVF.cpp.
 _SPLIT_SEED, _SAMPLE_SEED = 1234, 1234
 _SPLIT = 1 / 1024
@@ -67,10 +68,10 @@ def is_faster(index: "Index", vectors: int, times: int = 1) -> bool:
     """
     import faiss
 
-    ivf = faiss.downcast_index(index)
+    ivf: Any = faiss.downcast_index(index)
     if type(ivf).__name__ not in _KINDS or ivf.metric_type != faiss.METRIC_INNER_PRODUCT:
         return False
-    if not type(faiss.downcast_index(ivf.quantizer)).__name__.startswith("IndexFlat"):
+    if type(faiss.downcast_index(ivf.quantizer)).__name__ not in _QUANTIZERS:
         return False
     return blas.torch_is_faster(vectors * times * ivf.nlist * ivf.d)
 
@@ -96,7 +97,8 @@ def train(ivf: Any, sample: np.ndarray) -> None:  # noqa: ANN401 - several class
     lists = None
     if ivf.by_residual:
         lists = nearest_centroids(sample, centroids)[0][:, 0]
-        sample = sample - centroids[lists]
+        residuals = centroids[lists]
+        sample = np.subtract(sample, residuals, out=residuals)
     ivf.train_encoder(
         len(sample), faiss.swig_ptr(sample), None if lists is None else faiss.swig_ptr(lists)
     )
@@ -187,7 +189,7 @@ def _split_into_empty(centroids: np.ndarray, sizes: np.ndarray, rows: int) -> No
     """
     empty = np.flatnonzero(sizes == 0)
     # The numbers of faiss: std::mt19937 as float32 in [0, 1].
-    draws = np.random.RandomState(_SPLIT_SEED)  # noqa: NPY002 - the newer ones seed differently
+    draws = np.random.RandomState(_SPLIT_SEED)  # the newer generators seed differently
     drawn = np.empty(0, np.float32)
     signs = np.where(np.arange(centroids.shape[1]) % 2, -1, 1)
     for to in empty:
@@ -223,7 +225,7 @@ def _permutation(count: int, seed: int) -> np.ndarray:
     import faiss
 
     order = np.empty(count, np.int32)
-    faiss.rand_perm(faiss.swig_ptr(order), count, seed)
+    faiss.rand_perm(faiss.swig_ptr(order), count, seed)  # type: ignore[attr-defined]
     return order
 
 
