@@ -141,8 +141,9 @@ class AutoIndex(Index):
         candidate = self._candidate()
         if candidate is None:
             return exact
-        # The sample is clustered with the products that the whole gallery would be.
-        blas.torch_is_faster(_build_work(candidate, rows) * dim)
+        if not gpus_of(s.device):
+            # Measure now, so that the sample is clustered with the products of the whole gallery.
+            blas.torch_is_faster(_build_work(candidate, rows) * dim)
         began = time.perf_counter()
         index = candidate.build(sample)
         building = time.perf_counter() - began
