@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _KINDS = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ")
 _QUANTIZERS = ("IndexFlat", "IndexFlatIP")
 _BLOCK_ROWS = 16384
+_BLOCK_QUERIES = 2048  # of few centroids: 1.2 times as fast as the 512 for a large gallery
 # Of faiss, in Clustering.cpp and IndexIVF.cpp.
 _SPLIT_SEED, _SAMPLE_SEED = 1234, 1234
 _SPLIT = 1 / 1024
@@ -46,7 +47,7 @@ def nearest_centroids(
     """
     lists = np.empty((len(vectors), k), np.int64)
     products = np.empty((len(vectors), k), np.float32)
-    index = ExactTorch("cpu").build(centroids)
+    index = ExactTorch("cpu", block_queries=_BLOCK_QUERIES).build(centroids)
     for block in row_blocks(len(vectors), _BLOCK_ROWS):
         lists[block], products[block] = index.search(vectors[block], k)
     return lists, products
