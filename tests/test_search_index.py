@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
-from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat
+from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat, blas
 from landmark.search.faiss_index import FaissSearch
 from landmark.search.top_k import rescore
 
@@ -52,7 +52,9 @@ def search_with_faiss(description, parameters, seed, rows):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_an_index_equals_faiss(search, description, parameters):
+@pytest.mark.parametrize("own_products", [False, True], ids=["faiss", "own"])
+def test_an_index_equals_faiss(search, description, parameters, own_products, monkeypatch):
+    monkeypatch.setattr(blas, "torch_is_faster", lambda _: own_products)
     search.block_rows = 128
     rows, scores = search.build(GALLERY).search(QUERY, 25)
     drawn = search.train_rows or 900

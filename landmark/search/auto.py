@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from landmark.device import Device
 from landmark.error import UserError
+from landmark.search import blas
 from landmark.search.blocks import Vectors
 from landmark.search.faiss_index import FaissIndex, FaissSearch, IndexOptions, Seed
 from landmark.search.flat import Flat
@@ -145,6 +146,9 @@ class AutoIndex(Index):
         candidate = self._candidate()
         if candidate is None:
             return exact
+        if not gpus_of(s.device):
+            # Measure now, so that the sample is clustered with the products of the whole gallery.
+            blas.torch_is_faster(_build_work(candidate, rows) * dim)
         began = time.perf_counter()
         index = candidate.build(sample)
         building = time.perf_counter() - began

@@ -13,7 +13,7 @@ from landmark.device import Device
 from landmark.disk.atomic import atomic_folder
 from landmark.disk.lock import locked
 from landmark.error import UserError
-from landmark.search import gpu, saved
+from landmark.search import coarse, gpu, saved
 from landmark.search.blocks import Vectors, float32_blocks, rows_of
 from landmark.search.identical import Groups, find_identical
 from landmark.search.index import BlockwiseIndex
@@ -230,7 +230,10 @@ class FaissIndex(BlockwiseIndex):
         with faiss_errors(parameters or "the search", self.settings.key):
             if parameters:
                 space.set_index_parameters(index, parameters)  # type: ignore[arg-type]
-            scores, rows = index.search(query, k)
+            if index is self._index and coarse.is_faster(index, len(query)):
+                scores, rows = coarse.search(index, query, k)
+            else:
+                scores, rows = index.search(query, k)
         scores[rows < 0] = -np.inf
         return ties_by_row(rows, scores)
 
@@ -246,4 +249,7 @@ def add(index: "NativeIndex", gallery: Vectors, first: int, block_rows: int) -> 
         1
     """
     for _, block in float32_blocks(rows_of(gallery, slice(first, len(gallery))), block_rows):
-        index.add(block)
+        if coarse.is_faster(index, len(block)):
+            coarse.add(index, block)
+        else:
+            index.add(block)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landmark.error import UserError
+from landmark.search import blas, coarse
 from landmark.search.blocks import Vectors
 
 if TYPE_CHECKING:
@@ -125,6 +126,10 @@ def train(
 ) -> None:
     """Train an index on random gallery rows; a no-op if it needs no training.
 
+    The clustering of inverted lists multiplies with torch where faiss is slower (see
+    `landmark.search.coarse`). Its centroids are those of faiss but for rounding, which may differ
+    from one machine to another; they are saved with the index.
+
     Args:
         index: The faiss index.
         gallery: (N, D).
@@ -156,12 +161,25 @@ def train(
     sample = np.asarray(gallery[np.sort(drawn)], np.float32)
     if len(sample) < _CENTROIDS:
         sample = np.resize(sample, (_CENTROIDS, gallery.shape[1]))
+    sample = np.ascontiguousarray(sample)
     kept = [_silenced(part) for part in parts_of(index)]
+    own_products = False
     if ivf:
         _configure_clustering(faiss.downcast_index(ivf), seed, gpus)
+        own_products = not gpus and _clusters_faster(index, ivf, len(sample))
     with faiss_errors(f"training on {len(sample):,} rows", key):
-        index.train(np.ascontiguousarray(sample))
+        if own_products:
+            coarse.train(faiss.downcast_index(index), sample)
+        else:
+            index.train(sample)
     del kept  # quantizers that the training used
+
+
+def _clusters_faster(index: "Index", ivf: Any, rows: int) -> bool:  # noqa: ANN401 - many classes
+    """Whether to cluster with our own products; print a notice if those of faiss are slow."""
+    rows = min(rows, ivf.nlist * ivf.cp.max_points_per_centroid)
+    blas.warn_if_slow(rows * ivf.cp.niter * ivf.nlist * ivf.d)
+    return rows >= ivf.nlist and coarse.is_faster(index, rows, ivf.cp.niter)
 
 
 def _configure_clustering(ivf: Any, seed: int, gpus: list[int]) -> None:  # noqa: ANN401 - many classes
