@@ -131,20 +131,19 @@ class ProductScan:
         most = max(wanted, int(self._rows * _FIRST_SHARE[dtype.itemsize]))
         used, rows = [], 0
         for tile in tiles:
-            if rows >= most or len(tile.vectors) % _GROUP:
-                break
-            used.append(tile)
-            rows += len(tile.vectors)
+            count = min(len(tile.vectors), most - rows + _GROUP - 1) // _GROUP * _GROUP
+            if count:
+                used.append(tile.in_type(dtype)[:count])
+                rows += count
         size = min(_GROUP, 1 << max(0, (rows // wanted).bit_length() - 1))
         if rows // size < self._k:
             return
         for number in range(len(self._parts)):
             query = self._of_queries(number, dtype)
             maxima, errors = [], []
-            for tile in used:
-                products = self._products(query, tile.in_type(dtype), size)
-                maxima.append(_maxima(products))
-                errors.append(product_errors(query, tile.in_type(dtype)))
+            for gallery in used:
+                maxima.append(_maxima(self._products(query, gallery, size)))
+                errors.append(product_errors(query, gallery))
             largest = torch.cat(maxima, dim=1).float()
             kth = largest.topk(self._k).values[:, -1].to(self._home).double()
             # A product may have been rounded up.
