@@ -1,6 +1,8 @@
 """Names of devices and precisions, the same for every command."""
 
 import os
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -15,6 +17,8 @@ DEVICES = "auto, cpu, mps, cuda or cuda:N"
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description=DEVICES)]
 # Of forward passes: float32, bfloat16 or float16.
 Precision = Literal["32", "bf16", "16"]
+# bfloat16 is chosen where it takes at most 1 / MIN_SPEEDUP of the time of float32.
+MIN_SPEEDUP = 1.1
 
 
 def torch_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> "torch.device":
@@ -82,3 +86,32 @@ def has_bf16_products() -> bool:
     return torch.backends.mkldnn.is_available() and bool(
         torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     )
+
+
+def multiplies_bf16(device: "torch.device") -> bool:
+    """Return whether a device multiplies bfloat16 in hardware, so that measuring it is worthwhile.
+
+    Example:
+        >>> import torch
+        >>> multiplies_bf16(torch.device("meta"))
+        False
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and has_bf16_products()
+
+
+def seconds_of(work: Callable[[], object], device: "torch.device") -> float:
+    """Return the seconds of `work`, with all that it starts on the device."""
+    import torch
+
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

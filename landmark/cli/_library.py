@@ -9,6 +9,10 @@ _Fraction = Annotated[float, Field(ge=0, le=1)]
 _BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 _Devices = Annotated[int, Field(ge=1, le=1024)]
+_Precision = Literal[
+    64, 32, 16, "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "16-mixed",
+    "bf16-true", "bf16-mixed", "transformer-engine", "transformer-engine-float16",
+]  # fmt: skip
 _MinusOneOrMore = Annotated[int, Field(ge=-1)]
 
 _OPTIMIZER = {"lr": NonNegativeFloat, "weight_decay": NonNegativeFloat, "eps": NonNegativeFloat}
@@ -19,6 +23,8 @@ ANNOTATIONS: Mapping[str, Mapping[str, Any]] = {
         "accelerator": str,
         "strategy": str,
         "profiler": str | None,
+        # auto is resolved by train, see landmark.task.precision.
+        "precision": Literal["auto"] | _Precision | None,
         "devices": Literal[-1] | _Devices | str | list[NonNegativeInt],
         "num_nodes": Annotated[int, Field(ge=1, le=65536)],
         "max_epochs": _MinusOneOrMore | None,

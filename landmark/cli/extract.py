@@ -11,9 +11,10 @@ data= defaults to the photos that the run was trained on, image= to its image fo
 The same command resumes an interrupted extraction.
 """
 
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -33,6 +34,7 @@ from landmark.settings import BatchSize, Workers
 
 if TYPE_CHECKING:
     from landmark.data.image_table import ImageTable
+    from landmark.extract.extraction import Extraction
     from landmark.extract.local import LocalExtraction
     from landmark.model.embedder import Embedder
 
@@ -55,7 +57,7 @@ class Extract:
     device: Device
     devices: PositiveInt
     save_every: NonNegativeFloat
-    precision: Annotated[Precision, BeforeValidator(str)]
+    precision: Annotated[Precision | Literal["auto"], BeforeValidator(str)]
     dtype: Literal["float16", "float32"]
 
     def __post_init__(self) -> None:
@@ -66,6 +68,9 @@ class Extract:
 @command(Extract)
 def main(settings: Extract, config: DictConfig) -> None:
     """Check the configuration, then extract."""
+    # Huge pages for feature maps: a page fault for each 4 KiB of them takes longer than many
+    # convolutions. PyTorch reads the variable at its first allocation.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from landmark.processes import broadcast, silence_other_ranks
 
     output = Path(broadcast(settings.output or str(default_output())))
@@ -100,11 +105,12 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
         batch_size=settings.batch_size,
         workers=settings.workers,
         device=settings.device,
-        precision=str(settings.precision),  # type: ignore[arg-type] # YAML reads 32 as a number
         save_every=settings.save_every,
         # Those of queries and gallery photos are what retrieval is to find out.
         landmarks_known=settings.split == "train",
     )
+    precision = chosen_precision(settings, extraction, embedder, output)
+    extraction = replace(extraction, precision=precision)
     local = local_features(settings, config, output, embedder, digest)
     method = extraction.method
     plan = Plan(
@@ -134,6 +140,24 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
         flush=True,
     )
     return write_store(plan)
+
+
+def chosen_precision(
+    settings: Extract, extraction: "Extraction", embedder: "Embedder", output: Path
+) -> Precision:
+    """Return the precision; with `auto` that of the output, else rank 0 measures it for all."""
+    from landmark.extract.precision import measured_precision, recorded_precision
+    from landmark.processes import broadcast, rank
+
+    if settings.precision != "auto":
+        return str(settings.precision)  # type: ignore[return-value] # YAML reads 32 as a number
+    precision: Precision = "32"
+    if rank() == 0:
+        choice = recorded_precision(output, settings.overwrite)
+        choice = choice or measured_precision(extraction, embedder)
+        print(choice.line, flush=True)
+        precision = choice.precision
+    return broadcast(precision)
 
 
 def local_features(

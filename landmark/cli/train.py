@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from landmark.data import LandmarkData
     from landmark.data.source import Source
     from landmark.loss.auxiliary import AuxiliaryLosses
+    from landmark.model.embedder import Embedder
     from landmark.task import RetrievalTask
 
 
@@ -187,11 +188,14 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         image=test_settings,
         split_table=SPLIT_TABLE,
     )
+    check_fit(bare_trainer, task, data, settings.keep)
+    check_batch_size(embedder, settings.batch_size)
+    precision = chosen_precision(
+        config, bare_trainer, embedder, image_size, settings.batch_size, resume_from
+    )
     run = Run(
         folder, recorded, embedder_yaml, settings.keep, resume_from, same_command(settings, folder)
     )
-    check_fit(bare_trainer, task, data, settings.keep)
-    check_batch_size(embedder, settings.batch_size)
     if settings.overwrite:
         rank_zero_only(run_folder.clear)(folder)
     callbacks = [instantiate(callback) for callback in (config.get("callback") or {}).values()]
@@ -200,12 +204,13 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         if bare_trainer.max_epochs == 0:  # without a checkpoint
             rank_zero_only(keep_splits)(folder, source)
     trainer = make_trainer(
+        precision=precision,
         default_root_dir=folder,
         logger=loggers(config, folder, steps_done),
         callbacks=[
             *checkpoint_callbacks(folder, task.k, settings.save_every_steps),
             NanGuard(folder / "checkpoints" / "last.ckpt"),
-            RecordRun(recorded, embedder_yaml, data.classes),
+            RecordRun(recorded, embedder_yaml, data.classes, str(precision)),
             *callbacks,
         ],
         plugins=AtomicCheckpointIO(),
@@ -290,6 +295,13 @@ def trainer_options(settings: Train, config: DictConfig) -> dict[str, Any]:
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
     }
+    if config.trainer.precision == "auto":
+        if has_several_processes(config):
+            raise UserError(
+                f"trainer.precision=auto measures in one process, not in trainer.devices="
+                f"{config.trainer.devices}. Pass trainer.precision=bf16-mixed or 32-true."
+            )
+        options["precision"] = "32-true"  # until it is measured
     if config.task.freeze_backbone_epochs and config.trainer.strategy == "ddp":
         # A frozen backbone has no gradients, an error in plain DDP.
         options["strategy"] = "ddp_find_unused_parameters_true"
@@ -299,6 +311,32 @@ def trainer_options(settings: Train, config: DictConfig) -> dict[str, Any]:
         if ":" in settings.device:
             options["devices"] = [device.index]
     return options
+
+
+def chosen_precision(
+    config: DictConfig,
+    trainer: "pl.Trainer",
+    embedder: "Embedder",
+    image_size: tuple[int, int],
+    batch_size: int,
+    resume_from: Path | None,
+) -> str | int | None:
+    """Return trainer.precision; with `auto` that of the run to resume, else the measured one."""
+    from landmark.model.weights_file import read_checkpoint
+    from landmark.task.precision import measured_precision
+
+    if config.trainer.precision != "auto":
+        return config.trainer.precision
+    if resume_from is not None:
+        precision = read_checkpoint(resume_from, mmap=True)["precision"]
+        print(f"trainer.precision=auto: {precision}, as the run was begun.", flush=True)
+        return precision
+    if trainer.max_epochs == 0:
+        return "32-true"
+    device = trainer.strategy.root_device
+    precision, line = measured_precision(embedder, image_size, batch_size, device)
+    print(line, flush=True)
+    return precision
 
 
 def losses(

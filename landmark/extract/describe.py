@@ -22,9 +22,14 @@ from landmark.extract.photo_reader import PhotoReader
 from landmark.image.decode import Box
 from landmark.image.format import ImageFormat
 from landmark.model.embedder import Embedder
+from landmark.model.inference import for_inference
 from landmark.settings import check_value
 
 _DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+# Images of a forward pass on a CPU: bytes of one channel per thread. Their feature maps fit into
+# the caches, and into memory that is used again; those of a whole batch cost a page fault for each
+# 4 KiB, which takes longer than the arithmetic.
+_BYTES_PER_THREAD = 800_000
 
 
 @torch.inference_mode()
@@ -44,7 +49,7 @@ def describe(
     flight.
 
     Args:
-        embedder: Images → embeddings.
+        embedder: Images → embeddings. A copy describes the photos, see `for_inference`.
         photos: Row → (one image per scale, row). An unreadable photo has the row -row - 1, which is
             yielded unchanged.
         batches: Batches of rows whose images have the same size.
@@ -57,13 +62,65 @@ def describe(
         UserError: A photo cannot be read.
     """
     device = device or torch.device("cpu")
-    cast = _autocast(device, precision)
-    embedder = embedder.to(device).eval()
+    network = Describer(embedder, method, device, precision)
     for images, rows in _loader(photos, batches, workers, device):
-        on_device = [scaled.to(device, non_blocking=True) for scaled in images]
-        with cast():
-            descriptors = method(embedder, on_device)
-        yield rows.numpy(), descriptors.cpu().numpy()
+        yield rows.numpy(), network(images).cpu().numpy()
+
+
+class Describer:
+    """Images of a batch at each scale → unit-length descriptors (B, D), float32, on a device.
+
+    Args:
+        embedder: Images → embeddings; not changed.
+        method: Scales and flip.
+        device: Torch device.
+        precision: Precision of the forward passes.
+    """
+
+    def __init__(
+        self, embedder: Embedder, method: MultiScale, device: torch.device, precision: Precision
+    ) -> None:
+        check_value("precision", precision, Precision)
+        self.device = device
+        self._dtype = _DTYPES.get(precision, torch.float32)
+        self._method = method
+        self.embedder = for_inference(embedder, device, self._dtype)
+
+    def __call__(self, images: Sequence[Tensor]) -> Tensor:
+        """Describe the images (B, 3, h_s, w_s) of each scale."""
+        return self._describe(images, None)
+
+    def with_maps(self, images: Sequence[Tensor], scale: int) -> tuple[Tensor, Tensor]:
+        """Return the descriptors, and the last feature map of one scale (B, C, h, w)."""
+        maps: list[Tensor] = []
+        descriptors = self._describe(images, (scale, maps))
+        return descriptors, torch.cat(maps)
+
+    def _describe(
+        self, images: Sequence[Tensor], recorded: tuple[int, list[Tensor]] | None
+    ) -> Tensor:
+        on_device = [scaled.to(self.device, non_blocking=True) for scaled in images]
+        mapped, maps = (None, []) if recorded is None else (on_device[recorded[0]], recorded[1])
+
+        def embed(view: Tensor) -> Tensor:
+            embeddings = []
+            for part in self._parts(view):
+                features = self.embedder.features(part)
+                if view is mapped:
+                    maps.append(features.maps[-1])
+                embeddings.append(self.embedder.embed(features))
+            return torch.cat(embeddings)
+
+        is_half = self._dtype != torch.float32
+        with torch.autocast(self.device.type, dtype=self._dtype) if is_half else nullcontext():
+            return self._method(embed, on_device)
+
+    def _parts(self, images: Tensor) -> Sequence[Tensor]:
+        """Split images of a forward pass on a CPU."""
+        if self.device.type != "cpu":
+            return (images,)
+        pixels = torch.get_num_threads() * _BYTES_PER_THREAD // self._dtype.itemsize
+        return images.split(max(1, pixels // (images.shape[-2] * images.shape[-1])))
 
 
 @dataclass(frozen=True)
@@ -111,18 +168,19 @@ def describe_locally(
         UserError: A photo cannot be read.
     """
     device = device or torch.device("cpu")
-    cast = _autocast(device, precision)
+    check_value("precision", precision, Precision)
     for one in local:
         if one.on_device:
             one.feature.to(device)
     scales = () if embedder is None else method.scales
     # The scale whose map has the resolution of the image format.
     map_scale = int(np.argmin([abs(scale - 1) for scale in method.scales]))
+    network = None
     if embedder is not None:
-        embedder = embedder.to(device).eval()
+        network = Describer(embedder, method, device, precision)
         for one in local:
             if one.from_maps:
-                one.feature.attach(embedder)
+                one.feature.attach(network.embedder)
     reader = PhotoReader([one for one in local if not one.from_maps])
     photos = LocalPhotoDataset(
         table, image_format, reader if reader.local else None, reader.max_side, scales
@@ -131,11 +189,8 @@ def describe_locally(
     for images, rows, read in _loader(photos, batches, workers, device, reader.collate):
         from_photos = iter(reader.features(read))
         descriptors, maps = None, None
-        if embedder is not None:
-            on_device = [scaled.to(device, non_blocking=True) for scaled in images]
-            recorder = _MapRecorder(embedder, on_device[map_scale])
-            with cast():
-                descriptors, maps = method(recorder, on_device), recorder.map
+        if network is not None:
+            descriptors, maps = network.with_maps(images, map_scale)
         yield Described(
             rows.numpy(),
             None if descriptors is None else descriptors.cpu().numpy(),
@@ -146,20 +201,6 @@ def describe_locally(
                 for one in local
             ],
         )
-
-
-class _MapRecorder:
-    """The embedder, which keeps the last feature map of one of the images that it embeds."""
-
-    def __init__(self, embedder: Embedder, images: Tensor) -> None:
-        self._embedder, self._images = embedder, images
-        self.map: Tensor | None = None
-
-    def __call__(self, images: Tensor) -> Tensor:
-        features = self._embedder.features(images)
-        if images is self._images:
-            self.map = features.maps[-1]
-        return self._embedder.embed(features)
 
 
 class _MapSizes:
@@ -205,9 +246,3 @@ def _loader(
         pin_memory=device.type == "cuda",
         collate_fn=collate,
     )
-
-
-def _autocast(device: torch.device, precision: Precision) -> Callable[[], Any]:
-    check_value("precision", precision, Precision)
-    dtype = _DTYPES.get(precision)
-    return (lambda: torch.autocast(device.type, dtype=dtype)) if dtype else nullcontext

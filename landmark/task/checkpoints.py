@@ -80,15 +80,17 @@ class RecordRun(pl.Callback):
         settings: The run's settings, which a resumed run must share.
         embedder_yaml: Text of embedder.yaml, so that extraction can use a checkpoint.
         classes: Landmark ids by label.
+        precision: Precision of the trainer, which trainer.precision=auto has chosen.
     """
 
     def __init__(
-        self, settings: dict[str, Any], embedder_yaml: str, classes: Sequence[str]
+        self, settings: dict[str, Any], embedder_yaml: str, classes: Sequence[str], precision: str
     ) -> None:
         self._record = {
             "settings": json.dumps(settings),
             "embedder_yaml": embedder_yaml,
             "classes": list(classes),
+            "precision": precision,
         }
 
     def on_save_checkpoint(
