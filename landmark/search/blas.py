@@ -85,20 +85,21 @@ def torch_is_faster(work: int) -> bool:
     return measured.torch > _FASTER * measured.faiss
 
 
-def warn_if_slow(work: int) -> None:
+def warn_if_slow(work: int, alternative: str = "search=flat") -> None:
     """Say once if faiss multiplies at less than half of torch's rate, and what to do about it.
 
     Small work is not worth the measurement, and prints nothing.
 
     Args:
         work: Multiply-adds that faiss is about to do.
+        alternative: Setting that avoids faiss's products.
     """
     if work >= MEASURED_WORK and rank() == 0:
-        _warn_once()
+        _warn_once(alternative)
 
 
 @cache
-def _warn_once() -> None:
+def _warn_once(alternative: str) -> None:
     measured = rates()
     if measured.faiss >= _SLOW * measured.torch:
         return
@@ -106,7 +107,7 @@ def _warn_once() -> None:
     way_out = f"Set {_VARIABLE}={core_type} before the command, or pass" if core_type else "Pass"
     notice(
         f"faiss multiplies at {measured.faiss / 1e9:.0f} G multiply-adds/s here, PyTorch at "
-        f"{measured.torch / 1e9:.0f}. {way_out} search=flat."
+        f"{measured.torch / 1e9:.0f}. {way_out} {alternative}."
     )
 
 

@@ -12,7 +12,7 @@ from landmark.artifact.vectors import row_blocks
 from landmark.device import Device
 from landmark.error import UserError
 from landmark.processes import launch, shard
-from landmark.search import gpu
+from landmark.search import blas, gpu
 from landmark.search.blocks import Vectors, float32_blocks, rows_of
 from landmark.search.engine import (
     FAISS,
@@ -169,6 +169,8 @@ class FlatIndex(BlockwiseIndex):
         rows, dim = self.gallery.shape
         is_small = len(query) * rows * dim < SMALL_WORK
         if settings.engine == "faiss":
+            if not self._gpus:
+                blas.warn_if_slow(len(query) * rows * dim, "search.engine=torch")
             return FAISS, []
         is_auto = settings.precision == "auto"
         if settings.engine == "auto" and is_auto and is_small and self._gpus is not None:
