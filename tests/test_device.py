@@ -1,11 +1,12 @@
 """Device names, and the error of a missing device."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from landmark.device import Device, torch_device, usable_cpus
+from landmark.device import Device, has_bf16_products, torch_device, usable_cpus
 from landmark.error import UserError
 from landmark.settings import check_value
 
@@ -82,3 +83,29 @@ def test_usable_cpus_respect_the_affinity_of_the_process(monkeypatch):
     assert usable_cpus() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cpus() == 1
+
+
+@pytest.mark.parametrize(
+    ("onednn", "amx", "avx512_bf16", "expected"),
+    [
+        (True, True, True, True),
+        (True, True, False, True),
+        (True, False, True, True),  # Cooper Lake, Zen 4
+        (True, False, False, False),
+        (False, True, True, False),
+    ],
+)
+def test_bfloat16_products_need_onednn_and_hardware(
+    monkeypatch, onednn, amx, avx512_bf16, expected
+):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    assert has_bf16_products() is expected
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the CPU's flags")
+def test_bfloat16_products_agree_with_the_flags_of_the_cpu():
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    in_hardware = bool(flags & {"amx_bf16", "avx512_bf16"})
+    assert has_bf16_products() == (in_hardware and torch.backends.mkldnn.is_available())
