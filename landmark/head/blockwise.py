@@ -59,7 +59,8 @@ class _Blockwise(torch.autograd.Function):
             target = loss.target_margin(cosine, labels, norms)
         targets = shard.gather(target.detach())
         negatives = NegativeLogits(loss, units, centres, columns, targets, shard.block_size)
-        log_sums, logits_sum, centre_norms = negatives.forward(loss.label_smoothing > 0)
+        with shard.products():
+            log_sums, logits_sum, centre_norms = negatives.forward(loss.label_smoothing > 0)
 
         parts = shard.gather(log_sums[None])  # (ranks, ranks · B)
         logit = target.detach() * loss.scale
@@ -89,13 +90,11 @@ class _Blockwise(torch.autograd.Function):
         with torch.autocast(units.device.type, enabled=False):
             negatives = NegativeLogits(loss, units, centres, columns, targets, shard.block_size)
             centres_grad = _new_gradient(centres)
-            units_grad, targets_grad = negatives.backward(
-                centre_norms,
-                shard.gather(log_sum),
-                shard.gather(gradient),
-                smoothing,
-                centres_grad,
-            )
+            log_sums, gradients = shard.gather(log_sum), shard.gather(gradient)
+            with shard.products():
+                units_grad, targets_grad = negatives.backward(
+                    centre_norms, log_sums, gradients, smoothing, centres_grad
+                )
             logit_grad = (logit - log_sum).exp() - (1 - loss.label_smoothing) - smoothing
             target_grad = gradient * loss.scale * logit_grad
             if loss.changes_negatives:
