@@ -1,7 +1,5 @@
 """A margin loss over some or all classes, and its gradients, without the (B, C) cosines."""
 
-import mmap
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from landmark.head.class_shard import ClassShard
+from landmark.head.gradient import gradient_memory
 from landmark.head.negatives import MIN_NORM, NegativeLogits
 
 
@@ -32,10 +31,6 @@ def photo_losses(shard: ClassShard, embeddings: Tensor, norms: Tensor, labels: T
     dtype = torch.promote_types(embeddings.dtype, weight.dtype)
     unit = functional.normalize(embeddings.to(dtype))
     return _Blockwise.apply(shard, unit, norms.to(dtype), weight, labels)
-
-
-# Bytes from which a tensor is allocated in huge pages, of 2 MiB on most machines.
-_HUGE = 2**22
 
 
 class _Blockwise(torch.autograd.Function):
@@ -89,7 +84,7 @@ class _Blockwise(torch.autograd.Function):
         columns, targets, centre_norms, logit, log_sum = ctx.state
         with torch.autocast(units.device.type, enabled=False):
             negatives = NegativeLogits(loss, units, centres, columns, targets, shard.block_size)
-            centres_grad = _new_gradient(centres)
+            centres_grad = gradient_memory(loss, centres)
             log_sums, gradients = shard.gather(log_sum), shard.gather(gradient)
             with shard.products():
                 units_grad, targets_grad = negatives.backward(
@@ -117,21 +112,6 @@ class _Blockwise(torch.autograd.Function):
                 rows[None], centres_grad, weight.shape, check_invariants=False, is_coalesced=True
             )
         return None, unit_grad, norms_grad, centres_grad, None
-
-
-def _new_gradient(centres: Tensor) -> Tensor:
-    """Return a tensor like `centres`, on the CPU in huge pages where the system has them.
-
-    It is as large as the centres, and new in each step: the page faults of 4 KiB pages take half
-    as long as the products that fill it.
-    """
-    is_small = centres.nbytes < _HUGE
-    if is_small or centres.device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty_like(centres)
-    memory = mmap.mmap(-1, centres.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without transparent huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=centres.dtype).view(centres.shape)
 
 
 class TargetLogit:
