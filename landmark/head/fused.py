@@ -14,15 +14,21 @@ class Fused(Head):
     """The loss and gradients of `Full`, computed block by block in less memory.
 
     Neither the normalised centres nor the cosines ever exist in full: beyond the gradient of the
-    centres, which the optimizer needs, memory is a few blocks of (B, `block`). Cosines are computed
-    twice, forward and backward, and each pass reads the centres once.
+    centres, which the optimizer needs, memory is a few blocks of (B, `block`). On a CPU the memory
+    of that gradient is kept for the next step. Cosines are computed twice, forward and backward,
+    and each pass reads the centres once.
+
+    In float32 the loss and both gradients (Frobenius norm) differ from float64 by about 1e-7 of
+    their value. In bf16 a cosine to another class is wrong by at most 2^-8, and the loss thus by at
+    most `scale` / 256 (three times this for CurricularFace); typical are below 1e-3 of the loss and
+    1e-2 of the gradients. The cosine to the own class and all sums stay float32.
 
     Args:
         block: Classes per block. None means 4,096 on the CPU, where a block fits the caches, and
             65,536 on other devices, where many small kernels are slow.
-        precision: Precision of the products between embeddings, centres and their gradients.
-            float32 is exact to rounding; bf16 rounds the factors to bfloat16 (on a GPU to TF32) and
-            sums in float32; auto is bf16 where the hardware has it and it is faster. ERRORS
+        precision: Of the products of embeddings, centres and the gradients of cosines: float32;
+            bf16, which rounds their factors to bfloat16 (on a GPU to TF32) and sums in float32; or
+            auto, which is bf16 where the hardware has it and it is faster.
     """
 
     @checked
