@@ -20,8 +20,9 @@ class Fused(Head):
 
     In float32 the loss and both gradients (Frobenius norm) differ from float64 by about 1e-7 of
     their value. In bf16 a cosine to another class is wrong by at most 2^-8, and the loss thus by at
-    most `scale` / 256 (three times this for CurricularFace); typical are below 1e-3 of the loss and
-    1e-2 of the gradients. The cosine to the own class and all sums stay float32.
+    most `scale` / 256; with CurricularFace by three times this, and by more where that decides
+    whether a class at the target's cosine is hard. Typical are below 1e-3 of the loss and 1e-2 of
+    the gradients. The cosine to the own class and all sums stay float32.
 
     Args:
         block: Classes per block. None means 4,096 on the CPU, where a block fits the caches, and
