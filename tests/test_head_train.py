@@ -91,6 +91,10 @@ def test_a_killed_class_parallel_run_resumes_exactly(scripts, runs):
         (["head=fused", "loss=adacos"], "error: head=fused: loss=adacos needs the complete"),
         (["head=sampled", "loss=softmax"], "error: head=sampled: loss=softmax is not a softmax"),
         (["head=sampled", "trainer=ddp_cpu"], "error: head=sampled supports one process"),
+        (
+            ["head=fused", "head.precision=half"],
+            "error: head.precision=half is not valid. Pass one",
+        ),
         (["head=sampled", "head.ratio=2"], "error: head.ratio=2 is not valid. Pass a number > 0"),
     ],
 )

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from landmark.head.class_shard import ClassShard
+from landmark.head.gradient import gradient_memory
 from landmark.head.negatives import MIN_NORM, NegativeLogits
 
 
@@ -53,7 +54,8 @@ class _Blockwise(torch.autograd.Function):
             target = loss.target_margin(cosine, labels, norms)
         targets = shard.gather(target.detach())
         negatives = NegativeLogits(loss, units, centres, columns, targets, shard.block_size)
-        log_sums, logits_sum, centre_norms = negatives.forward(loss.label_smoothing > 0)
+        with shard.products():
+            log_sums, logits_sum, centre_norms = negatives.forward(loss.label_smoothing > 0)
 
         parts = shard.gather(log_sums[None])  # (ranks, ranks · B)
         logit = target.detach() * loss.scale
@@ -82,14 +84,12 @@ class _Blockwise(torch.autograd.Function):
         columns, targets, centre_norms, logit, log_sum = ctx.state
         with torch.autocast(units.device.type, enabled=False):
             negatives = NegativeLogits(loss, units, centres, columns, targets, shard.block_size)
-            centres_grad = torch.empty_like(centres)
-            units_grad, targets_grad = negatives.backward(
-                centre_norms,
-                shard.gather(log_sum),
-                shard.gather(gradient),
-                smoothing,
-                centres_grad,
-            )
+            centres_grad = gradient_memory(loss, centres)
+            log_sums, gradients = shard.gather(log_sum), shard.gather(gradient)
+            with shard.products():
+                units_grad, targets_grad = negatives.backward(
+                    centre_norms, log_sums, gradients, smoothing, centres_grad
+                )
             logit_grad = (logit - log_sum).exp() - (1 - loss.label_smoothing) - smoothing
             target_grad = gradient * loss.scale * logit_grad
             if loss.changes_negatives:

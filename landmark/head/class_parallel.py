@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from landmark import processes
 from landmark.head.class_shard import ClassShard, Ratio
 from landmark.head.head import Head
+from landmark.head.products import ProductPrecision
 from landmark.head.row_step import RowStep
 from landmark.loss.margin import MarginLoss
 from landmark.settings import checked
@@ -22,16 +23,22 @@ class ClassParallel(Head):
 
     Args:
         ratio: Share of the classes in a training step.
-        block: As in `Fused`.
+        block, precision: As in `Fused`.
 
     Source:
         An et al., Partial FC, 2020, arXiv 2010.05222, sections 3.1 and 3.3.
     """
 
     @checked
-    def __init__(self, ratio: Ratio = 1.0, block: PositiveInt | None = None) -> None:
+    def __init__(
+        self,
+        ratio: Ratio = 1.0,
+        block: PositiveInt | None = None,
+        precision: ProductPrecision = "float32",
+    ) -> None:
         self.ratio = ratio
         self.block = block
+        self.precision = precision
 
     def is_sharded(self) -> bool:
         """Return True."""
@@ -61,7 +68,9 @@ class ClassParallel(Head):
         classes = _classes(loss, *processes.rank_and_size())
         if len(loss.weight) != (classes.stop - classes.start) * loss.sub_centres:
             raise RuntimeError("the centres are not sharded: call `shard_weights` on every rank")
-        shard = ClassShard(loss, self.block, classes.start, is_parallel=True)
+        shard = ClassShard(
+            loss, self.block, classes.start, is_parallel=True, precision=self.precision
+        )
         return shard.sample(labels, self.ratio)
 
     def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:

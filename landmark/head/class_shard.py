@@ -1,6 +1,7 @@
 """The classes of a softmax that a process computes: all, its shard, or a random sample."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from landmark import processes
+from landmark.head.products import ProductPrecision, rounded_products
 from landmark.loss.margin import MarginLoss
 
 # Share of the classes in a training step.
@@ -28,6 +30,7 @@ class ClassShard:
         sampled: Classes in this step, counted from `first`, ascending, (n,). None means all.
         is_parallel: Whether the classes are sharded across the processes, each of which then
             computes its shard for the photos of all.
+        precision: Precision of the products, see `rounded_products`.
     """
 
     loss: MarginLoss
@@ -35,6 +38,7 @@ class ClassShard:
     first: int = 0
     sampled: Tensor | None = None
     is_parallel: bool = False
+    precision: ProductPrecision = "float32"
 
     @property
     def count(self) -> int:
@@ -46,6 +50,10 @@ class ClassShard:
         """Classes per block."""
         default = _CPU_BLOCK if self.loss.weight.device.type == "cpu" else _DEVICE_BLOCK
         return self.block or default
+
+    def products(self) -> AbstractContextManager[None]:
+        """Return a context in which matrix products have this precision."""
+        return rounded_products(self.precision, self.loss.weight.device)
 
     @property
     def ranks(self) -> int:

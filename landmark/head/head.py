@@ -1,11 +1,13 @@
 """Base of the heads."""
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from landmark.error import UserError
 from landmark.head.blockwise import photo_losses
 from landmark.head.class_shard import ClassShard
+from landmark.head.products import ProductPrecision, check_products
 from landmark.loss.margin import MarginLoss
 
 
@@ -14,7 +16,12 @@ class Head:
 
     A run calls `attach` when the loss is constructed, `shard_weights` once its process group is
     initialised, and `register_optimizer` when the optimizer is constructed.
+
+    Attributes:
+        precision: Precision of the products, see `Fused`.
     """
+
+    precision: ProductPrecision = "float32"
 
     def attach(self, loss: nn.Module) -> None:
         """Compute the cross entropies of `loss`, or of the margin losses that it contains.
@@ -48,6 +55,10 @@ class Head:
 
     def check_world_size(self, world_size: int) -> None:
         """Raise a UserError if the head does not support this number of processes."""
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise a UserError if the device has no products of the head's precision."""
+        check_products(self.precision, device)
 
     def is_sharded(self) -> bool:
         """Return whether the centres are sharded across ranks, so that DDP must ignore them."""

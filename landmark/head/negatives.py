@@ -9,6 +9,7 @@ gradient of their cosine c = u · w / |w|,
     du = sum over centres of G · w / |w|
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,17 +55,20 @@ class NegativeLogits:
         norms = self.unit.new_empty(len(self.centres))
         highest = self.unit.new_full((len(self.unit),), torch.finfo(self.unit.dtype).min)
         total, logits_sum = torch.zeros_like(highest), torch.zeros_like(highest)
-        for first, centres, buffers in self._blocks(1):
+        for first, centres, buffers in self._blocks(1 if self.loss.sub_centres == 1 else 2):
             block_norms = norms[first : first + len(centres)]
+            products = self._products(centres, buffers[0])
+            # After the product, when the block is in the cache.
             torch.linalg.vector_norm(centres, dim=1, out=block_norms).clamp_(min=MIN_NORM)
-            logits = self._nearest(self._cosines(centres, block_norms, buffers[0]))
+            logits = self._nearest(products.div_(block_norms / self._factor), buffers[-1])
             if self.loss.changes_negatives:
-                logits = self.loss.adjust_negatives(logits, self.target[:, None])
-            logits.mul_(self.loss.scale)
+                adjusted = self.loss.adjust_negatives(logits, self.target[:, None])
+                torch.mul(adjusted, self.loss.scale, out=logits)
+            own = self._own(first, logits, buffers[-1])
             if with_sum:
-                self._fill_own(logits, first, 0)
+                buffers[-1].index_fill_(0, own, 0)
                 logits_sum += logits.sum(1)
-            self._fill_own(logits, first, -torch.inf)
+            buffers[-1].index_fill_(0, own, -torch.inf)
             higher = torch.maximum(highest, logits.amax(1))
             total *= (highest - higher).exp_()
             total += logits.sub_(higher[:, None]).exp_().sum(1)
@@ -93,26 +97,26 @@ class NegativeLogits:
         """
         unit_grad = torch.zeros_like(self.unit)
         target_grad = torch.zeros_like(self.target)
-        factor = (gradient * self.loss.scale)[:, None]
-        for first, centres, buffers in self._blocks(2):
+        weight = (gradient * self.loss.scale)[:, None]
+        for first, centres, buffers in self._blocks(2 if self.loss.sub_centres == 1 else 3):
             block_norms = norms[first : first + len(centres)]
-            cosines = self._cosines(centres, block_norms, buffers[0])
-            nearest = self._nearest(cosines)
-            logits = buffers[1][: nearest.numel()].view(nearest.shape)
+            cosines = self._products(centres, buffers[0]).div_(block_norms / self._factor)
+            nearest = self._nearest(cosines, buffers[-1])
             adjusted = self._adjusted(nearest) if self.loss.changes_negatives else None
-            used = nearest if adjusted is None else adjusted[-1].detach()
-            torch.mul(used, self.loss.scale, out=logits)
-            slopes = logits.sub_(log_sum[:, None]).exp_()
+            logits = nearest if adjusted is None else adjusted[-1].detach() * self.loss.scale
+            slopes = _view(buffers[1], nearest.shape)
+            torch.sub(logits, log_sum[:, None], out=slopes).exp_()
             if self.loss.label_smoothing:
                 slopes.sub_(smoothing)
-            slopes.mul_(factor)
-            self._fill_own(slopes, first, 0)
+            slopes.mul_(weight)
+            buffers[1].index_fill_(0, self._own(first, slopes, buffers[1]), 0)
             if adjusted is not None:
                 slopes, block_grad = _through(adjusted, slopes)
                 target_grad += block_grad
             if self.loss.sub_centres > 1:
                 slopes = _to_nearest(slopes, cosines, nearest)
-            radial = torch.mul(cosines, slopes, out=cosines).sum(0).div_(block_norms.square())
+            radial = torch.mul(cosines, slopes, out=cosines).sum(0)
+            radial /= block_norms.square() * self._factor
             slopes = slopes.div_(block_norms)
             unit_grad.addmm_(slopes, centres)
             rows = out[first : first + len(centres)]
@@ -124,31 +128,43 @@ class NegativeLogits:
         return unit_grad, target_grad
 
     def _blocks(self, buffers: int) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
-        """Yield the first row, the centres (m · K, D) and flat buffers of each block."""
+        """Yield the first row, the centres (m · K, D) and flat buffers of each block.
+
+        The last element of a buffer belongs to no cosine.
+        """
         rows = self.block_size * self.loss.sub_centres
-        size = len(self.unit) * min(rows, len(self.centres))
+        size = len(self.unit) * min(rows, len(self.centres)) + 1
         space = [self.unit.new_empty(size) for _ in range(buffers)]
         for first in range(0, len(self.centres), rows):
             yield first, self.centres[first : first + rows].to(self.unit.dtype), space
 
-    def _cosines(self, centres: Tensor, norms: Tensor, buffer: Tensor) -> Tensor:
-        """Compute the cosines of the photos to the block's centres, (B, m · K), in `buffer`."""
-        shape = (len(self.unit), len(centres))
-        cosines = buffer[: shape[0] * shape[1]].view(shape)
-        return torch.mm(self.unit, centres.T, out=cosines).div_(norms)
+    @property
+    def _factor(self) -> float | Tensor:
+        """Factor on the cosines of a block: the scale, unless `adjust_negatives` comes before."""
+        return 1.0 if self.loss.changes_negatives else self.loss.scale
 
-    def _nearest(self, cosines: Tensor) -> Tensor:
-        """Return the cosine to the nearest centre of each class, (B, m)."""
+    def _products(self, centres: Tensor, buffer: Tensor) -> Tensor:
+        """Multiply the photos by the block's centres, (B, m · K), in `buffer`."""
+        products = _view(buffer, (len(self.unit), len(centres)))
+        return torch.mm(self.unit, centres.T, out=products)
+
+    def _nearest(self, cosines: Tensor, buffer: Tensor) -> Tensor:
+        """Return the cosine to the nearest centre of each class, (B, m), if K > 1 in `buffer`."""
         if self.loss.sub_centres == 1:
             return cosines
-        return cosines.view(len(cosines), -1, self.loss.sub_centres).amax(2)
+        cosines = cosines.view(len(cosines), -1, self.loss.sub_centres)
+        return torch.amax(cosines, 2, out=_view(buffer, cosines.shape[:2]))
 
-    def _fill_own(self, values: Tensor, first: int, fill: float) -> None:
-        """Write `fill` at each photo's own class, without a device synchronisation."""
+    def _own(self, first: int, values: Tensor, buffer: Tensor) -> Tensor:
+        """Return where `buffer`, of which `values` (B, m) is a view, has the photos' own classes.
+
+        Photos of other blocks have the last element, so that a GPU need not count the others.
+        """
+        photos, classes = values.shape
         columns = self.columns - first // self.loss.sub_centres
-        in_block = ((columns >= 0) & (columns < values.shape[1]))[:, None]
-        columns = columns.clamp(0, values.shape[1] - 1)[:, None]
-        values.scatter_(1, columns, values.gather(1, columns).masked_fill_(in_block, fill))
+        in_block = (columns >= 0) & (columns < classes)
+        columns += torch.arange(0, photos * classes, classes, device=columns.device)
+        return torch.where(in_block, columns, len(buffer) - 1)
 
     def _adjusted(self, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cosines, target and adjusted cosines, connected by an autograd graph."""
@@ -156,6 +172,11 @@ class NegativeLogits:
             cosines = nearest.clone().requires_grad_()
             target = self.target[:, None].clone().requires_grad_()
             return cosines, target, self.loss.adjust_negatives(cosines, target)
+
+
+def _view(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the first elements of a flat buffer in this shape."""
+    return buffer[: math.prod(shape)].view(shape)
 
 
 def _through(adjusted: tuple[Tensor, Tensor, Tensor], slopes: Tensor) -> tuple[Tensor, Tensor]:

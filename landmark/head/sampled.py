@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from landmark.error import UserError
 from landmark.head.class_shard import ClassShard, Ratio
 from landmark.head.head import Head
+from landmark.head.products import ProductPrecision
 from landmark.head.row_step import RowStep
 from landmark.loss.margin import MarginLoss
 from landmark.settings import checked
@@ -22,16 +23,22 @@ class Sampled(Head):
 
     Args:
         ratio: Share r of the classes.
-        block: As in `Fused`.
+        block, precision: As in `Fused`.
 
     Source:
         An et al., Partial FC, 2020, arXiv 2010.05222; CVPR 2022, arXiv 2203.15565.
     """
 
     @checked
-    def __init__(self, ratio: Ratio = 0.1, block: PositiveInt | None = None) -> None:
+    def __init__(
+        self,
+        ratio: Ratio = 0.1,
+        block: PositiveInt | None = None,
+        precision: ProductPrecision = "float32",
+    ) -> None:
         self.ratio = ratio
         self.block = block
+        self.precision = precision
 
     def check_world_size(self, world_size: int) -> None:
         """Reject several processes: they would sample different classes of the same centres.
@@ -47,7 +54,8 @@ class Sampled(Head):
 
     def class_shard(self, loss: MarginLoss, labels: Tensor) -> ClassShard:
         """Return the sampled classes."""
-        return ClassShard(loss, self.block).sample(labels, self.ratio)
+        shard = ClassShard(loss, self.block, precision=self.precision)
+        return shard.sample(labels, self.ratio)
 
     def register_optimizer(self, loss: MarginLoss, optimizer: Optimizer) -> None:
         """Have the optimizer step only the sampled rows of `loss.weight`."""

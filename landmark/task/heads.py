@@ -34,13 +34,14 @@ def sharded(task: nn.Module) -> list[tuple[str, MarginLoss, Head]]:
 
 
 def check_trainer(task: nn.Module, trainer: pl.Trainer) -> None:
-    """Check that the heads support the trainer's processes and strategy.
+    """Check that the heads support the trainer's processes, device and strategy.
 
     Raises:
         UserError: A head does not support them; names it and what to pass.
     """
     for _, _, head in losses_with_head(task):
         head.check_world_size(trainer.world_size)
+        head.check_device(trainer.strategy.root_device)
     is_supported = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy)
     if sharded(task) and not is_supported:
         raise UserError(

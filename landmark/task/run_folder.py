@@ -16,8 +16,9 @@ from landmark.model.weights_file import read_checkpoint
 
 RESULT = "result.json"
 _RUN_NAME = "run_name.txt"
-# Settings that change neither weights nor metrics: a resumed run may change them.
-_IRRELEVANT = {"overwrite", "workers", "logger", "save_every_steps", "device", "head.block"}
+# Settings that change weights and metrics by rounding at most: a resumed run may change them.
+_IRRELEVANT = {"overwrite", "workers", "logger", "save_every_steps", "device"}
+_IRRELEVANT |= {"head.block", "head.precision"}
 _IRRELEVANT |= {
     f"trainer.{name}" for name in ("enable_progress_bar", "log_every_n_steps", "profiler")
 }
