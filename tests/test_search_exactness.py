@@ -19,6 +19,7 @@ def small_tiles():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(product_scan, "_CPU_TILE", (96, 8))
         patch.setattr(product_scan, "_LEAST_PAIRS", 16)
+        patch.setattr(product_scan, "_MOST_RESULTS", 1)
         patch.setattr(product_scan, "_PAIRS", 256)
         patch.setattr(running_top, "_LEAST_PENDING", 2)
         yield

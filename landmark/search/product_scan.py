@@ -19,10 +19,10 @@ _GROUP = 32  # columns whose maximum is compared with the threshold
 _CPU_TILE, _DEVICE_TILE = (8192, 1024), (65536, 8192)
 _FIRST_GROUPS = 2  # per result, at least, in the first threshold
 # Share of the gallery that the first threshold is computed of, which costs these products twice.
-_FIRST_SHARE = {2: 1 / 8, 4: 1 / 64}  # by the bytes of a value
+_FIRST_SHARE = {2: 1 / 8, 4: 1 / 32}  # by the bytes of a value
 # A closer look at more groups or pairs would cost more than products in a wider type.
 _MOST_GROUPS, _MOST_PAIRS = 0.2, 0.02
-_LEAST_PAIRS = 2**16  # always accepted
+_MOST_RESULTS, _LEAST_PAIRS = 4, 2**16  # per result and in a tile, always accepted
 _FAILURES = 8  # of the first type, until the search starts with the next wider one
 _PAIRS = 2**20  # per step, where most pass
 _CACHED_QUERIES = 2**25  # float64 values: 256 MB
@@ -181,9 +181,10 @@ class ProductScan:
         products = self._products(query, gallery, _GROUP)
         queries, width = len(products), products.shape[2]
         passes = ~(_maxima(products, least) < least[:, None])  # a NaN passes
-        if not is_last and int(passes.sum()) > _MOST_GROUPS * passes.numel():
+        expected = _MOST_RESULTS * self._k * queries
+        if not is_last and int(passes.sum()) > max(expected, _MOST_GROUPS * passes.numel()):
             return False
-        most = max(_LEAST_PAIRS, int(_MOST_PAIRS * queries * len(tile.vectors)))
+        most = max(expected, _LEAST_PAIRS, int(_MOST_PAIRS * queries * len(tile.vectors)))
         for part in row_blocks(queries, _PAIRS // len(tile.vectors) if is_last else queries):
             at, group = passes[part].nonzero().unbind(1)
             at += part.start
