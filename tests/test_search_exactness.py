@@ -17,7 +17,7 @@ ENGINES = [("faiss", "auto"), ("torch", "32"), ("torch", "bf16"), ("torch", "16"
 def small_tiles():
     """Search small galleries in many tiles, so that every path is reached."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(product_scan, "_CPU_TILE", (96, 8))
+        patch.setattr(product_scan, "_CPU_TILE", {2: (96, 8), 4: (96, 8)})
         patch.setattr(product_scan, "_LEAST_PAIRS", 16)
         patch.setattr(product_scan, "_MOST_RESULTS", 1)
         patch.setattr(product_scan, "_PAIRS", 256)

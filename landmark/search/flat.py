@@ -60,8 +60,8 @@ class Flat:
         precision: Precision of torch's products, before candidates are scored in float64: `32`,
             `bf16`, `16`, or `auto`, the fastest one: bfloat16 where the CPU has AMX or AVX-512
             BF16, float16 on GPUs.
-        block_queries: Queries that torch multiplies together. Defaults to 1,024 on the CPU and
-            8,192 on other devices.
+        block_queries: Queries that torch multiplies together. Defaults to 1,024 or 2,048 on the
+            CPU, by precision, and 8,192 on other devices.
 
     Example:
         >>> index = Flat().build(np.eye(3, dtype=np.float32))

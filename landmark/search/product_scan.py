@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GROUP = 32  # columns whose maximum is compared with the threshold
-# Rows and queries multiplied together: they fit the caches of a CPU; other devices start kernels.
-_CPU_TILE, _DEVICE_TILE = (8192, 1024), (65536, 8192)
+# Rows and queries multiplied together, on a CPU by the bytes of a value; others start kernels.
+_CPU_TILE = {2: (8192, 1024), 4: (2048, 2048)}
+_DEVICE_TILE = (65536, 8192)
 _FIRST_GROUPS = 2  # per result, at least, in the first threshold
 # Share of the gallery that the first threshold is computed of, which costs these products twice.
-_FIRST_SHARE = {2: 1 / 8, 4: 1 / 32}  # by the bytes of a value
+_FIRST_SHARE = {2: 1 / 4, 4: 1 / 32}  # by the bytes of a value
 # A closer look at more groups or pairs would cost more than products in a wider type.
 _MOST_GROUPS, _MOST_PAIRS = 0.2, 0.02
 _MOST_RESULTS, _LEAST_PAIRS = 4, 2**16  # per result and in a tile, always accepted
@@ -72,7 +73,10 @@ class ProductScan:
         self._types = types if dtype == torch.float32 else [dtype, *types]
         self._failures = 0
         self._query = tensor_of(query).to(device)
-        self._parts = list(row_blocks(len(query), block_queries or _tile_of(device)[1]))
+        self._tile_rows, queries = (
+            _CPU_TILE[dtype.itemsize] if device.type == "cpu" else _DEVICE_TILE
+        )
+        self._parts = list(row_blocks(len(query), block_queries or queries))
         self._tops = [RunningTop(part.stop - part.start, k, self._home) for part in self._parts]
         self._rounded_queries: dict[tuple[int, torch.dtype], Rounded] = {}
         self._wide: dict[int, Tensor] = {}
@@ -99,7 +103,7 @@ class ProductScan:
             times = [time.perf_counter()]
             gallery = tile.in_type(self._types[0])
             times.append(time.perf_counter())
-            _maxima(self._products(self._of_queries(0, self._types[0]), gallery)).sum().item()
+            self._products(self._of_queries(0, self._types[0]), gallery).amax(1).sum().item()
             times.append(time.perf_counter())
             preparing, multiplying = np.diff(times)
             best.append(
@@ -116,10 +120,9 @@ class ProductScan:
 
     def _tiles(self, block: np.ndarray, first: int) -> list["_Tile"]:
         vectors = tensor_of(block).to(self._device)
-        size, _ = _tile_of(self._device)
         return [
             _Tile(first + part.start, vectors[part], self._home, self._buffers)
-            for part in row_blocks(len(block), size)
+            for part in row_blocks(len(block), self._tile_rows)
         ]
 
     def _estimate(self, tiles: list["_Tile"]) -> None:
@@ -142,7 +145,7 @@ class ProductScan:
             query = self._of_queries(number, dtype)
             maxima, errors = [], []
             for gallery in used:
-                maxima.append(_maxima(self._products(query, gallery, size)))
+                maxima.append(self._products(query, gallery, size).amax(1))
                 errors.append(product_errors(query, gallery))
             largest = torch.cat(maxima, dim=1).float()
             kth = largest.topk(self._k).values[:, -1].to(self._home).double()
@@ -179,15 +182,18 @@ class ProductScan:
         threshold = self._tops[number].threshold - product_errors(query, gallery)
         least = rounded_down(threshold, dtype).to(query.values.device)
         products = self._products(query, gallery, _GROUP)
+        if dtype.itemsize == 2 and bool((least > 0).all()):
+            # Above zero, numbers of 16 bits are ordered as integers, which are faster.
+            products, least = products.view(torch.int16), least.view(torch.int16)
         queries, width = len(products), products.shape[2]
-        passes = ~(_maxima(products, least) < least[:, None])  # a NaN passes
+        passes = ~(products.amax(1) < least[:, None])  # a NaN passes
         expected = _MOST_RESULTS * self._k * queries
         if not is_last and int(passes.sum()) > max(expected, _MOST_GROUPS * passes.numel()):
             return False
         most = max(expected, _LEAST_PAIRS, int(_MOST_PAIRS * queries * len(tile.vectors)))
         for part in row_blocks(queries, _PAIRS // len(tile.vectors) if is_last else queries):
             at, group = passes[part].nonzero().unbind(1)
-            at += part.start
+            at = at + part.start
             looked = (~(products[at, :, group] < least[at, None])).nonzero()
             if not is_last and len(looked) > most:
                 return False
@@ -196,15 +202,15 @@ class ProductScan:
         return True
 
     def _add(self, number: int, tile: "_Tile", query: "Tensor", row: "Tensor") -> None:
-        """Score pairs of a query of a block and a row of a tile in float64, and add them."""
+        """Score pairs of a query (of a block, ascending) and a row of a tile in float64."""
         rows = len(tile.vectors)
-        key = (query * rows + row)[row < rows].to(self._home)  # without the padding of the tile
-        if not len(key):
-            return
-        key = key.sort().values
-        query, row = key.div(rows, rounding_mode="floor"), key % rows
-        scores = pair_products(self._wide_queries(number), tile.wide(), query, row)
-        self._tops[number].add(query, row + tile.first, scores)
+        if rows % _GROUP:
+            good = row < rows  # without the padding
+            query, row = query[good], row[good]
+        if len(query):
+            query, row = query.to(self._home), row.to(self._home)
+            scores = pair_products(self._wide_queries(number), tile.wide(), query, row)
+            self._tops[number].add(query, row + tile.first, scores)
 
     def _of_queries(self, number: int, dtype: "torch.dtype") -> Rounded:
         """Return a block of queries in `dtype`."""
@@ -283,25 +289,6 @@ def home_of(device: "torch.device") -> "torch.device":
     import torch
 
     return torch.device("cpu") if device.type == "mps" else device
-
-
-def _tile_of(device: "torch.device") -> tuple[int, int]:
-    return _CPU_TILE if device.type == "cpu" else _DEVICE_TILE
-
-
-def _maxima(products: "Tensor", least: "Tensor | None" = None) -> "Tensor":
-    """Return the maxima (Q, groups) of products (Q, group, groups).
-
-    Args:
-        products: Their NaNs are returned.
-        least: Thresholds; maxima below all of them may be wrong.
-    """
-    import torch
-
-    if least is not None and products.dtype.itemsize == 2 and bool((least > 0).all()):
-        # Above zero, numbers of 16 bits are ordered as integers, whose maximum is faster.
-        return products.view(torch.int16).amax(1).view(products.dtype)
-    return products.amax(1)
 
 
 def _wide_copy(

@@ -42,7 +42,7 @@ class RunningTop:
         self._count = 0
 
     def add(self, query: "Tensor", row: "Tensor", score: "Tensor") -> None:
-        """Add candidates (P,): the rows of each query ascending, above those of earlier calls."""
+        """Add candidates (P,), in any order; their rows are above those of earlier merges."""
         self._pending.append((query, row, score.double()))
         self._count += len(query)
         queries, k = self._rows.shape
@@ -66,11 +66,12 @@ class RunningTop:
         query, row, score = (torch.cat(values) for values in zip(*self._pending, strict=True))
         self._pending, self._count = [], 0
         good = (score >= self.threshold[query]).nonzero()[:, 0]
-        query, order = query[good].sort(stable=True)
-        row, score = row[good][order], score[good][order]
-        changed, counts = query.unique_consecutive(return_counts=True)
-        if not len(changed):
+        if not len(good):
             return
+        query, row, score = query[good], row[good], score[good]
+        order = (query * (row.max() + 1) + row).argsort()
+        query, row, score = query[order], row[order], score[order]
+        changed, counts = query.unique_consecutive(return_counts=True)
         k = self._rows.shape[1]
         place = torch.arange(len(changed), device=query.device).repeat_interleave(counts)
         starts = counts.cumsum(0) - counts
