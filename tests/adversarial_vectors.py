@@ -10,6 +10,7 @@ KINDS = (
     "collapsed",
     "denormals",
     "tiny",
+    "large",
     "huge",
     "norms",
     "negative",
@@ -42,6 +43,8 @@ def adversarial(
         gallery = gallery * 10.0 ** random.uniform(-46, -37, (rows, 1))
     elif kind == "tiny":
         gallery, query = gallery * 1e-25, query * 1e-10
+    elif kind == "large":  # products beyond the range of float16
+        gallery, query = gallery * 2000, query * 2000
     elif kind == "huge":
         gallery, query = gallery * 1e25, query * 1e13
     elif kind == "norms":

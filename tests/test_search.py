@@ -1,5 +1,8 @@
 """Exact searches against a full sort in numpy."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +126,17 @@ def test_cuda_without_a_gpu_is_one_line():
         Flat(device="cuda").build(np.ones((2, 3), "f4"))
     with pytest.raises(UserError, match="this machine has no GPU"):
         ExactTorch(device="cuda").build(np.ones((2, 3), "f4"))
+
+
+def test_a_small_search_does_not_import_torch():
+    """The import takes longer than the search."""
+    script = (
+        "import sys, numpy as np; from landmark.search import Flat; "
+        "Flat().build(np.eye(9, dtype='f4')).search(np.eye(9, dtype='f4'), 3); "
+        "print('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False"]
 
 
 def test_each_row_is_read_once_per_group_of_queries(monkeypatch):

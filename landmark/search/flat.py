@@ -152,11 +152,16 @@ class FlatIndex(BlockwiseIndex):
             for first, block in float32_blocks(self.gallery, self._flat.block_rows, True):
                 scan.scan(block, first)
             return scan.result()
-        size, together = len(self.gallery), self._flat.block_queries
+        return self._scanned_by_torch(query, k, choice.dtype, devices)
+
+    def _scanned_by_torch(
+        self, query: np.ndarray, k: int, dtype: "torch.dtype", devices: "list[torch.device]"
+    ) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
+        size, together = len(self.gallery), self._flat.block_queries
         with full_accumulation(), torch.inference_mode():
-            scans = [ProductScan(query, k, one, choice.dtype, together, size) for one in devices]
+            scans = [ProductScan(query, k, one, dtype, together, size) for one in devices]
             for first, block in float32_blocks(self.gallery, self._flat.block_rows):
                 _scan_together(scans, block, first)
             results = [scan.result() for scan in scans]

@@ -106,9 +106,7 @@ class ProductScan:
             self._products(self._of_queries(0, self._types[0]), gallery).amax(1).sum().item()
             times.append(time.perf_counter())
             preparing, multiplying = np.diff(times)
-            best.append(
-                preparing + multiplying * len(self._query) / len(self._query[self._parts[0]])
-            )
+            best.append(preparing + multiplying * len(self._query) / len(self._tops[0].threshold))
         return min(best) * len(block) / len(tile.vectors)
 
     def result(self) -> tuple["Tensor", "Tensor"]:
@@ -152,7 +150,9 @@ class ProductScan:
             # A product may have been rounded up.
             kth -= kth.abs() * torch.finfo(dtype).eps + torch.finfo(dtype).tiny
             threshold = kth - torch.stack(errors).amax(0)
-            self._tops[number].raise_threshold(threshold.nan_to_num(-torch.inf))
+            # A product may be infinite in 16 bits, and is then no bound.
+            is_known = threshold.isfinite()
+            self._tops[number].raise_threshold(threshold.where(is_known, -torch.inf))
 
     def _search(self, number: int, tile: "_Tile") -> None:
         """Add the rows of a tile that may be among the k best of a block of queries."""
