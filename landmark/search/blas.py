@@ -93,6 +93,9 @@ def warn_if_slow(work: int, alternative: str = "search=flat") -> None:
     Args:
         work: Multiply-adds that faiss is about to do.
         alternative: Setting that avoids faiss's products.
+
+    Example:
+        >>> warn_if_slow(2**20)
     """
     if work >= MEASURED_WORK and rank() == 0:
         _warn_once(alternative)
@@ -118,7 +121,11 @@ def faster_core_type(measured: Rates) -> str | None:
         measured: Rates of this process.
 
     Returns:
-        A value of OPENBLAS_CORETYPE; None if there is none.
+        A value of OPENBLAS_CORETYPE; None if no kernel is.
+
+    Example:
+        >>> faster_core_type(Rates(faiss=float("inf"), torch=1.0)) is None
+        True
     """
     import torch
 
@@ -151,7 +158,12 @@ def proven_rate(core_type: str) -> float:
 
 
 def print_proof() -> None:
-    """Print the largest error of this process's products, and the rate of those of faiss."""
+    """Print the largest error of this process's products, and the rate of those of faiss.
+
+    Example:
+        >>> print_proof()
+        [...]
+    """
     error = max(
         largest_error(lambda a, b: faiss_multiply(b)(a, b)),
         largest_error(_transposed_multiply),
@@ -182,19 +194,36 @@ def largest_error(multiply: Multiply) -> float:
 
 
 def vectors(rows: int, seed: int, dim: int) -> np.ndarray:
-    """Return random unit vectors (rows, dim) float32."""
+    """Return random unit vectors (rows, dim) float32.
+
+    Example:
+        >>> vectors(2, seed=0, dim=3).shape
+        (2, 3)
+    """
     drawn = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32)
     return drawn / np.sqrt(np.square(drawn).sum(axis=1, keepdims=True))
 
 
 def faiss_multiply(matrix: np.ndarray) -> Multiply:
-    """Return the product by (m, D) float32 as faiss multiplies: its BLAS and nothing else."""
+    """Return the product by (m, D) float32 as faiss multiplies: its BLAS and nothing else.
+
+    Example:
+        >>> eye = np.eye(2, dtype=np.float32)
+        >>> faiss_multiply(eye)(eye, eye).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
     transform = _transform(matrix)
     return lambda a, _: transform.apply(a)
 
 
 def torch_multiply(matrix: np.ndarray) -> Multiply:
-    """Return the product by (m, D) float32 of torch on the CPU."""
+    """Return the product by (m, D) float32 of torch on the CPU.
+
+    Example:
+        >>> eye = np.eye(2, dtype=np.float32)
+        >>> torch_multiply(eye)(eye, eye).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
     import torch
 
     right = torch.from_numpy(matrix).T

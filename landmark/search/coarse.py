@@ -89,6 +89,13 @@ def train(ivf: Any, sample: np.ndarray) -> None:  # noqa: ANN401 - several class
 
     Raises:
         RuntimeError: faiss cannot train the index on these rows.
+
+    Example:
+        >>> import faiss
+        >>> index = faiss.index_factory(2, "IVF2,Flat", faiss.METRIC_INNER_PRODUCT)
+        >>> train(index, np.eye(2, dtype=np.float32))
+        >>> index.is_trained
+        True
     """
     import faiss
 
@@ -110,7 +117,16 @@ def train(ivf: Any, sample: np.ndarray) -> None:  # noqa: ANN401 - several class
 
 
 def add(ivf: Any, block: np.ndarray) -> None:  # noqa: ANN401 - several classes
-    """Add vectors (N, D) float32 in C order like `IndexIVF.add`."""
+    """Add vectors (N, D) float32 in C order like `IndexIVF.add`.
+
+    Example:
+        >>> import faiss
+        >>> index = faiss.index_factory(2, "IVF2,Flat", faiss.METRIC_INNER_PRODUCT)
+        >>> train(index, np.eye(2, dtype=np.float32))
+        >>> add(index, np.eye(2, dtype=np.float32))
+        >>> index.ntotal
+        2
+    """
     import faiss
 
     lists = nearest_centroids(block, _centroids(ivf))[0][:, 0]
@@ -127,6 +143,14 @@ def search(ivf: Any, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
 
     Returns:
         Scores (Q, k) float32 in descending order, and rows (Q, k) int64, -1 pads.
+
+    Example:
+        >>> import faiss
+        >>> index = faiss.index_factory(2, "IVF2,Flat", faiss.METRIC_INNER_PRODUCT)
+        >>> train(index, np.eye(2, dtype=np.float32))
+        >>> add(index, np.eye(2, dtype=np.float32))
+        >>> search(index, np.array([[0, 1]], np.float32), k=1)[1].tolist()
+        [[1]]
     """
     before = ivf.nprobe, ivf.parallel_mode
     ivf.nprobe, ivf.parallel_mode = min(ivf.nprobe, ivf.nlist), _PARALLEL_QUERIES
