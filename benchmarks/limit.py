@@ -7,9 +7,8 @@ search       10,000 queries x 1,000,000 x 512, k=100, memory-mapped float32: rat
 exactness    random cases of near-ties, duplicates, clusters, extreme values, against float64
 gldv2        GLDv2's test set at two scales: search, query expansion, two-stage with votes; slopes
 neighbours   the 1,000 neighbours of each of 200,000 train photos among themselves, for cleaning
-ivf          inverted lists: faiss as installed, and with torch's products
-extraction   forward passes of extraction: float32, bfloat16, ONNX Runtime, OpenVINO
-head         head=fused beside its own products
+
+See also limit_ivf.py, limit_extraction.py and heads.py --limit.
 
 python benchmarks/limit.py
 python benchmarks/limit.py search exactness --gallery 200000 --queries 2000 --cases 500
@@ -234,7 +233,7 @@ def neighbours(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", default=SECTIONS, help=" ".join(SECTIONS))
+    parser.add_argument("sections", nargs="*", help=" ".join(SECTIONS))
     parser.add_argument("--gallery", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--k", type=int, default=100)
@@ -246,7 +245,9 @@ def main():
     options = parser.parse_args()
     hardware = "has" if has_bf16_products() else "lacks"
     print(f"this CPU {hardware} AMX or AVX-512 BF16\n", flush=True)
-    for section in options.sections:
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"unknown sections {sorted(unknown)}")
+    for section in options.sections or SECTIONS:
         globals()[section](options)
 
 
