@@ -121,6 +121,11 @@ def test_wrong_products_of_torch_are_refused_and_not_chosen(monkeypatch):
     assert engine.choose(*arguments, None, "auto", None).precision == "32"
     with pytest.raises(UserError, match=r"precision=bf16: products on cpu are wrong"):
         engine.choose(*arguments, None, "bf16", None)
+    monkeypatch.setattr(engine, "is_right", lambda *_: False)
+    monkeypatch.setattr(engine, "_chosen", {})
+    with pytest.raises(UserError, match=r"engine=torch: products on cpu are wrong"):
+        engine.choose(*arguments, None, "auto", None)
+    assert engine.choose(*arguments, [], "auto", None) == engine.FAISS
 
 
 def test_the_choice_is_said_once(monkeypatch, capsys):

@@ -79,10 +79,11 @@ def choose(
         device: Device of torch.
         gpus: GPUs of faiss; empty for its CPU version; None leaves it out.
         precision: Precision of torch's products; `auto` measures the fast ones of the device.
+            Another one is checked, and faiss is left out.
         block_queries: See `Flat`.
 
     Raises:
-        UserError: Products in `precision` are wrong on this device.
+        UserError: Products in `precision`, or all products, are wrong on this device.
 
     Example:
         >>> import torch
@@ -98,14 +99,17 @@ def choose(
                 f"search.precision={precision}: products on {device} are wrong by more than "
                 "rounding explains. Pass search.precision=32 or search.engine=faiss."
             )
-        if gpus is None:
-            return only
+        return only
     queries = min(len(query), _MEASURED_QUERIES)
-    key = (str(device), dim, gpus is None, precision, queries.bit_length())
+    key = (str(device), dim, gpus is None, queries.bit_length())
     if key not in _chosen:
-        precisions = _fast_precisions(device) if precision == "auto" else (precision,)
-        choices = [Choice(one) for one in precisions]
+        choices = [Choice(one) for one in _fast_precisions(device)]
         choices = [one for one in choices if is_right(one, device, dim)]
+        if gpus is None and not choices:
+            raise UserError(
+                f"search.engine=torch: products on {device} are wrong by more than rounding "
+                "explains. Pass search.device=cpu search.engine=faiss."
+            )
         block = np.ascontiguousarray(block[:MEASURED_ROWS])
         scale = rows / len(block)
         seconds: dict[Choice, float] = {}
