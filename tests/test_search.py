@@ -139,6 +139,19 @@ def test_a_small_search_does_not_import_torch():
     assert run.stdout.split() == ["False"]
 
 
+@pytest.mark.parametrize("search", [Flat, ExactTorch])
+def test_a_precision_may_be_a_number_as_yaml_reads_it(search):
+    settings = {"engine": "torch"} if search is Flat else {}
+    for precision in (32, 16):
+        index = search("cpu", precision=precision, **settings).build(np.eye(3, dtype="f4"))
+        assert index.settings.precision == str(precision)
+        assert index.search(np.eye(3, dtype="f4"), 1)[0].tolist() == [[0], [1], [2]]
+    with pytest.raises(
+        UserError, match=r"precision=64 is not valid\. Pass auto or one of 32, bf16"
+    ):
+        search(precision=64)
+
+
 def test_each_row_is_read_once_per_group_of_queries(monkeypatch):
     read = []
     scan = ProductScan.scan

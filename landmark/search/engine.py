@@ -2,9 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from landmark.device import Precision, has_bf16_products
 from landmark.error import UserError
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 Engine = Literal["auto", "faiss", "torch"]
-AnyPrecision = Literal["auto"] | Precision
+# YAML and the command line read 32 and 16 as numbers.
+AnyPrecision = Annotated[Literal["auto"] | Precision, BeforeValidator(str)]
 SMALL_WORK = 3 * 10**10  # multiply-adds that take less than the import of torch and a measurement
 MEASURED_ROWS = 8192
 _MEASURED_QUERIES = 1024

@@ -81,6 +81,7 @@ class Flat:
         precision: AnyPrecision = "auto",
         block_queries: PositiveInt | None = None,
     ) -> None:
+        precision = str(precision)  # type: ignore[assignment] # YAML reads 32 as a number
         if engine == "faiss" and precision != "auto":
             raise UserError(
                 f"search.precision={precision} is for torch, but search.engine=faiss. "
