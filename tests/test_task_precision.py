@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from landmark.cli.train import chosen_precision
 from landmark.model.build import build_embedder
 from landmark.pooling import GeM
 from landmark.task import precision
@@ -47,3 +49,11 @@ def test_a_device_without_bfloat16_products_is_not_measured(embedder, monkeypatc
     name, line = measured_precision(embedder, (64, 32), 4, CPU)
     assert name == "32-true"
     assert "no bfloat16 products" in line
+
+
+def test_a_resumed_run_keeps_its_precision(tmp_path, capsys):
+    file = tmp_path / "last.ckpt"
+    torch.save({"precision": "bf16-mixed"}, file)
+    config = OmegaConf.create({"trainer": {"precision": "auto"}})
+    assert chosen_precision(config, None, None, (64, 32), 4, file) == "bf16-mixed"
+    assert "auto: bf16-mixed, as the run was begun" in capsys.readouterr().out
