@@ -166,7 +166,8 @@ def exactness(options):
 
 def gldv2(options):
     """Time search, query expansion with its second search, and two-stage, at two scales."""
-    from landmark.rerank import AlphaQE, Retrieval, TwoStage
+    from landmark.rerank import AlphaQE, TwoStage
+    from landmark.rerank.retrieval import Retrieval
 
     print("GLDv2: test queries in the index set, with the votes of the train set; float16 stores")
     seconds = {}
