@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--photos", type=Path, help="folder of landmarks; default: the toy world")
-    parser.add_argument("--count", type=int, default=1536, help="photos extracted")
+    parser.add_argument("--count", type=int, default=2048, help="photos extracted")
     parts = ["heads", "pipeline", "training", "extraction"]
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     arguments = parser.parse_args()

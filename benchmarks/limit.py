@@ -11,6 +11,7 @@ neighbours   the 1,000 neighbours of each of 200,000 train photos among themselv
 See also limit_ivf.py, limit_extraction.py and heads.py --limit.
 
 python benchmarks/limit.py
+python benchmarks/limit.py search exactness neighbours --device cuda
 python benchmarks/limit.py search exactness --gallery 200000 --queries 2000 --cases 500
 """
 
@@ -30,13 +31,16 @@ from landmark.search import Flat
 
 SECTIONS = ("search", "exactness", "gldv2", "neighbours")
 # Queries and gallery rows of a product; the fastest one counts.
-SHAPES = [(1024, 8192), (2048, 2048), (2048, 4096), (1024, 16384), (4096, 4096)]
+SHAPES = {
+    "cpu": [(1024, 8192), (2048, 2048), (2048, 4096), (1024, 16384), (4096, 4096)],
+    "cuda": [(4096, 16384), (4096, 65536)],
+}
 GLDV2 = {"queries": 117_577, "gallery": 761_757, "train": 1_580_470}
 TRAIN_PHOTOS = 4_132_914
 DIM = 512
 
 
-def bare_rate(dtype: str, dim: int, seconds: float = 5.0) -> float:
+def bare_rate(dtype: str, dim: int, device: str, seconds: float = 5.0) -> float:
     """Return the multiply-adds a second of torch's product at its best shape.
 
     Every product reads other rows of 65,536, as a search does; each shape runs for a share of the
@@ -46,18 +50,19 @@ def bare_rate(dtype: str, dim: int, seconds: float = 5.0) -> float:
 
     random = torch.Generator().manual_seed(0)
     query, gallery = (
-        torch.randn(count, dim, generator=random).to(getattr(torch, dtype))
+        torch.randn(count, dim, generator=random).to(device, getattr(torch, dtype))
         for count in (4096, 65_536)
     )
-    best = 0.0
-    for queries, rows in SHAPES:
+    best, shapes = 0.0, SHAPES[torch.device(device).type]
+    for queries, rows in shapes:
         out, work = query.new_empty(queries, rows), 0
         torch.mm(query[:queries], gallery[:rows].T, out=out)
         start = time.perf_counter()
-        while time.perf_counter() - start < seconds / len(SHAPES):
+        while time.perf_counter() - start < seconds / len(shapes):
             for first in range(0, len(gallery), rows):
                 torch.mm(query[:queries], gallery[first : first + rows].T, out=out)
                 work += queries * rows * dim
+            out[-1, -1].item()  # wait for a GPU
         best = max(best, work / (time.perf_counter() - start))
     return best
 
@@ -71,9 +76,36 @@ def open_arrays(folder, options):
 
 
 def flat(query, gallery, options):
-    index = Flat("cpu", **options["flat"]).build(gallery)
+    """Return some of the rows and the seconds of the search without starting a GPU."""
+    index = Flat(**options["flat"]).build(gallery)
+    if options["flat"]["device"] != "cpu":
+        index.search(query[:1], options["k"])
+    start = time.perf_counter()
     rows, _ = index.search(query, options["k"])
-    return rows[:: max(1, len(rows) // 100)]
+    return rows[:: max(1, len(rows) // 100)], time.perf_counter() - start
+
+
+def topk_of_products(query, gallery, options):
+    """Return the seconds of float32 products and topk, the usual search on a GPU."""
+    import torch
+
+    device, k = options["flat"]["device"], options["k"]
+    queries = torch.from_numpy(query).to(device)
+    start = time.perf_counter()
+    for _ in range(2):
+        best = None
+        start = time.perf_counter()
+        for first in range(0, len(gallery), 65536):
+            block = torch.from_numpy(gallery[first : first + 65536].copy()).to(device)
+            scores, rows = (queries @ block.T).topk(k)
+            rows += first
+            if best is not None:
+                scores, rows = torch.cat([best[0], scores], 1), torch.cat([best[1], rows], 1)
+                scores, order = scores.topk(k)
+                rows = rows.gather(1, order)
+            best = scores, rows
+        best[1].cpu()
+    return time.perf_counter() - start
 
 
 def index_flat(query, gallery, options):
@@ -98,36 +130,50 @@ def search(options):
         np.save(folder / "gallery.npy", photos[queries:])
         del photos
         common = {"k": k, "faiss_rows": min(rows, options.faiss_rows)}
-        float32, bfloat16 = {"engine": "torch", "precision": "32"}, {}
+        device = options.device
+        float32 = {"device": device, "engine": "torch", "precision": "32"}
+        fastest = {"device": device}
+        is_cpu = device == "cpu"
+        peer, usual = (
+            ("IndexFlatIP", index_flat) if is_cpu else ("products and topk", topk_of_products)
+        )
         results = {}
         for round_ in range(options.rounds):
-            rates = {dtype: run_in_new_process(bare_rate, dtype, DIM) for dtype in TYPES()}
+            rates = {
+                dtype: run_in_new_process(bare_rate, dtype, DIM, device) for dtype in types(device)
+            }
             for dtype, rate in rates.items():
                 results.setdefault(f"bare {dtype} product", []).append((rate, 0, None))
-            works = {"ours, float32": float32, "ours, auto": bfloat16}
+            works = {"ours, float32": float32, "ours, auto": fastest}
             for label, settings in works.items():
                 run = measure_in_new_process(
                     open_arrays, flat, folder, {**common, "flat": settings}
                 )
-                results.setdefault(label, []).append((work / run.seconds, run.peak, run.result))
+                some, seconds = run.result
+                seconds = run.seconds if is_cpu else seconds
+                results.setdefault(label, []).append((work / seconds, run.peak, some))
             if round_ == 0:
-                run = measure_in_new_process(open_arrays, index_flat, folder, common)
-                rate = common["faiss_rows"] * queries * DIM / run.result
-                results["IndexFlatIP, search only"] = [(rate, run.peak, None)]
+                settings = {**common, "flat": fastest}
+                run = measure_in_new_process(open_arrays, usual, folder, settings)
+                peer_rows = common["faiss_rows"] if is_cpu else rows
+                results[peer] = [(peer_rows * queries * DIM / run.result, run.peak, None)]
         best = {label: max(values, key=lambda one: one[0]) for label, values in results.items()}
         print(f"exact search, {queries:,} x {rows:,} x {DIM}, k={k}, float32 store, memory-mapped")
-        bare, peer = best["bare float32 product"][0], best["IndexFlatIP, search only"][0]
+        bare, usual_rate = best["bare float32 product"][0], best[peer][0]
         for label, (rate, peak, _) in best.items():
             print(
                 f"  {label:<26}{rate / 1e9:8.0f} G/s {work / rate:8.1f} s   "
-                f"{rate / bare:5.2f} x float32 product {rate / peer:6.2f} x IndexFlatIP   "
+                f"{rate / bare:5.2f} x float32 product {rate / usual_rate:6.2f} x {peer}   "
                 f"peak {peak / GIB:.2f} GiB"
             )
         same = (best["ours, float32"][2] == best["ours, auto"][2]).all()
-        print(f"  same rows: {same}; IndexFlatIP on {common['faiss_rows']:,} rows\n", flush=True)
+        print(f"  same rows: {same}; {peer} on {peer_rows:,} rows\n", flush=True)
 
 
-def TYPES():  # noqa: N802 - a constant that needs torch
+def types(device):
+    """Return the types of the products that are compared."""
+    if device != "cpu":
+        return ["float32", "float16"]
     return ["float32", "bfloat16"] if has_bf16_products() else ["float32"]
 
 
@@ -137,7 +183,9 @@ def exactness(options):
     from adversarial_vectors import KINDS, adversarial, oracle
 
     np.seterr(all="ignore")  # huge and tiny values
-    engines = [("faiss", "auto"), ("torch", "32"), ("torch", "bf16"), ("torch", "16")]
+    engines = [("torch", "32"), ("torch", "bf16"), ("torch", "16")]
+    if options.device == "cpu":
+        engines.append(("faiss", "auto"))
     wrong = dict.fromkeys(KINDS, 0)
     largest, start = 0.0, time.perf_counter()
     for case in range(options.cases):
@@ -150,7 +198,11 @@ def exactness(options):
         k = rows if random.random() < 0.2 else min(rows, int(random.integers(1, 41)))
         expected_rows, expected = oracle(query, gallery, k)
         index = Flat(
-            "cpu", int(random.integers(1, 500)), engine, precision, int(random.integers(1, 9))
+            options.device,
+            int(random.integers(1, 500)),
+            engine,
+            precision,
+            int(random.integers(1, 9)),
         ).build(gallery)
         found, scores = index.search(query, k)
         relative = np.abs(scores - expected) / np.maximum(1, np.abs(expected))
@@ -215,8 +267,9 @@ def neighbours(options):
     """Time the neighbours of train photos among themselves."""
     rows, k = options.train, 1000
     photos, _ = landmark_descriptors(rows, max(1, rows // 20), DIM)
-    index = Flat("cpu").build(photos.astype(np.float16))
-    bare = max(run_in_new_process(bare_rate, dtype, DIM) for dtype in TYPES())
+    device = options.device
+    index = Flat(device).build(photos.astype(np.float16))
+    bare = max(run_in_new_process(bare_rate, dtype, DIM, device) for dtype in types(device))
     start = time.perf_counter()
     for first in range(0, rows, 65536):
         index.search(photos[first : first + 65536], k)
@@ -225,9 +278,12 @@ def neighbours(options):
     hours = seconds * (TRAIN_PHOTOS / rows) ** 2 / 3600
     print(
         f"neighbours: {rows:,} x {rows:,} x {DIM}, k={k}: {seconds:.1f} s, {rate / 1e9:.0f} G/s, "
-        f"{rate / bare:.2f} of the bare product\n  extrapolated to {TRAIN_PHOTOS:,}: {hours:.1f} h "
-        f"on these 2 cores, {hours / 8:.1f} h on 16, {hours / 32:.2f} h on 64; a GPU was not "
-        "measured\n",
+        f"{rate / bare:.2f} of the bare product\n  extrapolated to {TRAIN_PHOTOS:,}: {hours:.2f} h "
+        + (
+            f"on these 2 cores, {hours / 8:.1f} h on 16, {hours / 32:.2f} h on 64\n"
+            if device == "cpu"
+            else f"on {device}\n"
+        ),
         flush=True,
     )
 
@@ -235,6 +291,7 @@ def neighbours(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", help=" ".join(SECTIONS))
+    parser.add_argument("--device", default="cpu", help="of search, exactness and neighbours")
     parser.add_argument("--gallery", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--k", type=int, default=100)

@@ -4,6 +4,7 @@ Ranks come from the process group if one is initialised, else from the launcher'
 variables. `torch` is imported only when processes communicate.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -162,6 +163,14 @@ def initialize() -> None:
             world_size=this.world_size,
             timeout=_TIMEOUT,
         )
+    # Its threads may still run when the interpreter has exited, which would abort the process.
+    atexit.register(_destroy_process_group)
+
+
+def _destroy_process_group() -> None:
+    distributed = _initialized()
+    if distributed:
+        distributed.destroy_process_group()
 
 
 def broadcast(value: Value) -> Value:

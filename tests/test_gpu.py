@@ -24,11 +24,15 @@ from landmark.artifact.rankings import Rankings
 from landmark.head import Full, Fused, Sampled
 from landmark.loss import ArcFace, CurricularFace, SubCenterArcFace
 from landmark.loss.build import build_loss
+from landmark.model.build import build_embedder
+from landmark.model.inference import for_inference
+from landmark.pooling import GeM
 from landmark.rerank import KReciprocal
 from landmark.rerank.chain import run_chain
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.stores import Stores
-from landmark.search import ExactTorch, Flat, exact_torch
+from landmark.search import ExactTorch, Flat
+from landmark.search.pair_products import pair_products
 
 ROOT = Path(__file__).resolve().parents[1]
 RERANKERS = {
@@ -91,6 +95,17 @@ def logged(folder: Path, column: str) -> list[float]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "embedder" / "weights.safetensors")
+
+
+def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
+    # First, because it takes longest: processes share the tests out in the order of the file.
+    # The smallest backbone and no validation, because compiling takes longer than all other tests.
+    settings = ("task.compile=true", "model.backbone=test_resnet", "trainer.precision=32-true")
+    settings += ("trainer.max_epochs=1", "trainer.limit_val_batches=0", "keep=last")
+    settings += ("sampler.drop_last=true", "batch_size=4", "trainer.log_every_n_steps=1")
+    folder = train(scripts, world, "compiled", *settings)
+    assert np.isfinite(logged(folder, "train/loss")).all()
+    extract(scripts, world, folder, "compiled", "split=query", "device=cuda")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -208,6 +223,37 @@ def test_descriptors_equal_those_of_the_cpu(scripts, world, run, precision, leas
     assert cosines.min() > least
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["resnet10t", "resnext50_32x4d", "tf_efficientnet_lite0", "dla34"])
+@torch.inference_mode()
+def test_the_copy_for_inference_equals_the_embedder(name, dtype):
+    torch.manual_seed(0)
+    embedder = build_embedder(name, GeM(), embedding_dim=64).cuda().eval()
+    images = torch.randint(0, 256, (4, 3, 96, 128), dtype=torch.uint8, device="cuda")
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        fused = for_inference(embedder, torch.device("cuda"), dtype)(images)
+    expected = embedder(images)
+    cosines = torch.nn.functional.cosine_similarity(fused.float(), expected, dim=1)
+    assert (
+        cosines.min() > {torch.float32: 0.99999, torch.float16: 0.999, torch.bfloat16: 0.99}[dtype]
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100_000])
+def test_pair_products_do_not_depend_on_the_other_pairs(rows):
+    random = torch.Generator().manual_seed(0)
+    query, gallery = (
+        torch.randn(count, 515, generator=random, dtype=torch.float64).cuda() for count in (3, 50)
+    )
+    at = torch.arange(rows, device="cuda")
+    queries, row = at * 3 // rows, at % 50
+    products = pair_products(query, gallery, queries, row)
+    alone = torch.cat(
+        [pair_products(query, gallery, queries[i : i + 1], row[i : i + 1]) for i in (0, -1 % rows)]
+    )
+    assert torch.equal(products[[0, -1]], alone)
+
+
 def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:
     """Return vectors whose products are exact in float32, with many ties."""
     return np.random.default_rng(seed).integers(-2, 3, (rows, dim)).astype(np.float32)
@@ -233,8 +279,7 @@ def test_faiss_on_the_gpu_equals_the_cpu():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_exact_torch_in_small_blocks_returns_the_same(monkeypatch):
-    monkeypatch.setattr(exact_torch, "_VALUES_ON_DEVICE", 2**14)
+def test_exact_torch_in_small_blocks_returns_the_same():
     query, gallery = whole_numbers(300, 32, 0), whole_numbers(5000, 32, 1)
     found = ExactTorch("cuda", 1024, 16).build(gallery).search(query, 50)
     for ours, theirs in zip(found, Flat("cpu").build(gallery).search(query, 50), strict=True):
@@ -300,13 +345,3 @@ def test_ddp_with_nccl_on_one_device(scripts, world, head):
     settings = ("trainer=ddp", "trainer.devices=1", "trainer.sync_batchnorm=true", f"head={head}")
     folder = train(scripts, world, f"ddp-{head}", *settings)
     assert np.isfinite(logged(folder, "train/loss")).all()
-
-
-def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
-    # The smallest backbone and no validation, because compiling takes longer than all other tests.
-    settings = ("task.compile=true", "model.backbone=test_resnet", "trainer.precision=32-true")
-    settings += ("trainer.max_epochs=1", "trainer.limit_val_batches=0", "keep=last")
-    settings += ("sampler.drop_last=true", "batch_size=4")
-    folder = train(scripts, world, "compiled", *settings)
-    assert np.isfinite(logged(folder, "train/loss")).all()
-    extract(scripts, world, folder, "compiled", "split=query", "device=cuda")

@@ -1,5 +1,7 @@
 """The copy for inference computes what the embedder computes, which is not changed."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from torch import nn
 from landmark.model.build import build_embedder
 from landmark.model.inference import (
     ConvolutionWithActivation,
+    _fuse,
     for_inference,
     fusible_layers,
     rounded_kernels,
@@ -67,6 +70,27 @@ def test_embeddings_stay_and_the_embedder_is_not_changed(name, left):
     after = embedder.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"), [("resnet10t", 7), ("resnext50_32x4d", 36), ("tf_efficientnet_lite0", 49)]
+)
+@torch.inference_mode()
+def test_a_gpu_fuses_batchnorm_only_with_relu(name, left, monkeypatch):
+    def convolution_relu(images, weight, bias, *settings):
+        return nn.functional.conv2d(images, weight, bias, *settings).relu()
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", convolution_relu)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+    embedder = embedder_of(name)
+    images = images_of(embedder)
+    want = embedder(images)
+    fused = copy.deepcopy(embedder)
+    for layers in fusible_layers(embedder.backbone):
+        _fuse(fused.backbone, layers, torch.device("cuda"), torch.float32)
+    torch.testing.assert_close(fused(images), want, rtol=1e-3, atol=1e-4 * float(want.abs().max()))
+    assert norms_of(fused) == left
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet10t"])

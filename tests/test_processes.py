@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 
@@ -198,6 +199,43 @@ def test_a_rank_that_exits_early_causes_no_traceback():
             return str(ended).partition(" (")[0]
 
     assert in_ranks(work) == ["another process exited early", "ended"]
+
+
+def test_the_process_group_is_destroyed_before_the_interpreter_exits(tmp_path):
+    # Threads of a group that outlive it abort the process now and then.
+    script = tmp_path / "rank.py"
+    script.write_text(
+        """
+import atexit
+from torch import distributed
+from landmark import processes
+
+atexit.register(lambda: print(distributed.is_initialized()))
+processes.barrier()
+print(distributed.is_initialized())
+"""
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            },
+        )
+        for rank in (0, 1)
+    ]
+    for process in started:
+        assert process.communicate(timeout=120)[0].split() == ["True", "False"]
+        assert process.returncode == 0
 
 
 def test_collectives_of_a_single_process_are_the_identity(monkeypatch, capsys):

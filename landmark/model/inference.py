@@ -32,9 +32,10 @@ def for_inference(
 ) -> Embedder:
     """Return a copy for inference on a device; the embedder itself is not changed.
 
-    BatchNorm that directly follows a convolution is fused into its weights, and on x86 CPUs the
-    following activation into its loop over the output. What does not fuse is copied. The copy costs
-    the memory of the weights once more.
+    BatchNorm that directly follows a convolution is fused into its weights, and on x86 CPUs and
+    NVIDIA GPUs the following activation into its loop over the output. On GPUs, where a bias costs
+    as much as BatchNorm, both or none are fused. What does not fuse is copied. The copy costs the
+    memory of the weights once more.
 
     Args:
         embedder: Images → embeddings.
@@ -114,21 +115,39 @@ def _fuse(
     """Fuse the layers in place."""
     convolution: Any = backbone.get_submodule(layers.convolution)
     norm: Any = backbone.get_submodule(layers.norm)
-    fused: nn.Module = fuse_conv_bn_eval(convolution, norm)
     rest: nn.Module = nn.Identity()
     activation = None if layers.activation is None else backbone.get_submodule(layers.activation)
     if isinstance(norm, BatchNormAct2d):
         rest = nn.Sequential(norm.drop, norm.act)
         activation = norm.act if type(norm.drop) is nn.Identity else None
-    if _has_fused_activations(device, dtype) and not isinstance(convolution.padding, str):
-        own = activation if type(activation) in _ACTIVATIONS else None
-        fused = ConvolutionWithActivation(fused, own, dtype)
+    own = activation if type(activation) in _ACTIVATIONS else None
+    kind: type[_InferenceConvolution] | None = None
+    if device.type == "cuda":
+        if not _has_cudnn_relu(convolution, own):
+            return
+        kind = ConvolutionWithReLU
+    elif _has_fused_activations(device, dtype) and not isinstance(convolution.padding, str):
+        kind = ConvolutionWithActivation
+    fused: nn.Module = fuse_conv_bn_eval(convolution, norm)
+    if kind is not None:
+        fused = kind(fused, own, dtype)
         if own is not None and isinstance(norm, BatchNormAct2d):
             rest = nn.Identity()
         elif own is not None:
             backbone.set_submodule(str(layers.activation), nn.Identity())
     backbone.set_submodule(layers.convolution, fused)
     backbone.set_submodule(layers.norm, rest)
+
+
+def _has_cudnn_relu(convolution: Any, activation: nn.Module | None) -> bool:  # noqa: ANN401
+    """Whether cuDNN computes a convolution and its activation together."""
+    return (
+        torch.version.cuda is not None
+        and torch.backends.cudnn.is_available()
+        and type(activation) is nn.ReLU
+        and convolution.groups == 1
+        and not isinstance(convolution.padding, str)
+    )
 
 
 def _has_fused_activations(device: torch.device, dtype: torch.dtype) -> bool:
@@ -143,20 +162,18 @@ def _has_fused_activations(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-class ConvolutionWithActivation(nn.Module):
-    """A convolution and its activation in one pass over the output, on x86 CPUs.
-
-    It is the operator that `torch.compile` generates there. Unlike PyTorch's own convolution it
-    adds a float32 bias to bfloat16 products, and so rounds only the result.
+class _InferenceConvolution(nn.Module):
+    """A convolution whose weights are stored in the type in which it computes.
 
     Args:
-        convolution: Conv2d, or timm's Conv2dSame.
-        activation: One of the activations that oneDNN has. None means none.
-        dtype: Type of weights and output: float32 or bfloat16.
+        convolution: Conv2d, or timm's Conv2dSame, with a bias or without.
+        activation: An activation of `_ACTIVATIONS`. None means none.
+        dtype: Type of weights and output.
     """
 
     weight: Tensor
     bias: Tensor | None
+    bias_dtype: torch.dtype | None = None  # None: that of the weights
 
     def __init__(
         self,
@@ -180,15 +197,32 @@ class ConvolutionWithActivation(nn.Module):
         )
         rounded = weight if dtype == weight.dtype else rounded_kernels(weight, dtype)
         self.register_buffer("weight", rounded.contiguous(memory_format=layout))
-        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        if bias is not None:
+            bias = bias.detach().to(self.bias_dtype or dtype)
+        self.register_buffer("bias", bias)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, h, w) → (B, C', h', w')."""
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return the images in the type of the weights, padded as TensorFlow does if needed."""
         images = images.to(self.weight.dtype)
         if self.pads:
             images = pad_same(images, self.kernel_size, self.stride, self.dilation)
+        return images
+
+
+class ConvolutionWithActivation(_InferenceConvolution):
+    """A convolution and its activation in one pass over the output, on x86 CPUs.
+
+    It is the operator that `torch.compile` generates there, in float32 or bfloat16. Unlike
+    PyTorch's own convolution it adds a float32 bias to bfloat16 products, and so rounds only the
+    result.
+    """
+
+    bias_dtype = torch.float32
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C', h', w')."""
         return torch.ops.mkldnn._convolution_pointwise(
-            images,
+            self.prepared(images),
             self.weight,
             self.bias,
             self.padding,
@@ -198,6 +232,22 @@ class ConvolutionWithActivation(nn.Module):
             self.activation,
             self.arguments,
             "",
+        )
+
+
+class ConvolutionWithReLU(_InferenceConvolution):
+    """A convolution, its bias and ReLU in one pass over the output, on NVIDIA GPUs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C', h', w')."""
+        return torch.cudnn_convolution_relu(
+            self.prepared(images),
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
         )
 
 

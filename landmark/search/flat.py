@@ -28,6 +28,7 @@ from landmark.search.index import BlockwiseIndex, local_torch_device
 from landmark.search.product_scan import ProductScan
 from landmark.search.rounding import full_accumulation
 from landmark.search.top_k import best_in_order
+from landmark.search.transfer import download
 from landmark.settings import checked
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class FlatIndex(BlockwiseIndex):
             for first, block in float32_blocks(self.gallery, self._flat.block_rows):
                 _scan_together(scans, block, first)
             results = [scan.result() for scan in scans]
-        rankings = [(rows.cpu().numpy(), scores.cpu().numpy()) for rows, scores in results]
+        rankings = [(download(rows), download(scores)) for rows, scores in results]
         return rankings[0] if len(scans) == 1 else _merged(rankings, k)
 
     def _choice(self, query: np.ndarray, k: int) -> "tuple[Choice, list[torch.device]]":

@@ -47,8 +47,21 @@ def pair_products(
     else:
         size = max(1, _GATHERED_VALUES // query.shape[1])
         parts = zip(queries.split(size), rows.split(size), strict=True)
-        products = torch.cat([(query[at] * gallery[row]).sum(1) for at, row in parts])
+        products = torch.cat([_row_sums(query[at] * gallery[row]) for at, row in parts])
     return products.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+
+def _row_sums(values: "Tensor") -> "Tensor":
+    """Sum rows (P, D) by halves, in an order that does not depend on P; overwrites `values`.
+
+    That of `sum` on a GPU does, so that the products of duplicates in two tiles would differ.
+    """
+    width = values.shape[1]
+    while width > 1:
+        half = (width + 1) // 2
+        values[:, : width - half] += values[:, half:width]
+        width = half
+    return values[:, 0]
 
 
 def tensor_of(array: np.ndarray) -> "Tensor":

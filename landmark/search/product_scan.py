@@ -9,6 +9,7 @@ from landmark.artifact.vectors import row_blocks
 from landmark.search.pair_products import pair_products, tensor_of
 from landmark.search.rounding import Rounded, product_errors, rounded, rounded_down
 from landmark.search.running_top import RunningTop
+from landmark.search.transfer import Upload
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +73,7 @@ class ProductScan:
         types = [torch.float32, torch.float64]
         self._types = types if dtype == torch.float32 else [dtype, *types]
         self._failures = 0
+        self._upload = Upload(device)
         self._query = tensor_of(query).to(device)
         self._tile_rows, queries = (
             _CPU_TILE[dtype.itemsize] if device.type == "cpu" else _DEVICE_TILE
@@ -117,7 +119,7 @@ class ProductScan:
         return torch.cat(rows), torch.cat(scores)
 
     def _tiles(self, block: np.ndarray, first: int) -> list["_Tile"]:
-        vectors = tensor_of(block).to(self._device)
+        vectors = self._upload(block)
         return [
             _Tile(first + part.start, vectors[part], self._home, self._buffers)
             for part in row_blocks(len(block), self._tile_rows)
