@@ -117,7 +117,7 @@ def choose(
         seconds: dict[Choice, float] = {}
         for one in choices:
             with full_accumulation():
-                scan = ProductScan(query, k, device, one.dtype, block_queries, rows)
+                scan = ProductScan(query, k, device, one.dtype, block_queries)
                 seconds[one] = scan.seconds(block) * scale
         if gpus is not None:
             seconds[FAISS] = _faiss_seconds(query, k, block, gpus) * scale

@@ -161,9 +161,9 @@ class FlatIndex(BlockwiseIndex):
     ) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        size, together = len(self.gallery), self._flat.block_queries
+        together = self._flat.block_queries
         with full_accumulation(), torch.inference_mode():
-            scans = [ProductScan(query, k, one, dtype, together, size) for one in devices]
+            scans = [ProductScan(query, k, one, dtype, together) for one in devices]
             for first, block in float32_blocks(self.gallery, self._flat.block_rows):
                 _scan_together(scans, block, first)
             results = [scan.result() for scan in scans]

@@ -19,11 +19,13 @@ _GROUP = 32  # columns whose maximum is compared with the threshold
 # Rows and queries multiplied together, on a CPU by the bytes of a value; others start kernels.
 _CPU_TILE = {2: (8192, 1024), 4: (2048, 2048)}
 _DEVICE_TILE = (65536, 8192)
-_FIRST_GROUPS = 2  # per result, at least, in the first threshold
-# Share of the gallery that the first threshold is computed of, which costs these products twice.
-_FIRST_SHARE = {2: 1 / 4, 4: 1 / 32}  # by the bytes of a value
-# A closer look at more groups or pairs would cost more than products in a wider type.
-_MOST_GROUPS, _MOST_PAIRS = 0.2, 0.02
+_FIRST_GROUPS = 8  # per result, at least, in the first threshold
+# Rows per result that the first threshold is computed of, by the bytes of a value: their products
+# are computed twice, but each row of a tighter threshold saves candidates of later rows.
+_FIRST_ROWS = {2: 512, 4: 128}
+# Where a larger share of the groups passes, all products are compared instead of the groups' own.
+_MANY_GROUPS = 0.2
+_MOST_PAIRS = 0.02  # to score more of them would cost more than products in a wider type
 _MOST_RESULTS, _LEAST_PAIRS = 4, 2**16  # per result and in a tile, always accepted
 _FAILURES = 8  # of the first type, until the search starts with the next wider one
 _PAIRS = 2**20  # per step, where most pass
@@ -45,12 +47,11 @@ class ProductScan:
         device: Device of the products.
         dtype: Type of the first screen: bfloat16, float16 or float32.
         block_queries: Queries multiplied together; None is best for the device.
-        rows: N, which determines how much of it the first threshold is computed of.
 
     Example:
         >>> import torch
         >>> gallery = np.eye(3, dtype=np.float32)
-        >>> scan = ProductScan(gallery[:1], 2, torch.device("cpu"), torch.bfloat16, 1024, 3)
+        >>> scan = ProductScan(gallery[:1], 2, torch.device("cpu"), torch.bfloat16, 1024)
         >>> scan.scan(gallery, first=0)
         >>> rows, scores = scan.result()
         >>> rows.tolist()
@@ -64,11 +65,10 @@ class ProductScan:
         device: "torch.device",
         dtype: "torch.dtype",
         block_queries: int | None,
-        rows: int,
     ) -> None:
         import torch
 
-        self._k, self._rows, self._device = k, rows, device
+        self._k, self._device = k, device
         self._home = home_of(device)
         types = [torch.float32, torch.float64]
         self._types = types if dtype == torch.float32 else [dtype, *types]
@@ -84,10 +84,15 @@ class ProductScan:
         self._wide: dict[int, Tensor] = {}
         self._buffers: dict[object, Tensor] = {}
         self._is_first = True
+        self._block: Rounded | None = None  # of its values only type and width matter
+        # Of a block of queries: version of the threshold, least products, whether all are positive.
+        self._leasts: dict[int, tuple[int, Tensor, bool]] = {}
 
     def scan(self, block: np.ndarray, first: int) -> None:
         """Search the gallery rows `first`, first + 1, …: block (n, D) float32, n >= 1."""
         tiles = self._tiles(block, first)
+        self._block = self._whole(tiles)
+        self._leasts.clear()
         if self._is_first:
             self._estimate(tiles)
             self._is_first = False
@@ -105,7 +110,8 @@ class ProductScan:
             times = [time.perf_counter()]
             gallery = tile.in_type(self._types[0])
             times.append(time.perf_counter())
-            self._products(self._of_queries(0, self._types[0]), gallery).amax(1).sum().item()
+            products = self._products(self._of_queries(0, self._types[0]), gallery)
+            products.unflatten(1, (_GROUP, -1)).amax(1).sum().item()
             times.append(time.perf_counter())
             preparing, multiplying = np.diff(times)
             best.append(preparing + multiplying * len(self._query) / len(self._tops[0].threshold))
@@ -125,13 +131,26 @@ class ProductScan:
             for part in row_blocks(len(block), self._tile_rows)
         ]
 
+    def _whole(self, tiles: list["_Tile"]) -> Rounded | None:
+        """Return norms and errors of a block; None in float64, of which one tile exists at a time."""
+        import torch
+
+        if self._types[0] == torch.float64:
+            return None
+        parts = [tile.in_type(self._types[0]) for tile in tiles]
+        return Rounded(
+            parts[0].values,
+            torch.cat([part.norms for part in parts]),
+            torch.cat([part.errors for part in parts]),
+        )
+
     def _estimate(self, tiles: list["_Tile"]) -> None:
         """Compute first thresholds: the k-th largest maximum of disjoint groups of rows."""
         import torch
 
         dtype = self._types[0]
         wanted = _FIRST_GROUPS * self._k
-        most = max(wanted, int(self._rows * _FIRST_SHARE[dtype.itemsize]))
+        most = max(wanted, _FIRST_ROWS[dtype.itemsize] * self._k)
         used, rows = [], 0
         for tile in tiles:
             count = min(len(tile.vectors), most - rows + _GROUP - 1) // _GROUP * _GROUP
@@ -145,7 +164,8 @@ class ProductScan:
             query = self._of_queries(number, dtype)
             maxima, errors = [], []
             for gallery in used:
-                maxima.append(self._products(query, gallery, size).amax(1))
+                products = self._products(query, gallery).unflatten(1, (size, -1))
+                maxima.append(products.amax(1))
                 errors.append(product_errors(query, gallery))
             largest = torch.cat(maxima, dim=1).float()
             kth = largest.topk(self._k).values[:, -1].to(self._home).double()
@@ -179,29 +199,52 @@ class ProductScan:
         """Screen a tile in `dtype` and add the candidates; False if they are too many."""
         import torch
 
-        is_last = dtype == torch.float64
         query, gallery = self._of_queries(number, dtype), tile.in_type(dtype)
-        threshold = self._tops[number].threshold - product_errors(query, gallery)
-        least = rounded_down(threshold, dtype).to(query.values.device)
-        products = self._products(query, gallery, _GROUP)
-        if dtype.itemsize == 2 and bool((least > 0).all()):
+        least, is_positive = self._least(number, tile, dtype)
+        products = self._products(query, gallery)
+        if dtype.itemsize == 2 and is_positive:
             # Above zero, numbers of 16 bits are ordered as integers, which are faster.
             products, least = products.view(torch.int16), least.view(torch.int16)
-        queries, width = len(products), products.shape[2]
-        passes = ~(products.amax(1) < least[:, None])  # a NaN passes
-        expected = _MOST_RESULTS * self._k * queries
-        if not is_last and int(passes.sum()) > max(expected, _MOST_GROUPS * passes.numel()):
-            return False
-        most = max(expected, _LEAST_PAIRS, int(_MOST_PAIRS * queries * len(tile.vectors)))
-        for part in row_blocks(queries, _PAIRS // len(tile.vectors) if is_last else queries):
-            at, group = passes[part].nonzero().unbind(1)
-            at = at + part.start
-            looked = (~(products[at, :, group] < least[at, None])).nonzero()
-            if not is_last and len(looked) > most:
+        queries, rows = products.shape
+        if dtype == torch.float64:
+            for part in row_blocks(queries, _PAIRS // rows):
+                at, row = _positions(_passes(products[part], least[part, None]))
+                self._add(number, tile, at + part.start, row)
+            return True
+        most = max(
+            _MOST_RESULTS * self._k * queries, _LEAST_PAIRS, int(_MOST_PAIRS * products.numel())
+        )
+        groups = products.unflatten(1, (_GROUP, -1))
+        passes = _passes(groups.amax(1), least[:, None])
+        if int(passes.count_nonzero()) > _MANY_GROUPS * passes.numel():
+            passes = _passes(products, least[:, None])
+            if int(passes.count_nonzero()) > most:
                 return False
-            which, within = looked.unbind(1)
-            self._add(number, tile, at[which], within * width + group[which])
+            self._add(number, tile, *_positions(passes))
+            return True
+        at, group = _positions(passes)
+        which, within = _positions(_passes(groups[at, :, group], least[at, None]))
+        if len(which) > most:
+            return False
+        self._add(number, tile, at[which], within * groups.shape[2] + group[which])
         return True
+
+    def _least(self, number: int, tile: "_Tile", dtype: "torch.dtype") -> tuple["Tensor", bool]:
+        """Return the least product of a candidate for each of a block of queries.
+
+        Also whether all are positive. Those of the first type hold for all tiles of a block.
+        """
+        top, query = self._tops[number], self._of_queries(number, dtype)
+        is_kept = self._block is not None and dtype == self._block.values.dtype
+        if is_kept and number in self._leasts and self._leasts[number][0] == top.version:
+            return self._leasts[number][1:]
+        gallery = self._block if is_kept and self._block else tile.in_type(dtype)
+        least = rounded_down(top.threshold - product_errors(query, gallery), dtype)
+        is_positive = bool((least > 0).all())
+        least = least.to(query.values.device)
+        if is_kept:
+            self._leasts[number] = top.version, least, is_positive
+        return least, is_positive
 
     def _add(self, number: int, tile: "_Tile", query: "Tensor", row: "Tensor") -> None:
         """Score pairs of a query (of a block, ascending) and a row of a tile in float64."""
@@ -236,13 +279,13 @@ class ProductScan:
         self._wide[number] = vectors.to(self._home).double()
         return self._wide[number]
 
-    def _products(self, query: Rounded, gallery: Rounded, group: int = _GROUP) -> "Tensor":
-        """Return products (Q, group, n / group) in a buffer that the next ones overwrite."""
+    def _products(self, query: Rounded, gallery: Rounded) -> "Tensor":
+        """Return products (Q, n) in a buffer that the next ones overwrite."""
         import torch
 
         shape = len(query.values), len(gallery.values)
         out = _buffer_of(self._buffers, "products", shape, query.values)
-        return torch.mm(query.values, gallery.values.T, out=out).unflatten(1, (group, -1))
+        return torch.mm(query.values, gallery.values.T, out=out)
 
 
 class _Tile:
@@ -278,6 +321,27 @@ class _Tile:
         if self._wide is None:
             self._wide = _wide_copy(self._buffers, "rows", self.vectors, self._home)
         return self._wide
+
+
+def _passes(products: "Tensor", least: "Tensor") -> "Tensor":
+    """Whether each product is not below the least one; a NaN passes."""
+    return products >= least if not products.is_floating_point() else ~(products < least)
+
+
+def _positions(mask: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Return lines and columns of the true entries of a mask (m, n), line by line."""
+    import torch
+
+    if mask.device.type != "cpu":
+        line, column = mask.nonzero().unbind(1)
+        return line, column
+    # Several times faster than torch's for few entries.
+    flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
+    width = mask.shape[1]
+    if width & (width - 1):
+        line = flat // width
+        return line, flat - line * width
+    return flat >> (width.bit_length() - 1), flat & (width - 1)
 
 
 def home_of(device: "torch.device") -> "torch.device":
