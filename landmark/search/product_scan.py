@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _GROUP = 32  # columns whose maximum is compared with the threshold
 # Rows and queries multiplied together, on a CPU by the bytes of a value; others start kernels.
-_CPU_TILE = {2: (8192, 1024), 4: (2048, 2048)}
+_CPU_TILE = {2: (8192, 1024), 4: (8192, 2048)}
 _DEVICE_TILE = (65536, 8192)
 _FIRST_GROUPS = 8  # per result, at least, in the first threshold
 # Rows per result that the first threshold is computed of, by the bytes of a value: their products
@@ -132,7 +132,7 @@ class ProductScan:
         ]
 
     def _whole(self, tiles: list["_Tile"]) -> Rounded | None:
-        """Return norms and errors of a block; None in float64, of which one tile exists at a time."""
+        """Return norms and errors of a block; None in float64, which has one tile at a time."""
         import torch
 
         if self._types[0] == torch.float64:
