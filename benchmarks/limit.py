@@ -7,8 +7,10 @@ search       10,000 queries x 1,000,000 x 512, k=100, memory-mapped float32: rat
 exactness    random cases of near-ties, duplicates, clusters, extreme values, against float64
 gldv2        GLDv2's test set at two scales: search, query expansion, two-stage with votes; slopes
 neighbours   the 1,000 neighbours of each of 200,000 train photos among themselves, for cleaning
-
-See also limit_ivf.py, limit_extraction.py and heads.py --limit.
+extraction   limit_extraction.py --end-to-end: from photos to descriptors, in float32 and bfloat16
+engines      limit_extraction.py: forward passes of ONNX Runtime and OpenVINO beside ours
+head         heads.py --limit: head=fused beside its own products
+ivf          limit_ivf.py: training and search of ivf and ivfpq
 
 python benchmarks/limit.py
 python benchmarks/limit.py search exactness neighbours --device cuda
@@ -17,6 +19,7 @@ python benchmarks/limit.py search exactness --gallery 200000 --queries 2000 --ca
 
 import argparse
 import math
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +32,13 @@ from _process import GIB, measure_in_new_process, run_in_new_process
 from landmark.device import has_bf16_products
 from landmark.search import Flat
 
-SECTIONS = ("search", "exactness", "gldv2", "neighbours")
+SCRIPTS = {
+    "extraction": ["limit_extraction.py", "--end-to-end", "--rounds", "1"],
+    "engines": ["limit_extraction.py"],
+    "head": ["heads.py", "--limit"],
+    "ivf": ["limit_ivf.py"],
+}
+SECTIONS = ("search", "exactness", "gldv2", "neighbours", *SCRIPTS)
 # Queries and gallery rows of a product; the fastest one counts.
 SHAPES = {
     "cpu": [(1024, 8192), (2048, 2048), (2048, 4096), (1024, 16384), (4096, 4096)],
@@ -302,13 +311,24 @@ def main():
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--scale", type=float, default=0.1, help="part of GLDv2")
     parser.add_argument("--train", type=int, default=200_000)
+    parser.add_argument(
+        "--photos", help="folder of landmarks for extraction; default: drawn photos"
+    )
     options = parser.parse_args()
     hardware = "has" if has_bf16_products() else "lacks"
     print(f"this CPU {hardware} AMX or AVX-512 BF16\n", flush=True)
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"unknown sections {sorted(unknown)}")
     for section in options.sections or SECTIONS:
-        globals()[section](options)
+        if section not in SCRIPTS:
+            globals()[section](options)
+            continue
+        script, *arguments = SCRIPTS[section]
+        if options.photos and script == "limit_extraction.py":
+            arguments += ["--photos", options.photos, "--count", "100"]
+        command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+        subprocess.run(command, check=True)
+        print(flush=True)
 
 
 if __name__ == "__main__":

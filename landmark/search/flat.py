@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it logs every import
 
 _VALUES_TOGETHER = 2**28  # of queries and their rankings: 1 GB in float32
+_VALUES_PER_RESULT = 16  # rows and scores of k results, of k candidates, and copies of the results
 _LEAST_TOGETHER = 16  # queries per reading of the gallery, whatever k
 
 
@@ -141,7 +142,9 @@ class FlatIndex(BlockwiseIndex):
     def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.empty((len(query), k), np.int64)
         scores = np.empty((len(query), k))
-        together = max(_LEAST_TOGETHER, _VALUES_TOGETHER // (query.shape[1] + 3 * k))
+        together = max(
+            _LEAST_TOGETHER, _VALUES_TOGETHER // (query.shape[1] + _VALUES_PER_RESULT * k)
+        )
         for part in row_blocks(len(query), together):
             rows[part], scores[part] = self._scanned(query[part], k)
         return rows, scores

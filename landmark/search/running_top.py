@@ -45,7 +45,7 @@ class RunningTop:
         self.version = 0
 
     def add(self, query: "Tensor", row: "Tensor", score: "Tensor") -> None:
-        """Add candidates (P,), ordered by query; their rows are above those of earlier calls."""
+        """Add candidates (P,), ordered by query."""
         import torch
 
         if not len(query):
