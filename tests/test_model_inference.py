@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers import Conv2dSame
 from torch import nn
 
 from landmark.model.build import build_embedder
@@ -139,6 +140,25 @@ def test_a_convolution_with_activation_equals_both(activation):
     want = convolution(images) if activation is None else activation(convolution(images))
     ours = ConvolutionWithActivation(convolution, activation, torch.float32)(images)
     torch.testing.assert_close(ours, want, rtol=1e-4, atol=1e-5)
+
+
+@given(
+    size=st.tuples(st.integers(7, 20), st.integers(7, 20)),
+    kernel=st.sampled_from([1, 2, 3, 5]),
+    stride=st.sampled_from([1, 2, 3]),
+    dilation=st.sampled_from([1, 1, 2]),
+    depthwise=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+@torch.inference_mode()
+def test_tensorflow_padding_needs_no_padded_copy(size, kernel, stride, dilation, depthwise):
+    torch.manual_seed(0)
+    groups = 4 if depthwise else 1
+    convolution = Conv2dSame(4, 4, kernel, stride=stride, dilation=dilation, groups=groups)
+    images = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)
+    fused = ConvolutionWithActivation(convolution, nn.ReLU6(), torch.float32)
+    want = nn.functional.relu6(convolution(images))
+    torch.testing.assert_close(fused(images), want, rtol=1e-4, atol=1e-5)
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31), st.floats(1e-3, 1e3))

@@ -197,16 +197,41 @@ class _InferenceConvolution(nn.Module):
         )
         rounded = weight if dtype == weight.dtype else rounded_kernels(weight, dtype)
         self.register_buffer("weight", rounded.contiguous(memory_format=layout))
+        for above, left in ((0, 1), (1, 0), (1, 1)) if self.pads else ():
+            wider = nn.functional.pad(self.weight, (left, 0, above, 0))
+            self.register_buffer(
+                _name_of_weight(above, left), wider.contiguous(memory_format=layout)
+            )
         if bias is not None:
             bias = bias.detach().to(self.bias_dtype or dtype)
         self.register_buffer("bias", bias)
 
-    def prepared(self, images: Tensor) -> Tensor:
-        """Return the images in the type of the weights, padded as TensorFlow does if needed."""
+    def operands(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Return the images in the type of the weights, the weights, and symmetric padding.
+
+        TensorFlow pads more at the end than at the start where the padding of an image is odd.
+        Weights with a line of zeros before them compute the same with as much padding at the start,
+        without a padded copy of the images.
+        """
         images = images.to(self.weight.dtype)
-        if self.pads:
-            images = pad_same(images, self.kernel_size, self.stride, self.dilation)
-        return images
+        if not self.pads:
+            return images, self.weight, self.padding
+        if max(self.dilation) > 1:
+            padded = pad_same(images, self.kernel_size, self.stride, self.dilation)
+            return padded, self.weight, self.padding
+        whole = [
+            max(0, (-(-size // stride) - 1) * stride + kernel - size)
+            for size, stride, kernel in zip(
+                images.shape[2:], self.stride, self.kernel_size, strict=True
+            )
+        ]
+        weight = getattr(self, _name_of_weight(whole[0] % 2, whole[1] % 2))
+        return images, weight, tuple((padding + 1) // 2 for padding in whole)
+
+
+def _name_of_weight(above: int, left: int) -> str:
+    """Return the name of weights with lines of zeros above and columns of zeros to the left."""
+    return "weight" if not above and not left else f"weight_{above}_{left}"
 
 
 class ConvolutionWithActivation(_InferenceConvolution):
@@ -221,11 +246,12 @@ class ConvolutionWithActivation(_InferenceConvolution):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, h, w) → (B, C', h', w')."""
+        images, weight, padding = self.operands(images)
         return torch.ops.mkldnn._convolution_pointwise(
-            self.prepared(images),
-            self.weight,
+            images,
+            weight,
             self.bias,
-            self.padding,
+            padding,
             self.stride,
             self.dilation,
             self.groups,
@@ -240,12 +266,13 @@ class ConvolutionWithReLU(_InferenceConvolution):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, h, w) → (B, C', h', w')."""
+        images, weight, padding = self.operands(images)
         return torch.cudnn_convolution_relu(
-            self.prepared(images),
-            self.weight,
+            images,
+            weight,
             self.bias,
             self.stride,
-            self.padding,
+            padding,
             self.dilation,
             self.groups,
         )
