@@ -165,7 +165,8 @@ def test_each_row_is_read_once_per_group_of_queries(monkeypatch):
     rows, _ = search.build(gallery).search(query.astype("f4"), 7)
     assert sum(read) == 300
     read.clear()
-    monkeypatch.setattr(flat, "_VALUES_TOGETHER", 20 * (5 + 3 * 7))  # three groups of 20
+    values = 5 + flat._VALUES_PER_RESULT * 7  # of a query
+    monkeypatch.setattr(flat, "_VALUES_TOGETHER", 20 * values)  # three groups of 20
     np.testing.assert_array_equal(search.build(gallery).search(query.astype("f4"), 7)[0], rows)
     assert sum(read) == 3 * 300
     np.testing.assert_array_equal(rows, full_sort(query.astype("f4"), gallery.astype("f4"), 7)[0])
