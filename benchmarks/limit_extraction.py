@@ -34,6 +34,7 @@ from landmark.device import has_bf16_products
 from landmark.extract.describe import Describer
 from landmark.extract.multiscale import MultiScale
 from landmark.image import ImageFormat
+from landmark.metric.gldv2 import average_precision_at_k
 from landmark.model.build import build_embedder
 from landmark.model.embedder import Embedder
 from landmark.model.export import IMAGES, ExportedEmbedder, write_onnx
@@ -109,10 +110,8 @@ def mean_average_precision(descriptors: np.ndarray, labels: np.ndarray) -> float
     cosines = descriptors.astype(np.float64) @ descriptors.T.astype(np.float64)
     np.fill_diagonal(cosines, -np.inf)
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :-1]
-    is_relevant = labels[order] == labels[:, None]
-    precision = is_relevant.cumsum(axis=1) / np.arange(1, len(labels))
-    counts = is_relevant.sum(axis=1)
-    return float(((precision * is_relevant).sum(axis=1)[counts > 0] / counts[counts > 0]).mean())
+    hits = labels[order] == labels[:, None]
+    return float(np.nanmean(average_precision_at_k(hits, hits.sum(axis=1), k=len(labels))))
 
 
 def measure_end_to_end(

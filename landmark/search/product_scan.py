@@ -235,16 +235,19 @@ class ProductScan:
         Also whether all are positive. Those of the first type hold for all tiles of a block.
         """
         top, query = self._tops[number], self._of_queries(number, dtype)
-        is_kept = self._block is not None and dtype == self._block.values.dtype
-        if is_kept and number in self._leasts and self._leasts[number][0] == top.version:
-            return self._leasts[number][1:]
-        gallery = self._block if is_kept and self._block else tile.in_type(dtype)
-        least = rounded_down(top.threshold - product_errors(query, gallery), dtype)
-        is_positive = bool((least > 0).all())
-        least = least.to(query.values.device)
-        if is_kept:
-            self._leasts[number] = top.version, least, is_positive
-        return least, is_positive
+        if self._block is None or dtype != self._block.values.dtype:
+            return self._compute_least(top.threshold, query, tile.in_type(dtype))
+        if number not in self._leasts or self._leasts[number][0] != top.version:
+            least = self._compute_least(top.threshold, query, self._block)
+            self._leasts[number] = top.version, *least
+        return self._leasts[number][1:]
+
+    @staticmethod
+    def _compute_least(
+        threshold: "Tensor", query: Rounded, gallery: Rounded
+    ) -> tuple["Tensor", bool]:
+        least = rounded_down(threshold - product_errors(query, gallery), query.values.dtype)
+        return least.to(query.values.device), bool((least > 0).all())
 
     def _add(self, number: int, tile: "_Tile", query: "Tensor", row: "Tensor") -> None:
         """Score pairs of a query (of a block, ascending) and a row of a tile in float64."""
