@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from landmark.artifact.rankings import Rankings
 from landmark.error import UserError
-from landmark.rerank import AQEDecay, KReciprocal, RankFusion, SuperGlobal, all_pairs
+from landmark.rerank import AQEDecay, KReciprocal, RankFusion, SuperGlobal, k_reciprocal
 from landmark.rerank.retrieval import Retrieval
 from landmark.search import Flat
 
@@ -72,12 +72,11 @@ def test_k_reciprocal_equals_the_computation_over_all_distances(
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_k_reciprocal_computes_on_the_device_of_the_index(monkeypatch, device):
-    named, local = [], all_pairs.local_torch_device
-    monkeypatch.setattr(
-        all_pairs, "local_torch_device", lambda name: named.append(name) or local(name)
-    )
     photos = exact_unit(np.random.default_rng(0), 4, 30)
-    KReciprocal(k1=5)(Retrieval.from_search(photos[:5], photos[5:], 9, Flat(device)))
+    retrieval = Retrieval.from_search(photos[:5], photos[5:], 9, Flat(device))
+    named = []
+    monkeypatch.setattr(k_reciprocal, "Flat", lambda name: named.append(name) or Flat(name))
+    KReciprocal(k1=5)(retrieval)
     assert named == [device]
 
 

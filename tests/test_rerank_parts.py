@@ -10,14 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import landmark.disk.temporary as scratch_module
-import landmark.rerank.all_pairs as all_pairs_module
 import landmark.rerank.neighbours as neighbours_module
 import landmark.rerank.ranking as ranking_module
 from landmark.artifact.stacked import StackedVectors
 from landmark.disk.temporary import temporary_array
 from landmark.error import UserError
-from landmark.rerank.all_pairs import nearest_and_lowest
-from landmark.rerank.neighbours import all_neighbours, own_first, pair_cosines
+from landmark.rerank.neighbours import all_neighbours, lowest_cosines, own_first, pair_cosines
 from landmark.rerank.parallel import in_parallel
 from landmark.rerank.ranking import Best, filled_up, listed_in
 from landmark.search import Flat
@@ -32,13 +30,11 @@ def test_neighbours_across_indexes_equal_those_of_one_index(seed, queries, galle
     sets, k = (photos[:queries], photos[queries:]), min(k, queries + gallery)
     cosines = cosines_of(photos, photos)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (neighbours_module, all_pairs_module):
-            patch.setattr(module, "_BLOCK_ROWS", 7)
+        patch.setattr(neighbours_module, "_BLOCK_ROWS", 7)
         rows, scores = all_neighbours([Flat().build(photos) for photos in sets], k)
-        exact, lowest = nearest_and_lowest(StackedVectors(sets), k, "cpu")
+        lowest = lowest_cosines(Flat().build(StackedVectors(sets)))
     np.testing.assert_array_equal(rows, nearest(cosines, k, own=True))
     np.testing.assert_array_equal(scores, np.take_along_axis(cosines, rows, 1))
-    np.testing.assert_array_equal(exact, rows)
     np.testing.assert_array_equal(lowest, cosines.min(axis=1))
     left, right = np.indices(cosines.shape).reshape(2, -1)
     np.testing.assert_array_equal(pair_cosines(StackedVectors(sets), left, right), cosines.ravel())

@@ -22,7 +22,6 @@ from landmark.rerank import (
     Spatial,
     SuperGlobal,
     TwoStage,
-    all_pairs,
     diffusion,
     egt,
     expansion,
@@ -75,14 +74,12 @@ EXPENSIVE = {
     "egt": (egt, "traverse", 0),
     "k_reciprocal": (k_reciprocal, "overlaps", 0),
     "k_reciprocal, encoding": (k_reciprocal.Encoding, "_weighted", 2),
-    "k_reciprocal, pairs": (all_pairs, "_candidates", 1),  # columns of tiles
     "superglobal": (SuperGlobal, "_scores", 1),
     "rank_fusion": (RankFusion, "_fused", 1),
     "spatial": (spatial, "_cosines", 0),
     "spatial, pairs": (Nearness, "__call__", 1),
 }
 SMALL_BLOCKS = (
-    (all_pairs, "_BLOCK_ROWS", 20),
     (diffusion, "_BLOCK_ROWS", 8),
     (k_reciprocal, "_COMPARED_ROWS", 8),
     (k_reciprocal, "_ENCODED_ROWS", 8),
@@ -143,7 +140,6 @@ def counts() -> dict[str, int]:
     counted = {}
     for name, (owner, function, place) in EXPENSIVE.items():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(all_pairs, "_BLOCK_ROWS", 20)
             handled, work = [], getattr(owner, function)
 
             def counting(*given, place=place, work=work, handled=handled, **more):
@@ -161,8 +157,12 @@ def counts() -> dict[str, int]:
             return search(index, query, k)
 
         patch.setattr(FlatIndex, "_nearest", searching)
-        retrieval_of(shard_search(FLAT), slice(None))
-    return {**counted, "search": searched[0]}
+        before = retrieval_of(shard_search(FLAT), slice(None))
+        counted["search"] = sum(searched)
+        searched.clear()
+        RERANKERS["k_reciprocal"](before)
+        counted["k_reciprocal, search"] = sum(searched)
+    return counted
 
 
 def process(rank, folder):
@@ -198,7 +198,7 @@ def test_two_ranks_equal_one_process(two_ranks, one_process, name):
         np.testing.assert_array_equal(found[name][1], scores)
 
 
-@pytest.mark.parametrize("name", [*EXPENSIVE, "search"])
+@pytest.mark.parametrize("name", [*EXPENSIVE, "search", "k_reciprocal, search"])
 def test_each_rank_does_half_of_the_work(two_ranks, one_process, name):
     first, second = (counted[name] for _, counted in two_ranks)
     total = one_process[1][name]

@@ -1,11 +1,14 @@
 """Exact search against float64 on sets with near-ties, duplicates, clusters and extreme values."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from adversarial_vectors import KINDS, adversarial, oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
 from landmark.search import Flat, engine, flat, product_scan, running_top
 from landmark.search.top_k import best_in_order
@@ -49,10 +52,36 @@ def test_every_engine_returns_the_rows_of_float64(kind, engine, seed, queries, r
     search = Flat(
         "cpu", block_rows=1 + seed % 500, engine=name, precision=precision, block_queries=5
     )
+    if seed % 2:
+        cut = seed // 2 % rows
+        gallery = StackedVectors([gallery[:cut], gallery[cut:]])
     found, scores = search.build(gallery).search(query, k)
     np.testing.assert_array_equal(found, expected_rows)
     with np.errstate(over="ignore"):
         np.testing.assert_allclose(scores, expected.astype("f4"), rtol=1e-6, atol=1e-6)
+
+
+def test_a_small_first_block_does_not_make_the_products_wider(monkeypatch):
+    """The first threshold is computed again from a larger block."""
+    import torch
+
+    random = np.random.default_rng(0)
+    photos = random.standard_normal((4000, 64)).astype("f4")
+    photos /= np.linalg.norm(photos, axis=1, keepdims=True)
+    scored, score = [], product_scan.pair_products
+
+    def counting(query, gallery, at, rows):
+        scored[-1] += len(at)
+        return score(query, gallery, at, rows)
+
+    monkeypatch.setattr(product_scan, "_FIRST_ROWS", {2: 32, 4: 32})
+    monkeypatch.setattr(product_scan, "pair_products", counting)
+    for blocks in ([0, 4000], [0, 40, 4000]):
+        scored.append(0)
+        scan = product_scan.ProductScan(photos[:8], 20, torch.device("cpu"), torch.bfloat16, 8)
+        for first, end in pairwise(blocks):
+            scan.scan(photos[first:end], first)
+    assert scored[1] <= scored[0] + 8 * 40
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])

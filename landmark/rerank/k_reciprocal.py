@@ -9,14 +9,14 @@ from scipy import sparse
 from landmark.artifact.stacked import StackedVectors
 from landmark.artifact.vectors import row_blocks
 from landmark.processes import gather_objects, shard
-from landmark.rerank.all_pairs import nearest_and_lowest
 from landmark.rerank.graph import mutual_neighbours, sparse_rows
-from landmark.rerank.neighbours import pair_cosines, twins_of
+from landmark.rerank.neighbours import all_neighbours, lowest_cosines, pair_cosines, twins_of
 from landmark.rerank.parallel import in_parallel
 from landmark.rerank.ranking import Best, Triplets, listed_in, others
 from landmark.rerank.retrieval import Retrieval
 from landmark.search.blocks import Vectors
-from landmark.search.sharded import merge_ranks
+from landmark.search.flat import Flat
+from landmark.search.sharded import merge_ranks, shard_search
 from landmark.search.top_k import best_in_order
 from landmark.settings import checked
 
@@ -35,9 +35,9 @@ class KReciprocal:
     computed when needed, with the same result.
 
     The queries are searched again; the previous ranking only sets the length. The largest distances
-    need all pairs of photos, so neighbours are always exact and computed on the device of the
-    index. The scores are 1 minus the distance. Under a launcher each rank computes a shard of the
-    pairs, and encodes and compares a shard of the photos.
+    need an exact search, so neighbours are always exact, on the device of the index. The scores are
+    1 minus the distance. Under a launcher each rank searches, encodes and compares a shard of the
+    photos.
 
     Args:
         k1: Number of neighbours considered for reciprocity.
@@ -69,8 +69,9 @@ class KReciprocal:
         photos = StackedVectors([retrieval.query, retrieval.gallery], np.float32)
         queries, k = len(retrieval.query), min(max(self.k1 + 1, self.k2), len(photos))
         twins = twins_of(retrieval.own_rows, len(photos))
-        near, lowest = nearest_and_lowest(photos, k, retrieval.index.device, twins)
-        farthest = np.maximum(2 - 2 * lowest, _LEAST_DISTANCE)
+        index = shard_search(Flat(retrieval.index.device)).build(photos)
+        near, _ = all_neighbours([index], k, scored=1, twins=twins)
+        farthest = np.maximum(2 - 2 * lowest_cosines(index), _LEAST_DISTANCE)
         encoding = Encoding(photos, near, farthest, self.k1, self.k2)
         of_queries = encoding.averaged(slice(0, queries)).T.tocsr()  # (Q + N, Q)
         best = Best(*retrieval.rows.shape)

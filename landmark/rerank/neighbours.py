@@ -57,6 +57,23 @@ def all_neighbours(
     return rows, scores
 
 
+def lowest_cosines(index: Index) -> np.ndarray:
+    """Return the lowest cosine of every photo of an index with any of its photos, (N,) float32.
+
+    It is the highest one with the negated photo, so one search for a single neighbour returns it.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> photos = np.array([[1, 0], [0, 1], [-0.8, 0.6]], np.float32)
+        >>> lowest_cosines(Flat().build(photos)).round(1)
+        array([-0.8,  0. , -0.8], dtype=float32)
+    """
+    lowest = np.empty(len(index.gallery), np.float32)
+    for block in _blocks(len(lowest), 1):
+        lowest[block] = 0 - index.search(-index.gallery[block], 1)[1][:, 0]  # no -0
+    return lowest
+
+
 def twins_of(own_rows: np.ndarray | None, photos: int) -> np.ndarray | None:
     """Number queries, then gallery photos, and return the number of each photo's other copy.
 

@@ -49,14 +49,13 @@ def others(results: Triplets, own_rows: np.ndarray | None) -> Triplets:
 
 
 class Best:
-    """Collect the k rows with the highest scores for each query, ties by row.
+    """Collect the k rows with the highest positive scores for each query, ties by row.
 
     Results must be added by ascending row: a row never replaces an earlier row with an equal score.
 
     Args:
         queries: Number of queries, Q.
         k: Rows per query.
-        above: Scores that are not above this are dropped.
 
     Example:
         >>> best = Best(queries=1, k=2)
@@ -66,9 +65,7 @@ class Best:
         [[1, 2]]
     """
 
-    def __init__(self, queries: int, k: int, above: float = 0) -> None:
-        self.k = k
-        self._above = above
+    def __init__(self, queries: int, k: int) -> None:
         self._rows = np.full((queries, k), -1, np.int32)
         self._scores = np.full((queries, k), -np.inf, np.float32)
         self._waiting: list[Triplets] = []
@@ -76,7 +73,7 @@ class Best:
 
     def better(self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> Triplets:
         """Return the results that may be among the best."""
-        good = (scores > self._above) & (scores > self._scores[query, -1])
+        good = scores > np.maximum(self._scores[query, -1], 0)
         return Triplets(query[good], rows[good], scores[good])
 
     def add(self, results: Triplets) -> None:
@@ -84,19 +81,15 @@ class Best:
         self._waiting.append(results)
         self._count += len(results.query)
         if self._count >= _WAITING_RESULTS:
-            self.settle()
+            self._settle()
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Return rows (Q, k) int32 by descending score, -1 pads, and scores (Q, k) float32."""
-        self.settle()
+        self._settle()
         return self._rows, self._scores
 
-    def lowest(self, queries: slice) -> np.ndarray:
-        """Return the scores that new results of a slice of the queries must exceed, (B,)."""
-        return self._scores[queries, -1]
-
-    def settle(self) -> None:
-        """Merge the buffered results; called by `result`, and by `add` when the buffer is full."""
+    def _settle(self) -> None:
+        """Merge the buffered results."""
         if not self._waiting:
             return
         query, rows, scores = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))

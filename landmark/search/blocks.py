@@ -31,7 +31,9 @@ def float32_blocks(
     """
     first, buffer = 0, None
     for part in gallery.parts if isinstance(gallery, StackedVectors) else [gallery]:
-        is_float32 = part.dtype == np.float32 and part.flags.c_contiguous
+        # A part may also be an object that is only sliced, so the type of its slices is not known.
+        is_array = isinstance(part, np.ndarray)
+        is_float32 = is_array and part.dtype == np.float32 and part.flags.c_contiguous
         step = max(1, len(part)) if is_float32 and in_place else block_rows
         for start in range(0, len(part), step):
             block = part[start : start + step]

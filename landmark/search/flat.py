@@ -13,7 +13,7 @@ from landmark.device import Device
 from landmark.error import UserError
 from landmark.processes import launch, shard
 from landmark.search import blas, gpu
-from landmark.search.blocks import Vectors, float32_blocks, rows_of
+from landmark.search.blocks import Vectors, float32_blocks
 from landmark.search.engine import (
     FAISS,
     MEASURED_ROWS,
@@ -188,9 +188,7 @@ class FlatIndex(BlockwiseIndex):
         devices = _torch_devices(settings.device)
         if is_small and is_auto:
             return Choice("32"), devices
-        _, block = next(
-            float32_blocks(rows_of(self.gallery, slice(0, MEASURED_ROWS)), MEASURED_ROWS)
-        )
+        block = np.ascontiguousarray(self.gallery[:MEASURED_ROWS], np.float32)
         gpus = self._gpus if settings.engine == "auto" and is_auto else None
         choice = choose(
             query,

@@ -83,7 +83,7 @@ class ProductScan:
         self._rounded_queries: dict[tuple[int, torch.dtype], Rounded] = {}
         self._wide: dict[int, Tensor] = {}
         self._buffers: dict[object, Tensor] = {}
-        self._is_first = True
+        self._estimated_rows = 0  # that the first threshold is computed of
         self._block: Rounded | None = None  # of its values only type and width matter
         # Of a block of queries: version of the threshold, least products, whether all are positive.
         self._leasts: dict[int, tuple[int, Tensor, bool]] = {}
@@ -93,9 +93,7 @@ class ProductScan:
         tiles = self._tiles(block, first)
         self._block = self._whole(tiles)
         self._leasts.clear()
-        if self._is_first:
-            self._estimate(tiles)
-            self._is_first = False
+        self._estimate(tiles)
         while tiles:
             tile = tiles.pop(0)  # its memory is freed after it
             for number in range(len(self._parts)):
@@ -145,10 +143,15 @@ class ProductScan:
         )
 
     def _estimate(self, tiles: list["_Tile"]) -> None:
-        """Compute first thresholds: the k-th largest maximum of disjoint groups of rows."""
+        """Compute first thresholds: the k-th largest maximum of disjoint groups of rows.
+
+        A later block is used if it has at least twice as many rows as a small first one.
+        """
         import torch
 
         dtype = self._types[0]
+        if dtype == torch.float64:
+            return
         wanted = _FIRST_GROUPS * self._k
         most = max(wanted, _FIRST_ROWS[dtype.itemsize] * self._k)
         used, rows = [], 0
@@ -158,8 +161,9 @@ class ProductScan:
                 used.append(tile.in_type(dtype)[:count])
                 rows += count
         size = min(_GROUP, 1 << max(0, (rows // wanted).bit_length() - 1))
-        if rows // size < self._k:
+        if rows // size < self._k or rows < 2 * self._estimated_rows:
             return
+        self._estimated_rows = rows
         for number in range(len(self._parts)):
             query = self._of_queries(number, dtype)
             maxima, errors = [], []
