@@ -38,7 +38,7 @@ class Run(NamedTuple):
     recall: float
 
 
-def limit_ivf(gallery=200_000, queries=10_000, dim=512, seeds=(0,), searches=tuple(_SEARCHES)):
+def limit_ivf(gallery=100_000, queries=5_000, dim=512, seeds=(0,), searches=tuple(_SEARCHES)):
     """Print the seconds and the recall of ivf and ivfpq, and the ratios of ours to faiss."""
     rates = run_in_new_process(blas.rates)
     core_type = run_in_new_process(blas.faster_core_type, rates)
@@ -108,8 +108,8 @@ def _measured(folder, search_class, seed, own_products):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gallery", type=int, default=200_000)
-    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--gallery", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=5_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--searches", nargs="+", choices=_SEARCHES, default=[*_SEARCHES])

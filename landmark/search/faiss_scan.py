@@ -11,7 +11,8 @@ from landmark.search.top_k import best_in_order
 
 _MORE = 8  # results beyond k, which may be as good as the k-th in float64
 _WIDER_RESULTS = 2**24  # per step, where more are needed
-_PAIR_VALUES = 2**21  # float64 values of the pairs scored together: 16 MB
+_PAIR_VALUES = 2**21  # float64 values of the pairs scored together by numpy: 16 MB
+_WIDE_VALUES = 2**25  # float64 values of the vectors of pairs scored by torch: 256 MB
 _TORCH_PAIRS = 10**6  # more are worth the import of torch
 
 
@@ -88,8 +89,11 @@ class FaissScan:
         self, query: np.ndarray, block: np.ndarray, queries: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """Return the products of pairs in float64, (P,)."""
-        scores = np.empty(len(rows))
-        for part in row_blocks(len(rows), _PAIR_VALUES // max(1, query.shape[1])):
+        scores, dim = np.empty(len(rows)), max(1, query.shape[1])
+        together = (_WIDE_VALUES if self._uses_torch else _PAIR_VALUES) // dim
+        if self._uses_torch and len(query) + len(block) <= together:
+            together = len(rows)  # all vectors are converted once
+        for part in row_blocks(len(rows), together):
             at, row = queries[part], rows[part]
             if self._uses_torch:
                 scores[part] = _torch_products(query, block, at, row)
