@@ -78,7 +78,7 @@ EXPENSIVE = {
     "k_reciprocal, pairs": (all_pairs, "_candidates", 1),  # columns of tiles
     "superglobal": (SuperGlobal, "_scores", 1),
     "rank_fusion": (RankFusion, "_fused", 1),
-    "spatial": (spatial, "_cosines", 0),
+    "spatial": (spatial, "cosines_of", 0),
     "spatial, pairs": (Nearness, "__call__", 1),
 }
 SMALL_BLOCKS = (
