@@ -1,5 +1,6 @@
 """Re-ranking by pair models: order and scores, caches, fitted folders, stores and the command."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,6 +23,8 @@ from landmark.pair import kernel, scorer
 from landmark.rerank import AMES, Chamfer, ELViS, pair_model
 from landmark.rerank.pair_model import strongest
 from landmark.rerank.retrieval import Retrieval
+from landmark.rerank.stores import Stores
+from landmark.search import Flat
 
 DIM = 8
 SMALL = {
@@ -135,7 +138,9 @@ def test_fitted_models_equal_a_loop_over_pairs(tmp_path, name):
         before = with_local(exact_retrieval(seed, 3, 20, 12), seed)
         after = RERANKERS[name](weights=folder, top=9, device="cpu")(before)
         # The rounding of gallery rows to float16 may differ by a unit in the last place.
-        check_ranking(before, after, model, 9, 0.25, 0.5, tolerance=5e-4 if "ames" in name else 2e-5)
+        check_ranking(
+            before, after, model, 9, 0.25, 0.5, tolerance=5e-4 if "ames" in name else 2e-5
+        )
         own = RERANKERS[name](weights=folder, weight=0.6, gamma=0.1, top=9, device="cpu")(before)
         check_ranking(before, own, model, 9, 0.6, 0.1, tolerance=1e-4)
 
@@ -175,7 +180,9 @@ def test_the_kernel_of_a_pair_equals_chamfer(seed, sizes, dust):
     )
     scored = scorer.ChamferScorer(dust)
     ours = scored.scores(scored.describe(query, False), [scored.describe(gallery, True)])
-    torch.testing.assert_close(ours, pair.chamfer(query[None], gallery[None], dust=dust), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        ours, pair.chamfer(query[None], gallery[None], dust=dust), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", ["chamfer", *SMALL])
@@ -187,14 +194,14 @@ def test_padded_batches_of_a_gpu_equal_single_pairs(monkeypatch, tmp_path, name)
         for n in (5, 3, 0, 6)
     ]
     if name == "chamfer":
-        scored, device = scorer.ChamferScorer(), "landmark.pair.scorer"
+        scored = scorer.ChamferScorer()
     else:
         kind = scorer.ELViSScorer if name == "elvis" else scorer.AMESScorer
         scored = kind(fitted(tmp_path / "fit", name)[1])
     with torch.no_grad():
         query, *gallery = (scored.describe(photo, i > 0) for i, photo in enumerate(photos))
         single = scored.scores(query, gallery)
-        monkeypatch.setattr(scorer, "is_cpu", lambda rows: False)
+        monkeypatch.setattr(scorer, "is_cpu", lambda _: False)
         query, *gallery = (scored.describe(photo, i > 0) for i, photo in enumerate(photos))
         batched = scored.scores(query, gallery)
     torch.testing.assert_close(batched, single, atol=5e-4 if name == "ames" else 2e-5, rtol=0)
@@ -298,16 +305,16 @@ def test_wrong_weights_are_refused_in_one_line(tmp_path, name):
     with pytest.raises(UserError, match=f"not a fit of {name}, but of method '{other}'"):
         reranker(weights=folder)
     folder, _ = fitted(tmp_path / "fit", name)
-    with pytest.raises(UserError, match="local=xfeat, but .* 'patches'"):
+    with pytest.raises(UserError, match=r"local=xfeat, but .* 'patches'"):
         reranker(weights=folder, local="xfeat")
-    with pytest.raises(UserError, match="weight=1.5 is not valid"):
+    with pytest.raises(UserError, match=r"weight=1.5 is not valid"):
         reranker(weights=folder, weight=1.5)
     before = exact_retrieval(0, 2, 9, 9)
     with pytest.raises(UserError, match=f"no local features 'patches', which rerank.{name}"):
         reranker(weights=folder)(before)
     file = tmp_path / "fit" / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(UserError, match="is damaged .* Fit it again"):
+    with pytest.raises(UserError, match=r"is damaged .* Fit it again"):
         reranker(weights=folder)
 
 
@@ -317,7 +324,7 @@ def test_damaged_fits_are_refused(tmp_path):
     meta = yaml.safe_load(file.read_text())
     file.write_text(yaml.safe_dump({**meta, "model": {"dim": 9, "width": 16}}))
     before = with_local(exact_retrieval(0, 2, 9, 9), 0)
-    with pytest.raises(UserError, match="fit is damaged .*proj_linear.*Fit it again"):
+    with pytest.raises(UserError, match=r"fit is damaged .*proj_linear.*Fit it again"):
         ELViS(weights=folder, device="cpu")(before)
     file.write_text(yaml.safe_dump({key: meta[key] for key in meta if key != "gamma"}))
     with pytest.raises(UserError, match="gamma is missing"):
@@ -337,7 +344,10 @@ def write_store(path, landmarks, seed, dim=DIM, name="patches"):
     ids = [f"{path.name}{row}" for row in range(len(landmarks))]
     DescriptorStore.write(path, ids, vectors, landmarks, embedder="e")
     places = {one: np.random.default_rng(int(one)).standard_normal((6, dim)) for one in "0123"}
-    with LocalFeatureWriter.create(path, name, "float16", kind="drawn") as writer:
+    store = DescriptorStore.open(path)
+    with LocalFeatureWriter.writing(
+        store, name, dim=dim, dtype="float16", columns=2, kind="drawn"
+    ) as writer:
         for landmark in landmarks:
             near = places[landmark] + 0.2 * random.standard_normal((6, dim))
             near /= np.linalg.norm(near, axis=1, keepdims=True)
@@ -350,3 +360,80 @@ def write_store(path, landmarks, seed, dim=DIM, name="patches"):
                 )
             )
     return path
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Write stores whose vectors are noise and whose local features show the landmarks."""
+    folder = tmp_path_factory.mktemp("stores")
+    write_store(folder / "query", list("0123"), 1)
+    write_store(folder / "gallery", list("0123" * 5), 2)
+    write_store(folder / "more", list("3210"), 3)
+    write_store(folder / "wide", list("0123"), 4, dim=DIM + 1)
+    write_store(folder / "wide_gallery", list("0123"), 5, dim=DIM + 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fits")
+    return {name: fitted(folder / name, name, weight=0.0)[0] for name in SMALL}
+
+
+def arguments(stores, output, *, query="query", gallery="gallery"):
+    return f"query={stores}/{query}", f"gallery={stores}/{gallery}", f"output={output}"
+
+
+def test_the_commands_chamfer_finds_the_landmarks_that_search_does_not(rerank, stores, tmp_path):
+    output = tmp_path / "out"
+    chosen = "rerank=chamfer", "rerank.chamfer.weight=0", "rerank.chamfer.gamma=0.2"
+    status, _, errors = rerank(*arguments(stores, output), *chosen)
+    assert (status, errors) == (0, "")
+    steps = json.loads((output / "metrics.json").read_text())["steps"]
+    assert steps[1]["map_at_100"] > 0.99
+    assert steps[0]["map_at_100"] < 0.9
+    rankings = Rankings.open(output)
+    assert (rankings.rows[:, :5] % 4 == np.arange(4)[:, None]).all()
+    stacked = f"gallery=[{stores}/gallery,{stores}/more]"
+    status, _, errors = rerank(
+        f"query={stores}/query", stacked, f"output={tmp_path / 'both'}", *chosen
+    )
+    assert (status, errors) == (0, "")
+    rows = Rankings.open(tmp_path / "both").rows[:, :6]
+    assert (np.isin(23 - np.arange(4), rows.ravel())).all()
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_the_command_reranks_with_a_fit(rerank, stores, fits, tmp_path, name):
+    method = name.removesuffix("_binary")
+    chosen = f"rerank={method}", f"rerank.{method}.weights={fits[name]}"
+    status, _, errors = rerank(*arguments(stores, tmp_path / "out"), *chosen)
+    assert (status, errors) == (0, "")
+    ours = Rankings.open(tmp_path / "out")
+    opened = Stores.open(stores / "query", stores / "gallery", local=["patches"])
+    again = RERANKERS[name](weights=fits[name])(opened.search(Flat(), 20))
+    np.testing.assert_array_equal(ours.rows, again.rows)
+    np.testing.assert_array_equal(ours.scores, again.scores)
+    step = json.loads((tmp_path / "out" / "meta.json").read_text())["steps"][1]
+    assert step["weights"] == fits[name]
+
+
+def test_the_command_refuses_what_does_not_fit_in_one_line(rerank, stores, fits, tmp_path):
+    bare = tmp_path / "bare"
+    DescriptorStore.write(bare, ["x"], np.eye(1, 4, dtype="f4"))
+    other, _ = fitted(tmp_path / "other", "elvis", local_settings={"kind": "seen"})
+    elvis = "rerank=elvis", f"rerank.elvis.weights={fits['elvis']}"
+    seen = "rerank=elvis", f"rerank.elvis.weights={other}"
+    wide = arguments(stores, tmp_path / "o", query="wide", gallery="wide_gallery")
+    cases = [
+        (arguments(stores, tmp_path / "o"), ("rerank=elvis",), "needs a fitted model"),
+        (wide, elvis, "9 dimensions, and the elvis model was fitted on 8"),
+        (arguments(stores, tmp_path / "o"), seen, "kind"),
+        ((f"query={bare}", *arguments(stores, tmp_path / "o")[1:]), elvis, "'patches'"),
+    ]
+    for stores_of, chosen, message in cases:
+        status, _, errors = rerank(*stores_of, *chosen)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert errors.startswith("error: ")
+        assert message in errors
+        assert not (tmp_path / "o").exists()

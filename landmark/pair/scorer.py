@@ -46,13 +46,13 @@ class ChamferScorer:
 
     def describe(self, rows: Tensor, is_gallery: bool) -> Description:
         """Describe a photo by its descriptors (n, D), unit rows."""
-        if rows.device.type != "cpu":
+        if not is_cpu(rows):
             return (rows,)
         return (with_dust(rows, self.dust, self.dust or 0.0, not is_gallery),)
 
     def scores(self, query: Description, gallery: Sequence[Description]) -> Tensor:
         """Score a query against gallery photos, (B,)."""
-        if query[0].device.type == "cpu":
+        if is_cpu(query[0]):
             has_dust = self.dust is not None
             votes = (best_masses(query[0], one[0], has_dust) for one in gallery)
             return torch.stack([by_row.sum() + by_column.sum() for by_row, by_column in votes])
@@ -96,7 +96,7 @@ class ELViSScorer:
         return self.model.score(own_rows, own_dust, rows, dust, None, padding)
 
     def _in_kernel(self, rows: Tensor) -> bool:
-        return rows.device.type == "cpu" and abs(self._corner) <= LARGEST_CORNER
+        return is_cpu(rows) and abs(self._corner) <= LARGEST_CORNER
 
 
 class AMESScorer:
@@ -128,11 +128,16 @@ class AMESScorer:
         """Score a query against gallery photos, (B,)."""
         device = query[0].device.type
         with torch.autocast(device, torch.bfloat16) if self.bf16 else nullcontext():
-            if device == "cpu":
+            if is_cpu(query[0]):
                 scores = [self.model.score_rows(query[0][None], one[None]) for (one,) in gallery]
                 return torch.cat(scores).float()
             (batch,), padding = _padded(gallery)
             return self.model.score_rows(_repeated(query[0], batch), batch, None, padding).float()
+
+
+def is_cpu(rows: Tensor) -> bool:
+    """Whether pairs of these rows are scored one by one; other devices take padded batches."""
+    return rows.device.type == "cpu"
 
 
 def unpacked(bits: Tensor) -> Tensor:
