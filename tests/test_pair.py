@@ -371,7 +371,7 @@ def test_gradients_do_not_depend_on_padding(name, seed):
 
 
 @given(seed=seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_what_is_symmetric_in_query_and_gallery(seed):
     query, gallery = pairs_of(seed, 3, 6, least=1)
     a, b, of_a, of_b = batch_of(query, gallery, seed, 1)
@@ -379,7 +379,7 @@ def test_what_is_symmetric_in_query_and_gallery(seed):
     with torch.no_grad():
         close(ames(a, b, of_a, of_b), ames(b, a, of_b, of_a), 2e-4)
     converged = (
-        chamfer(*batch, iterations=2000) for batch in ((a, b, of_a, of_b), (b, a, of_b, of_a))
+        chamfer(*batch, iterations=600) for batch in ((a, b, of_a, of_b), (b, a, of_b, of_a))
     )
     close(*converged, 1e-4)
 

@@ -283,7 +283,9 @@ def test_the_number_of_threads_is_restored():
 
 def test_weight_one_leaves_the_ranking(capsys):
     before = exact_retrieval(0, 2, 9, 9)  # without local features
-    assert Chamfer(weight=1.0)(before) is before
+    reranker = Chamfer(weight=1.0)
+    assert reranker(before) is before
+    assert not reranker.needs_local
     assert "rerank.chamfer.weight=1: the ranking stays as it is." in capsys.readouterr().err
 
 

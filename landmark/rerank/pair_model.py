@@ -62,7 +62,7 @@ class PairReranker(ABC):
         device: Device of the model.
 
     Attributes:
-        needs_local: Names of the local features that the stores need.
+        needs_local: Names of the local features that the stores need; none with a weight of 1.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PairReranker(ABC):
         self.gamma = gamma
         self.max_descriptors = max_descriptors
         self.device = device
-        self.needs_local = [local]
+        self.needs_local = [local] if weight < 1 else []
 
     @abstractmethod
     def scorer(self, device: torch.device) -> PairScorer:
