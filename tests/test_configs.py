@@ -257,8 +257,25 @@ def test_verifiers_are_created_with_the_names_that_the_commands_read(choice):
     assert verifier.false_rate == 0.01
 
 
+@pytest.fixture
+def pair_fit(tmp_path):
+    """Write a fit of a pair model on the local features of NO_FEATURES."""
+
+    def fit(method):
+        from landmark.artifact.pair_model import PairModel
+        from landmark.rerank import ames, elvis
+
+        model = {"elvis": elvis.pair.ELViS, "ames": ames.pair.AMES}[method](dim=8)
+        weights = {key: value.numpy() for key, value in model.state_dict().items()}
+        meta = {"model": {"dim": 8}, "local": "patches", "weight": 0.5, "gamma": 1.0}
+        PairModel(method, weights, meta).write(tmp_path / "fit")
+        return str(tmp_path / "fit")
+
+    return fit
+
+
 @pytest.mark.parametrize("choice", choices("rerank") + choices("search"))
-def test_rerankers_and_searches_run(choice):
+def test_rerankers_and_searches_run(choice, pair_fit):
     from landmark.rerank.retrieval import Retrieval
 
     rng = np.random.default_rng(0)
@@ -274,7 +291,10 @@ def test_rerankers_and_searches_run(choice):
     retrieval = Retrieval.from_search(query, gallery, 20, search, train, np.arange(12) % 4)
     if choice in choices("rerank"):
         known = retrieval.remembered("search").remembered("another")
-        reranker = instantiate(node("rerank", choice))
+        settings = node("rerank", choice)
+        if "weights" in settings and settings["weights"] is None:
+            settings["weights"] = pair_fit(choice)
+        reranker = instantiate(settings)
         for name in getattr(reranker, "needs_local", ()):
             known = replace(
                 known,

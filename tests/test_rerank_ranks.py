@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from landmark.rerank import (
     EGT,
     AlphaQE,
     AQEDecay,
+    Chamfer,
     Diffusion,
     KReciprocal,
     OnlineDiffusion,
@@ -26,6 +28,7 @@ from landmark.rerank import (
     egt,
     expansion,
     k_reciprocal,
+    pair_model,
     spatial,
 )
 from landmark.rerank import dba as dba_module
@@ -37,6 +40,19 @@ from landmark.verify import Verification
 
 QUERIES, GALLERY, KEPT = 14, 122, 20
 FLAT = Flat(device="cpu", block_rows=16)
+
+
+class SmallPhotos:
+    """Local features of photos: the photo of number i has i % 5 of them."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __getitem__(self, rows):
+        if isinstance(rows, slice):
+            return [self[row] for row in range(self.count)[rows]]
+        random = np.random.default_rng(int(rows))
+        return SimpleNamespace(descriptors=random.standard_normal((rows % 5, 6)))
 
 
 class Nearness:
@@ -61,6 +77,7 @@ RERANKERS = {
     "k_reciprocal": KReciprocal(k1=6, k2=3),
     "superglobal": SuperGlobal(m=10, k=3),
     "rank_fusion": RankFusion(),
+    "chamfer": Chamfer(local="small", gamma=1.0, top=10, device="cpu"),
     "spatial": Spatial({"nearness": Nearness()}, {"nearness": 1.0}, {"nearness": 5.0}, top=10),
 }
 # The most expensive function, and the index of its argument with the rows that it processes.
@@ -76,7 +93,9 @@ EXPENSIVE = {
     "k_reciprocal, encoding": (k_reciprocal.Encoding, "_weighted", 2),
     "superglobal": (SuperGlobal, "_scores", 1),
     "rank_fusion": (RankFusion, "_fused", 1),
-    "spatial": (spatial, "_cosines", 0),
+    "spatial": (spatial, "cosines_of", 0),
+    "chamfer": (pair_model, "cosines_of", 0),
+    "chamfer, pairs": (pair_model.Photos, "scores", 2),
     "spatial, pairs": (Nearness, "__call__", 1),
 }
 SMALL_BLOCKS = (
@@ -104,8 +123,8 @@ def retrieval_of(search, queries, kept=KEPT):
         search,
         train,
         landmarks,
-        query_local={"drawn": np.arange(QUERIES)[queries]},
-        gallery_local={"drawn": np.arange(GALLERY)},
+        query_local={"drawn": np.arange(QUERIES)[queries], "small": SmallPhotos(QUERIES)[queries]},
+        gallery_local={"drawn": np.arange(GALLERY), "small": SmallPhotos(GALLERY)},
     )
     reverse = found.with_ranking(found.rows[:, ::-1], found.scores)
     return replace(reverse.remembered("reverse"), rows=found.rows).remembered("search")

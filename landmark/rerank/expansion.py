@@ -80,6 +80,20 @@ def descriptors_of(gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return flat.reshape(*rows.shape, gallery.shape[1])
 
 
+def cosines_of(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the cosines (B, n) float32 of B queries with gallery rows (B, n); -inf at -1.
+
+    Example:
+        >>> gallery = np.array([[1, 0], [0.6, 0.8]])
+        >>> cosines_of(gallery[:1], gallery, np.array([[1, -1]])).round(1).tolist()
+        [[0.6000000238418579, -inf]]
+    """
+    results = descriptors_of(gallery, rows)  # (B, n, D)
+    cosines = np.einsum("bd,bnd->bn", np.asarray(query, np.float32), results)
+    cosines[rows < 0] = -np.inf
+    return cosines
+
+
 def expanded_search(retrieval: Retrieval, name: str, n: int, weights: Weights) -> Retrieval:
     """Expand each query with its top n results and search again.
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from landmark.artifact.vectors import row_blocks
+from landmark.search.top_k import best_in_order
 
 _WAITING_RESULTS = 2**22
 _BLOCK_RESULTS = 2**20
@@ -178,6 +179,30 @@ def shift_below(scores: np.ndarray, remaining: np.ndarray, gap: float = 0.0) -> 
         shift = lowest - remaining[:, :1]
     shift = np.where(np.isfinite(shift), np.minimum(shift, 0), 0)
     return np.minimum(remaining + shift, lowest)
+
+
+def reorder_top(
+    rows: np.ndarray, scores: np.ndarray, new: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sort the top results by new scores, in place, and shift the remaining scores below them.
+
+    Args:
+        rows: (Q, K) int32, -1 pads.
+        scores: (Q, K) float32, descending, -inf at the pads.
+        new: (Q, m) scores of the top results, -inf at the pads.
+
+    Returns:
+        `rows` and `scores`.
+
+    Example:
+        >>> rows, scores = np.array([[4, 2, 7]]), np.array([[0.9, 0.8, 0.7]], np.float32)
+        >>> reorder_top(rows, scores, np.array([[0.25, 0.5]], np.float32))
+        (array([[2, 4, 7]]), array([[0.5 , 0.25, 0.25]], dtype=float32))
+    """
+    top = new.shape[1]
+    rows[:, :top], scores[:, :top] = best_in_order([(rows[:, :top], new)], top)
+    scores[:, top:] = shift_below(scores[:, :top], scores[:, top:])
+    return rows, scores
 
 
 def listed_in(rows: np.ndarray, lists: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from landmark.error import UserError
 from landmark.search import Flat
 from landmark.search.index import DeferredIndex, Index, Search
 from landmark.verify.features import Features
@@ -160,3 +161,27 @@ class Retrieval:
     def remembered(self, name: str) -> "Retrieval":
         """Return the retrieval with its ranking recorded in `earlier` under a step's name."""
         return replace(self, earlier={**self.earlier, name: (self.rows, self.scores)})
+
+
+def local_of(local: LocalOfPhotos, name: str, purpose: str) -> Sequence[Features]:
+    """Return the local features of a name.
+
+    Args:
+        local: Local features of the queries or of the gallery.
+        name: Name of the local features.
+        purpose: Who needs them, for the message.
+
+    Raises:
+        UserError: There are none of this name.
+
+    Example:
+        >>> local_of({}, "patches", "rerank.chamfer compares")
+        Traceback (most recent call last):
+        landmark.error.UserError: the retrieval has no local features 'patches', which ...
+    """
+    if name not in local:
+        raise UserError(
+            f"the retrieval has no local features {name!r}, which {purpose}. "
+            "Pass query_local and gallery_local."
+        )
+    return local[name]

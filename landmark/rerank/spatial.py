@@ -9,15 +9,15 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from landmark.artifact.vectors import row_blocks
 from landmark.error import UserError
-from landmark.rerank.expansion import descriptors_of
+from landmark.rerank.expansion import cosines_of
 from landmark.rerank.parallel import across_ranks
-from landmark.rerank.ranking import shift_below
-from landmark.rerank.retrieval import LocalOfPhotos, Retrieval
-from landmark.search.top_k import best_in_order
+from landmark.rerank.ranking import reorder_top
+from landmark.rerank.retrieval import Retrieval, local_of
 from landmark.settings import checked
 from landmark.verify import Features, Verification, verify_pairs
 
 _BLOCK_VALUES = 2**23  # of descriptors: 32 MB
+_PURPOSE = "spatial re-ranking verifies"
 _SAMPLED = 1000  # queries from which the spread of the cosines is measured
 _BLOCK_PAIRS = 2**20  # verified in one call, which needs 60 bytes a pair
 
@@ -130,11 +130,9 @@ class Spatial:
         def reranked(part: slice) -> tuple[np.ndarray, np.ndarray]:
             rows = retrieval.rows[part].astype(np.int32)
             scores = retrieval.scores[part].astype(np.float32)
-            new = _cosines(retrieval.query[part], retrieval.gallery, rows[:, :top])
+            new = cosines_of(retrieval.query[part], retrieval.gallery, rows[:, :top])
             new += evidence[part]
-            rows[:, :top], scores[:, :top] = best_in_order([(rows[:, :top], new)], top)
-            scores[:, top:] = shift_below(scores[:, :top], scores[:, top:])
-            return rows, scores
+            return reorder_top(rows, scores, new)
 
         block_size = max(1, _BLOCK_VALUES // (top * retrieval.gallery.shape[1]))
         rows, scores = across_ranks(len(retrieval.query), reranked, block_size)
@@ -171,8 +169,8 @@ class Spatial:
         self, verifier: LocalVerifier, retrieval: Retrieval, ranked: NDArray[np.integer]
     ) -> NDArray[np.float32]:
         """Return the verifier's scores of the results (Q, top); 0 at the pads."""
-        query = _local_of(retrieval.query_local, verifier.features)
-        gallery = _local_of(retrieval.gallery_local, verifier.features)
+        query = local_of(retrieval.query_local, verifier.features, _PURPOSE)
+        gallery = local_of(retrieval.gallery_local, verifier.features, _PURPOSE)
         scores = np.zeros(ranked.shape, np.float32)
         for part in row_blocks(len(ranked), max(1, _BLOCK_PAIRS // ranked.shape[1])):
             queries, places = np.nonzero(ranked[part] >= 0)
@@ -210,25 +208,8 @@ def _spread_of_cosines(retrieval: Retrieval, top: int) -> float:
     count = len(retrieval.query)
     sampled = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(np.intp))
     rows = retrieval.rows[sampled, _lower(top)]
-    cosines = _cosines(retrieval.query[sampled], retrieval.gallery, rows)[rows >= 0]
+    cosines = cosines_of(retrieval.query[sampled], retrieval.gallery, rows)[rows >= 0]
     return _spread(cosines) if cosines.size else 0.0
-
-
-def _cosines(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> NDArray[np.float32]:
-    """Return the cosines (B, n) of B queries with gallery rows (B, n); -inf at the pads."""
-    results = descriptors_of(gallery, rows)  # (B, n, D)
-    cosines = np.einsum("bd,bnd->bn", np.asarray(query, np.float32), results)
-    cosines[rows < 0] = -np.inf
-    return cosines
-
-
-def _local_of(local: LocalOfPhotos, name: str) -> Sequence[Features]:
-    if name not in local:
-        raise UserError(
-            f"the retrieval has no local features {name!r}, which spatial re-ranking verifies. "
-            "Pass query_local and gallery_local."
-        )
-    return local[name]
 
 
 def _names(values: Mapping[str, object]) -> str:
