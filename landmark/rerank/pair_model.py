@@ -246,7 +246,24 @@ def _restored_threads() -> Iterator[None]:
 
 
 class Photos:
-    """Scores pairs of a retrieval; describes each photo once, while it stays in the cache."""
+    """Scores pairs of a retrieval; describes each photo once, while it stays in the cache.
+
+    Args:
+        scorer: What scores the pairs.
+        prepare: Stored descriptors (n, d) → rows as the scorer takes them.
+        sides: Local features of the queries, and of the gallery.
+        max_descriptors: Number of descriptors per photo, those of the highest scores.
+        device: Device of the scores.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from landmark.pair.scorer import ChamferScorer
+        >>> photos = [SimpleNamespace(descriptors=np.eye(3, dtype=np.float32))] * 2
+        >>> sides, device = (photos, photos), torch.device("cpu")
+        >>> scored = Photos(ChamferScorer(), torch.from_numpy, sides, 10, device)
+        >>> scored.scores(0, np.array([0, 1])).round(1).tolist()
+        [5.699999809265137, 5.699999809265137]
+    """
 
     def __init__(
         self,
