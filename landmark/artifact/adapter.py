@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from landmark import __version__
+from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.folder import check_files, check_schema, damage
 from landmark.artifact.projection import Chain, Projection
 from landmark.artifact.whitening import META as WHITENING_META
@@ -76,6 +77,17 @@ class Adapter(Projection):
         """Digest of `weight` and `meta`."""
         meta = json.dumps(self.meta, sort_keys=True).encode()
         return digest_of(self.weight.astype("<f4").tobytes() + meta)
+
+    def summary(self, store: DescriptorStore) -> str:
+        """Describe the fit to a store: how each number of epochs retrieves held-out photos."""
+        epochs, lines = self.meta.get("epochs"), []
+        if self.meta.get("curve"):
+            lines = ["epochs  mAP@100    1-nn  of held-out photos"]
+        for point in self.meta.get("curve", []):
+            chosen = "  chosen" if point["epoch"] == epochs else ""
+            quality = f"{point['map_at_100']:8.4f}{point['nearest']:8.4f}"
+            lines.append(f"{point['epoch']:6d} {quality}{chosen}")
+        return "\n".join([*lines, f"{super().summary(store)}, {epochs} epochs"])
 
     def write(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the folder atomically.

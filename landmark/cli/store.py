@@ -6,8 +6,8 @@ landmark store ensemble OUTPUT STORE STORE … --weights 0.5 1
 landmark store apply FITTED STORE OUTPUT
 landmark store apply FITTED --into RUN/embedder
 
-apply projects with a whitening or an adapter; --into makes an adapter the last layer of an embedder,
-so that extract needs no whitening=. An existing OUTPUT is kept unless --overwrite is given.
+apply projects with a whitening or an adapter. --into adds an adapter to an embedder,
+which then needs no whitening=. An existing OUTPUT is kept unless --overwrite is given.
 """
 
 import argparse
@@ -169,6 +169,9 @@ def _into_embedder(fitted: str, projection: "Projection", folder: str) -> str:
             "the embeddings that an embedder averages are not. Pass extract.py "
             f"whitening={fitted}, or an adapter (fit=linear)."
         )
+    if Path(folder).is_file():
+        raise UserError(f"{folder} is a file. Pass an embedder folder, RUN/embedder.")
+    embedder_digest(folder)  # it is an embedder folder, beside which the lock is created
     with locked(folder):
         recorded = {"embedder": embedder_digest(folder), "whitening": None}
         projection.check_fits(recorded, projection.source_dim, folder)

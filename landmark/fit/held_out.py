@@ -18,7 +18,7 @@ from landmark.metric.relevance import hits_by_label
 
 LEAST_PHOTOS = 5  # of a landmark: two to hold out, three to fit to
 _K = 100
-_MOST_HELD_OUT = 6000
+_MOST_PHOTOS = 10000
 _QUERY_ROWS = 1024
 
 
@@ -47,6 +47,11 @@ class Quality:
     epoch: int
     map: float
     nearest: float
+
+    @property
+    def score(self) -> float:
+        """The sum of both: what is to be highest."""
+        return self.map + self.nearest
 
     @classmethod
     def mean(cls, epoch: int, of_folds: list[tuple[float, float]]) -> "Quality":
@@ -85,41 +90,38 @@ def landmark_codes(store: DescriptorStore) -> NDArray[np.int64]:
 def held_out(codes: NDArray[np.int64], seed: int, fold: int) -> Held:
     """Hold out a third of the landmarks, and a third of the photos of the others.
 
-    Only landmarks with `LEAST_PHOTOS` photos are held out or give photos, at least two each, so that
-    each held-out photo has another one of its landmark; and only as many as give about 6,000 photos.
+    A landmark that is held out completely or in part has `LEAST_PHOTOS` photos or more, and at
+    least two of them are held out, so that each finds another one of its landmark. Of large stores
+    only so many landmarks are taken as have about 10,000 photos.
 
     Args:
         codes: (N,) landmark of each photo; -1 for none.
         seed: Seed of the order of landmarks and photos.
-        fold: Number of the fold; consecutive ones hold out other landmarks.
+        fold: Number of the fold. Three consecutive ones hold out each landmark completely once.
 
     Example:
-        >>> held = held_out(np.repeat([0, 1, 2], 6), seed=0, fold=0)
-        >>> np.bincount(np.repeat([0, 1, 2], 6)[held.rows]).tolist()
-        [6, 2, 2]
+        >>> codes = np.repeat([0, 1, 2], 6)
+        >>> np.bincount(codes[held_out(codes, seed=0, fold=0).rows]).tolist()
+        [2, 2, 6]
     """
     random = np.random.default_rng([seed, 1])
     counts = np.bincount(codes[codes >= 0])
     landmarks = random.permutation(np.flatnonzero(counts >= LEAST_PHOTOS))
-    whole = len(landmarks) // 3
-    landmarks = np.roll(landmarks, -fold * whole)
-    is_whole = np.arange(len(landmarks)) < whole
-    given = np.where(is_whole, counts[landmarks], np.maximum(2, counts[landmarks] // 3))
-    # In turns, so that those that are kept are a third of the landmarks too.
-    turns = np.argsort(
-        np.concatenate([np.arange(whole) * 3, np.arange(len(landmarks) - whole) * 1.5])
-    )
-    turns = turns[np.cumsum(given[turns]) - given[turns] < _MOST_HELD_OUT]
+    photos_before = np.cumsum(counts[landmarks]) - counts[landmarks]
+    landmarks = landmarks[photos_before < _MOST_PHOTOS]
+    thirds = np.array_split(landmarks, 3)
     quota = np.zeros(len(counts), np.int64)
-    quota[landmarks[turns]] = given[turns]
+    quota[landmarks] = np.maximum(2, counts[landmarks] // 3)
+    if len(landmarks) >= 3:
+        complete = thirds[fold % 3]
+        quota[complete] = counts[complete]
 
     order = random.permutation(np.flatnonzero(codes >= 0))
     order = order[np.argsort(codes[order], kind="stable")]
-    starts = np.cumsum(counts) - counts
-    position = np.arange(len(order)) - starts[codes[order]]
-    # The photos of the next fold follow those of this one.
-    position = (position - fold * quota[codes[order]]) % counts[codes[order]]
-    is_held = position < quota[codes[order]]
+    of_row = codes[order]
+    position = np.arange(len(order)) - (np.cumsum(counts) - counts)[of_row]
+    # A landmark gives other photos in each fold.
+    is_held = (position - fold * quota[of_row]) % counts[of_row] < quota[of_row]
     return Held(np.sort(order[is_held]), np.sort(order[~is_held]))
 
 

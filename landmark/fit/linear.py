@@ -1,6 +1,7 @@
 """Fit a linear adapter to a descriptor store: universal adaptation without the network."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -28,6 +29,8 @@ from landmark.task.imprinting import imprint
 
 _CHUNK_ROWS = 8192  # read from the store together
 _GROWTH = 1.15  # between the epochs that are measured
+# Adam moves an entry of the matrix by at most `lr` a step: so few steps say little.
+_LEAST_EPOCHS, _LEAST_STEPS = 20, 320
 
 
 @checked
@@ -35,11 +38,11 @@ def fit_linear(
     store: DescriptorStore,
     dim: PositiveInt | None = None,
     loss: Callable[..., nn.Module] | None = None,
-    scale: PositiveFloat = 8.0,
+    scale: PositiveFloat = 5.0,
     epochs: NonNegativeInt | None = None,
-    max_epochs: PositiveInt = 80,
+    max_epochs: PositiveInt | None = None,
     patience: PositiveInt = 8,
-    folds: Annotated[int, Field(ge=1, le=20)] = 2,
+    folds: Annotated[int, Field(ge=1, le=20)] = 3,
     trained_share: Annotated[float, Field(gt=0, le=1)] = 0.7,
     lr: PositiveFloat = 1e-3,
     weight_decay: NonNegativeFloat = 1e-6,
@@ -67,8 +70,9 @@ def fit_linear(
         loss: Constructor of a loss with class centres. Defaults to the softmax of cosines.
         scale: Factor on the cosines of the default loss.
         epochs: Number of epochs. Defaults to the best one of the held-out photos.
-        max_epochs: Largest number of epochs to try.
-        patience: Stop after so many measurements without a better one.
+        max_epochs: Largest number of epochs to try. Defaults to 20, or more if these are fewer than
+            320 steps.
+        patience: Stop after so many measurements without a better one, if they took 320 steps.
         folds: Fits with other held-out photos; the mean of their measurements chooses.
         trained_share: Share of the learned matrix in the result.
         lr: Learning rate of Adam.
@@ -97,9 +101,9 @@ def fit_linear(
     )
     curve: list[Quality] = []
     if epochs is None:
-        curve = _curve(store, codes, start, settings, max_epochs, patience, folds)
-        best = max(curve, key=lambda point: (point.map + point.nearest, -point.epoch))
-        epochs = best.epoch
+        limits = _limits(int((codes >= 0).sum()), batch_size, max_epochs, patience)
+        curve = _curve(store, codes, start, settings, limits, folds)
+        epochs = max(curve, key=lambda point: point.score).epoch
     fit = _Fit(store, codes, np.flatnonzero(codes >= 0), start, settings)
     for _ in tqdm(range(epochs), "fit", unit="epoch", leave=False, disable=None):
         fit.epoch()
@@ -264,6 +268,33 @@ def _start(store: DescriptorStore, dim: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(directions[:, ::-1][:, :dim].T, np.float32))
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """When the measurements end.
+
+    Attributes:
+        epochs: Largest number of epochs.
+        patience: Measurements without a better one,
+        patience_epochs: if they took so many epochs.
+    """
+
+    epochs: int
+    patience: int
+    patience_epochs: int
+
+    def reached(self, curve: Sequence[Quality]) -> bool:
+        """Return whether no better measurement is to be expected."""
+        best = int(np.argmax([point.score for point in curve]))
+        epochs = curve[-1].epoch - curve[best].epoch
+        return len(curve) - 1 - best >= self.patience and epochs >= self.patience_epochs
+
+
+def _limits(photos: int, batch_size: int, max_epochs: int | None, patience: int) -> _Limits:
+    """Return when the measurements of a store of so many photos end."""
+    epochs = math.ceil(_LEAST_STEPS / math.ceil(photos / batch_size))
+    return _Limits(max_epochs or max(_LEAST_EPOCHS, epochs), patience, epochs)
+
+
 def _measured_epochs(last: int) -> Iterator[int]:
     """Yield the epochs to measure, each about 15 % more than the one before."""
     epoch = 0
@@ -277,8 +308,7 @@ def _curve(
     codes: NDArray[np.int64],
     start: Tensor,
     settings: _Settings,
-    max_epochs: int,
-    patience: int,
+    limits: _Limits,
     folds: int,
 ) -> list[Quality]:
     """Fit without the held-out photos of each fold; return their mean quality by epoch."""
@@ -290,16 +320,15 @@ def _curve(
         return Quality.mean(epoch, [quality(store, codes, h.rows, f.weight) for h, f in pairs])
 
     curve, done = [measure(0)], 0
-    bar = tqdm(total=max_epochs, desc="held-out photos", unit="epoch", leave=False, disable=None)
+    bar = tqdm(total=limits.epochs, desc="held-out photos", unit="epoch", leave=False, disable=None)
     with bar:
-        for epoch in _measured_epochs(max_epochs):
+        for epoch in _measured_epochs(limits.epochs):
             for fit in fits:
                 for _ in range(done, epoch):
                     fit.epoch()
             curve.append(measure(epoch))
             bar.update(epoch - done)
             done = epoch
-            scores = [point.map + point.nearest for point in curve]
-            if len(curve) - 1 - int(np.argmax(scores)) >= patience:
+            if limits.reached(curve):
                 break
     return curve

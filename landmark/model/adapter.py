@@ -35,8 +35,6 @@ def add_adapter(folder: str | Path, weight: NDArray[np.float32], digest: str) ->
         UserError: `folder` is not an embedder folder, or its embeddings are not of dimension D.
     """
     folder = Path(folder)
-    if folder.is_file():
-        raise UserError(f"{folder} is a file. Pass an embedder folder, RUN/embedder.")
     embedder, description = load_embedder(folder)
     if embedder.embedding_dim != weight.shape[1]:
         raise UserError(

@@ -65,6 +65,11 @@ def head_centres(run: str | Path, names: NDArray[np.str_], dim: int) -> NDArray[
     from landmark.task.restore_head import find_checkpoint, read_classes
 
     path = Path(run)
+    if has_adapter(path):
+        raise UserError(
+            f"centres={run}: the embedder has an adapter, and the class centres of its run are "
+            "those without. Pass centres=means."
+        )
     try:
         checkpoint, classes = find_checkpoint(path), read_classes(path)
     except UserError as error:
@@ -72,11 +77,6 @@ def head_centres(run: str | Path, names: NDArray[np.str_], dim: int) -> NDArray[
             f"centres={run} is not an embedder of a finished run: its checkpoint or classes.csv is "
             "missing. Pass RUN/embedder, or centres=means."
         ) from error
-    if has_adapter(path):
-        raise UserError(
-            f"centres={run}: the embedder has an adapter, and the class centres of its run are "
-            "those without. Pass centres=means."
-        )
     weight = part_of_checkpoint(read_checkpoint(checkpoint), "loss").get("weight")
     if weight is None or weight.ndim != 2 or len(weight) % max(1, len(classes)):
         raise UserError(
