@@ -510,7 +510,7 @@ def test_what_cannot_be_added_to_an_embedder_is_one_line(photos, adapted, tmp_pa
         (["4", "--into", str(photos / "embedder")], "dimensions, the adapter takes 4"),
         (["chained", "--into", str(photos / "embedder")], "with a different whitening"),
         ([fitted], "apply needs STORE and OUTPUT, or --into"),
-        ([fitted, "s"], r"STORE=s is given without OUTPUT\. Pass both\."),
+        ([fitted, "s", "--into", "embedder"], "apply needs STORE and OUTPUT, or --into"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             run(["apply", *arguments])

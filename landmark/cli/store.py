@@ -138,13 +138,11 @@ def _apply(options: argparse.Namespace) -> str:
     from landmark.artifact.descriptors import DescriptorStore
     from landmark.artifact.projection import apply
 
-    if options.into is None and options.output is None:
+    if options.output is None and (options.into is None or options.store is not None):
         raise UserError(
             "apply needs STORE and OUTPUT, or --into. Pass landmark store apply FITTED STORE "
             "OUTPUT, or landmark store apply FITTED --into RUN/embedder."
         )
-    if options.store is not None and options.output is None:
-        raise UserError(f"STORE={options.store} is given without OUTPUT. Pass both.")
     projection, lines = open_projection(options.fitted), []
     if options.output is not None:
         store = DescriptorStore.open(options.store)
