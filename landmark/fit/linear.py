@@ -61,8 +61,8 @@ def fit_linear(
     The number of epochs is chosen on held-out photos (see `held_out`): a third of the landmarks,
     and a third of the photos of the others. Then the adapter is fitted to all photos.
 
-    Vectors are read from the store chunk by chunk; a batch is a few of their rows. The memory is
-    that of the matrix, the centres and their optimizer, and a chunk.
+    Vectors are read from the store in chunks of about 8,192 rows, each in the order of the file.
+    The memory is that of a chunk, and of a matrix, centres and their optimizer for each fold.
 
     Args:
         store: N descriptors (D,) with landmarks. Photos without a landmark are left out.
