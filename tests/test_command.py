@@ -127,7 +127,10 @@ def test_a_root_script_is_the_command(verb, tmp_path):
         (["fit", "train=a", "output=b", "fit.dim=0"], ["fit.dim=0 is not valid", "number > 0"]),
         (["fit", "train=a", "output=b", "fit.power=2"], ["fit.power=2 is not valid", "<= 1"]),
         (["fit", "train=a", "output=b", "fit=whitening", "fit.power=0"], ["fit.power", "dim"]),
-        (["fit", "train=a", "output=b", "fit=zca"], ["fit=zca", "calibration, pca, whitening"]),
+        (
+            ["fit", "train=a", "output=b", "fit=zca"],
+            ["fit=zca", "calibration, linear, pca, whitening"],
+        ),
         (["rerank", "query=a", "gallery=b", "rerank=[alphaqe]"], ["alphaqe", "alpha_qe"]),
         (["train", "loss=5"], ["loss=5 does not exist", "arcface"]),
         (["train", "trainer=null"], ["trainer=null does not exist", "cpu"]),

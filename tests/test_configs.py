@@ -23,11 +23,11 @@ OF_SCRIPT |= {"local": "extract"}
 ALONE = ("verify",)  # groups of several commands
 # Arguments that the commands add to a group's settings.
 ADDED = {
-    "model": {"pooling", "weights", "image_size"},
+    "model": {"pooling", "weights", "image_size", "adapter_dim"},
     "loss": {"embedding_dim", "num_classes", "class_counts"},
     "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
     "schedule": {"optimizer", "total_steps"},
-    "fit": {"store"},
+    "fit": {"store", "loss"},
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
 OWN_GROUPS += ("extract", "fit", "search", "rerank", "local", "verify")

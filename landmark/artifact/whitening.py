@@ -8,21 +8,19 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.artifact.carry_local import link_local
-from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.folder import check_files, damage, read_json, write_json
-from landmark.artifact.vectors import row_blocks
+from landmark.artifact.projection import Projection, apply
 from landmark.disk.atomic import atomic_folder
-from landmark.disk.differences import as_recorded, check_same_settings
+from landmark.disk.differences import as_recorded
 from landmark.disk.digest import digest_of
 from landmark.disk.space import disk_errors
-from landmark.error import UserError
+
+__all__ = ["Whitening", "apply"]
 
 MEAN, PROJECTION, META = "mean.npy", "projection.npy", "whitening.json"
-_SOURCE = ("embedder", "whitening")
 
 
-class Whitening:
+class Whitening(Projection):
     """x → (x − mean) · projection, normalised to unit length.
 
     On disk a folder of `mean.npy`, `projection.npy` and `whitening.json`.
@@ -40,6 +38,7 @@ class Whitening:
     """
 
     marker: ClassVar[str] = META
+    noun = "a whitening"
 
     def __init__(
         self, mean: NDArray[np.float64], projection: NDArray[np.float64], meta: dict[str, Any]
@@ -55,43 +54,20 @@ class Whitening:
         return projected / np.where(lengths > 0, lengths, 1)
 
     @property
+    def source_dim(self) -> int:
+        """Dimension D of the descriptors that it takes."""
+        return len(self.mean)
+
+    @property
     def dim(self) -> int:
         """Dimension d of the result."""
         return int(self.projection.shape[1])
-
-    def summary(self, store: DescriptorStore) -> str:
-        """Describe the fit to a store in one line."""
-        return f"{len(store):,} photos, {store.dim} → {self.dim}-d"
 
     @cached_property
     def digest(self) -> str:
         """Digest of mean, projection and `meta`."""
         numbers = [array.astype("<f8").tobytes() for array in (self.mean, self.projection)]
         return digest_of(b"".join([*numbers, json.dumps(self.meta, sort_keys=True).encode()]))
-
-    def check_fits(self, recorded: dict[str, Any], dim: int, subject: str | Path) -> None:
-        """Check that the whitening was fitted on descriptors of this kind.
-
-        Args:
-            recorded: `embedder` and `whitening` of the descriptors, if known.
-            dim: Their dimension.
-            subject: Start of the error message.
-
-        Raises:
-            UserError: The dimension, the embedder or an earlier whitening differs.
-        """
-        if dim != len(self.mean):
-            raise UserError(
-                f"{subject} has {dim} dimensions, the whitening takes {len(self.mean)}. Fit one on "
-                "a store of this embedder."
-            )
-        if recorded.get("embedder") is not None and self.meta.get("embedder") is not None:
-            check_same_settings(
-                recorded,
-                {key: self.meta.get(key) for key in _SOURCE},
-                f"{subject} was made",
-                "Fit a whitening on a store that was made with the same settings.",
-            )
 
     def write(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the folder atomically.
@@ -122,27 +98,3 @@ class Whitening:
             if not (fits and np.isfinite(mean).all() and np.isfinite(projection).all()):
                 raise ValueError("mean or projection is not finite, or their shapes do not match")
         return cls(mean.astype(np.float64), projection.astype(np.float64), meta)
-
-
-def apply(
-    whitening: Whitening, store: DescriptorStore, output: str | Path, overwrite: bool = False
-) -> None:
-    """Whiten a store block by block and write the result, with its local features, to `output`.
-
-    Raises:
-        UserError: The whitening was fitted on other descriptors, or `output` already exists.
-    """
-    whitening.check_fits(store.meta, store.dim, store.path)
-    with DescriptorStore.writing(
-        output,
-        store.ids,
-        whitening.dim,
-        store.dtype,
-        store.landmark_ids,
-        overwrite,
-        skipped=store.skipped,
-        complete=lambda whitened: link_local(store, whitened),
-        **{**store.settings, "whitening": whitening.digest},
-    ) as vectors:
-        for block in row_blocks(len(store)):
-            vectors[block] = whitening(store.vectors[block])

@@ -50,7 +50,7 @@ class Extract:
     output: str | None
     overwrite: bool
     add: bool
-    whitening: str | None
+    whitening: str | list[str] | None
     background: str | None
     batch_size: BatchSize
     workers: Workers | None
@@ -80,7 +80,7 @@ def main(settings: Extract, config: DictConfig) -> None:
 
 def extract(settings: Extract, config: DictConfig, output: Path) -> str:
     """Write descriptors of a split to the store `output`; return the line to print."""
-    from landmark.artifact.whitening import Whitening
+    from landmark.artifact.adapter import open_projections
     from landmark.extract.extraction import Extraction
     from landmark.extract.plan import Plan
     from landmark.extract.store import write_store
@@ -88,7 +88,7 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
 
     embedder, description = load_embedder(settings.embedder)
     digest = embedder_digest(settings.embedder)
-    whitening = Whitening.open(settings.whitening) if settings.whitening else None
+    whitening = open_projections(settings.whitening) if settings.whitening else None
     if whitening is not None:
         recorded = {"embedder": digest, "whitening": None}
         whitening.check_fits(recorded, embedder.embedding_dim, f"embedder={settings.embedder}")

@@ -1,11 +1,13 @@
-"""Fit a whitening to a descriptor store, or a calibration to the output of a recognition.
+"""Fit a whitening or an adapter to a store, or a calibration to the output of a recognition.
 
 landmark fit fit=pca train=STORE output=FITTED fit.dim=128
 landmark fit fit=pca train=STORE output=FITTED fit.power=0.25
 landmark fit fit=whitening train=STORE output=FITTED
+landmark fit fit=linear train=STORE output=FITTED
+landmark fit fit=linear train=STORE output=FITTED loss@fit.loss=arcface fit.loss.margin=0.2
 landmark fit fit=calibration train=RECOGNIZED output=FITTED
 
-`landmark store apply` and extract.py apply a whitening, recognize.py a calibration.
+`landmark store apply` and extract.py apply a whitening or an adapter, recognize.py a calibration.
 """
 
 import typing

@@ -1,19 +1,26 @@
-"""Show, join, concatenate and whiten descriptor stores.
+"""Show, join, concatenate and project descriptor stores.
 
 landmark store info STORE
 landmark store join OUTPUT STORE STORE …
 landmark store ensemble OUTPUT STORE STORE … --weights 0.5 1
 landmark store apply FITTED STORE OUTPUT
+landmark store apply FITTED --into RUN/embedder
 
-An existing OUTPUT is kept unless --overwrite is given.
+apply projects with a whitening or an adapter. --into adds an adapter to an embedder,
+which then needs no whitening=. An existing OUTPUT is kept unless --overwrite is given.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from landmark.cli._parser import Parser, parser_of, run
+from landmark.error import UserError
+
+if TYPE_CHECKING:
+    from landmark.artifact.projection import Projection
 
 
 def main() -> None:
@@ -25,7 +32,7 @@ def store(arguments: Sequence[str]) -> str:
     """Run one of the tools; return the text to print."""
     options = _parser().parse_args(arguments)
     tool: Callable[[argparse.Namespace], str] = options.tool
-    if "output" in options:
+    if getattr(options, "output", None) is not None:
         from landmark.artifact.descriptors import META
         from landmark.disk.atomic import check_can_write
         from landmark.disk.lock import locked
@@ -54,10 +61,11 @@ def _parser() -> Parser:
     ensemble.add_argument("--weights", metavar="W", type=float, nargs="+", help="one per store")
     ensemble.set_defaults(tool=_ensemble)
 
-    apply = tools.add_parser("apply", help="whiten a store")
+    apply = tools.add_parser("apply", help="project a store, or adapt an embedder")
     apply.add_argument("fitted", metavar="FITTED", help="folder that landmark fit wrote")
-    apply.add_argument("store", metavar="STORE")
-    apply.add_argument("output", metavar="OUTPUT", help="store to write")
+    apply.add_argument("store", metavar="STORE", nargs="?")
+    apply.add_argument("output", metavar="OUTPUT", nargs="?", help="store to write")
+    apply.add_argument("--into", metavar="RUN/embedder", help="embedder that gets the adapter")
     apply.set_defaults(tool=_apply)
 
     for tool in (join, ensemble, apply):
@@ -126,10 +134,44 @@ def _ensemble(options: argparse.Namespace) -> str:
 
 
 def _apply(options: argparse.Namespace) -> str:
+    from landmark.artifact.adapter import open_projection
     from landmark.artifact.descriptors import DescriptorStore
-    from landmark.artifact.whitening import Whitening, apply
+    from landmark.artifact.projection import apply
 
-    store, whitening = DescriptorStore.open(options.store), Whitening.open(options.fitted)
-    apply(whitening, store, options.output, options.overwrite)
-    line = f"wrote {options.output}: {len(store):,} photos, {store.dim} → {whitening.dim}-d"
-    return line + _local_words(options.output, [options.store])
+    if options.output is None and (options.into is None or options.store is not None):
+        raise UserError(
+            "apply needs STORE and OUTPUT, or --into. Pass landmark store apply FITTED STORE "
+            "OUTPUT, or landmark store apply FITTED --into RUN/embedder."
+        )
+    projection, lines = open_projection(options.fitted), []
+    if options.output is not None:
+        store = DescriptorStore.open(options.store)
+        apply(projection, store, options.output, options.overwrite)
+        line = f"wrote {options.output}: {len(store):,} photos, {store.dim} → {projection.dim}-d"
+        lines.append(line + _local_words(options.output, [options.store]))
+    if options.into is not None:
+        lines.append(_into_embedder(options.fitted, projection, options.into))
+    return "\n".join(lines)
+
+
+def _into_embedder(fitted: str, projection: "Projection", folder: str) -> str:
+    """Make an adapter the last layer of the embedder in `folder`, in place."""
+    from landmark.artifact.adapter import Adapter
+    from landmark.disk.lock import locked
+    from landmark.model.adapter import add_adapter
+    from landmark.model.persist import embedder_digest
+
+    if not isinstance(projection, Adapter):
+        raise UserError(
+            f"{fitted} is {projection.noun}, which subtracts a mean from unit-length descriptors; "
+            "the embeddings that an embedder averages are not. Pass extract.py "
+            f"whitening={fitted}, or an adapter (fit=linear)."
+        )
+    if Path(folder).is_file():
+        raise UserError(f"{folder} is a file. Pass an embedder folder, RUN/embedder.")
+    embedder_digest(folder)  # it is an embedder folder, beside which the lock is created
+    with locked(folder):
+        recorded = {"embedder": embedder_digest(folder), "whitening": None}
+        projection.check_fits(recorded, projection.source_dim, folder)
+        add_adapter(folder, projection.weight, projection.digest)
+    return f"wrote {folder}: {projection.source_dim} → {projection.dim}-d"

@@ -16,7 +16,7 @@ from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.local_features import LocalFeatures
 from landmark.artifact.local_parts import PartialLocal
 from landmark.artifact.partial_store import PartialStore
-from landmark.artifact.whitening import Whitening
+from landmark.artifact.projection import Projection
 from landmark.data.batches import default_workers, grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.data.image_table import ImageTable
@@ -45,7 +45,8 @@ class Extraction:
         table: N photos with their sizes.
         image_format: Sizes of the aspect groups.
         method: Scales and flip.
-        whitening: Whitening applied to every descriptor. None means no whitening.
+        whitening: Whitening or adapter, or a chain of them, applied to every descriptor. None means
+            neither.
         batch_size: Photos per batch.
         workers: Decoding processes per extraction process. None means one per CPU, at most 8.
         device: Device of the embedder: auto, cpu, mps, cuda or cuda:N.
@@ -61,7 +62,7 @@ class Extraction:
     table: ImageTable
     image_format: ImageFormat
     method: MultiScale
-    whitening: Whitening | None = None
+    whitening: Projection | None = None
     batch_size: int = 32
     workers: int | None = None
     device: Device = "auto"

@@ -47,7 +47,7 @@ def fit_pca(
         [1.0, 1.0]
     """
     dim = _validated_dim(dim, store)
-    mean, covariance = _mean_and_covariance(store)
+    mean, covariance = mean_and_covariance(store)
     values, vectors = np.linalg.eigh(covariance)
     _check_span(values, store, dim, f"{len(store):,} descriptors")
     values, vectors = values[::-1][:dim], _with_fixed_signs(vectors[:, ::-1][:, :dim])
@@ -101,7 +101,7 @@ def _whitening(
     )
 
 
-def _mean_and_covariance(
+def mean_and_covariance(
     store: DescriptorStore,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean (D,) and the covariance (D, D) of all descriptors."""

@@ -25,6 +25,7 @@ def build_embedder(
     channels_last: bool = True,
     weights: str | None = None,
     image_size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None,
+    adapter_dim: PositiveInt | None = None,
 ) -> Embedder:
     """Construct an embedder of backbone, pooling and neck.
 
@@ -44,6 +45,8 @@ def build_embedder(
             lite1 to lite4).
         image_size: (width, height) of the images, or one side; sets the size of architectures with
             a fixed size; others ignore it.
+        adapter_dim: Dimension of an adapter after the neck, a Linear without bias, which
+            `add_adapter` sets. None means no adapter.
 
     Raises:
         UserError: A name, the weights or the size is not valid.
@@ -58,6 +61,9 @@ def build_embedder(
     else:
         layers.append(nn.Linear(pooled_dim, embedding_dim, bias=neck_bias))
         layers.append(nn.BatchNorm1d(embedding_dim))
+    if adapter_dim is not None:
+        layers.append(nn.Linear(embedding_dim, adapter_dim, bias=False))
+        embedding_dim = adapter_dim
     return Embedder(body, pooling, nn.Sequential(*layers), embedding_dim, channels_last)
 
 

@@ -54,15 +54,22 @@ def head_centres(run: str | Path, names: NDArray[np.str_], dim: int) -> NDArray[
         not know.
 
     Raises:
-        UserError: The run has no head, no list of classes, centres of another dimension than the
-            descriptors, or none of the landmarks.
+        UserError: The run has no head, no list of classes, an embedder with an adapter, which its
+            centres lack, centres of another dimension than the descriptors, or none of the
+            landmarks.
     """
     import pandas as pd
 
+    from landmark.model.adapter import has_adapter
     from landmark.model.weights_file import part_of_checkpoint, read_checkpoint
     from landmark.task.restore_head import find_checkpoint, read_classes
 
     path = Path(run)
+    if has_adapter(path):
+        raise UserError(
+            f"centres={run}: the embedder has an adapter, and the class centres of its run are "
+            "those without. Pass centres=means."
+        )
     try:
         checkpoint, classes = find_checkpoint(path), read_classes(path)
     except UserError as error:

@@ -1,8 +1,10 @@
 """Class centres initialised from the embeddings of their photos."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from landmark.error import UserError
 from landmark.head.head import Head
@@ -11,7 +13,7 @@ from landmark.processes import total
 
 
 @torch.no_grad()
-def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
+def imprint(embedder: nn.Module, loss: nn.Module, batches: Iterable[Any]) -> None:
     """Set each class centre to the normalised mean of its photos' unit-length embeddings.
 
     Sub-centres of a class start near that mean, each with seeded noise of about a tenth of its
