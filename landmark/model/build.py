@@ -1,5 +1,6 @@
 """Construct an embedder from names and numbers: the target of conf/model/*.yaml."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -62,9 +63,17 @@ def build_embedder(
 
 
 def _pooled_dim(pooling: nn.Module, backbone: Backbone) -> int:
-    """Return the dimension of the pooled vector, by pooling small maps."""
+    """Return the dimension of the pooled vector, by pooling small maps.
+
+    Weights of the pooling that depend on the number of channels are created in this pass.
+    """
     channels = backbone.class_token_channels
     token = None if channels is None else torch.zeros(1, channels)
-    maps = [torch.zeros(1, count, 8, 8) for count in backbone.channels]
+    side = max(8, math.isqrt(getattr(pooling, "least_cells", 1) - 1) + 1)
+    maps = [torch.zeros(1, count, side, side) for count in backbone.channels]
+    is_training = pooling.training
+    pooling.eval()  # the zeros are no statistics for a BatchNorm
     with torch.no_grad():
-        return pool(pooling, Features(maps, token)).shape[1]
+        dim = pool(pooling, Features(maps, token)).shape[1]
+    pooling.train(is_training)
+    return dim
