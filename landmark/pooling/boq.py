@@ -121,6 +121,6 @@ class Attention(nn.Module):
         heads = [
             part.unflatten(-1, (-1, _HEAD_DIM)).transpose(1, 2) for part in (query, key, value)
         ]
-        heads[0] = heads[0].expand(len(values), -1, -1, -1)
+        heads[0] = heads[0].expand(values.shape[0], -1, -1, -1)
         read = functional.scaled_dot_product_attention(*heads)  # (B, heads, m, 64)
         return self.output(read.transpose(1, 2).flatten(2))
