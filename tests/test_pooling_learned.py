@@ -15,6 +15,7 @@ from landmark.extract.multiscale import MultiScale
 from landmark.model import Features, build_embedder, load_embedder, write_embedder
 from landmark.model.inference import for_inference
 from landmark.model.persist import describe_embedder
+from landmark.model.relup import ReLUP
 from landmark.pooling import DOLG, SALAD, BoQ, GeM, RegionalGeM
 from landmark.pooling.regional_gem import regional_gem
 from landmark.pooling.salad import transport
@@ -108,6 +109,37 @@ def test_superglobal_gives_the_authors_descriptor(reference):
     scales = (0.7071, 1.0, 1.4142)
     close(MultiScale(scales, combine="max")(projected, maps), answers["descriptor"], 1e-6)
     close(MultiScale(scales)(projected, maps), answers["descriptor_scale_mean"], 1e-6)
+
+
+def test_relup_raises_small_activations(reference):
+    answers = reference("superglobal")
+    assert torch.equal(ReLUP(0.014)(answers["before_clamp"]), answers["clamped"])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("name", "replaced"), [("resnet18", 8), ("resnet26", 10)])
+def test_relup_replaces_the_activations_of_the_first_three_stages(name, replaced):
+    torch.manual_seed(0)
+    plain = build_embedder(name, GeM(), neck="none").eval()
+    raised = build_embedder(name, GeM(), neck="none", relup=0.014).eval()
+    raised.load_state_dict(plain.state_dict())
+    model = raised.backbone.model
+    assert sum(isinstance(module, ReLUP) for module in raised.modules()) == replaced
+    assert not any(isinstance(module, ReLUP) for module in model.layer4.modules())
+    x = torch.rand(2, 3, 64, 96)
+    start = model.maxpool(model.act1(model.bn1(model.conv1(raised.normalise(x)))))
+    for stage in (model.layer1, model.layer2, model.layer3):
+        start = stage(start)
+        assert float(start.min()) == pytest.approx(0.014)
+    assert float(model.layer4(start).min()) == 0
+    want = raised(x)
+    assert not torch.allclose(want, plain(x), rtol=1e-3)
+    torch.testing.assert_close(for_inference(raised, CPU)(x), want, rtol=1e-3, atol=1e-4)
+
+
+def test_relup_of_another_network_is_one_line():
+    with pytest.raises(UserError, match=r"model\.relup is for ResNets, not for test_vit"):
+        build_embedder("test_vit", GeM(), relup=0.014)
 
 
 def randomized(pooling, features, seed):

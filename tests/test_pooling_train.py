@@ -57,6 +57,7 @@ def test_a_pooling_trains_and_extracts(scripts, workdir, name):
 def test_regional_gem_and_the_maximum_of_scales_describe_with_a_trained_network(scripts, workdir):
     train(scripts, workdir, "gem")
     options = ["init=gem/embedder", "pooling=regional_gem", "trainer.max_epochs=0"]
+    options += ["model.relup=0.014"]
     train(scripts, workdir, "superglobal", *options)
     sizes = "extract.scales=[1,1.5]"
     plain = extract(scripts, workdir, "gem", "plain", sizes)

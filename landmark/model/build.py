@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import nn
 
 from landmark.model.backbone import Backbone, Features, Rate
@@ -26,6 +26,7 @@ def build_embedder(
     channels_last: bool = True,
     weights: str | None = None,
     image_size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None,
+    relup: NonNegativeFloat | None = None,
 ) -> Embedder:
     """Construct an embedder of backbone, pooling and neck.
 
@@ -45,13 +46,15 @@ def build_embedder(
             lite1 to lite4).
         image_size: (width, height) of the images, or one side; sets the size of architectures with
             a fixed size; others ignore it.
+        relup: Smallest activation of a ResNet's first three stages, SuperGlobal's 0.014 at
+            extraction. None leaves them as they are.
 
     Raises:
         UserError: A name, the weights or the size is not valid.
     """
     if stages is None:
         stages = getattr(pooling, "stages", None)
-    body = Backbone(backbone, stages, image_size, drop_path, weights)
+    body = Backbone(backbone, stages, image_size, drop_path, weights, relup)
     pooled_dim = _pooled_dim(pooling, body)
     layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
     if neck == "none":
