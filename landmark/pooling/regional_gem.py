@@ -39,6 +39,8 @@ def regional_gem(
     """
     x = x.float().clamp(min=eps)
     padded = functional.pad(x.pow(p), [window // 2] * 4, mode="reflect")
+    # The layout in which PyTorch averages several times faster on a CPU.
+    padded = padded.contiguous(memory_format=torch.channels_last)
     means = functional.avg_pool2d(padded, window, stride=1).pow(1 / p)
     return torch.lerp(x, means, share)
 
