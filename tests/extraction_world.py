@@ -119,6 +119,7 @@ def plan(world: Path, output: Path, **changes) -> Plan:
         "table": table.digest,
         "scales": list(extraction.method.scales),
         "flip": extraction.method.flip,
+        "combine": extraction.method.combine,
         "image": IMAGE,
         "split": None,
         "precision": extraction.precision,

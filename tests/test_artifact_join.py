@@ -48,6 +48,13 @@ def test_joined_stores_are_concatenated(tmp_path):
     Stores.open(tmp_path / "o", one.path)
 
 
+def test_a_store_of_an_earlier_version_is_joined_as_the_mean_of_its_scales(tmp_path):
+    write(tmp_path / "1", ["a"])
+    write(tmp_path / "2", ["b"], combine="mean")
+    assert join(tmp_path / "o", [tmp_path / "1", tmp_path / "2"]) == 2
+    assert join(tmp_path / "p", [tmp_path / "2", tmp_path / "1"]) == 2
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
@@ -55,6 +62,7 @@ def test_joined_stores_are_concatenated(tmp_path):
         ({"whitening": "w"}, "a different whitening"),
         ({"scales": [1.0, 2.0]}, r"a different scales \(\[1.0, 2.0\], now \[1.0\]\)"),
         ({"flip": True}, "a different flip"),
+        ({"combine": "max"}, r'a different combine \("max", now "mean"\)'),
         ({"dtype": "float16"}, "a different dtype"),
         ({"ids": ["b", "z"]}, r"photo 'b' is also in .*1 \(1 such photos"),
     ],

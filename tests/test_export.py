@@ -104,6 +104,25 @@ def test_any_size_and_batch(convolutional, exported_file):
     assert_axes_are_named(exported_file, "height", "width")
 
 
+LEARNED = {
+    "salad.SALAD": ("test_vit", {"clusters": 6, "cluster_dim": 4, "token_dim": 5}),
+    "boq.BoQ": ("test_vit", {"dim": 64, "queries": 6, "rows": 3}),
+    "dolg.DOLG": ("test_resnet", {"dim": 8, "branch_dim": 4, "output_dim": 6}),
+    "regional_gem.RegionalGeM": ("test_resnet", {"unit_length": True}),
+}
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_pooling_with_weights_at_any_size_and_batch(tmp_path, name):
+    backbone, options = LEARNED[name]
+    pooling = {"_target_": f"landmark.pooling.{name}", **options}
+    embedder, _ = load_embedder(written(tmp_path, backbone, (160, 128), pooling))
+    exported = exporting.ExportedEmbedder(embedder)
+    multiple = exported.multiples[0]
+    # Several sizes and batches; raises an error where the file differs from PyTorch.
+    exporting.write_checked(exported, tmp_path / "file.onnx", (160, 128), multiple, 18)
+
+
 def test_an_existing_file_is_not_overwritten(convolutional, exported_file, scripts):
     settings = [f"embedder={convolutional}", "output=out/file.onnx"]
     workdir = exported_file.parents[1]

@@ -24,6 +24,7 @@ from landmark.artifact.partial_store import PartialStore, recorded_settings
 from landmark.artifact.whitening import Whitening
 from landmark.error import UserError
 from landmark.extract import extraction
+from landmark.extract.multiscale import MultiScale
 from landmark.extract.store import write_store
 from landmark.image.format import ImageFormat
 from landmark.model.persist import load_embedder
@@ -58,6 +59,27 @@ def test_descriptors_equal_those_of_single_photos(world):
         np.testing.assert_allclose(store.vectors[row], expected, atol=1e-5)
     apart = np.linalg.norm(store.vectors[:, None] - store.vectors, axis=2)
     assert apart[~np.eye(PHOTOS, dtype=bool)].min() > 1e-3  # no two photos are confused
+
+
+def test_the_maximum_of_the_scales_has_unit_length_at_each(world, tmp_path):
+    table, image_format = table_of(world / "photos"), ImageFormat(**IMAGE)
+    embedder, _ = load_embedder(world / "embedder")
+    method = MultiScale((1.0, 1.5), flip=True, combine="max")
+    store = extract(world, tmp_path / "s", method=method)
+    assert store.meta["combine"] == "max"
+    groups = table.groups(image_format)
+    for row, path in enumerate(table.rows["path"][:8]):
+        sizes = [image_format.scaled_size(int(groups[row]), scale) for scale in (1.0, 1.5)]
+        largest = np.full(DIM, -np.inf)
+        for image in image_format.images(str(table.root / path), sizes, None):
+            for view in (image, image.flip(-1)):
+                with torch.no_grad():
+                    embedding = embedder(view[None])[0].double().numpy()
+                for place, value in enumerate(embedding / np.linalg.norm(embedding)):
+                    largest[place] = max(largest[place], value)
+        expected = largest / np.linalg.norm(largest)
+        np.testing.assert_allclose(store.vectors[row], expected, atol=1e-5)
+    assert np.abs(store.vectors - DescriptorStore.open(world / "complete").vectors).max() > 0.01
 
 
 def test_descriptors_that_are_not_finite_are_refused(world, tmp_path):

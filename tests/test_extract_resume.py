@@ -202,13 +202,17 @@ def changed(world, key):
         return {"table": type(table)(table.root, table.rows.iloc[:-1])}
     if key == "whitening":
         return {key: Whitening(np.zeros(DIM), np.eye(DIM), {})}
-    methods = {"scales": MultiScale((1.0,)), "flip": MultiScale((1.0, 1.5), flip=True)}
+    methods = {
+        "scales": MultiScale((1.0,)),
+        "flip": MultiScale((1.0, 1.5), flip=True),
+        "combine": MultiScale((1.0, 1.5), combine="max"),
+    }
     if key in methods:
         return {"method": methods[key]}
     return {key: {"dtype": "float16", "precision": "bf16", "batch_size": 5}[key]}
 
 
-KEYS = ["embedder", "table", "scales", "flip", "dtype", "precision", "whitening"]
+KEYS = ["embedder", "table", "scales", "flip", "combine", "dtype", "precision", "whitening"]
 
 
 @pytest.mark.parametrize("key", [*KEYS, "batch_size"])
@@ -230,6 +234,17 @@ def test_a_changed_setting_is_refused_for_a_finished_store(world, tmp_path, key)
     assert ("add=true" in str(caught.value)) == (key == "table")
     assert files_of(tmp_path / "s") == files_of(world / "complete")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_store_of_an_earlier_version_has_the_mean_of_the_scales(world, tmp_path, capsys):
+    shutil.copytree(world / "complete", tmp_path / "s")
+    meta = json.loads((tmp_path / "s" / "meta.json").read_text())
+    assert meta.pop("combine") == "mean"
+    (tmp_path / "s" / "meta.json").write_text(json.dumps(meta))
+    extract(world, tmp_path / "s")
+    assert "is up to date" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r'a different combine \("mean", now "max"\)'):
+        extract(world, tmp_path / "s", **changed(world, "combine"))
 
 
 def test_a_finished_store_is_not_extracted_again(world, tmp_path, monkeypatch, capsys):

@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from landmark.loss.build import build_loss
 
-LOSSES = choices("loss")
+LOSSES = [*choices("loss"), "recall_at_k_simix"]
 # Each process samples its own margins.
-ALIKE = {"elasticface": {"deviation": 0.0}}
+ALIKE = {"elasticface": {"deviation": 0.0}, "recall_at_k_simix": {"simix": True}}
 STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
 
 
@@ -27,7 +27,8 @@ class Network(nn.Module):
         super().__init__()
         torch.manual_seed(1)
         self.layer = nn.Linear(6, DIM)
-        make = instantiate(choice_alone("loss", name), **ALIKE.get(name, {}))
+        choice = name.removesuffix("_simix")
+        make = instantiate(choice_alone("loss", choice), **ALIKE.get(name, {}))
         self.loss = build_loss(make, DIM, np.arange(1, CLASSES + 1))
 
     def forward(self, images, labels):
@@ -37,6 +38,7 @@ class Network(nn.Module):
 def trained(name, wrap, rank=0, processes=1):
     """The gradients after each of a few steps, and the state after the last."""
     network = Network(name)
+    torch.manual_seed(1 + rank)  # what a loss draws must not depend on it
     model = wrap(network)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     random = torch.Generator().manual_seed(0)

@@ -145,15 +145,89 @@ def naive_smooth_ap(s, positives, negatives, temperature=0.01):
     return 1 - sum(precisions) / len(precisions)
 
 
-def naive_recall_at_k(s, positives, negatives, temperature=0.01, place_temperature=1.0):
+def naive_recall_at_k(
+    s, positives, negatives, temperature=0.01, place_temperature=1.0, rank_query=False
+):
     recalls = []
     for k in (1, 2, 4, 8, 16):
         for i, ps in enumerate(positives):
             if ps:
                 ranks = [naive_rank(s, i, p, range(len(s)), temperature) for p in ps]
+                if rank_query:
+                    own = [sigmoid((s[i][i] - s[i][p]) / temperature) for p in ps]
+                    ranks = [rank + one for rank, one in zip(ranks, own, strict=True)]
                 recalled = sum(sigmoid((k - rank) / place_temperature) for rank in ranks)
-                recalls.append(recalled / min(k, len(ps)))
+                recalls.append(min(k, recalled) / min(k, len(ps)))
     return 1 - sum(recalls) / len(recalls)
+
+
+def naive_mixes(unit, labels, alpha):
+    """Append α x + (1 - α) y of all pairs of a class: neighbours in a circle, then two apart, …"""
+    rows, mixed_labels, alpha = list(unit), labels.tolist(), iter(alpha.tolist())
+    for label in sorted(set(mixed_labels)):
+        members = [row for row, own in enumerate(labels.tolist()) if own == label]
+        m = len(members)
+        for step in range(1, m // 2 + 1):
+            for start in range(m if 2 * step < m else step):
+                i, j = sorted((members[start], members[(start + step) % m]))
+                a = next(alpha)
+                rows.append(a * unit[i] + (1 - a) * unit[j])
+                mixed_labels.append(label)
+    assert next(alpha, None) is None
+    return torch.stack(rows), torch.tensor(mixed_labels)
+
+
+@given(seed=seeds, size=st.integers(3, 12), classes=st.integers(1, 5), rank_query=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_simix_equals_the_loss_of_the_mixes_made_one_by_one(seed, size, classes, rank_query):
+    embeddings, labels = paired(seed, size, classes)
+    loss = RecallAtK(DIM, CLASSES, temperature=0.1, simix=True, rank_query=rank_query)
+    torch.manual_seed(seed)
+    value = loss(embeddings, labels)
+    torch.manual_seed(seed)
+    counts = labels.bincount()
+    alpha = torch.rand(int((counts * (counts - 1) // 2).sum()), dtype=torch.float64)
+    mixed, mixed_labels = naive_mixes(torch.nn.functional.normalize(embeddings), labels, alpha)
+    similarities = (mixed @ mixed.T).tolist()
+    _, positives, negatives = view(mixed, mixed_labels)
+    expected = naive_recall_at_k(similarities, positives, negatives, 0.1, 1.0, rank_query)
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    expected = naive_recall_at_k(*view(embeddings, labels), 0.1, 1.0, rank_query)
+    assert loss.eval()(embeddings, labels).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("suffix", "temperature"), [("", 0.01), ("_soft", 0.1)])
+@pytest.mark.parametrize("simix", [False, True])
+def test_recall_at_k_gives_the_authors_loss_and_gradient(
+    shared, monkeypatch, simix, suffix, temperature
+):
+    arrays = np.load(shared / "reference" / "pooling" / "recall_at_k_simix.npz")
+    answers = {key: torch.from_numpy(np.array(arrays[key])) for key in arrays.files}
+    name = ("mixed" if simix else "plain") + ("_soft" if temperature == 0.1 else "")
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: answers["alpha"].flatten())
+    embeddings, labels = answers["embedding"].requires_grad_(), answers["label"]
+    for rank_query, which in ((True, "loss"), (False, "loss_query_not_ranked")):
+        loss = RecallAtK(16, 6, answers["k"].tolist(), temperature, 1.0, simix, rank_query)
+        value = loss(embeddings, labels)
+        assert value.item() == pytest.approx(answers[f"{name}_{which}"].item(), abs=1e-6)
+        if rank_query:
+            (gradient,) = torch.autograd.grad(value, embeddings)
+            # Of the embeddings as given; ours is that of embeddings of any length.
+            want = answers[f"{name}_gradient"]
+            unit = embeddings.detach()
+            want = want - (want * unit).sum(1, keepdim=True) * unit
+            torch.testing.assert_close(gradient, want, rtol=0, atol=1e-5)
+
+
+def test_simix_trains_the_network_of_a_config():
+    config = composed("train", "loss=recall_at_k", "loss.simix=true")
+    loss = build_loss(instantiate(config.loss), DIM, np.ones(CLASSES))
+    assert loss.simix
+    assert not loss.rank_query
+    auxiliary = composed("train", "auxiliary=[recall_at_k]", "auxiliary.recall_at_k.simix=true")
+    options = dict(auxiliary.auxiliary.recall_at_k)
+    del options["weight"]
+    assert instantiate(options).keywords["simix"] is True
 
 
 NAIVE = [

@@ -30,6 +30,8 @@ Texts = Sequence[str] | NDArray[Any]
 
 SCHEMA = 1
 VECTORS, IDS, META, SKIPPED = "vectors.npy", "ids.parquet", "meta.json", "skipped.csv"
+# Values of settings in stores that were written before the settings were recorded.
+UNRECORDED = {"combine": "mean"}
 _RESERVED = {"schema", "version", "dtype"}  # keys of meta.json that every store records itself
 
 

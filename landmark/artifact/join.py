@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from landmark.artifact.carry_local import join_local
-from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.descriptors import UNRECORDED, DescriptorStore
 from landmark.artifact.stacked import StackedStores
 from landmark.artifact.vectors import row_blocks
 from landmark.disk.differences import check_same_settings
@@ -40,8 +40,8 @@ def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = Fals
     for store in stores[1:]:
         absent = dict.fromkeys(store.settings.keys() - set(_PHOTO_SETTINGS))
         check_same_settings(
-            store.meta,
-            absent | settings | {"dtype": first.dtype},
+            UNRECORDED | store.meta,
+            absent | UNRECORDED | settings | {"dtype": first.dtype},
             f"{store.path} was made",
             f"Join stores that were made with the same settings as {first.path}.",
         )

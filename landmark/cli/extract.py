@@ -123,6 +123,7 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
             "table": extraction.table.digest,
             "scales": list(method.scales),
             "flip": method.flip,
+            "combine": method.combine,
             "image": {key: image[key] for key in image if key not in _TRAINING_VIEW_SETTINGS},
             "split": settings.split,
             "precision": extraction.precision,
@@ -136,6 +137,7 @@ def extract(settings: Extract, config: DictConfig, output: Path) -> str:
     print(
         f"{len(extraction.table):,} photos, {plan.dim}-d, scales {list(method.scales)}, "
         f"flip {method.flip}"
+        + (f", combine {method.combine}" if method.combine != "mean" else "")
         + "".join(f", local {one.name} {one.layout['dim']}-d" for one in local),
         flush=True,
     )

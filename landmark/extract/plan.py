@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from landmark.artifact.descriptors import IDS, META, DescriptorStore
+from landmark.artifact.descriptors import IDS, META, UNRECORDED, DescriptorStore
 from landmark.artifact.partial_store import PartialStore, recorded_settings
 from landmark.artifact.photo_paths import positions_of
 from landmark.data.image_table import ImageTable
@@ -227,7 +227,7 @@ def look_at_output(plan: Plan) -> State:
         return Fresh() if missing is None else Extend(missing)
     start_over = "pass overwrite=true" if missing is None else "remove that folder"
     check_same_settings(
-        recorded,
+        UNRECORDED | recorded,
         work_settings(plan, missing),
         f"{staging} contains a stopped extraction",
         f"Use the same settings to resume, or {start_over} to start over.",
@@ -241,14 +241,12 @@ def _existing_store(plan: Plan) -> DescriptorStore | None:
         check_can_write(plan.output, plan.overwrite, marker=META)
         return None
     store = DescriptorStore.open(plan.output)
-    requested = plan.signature
+    requested, recorded = plan.signature, UNRECORDED | store.meta
     ignored = ("table",) if plan.add else ()
     advice = "Choose another output, or pass overwrite=true to replace it"
-    if differences(store.meta, requested, ignored).keys() == {"table"}:
+    if differences(recorded, requested, ignored).keys() == {"table"}:
         advice += ", or add=true to add the missing photos"
-    check_same_settings(
-        store.meta, requested, f"{plan.output} already exists", f"{advice}.", ignored
-    )
+    check_same_settings(recorded, requested, f"{plan.output} already exists", f"{advice}.", ignored)
     return store
 
 

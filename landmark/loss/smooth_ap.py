@@ -2,6 +2,7 @@
 
 from pydantic import PositiveFloat
 from torch import Tensor
+from torch.nn import functional
 
 from landmark.loss.pairs import PairLoss
 from landmark.loss.smooth_rank import smooth_ranks
@@ -36,6 +37,8 @@ class SmoothAP(PairLoss):
 
     def batch_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Compute 1 minus the mean smoothed average precision of the batch's photos."""
-        among_all, among_positives, positives = smooth_ranks(embeddings, labels, self.temperature)
+        unit = functional.normalize(embeddings)
+        ranks = smooth_ranks(unit @ unit.T, labels, self.temperature)
+        positives = ranks.positives[ranks.query]
         queries = (1 / positives).sum()
-        return 1 - (among_positives / among_all / positives).sum() / queries
+        return 1 - (ranks.among_positives / ranks.among_all / positives).sum() / queries

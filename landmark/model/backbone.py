@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional
 
 from landmark.error import UserError
 from landmark.model.create import create_timm_model
+from landmark.model.relup import raise_activations
 from landmark.model.trace import drop_parts, trace_shapes, unused_parts
 from landmark.model.weights import load_weights
 from landmark.settings import checked
@@ -47,10 +48,12 @@ class Backbone(nn.Module):
             a fixed size; others ignore it.
         drop_path: Rate of stochastic depth.
         weights: See `landmark.model.weights`.
+        relup: Smallest activation of a ResNet's first three stages, see `raise_activations`. None
+            leaves them as they are.
 
     Raises:
-        UserError: See `create_timm_model` and `load_weights`; a stage does not exist; the model's
-            output is not a map. In the forward pass: the size is not supported.
+        UserError: See `create_timm_model`, `load_weights` and `raise_activations`; a stage does not
+            exist; the model's output is not a map. In the forward pass: the size is not supported.
     """
 
     @checked
@@ -61,6 +64,7 @@ class Backbone(nn.Module):
         image_size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None,
         drop_path: Rate = 0.0,
         weights: str | None = None,
+        relup: NonNegativeFloat | None = None,
     ) -> None:
         super().__init__()
         self.model: Any
@@ -69,6 +73,8 @@ class Backbone(nn.Module):
         if isinstance(image_size, int):
             image_size = (image_size, image_size)
         self.model = create_timm_model(name, image_size, drop_path, pretrained=weights == "timm")
+        if relup is not None:
+            raise_activations(self.model, name, relup)
         self.data_config = resolve_model_data_config(self.model)
         self._read_layout(image_size)
         features, unused = self._trace()

@@ -1,10 +1,11 @@
 """Construct an embedder from names and numbers: the target of conf/model/*.yaml."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import nn
 
 from landmark.model.backbone import Backbone, Features, Rate
@@ -26,6 +27,7 @@ def build_embedder(
     weights: str | None = None,
     image_size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None,
     adapter_dim: PositiveInt | None = None,
+    relup: NonNegativeFloat | None = None,
 ) -> Embedder:
     """Construct an embedder of backbone, pooling and neck.
 
@@ -47,13 +49,15 @@ def build_embedder(
             a fixed size; others ignore it.
         adapter_dim: Dimension of an adapter after the neck, a Linear without bias, which
             `add_adapter` sets. None means no adapter.
+        relup: Smallest activation of a ResNet's first three stages, SuperGlobal's 0.014 at
+            extraction. None leaves them as they are.
 
     Raises:
         UserError: A name, the weights or the size is not valid.
     """
     if stages is None:
         stages = getattr(pooling, "stages", None)
-    body = Backbone(backbone, stages, image_size, drop_path, weights)
+    body = Backbone(backbone, stages, image_size, drop_path, weights, relup)
     pooled_dim = _pooled_dim(pooling, body)
     layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
     if neck == "none":
@@ -68,9 +72,17 @@ def build_embedder(
 
 
 def _pooled_dim(pooling: nn.Module, backbone: Backbone) -> int:
-    """Return the dimension of the pooled vector, by pooling small maps."""
+    """Return the dimension of the pooled vector, by pooling small maps.
+
+    Weights of the pooling that depend on the number of channels are created in this pass.
+    """
     channels = backbone.class_token_channels
     token = None if channels is None else torch.zeros(1, channels)
-    maps = [torch.zeros(1, count, 8, 8) for count in backbone.channels]
+    side = max(8, math.isqrt(getattr(pooling, "least_cells", 1) - 1) + 1)
+    maps = [torch.zeros(1, count, side, side) for count in backbone.channels]
+    is_training = pooling.training
+    pooling.eval()  # the zeros are no statistics for a BatchNorm
     with torch.no_grad():
-        return pool(pooling, Features(maps, token)).shape[1]
+        dim = pool(pooling, Features(maps, token)).shape[1]
+    pooling.train(is_training)
+    return dim

@@ -8,7 +8,8 @@ from landmark.artifact.stacked import StackedStores
 from landmark.rerank.chain import INTERVAL
 from landmark.score.ground_truth import GroundTruth
 
-_RECORDED = ("embedder", "table", "whitening", "image", "crop", "scales", "flip", "split")
+_OF_PHOTOS = ("table", "image", "crop", "split")
+_RECORDED = ("embedder", "whitening", "scales", "flip", "combine", *_OF_PHOTOS)
 
 
 def protocol(
@@ -31,10 +32,11 @@ def protocol(
     Returns:
         `stores`: for each store the number and dimension of the descriptors, the digests of
         embedder, image table and whitening, and how the photos were read (image size or crop,
-        scales, flip), null if the store does not record it; stores searched as one are listed under
-        `stores`, and settings in which they differ are null; `ground_truth`, `measures` and
-        `distractors` (gallery photos without a known landmark or label), null without an
-        evaluation; `k`; `steps`; `interval`: how the intervals of the changes were computed.
+        scales, flip, combine), null if the store does not record it; stores searched as one are
+        listed under `stores`, and settings in which they differ are null; `ground_truth`,
+        `measures` and `distractors` (gallery photos without a known landmark or label), null
+        without an evaluation; `k`; `steps`; `interval`: how the intervals of the changes were
+        computed.
 
     Example:
         >>> protocol({}, None, k=100, data=None, steps=[{"step": "search"}])["steps"]
