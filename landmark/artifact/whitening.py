@@ -137,7 +137,7 @@ def apply(
         output,
         store.ids,
         whitening.dim,
-        store.dtype,
+        "float32" if store.is_quantised else store.dtype,
         store.landmark_ids,
         overwrite,
         skipped=store.skipped,

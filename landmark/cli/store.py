@@ -1,9 +1,10 @@
-"""Show, join, concatenate and whiten descriptor stores.
+"""Show, join, concatenate, whiten and shrink descriptor stores.
 
 landmark store info STORE
 landmark store join OUTPUT STORE STORE …
 landmark store ensemble OUTPUT STORE STORE … --weights 0.5 1
 landmark store apply FITTED STORE OUTPUT
+landmark store apply STORE OUTPUT --dtype int8
 
 An existing OUTPUT is kept unless --overwrite is given.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from landmark.cli._parser import Parser, parser_of, run
+from landmark.error import UserError
 
 
 def main() -> None:
@@ -24,6 +26,8 @@ def main() -> None:
 def store(arguments: Sequence[str]) -> str:
     """Run one of the tools; return the text to print."""
     options = _parser().parse_args(arguments)
+    if "paths" in options:
+        options.fitted, options.store, options.output = _apply_paths(options.paths, options.dtype)
     tool: Callable[[argparse.Namespace], str] = options.tool
     if "output" in options:
         from landmark.artifact.descriptors import META
@@ -54,10 +58,22 @@ def _parser() -> Parser:
     ensemble.add_argument("--weights", metavar="W", type=float, nargs="+", help="one per store")
     ensemble.set_defaults(tool=_ensemble)
 
-    apply = tools.add_parser("apply", help="whiten a store")
-    apply.add_argument("fitted", metavar="FITTED", help="folder that landmark fit wrote")
-    apply.add_argument("store", metavar="STORE")
-    apply.add_argument("output", metavar="OUTPUT", help="store to write")
+    apply = tools.add_parser(
+        "apply",
+        help="whiten a store, or change its dtype",
+        usage="landmark store apply [FITTED] STORE OUTPUT [--dtype DTYPE] [--overwrite]",
+    )
+    apply.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="a folder that landmark fit wrote, optional with --dtype; a store; the store to write",
+    )
+    apply.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "int8", "bit"),
+        help="of the written vectors: int8 and bit store codes of 8 bits or 1 bit per dimension",
+    )
     apply.set_defaults(tool=_apply)
 
     for tool in (join, ensemble, apply):
@@ -125,11 +141,39 @@ def _ensemble(options: argparse.Namespace) -> str:
     return line + _local_words(options.output, options.stores)
 
 
+def _apply_paths(paths: Sequence[str], dtype: str | None) -> tuple[str | None, str, str]:
+    """Return FITTED, None with --dtype alone, STORE and OUTPUT.
+
+    Raises:
+        UserError: Too few or too many are given.
+    """
+    if len(paths) == 3:
+        return paths[0], paths[1], paths[2]
+    if len(paths) == 2 and dtype is not None:
+        return None, paths[0], paths[1]
+    raise UserError(
+        f"apply: {len(paths)} paths are given. Pass FITTED STORE OUTPUT, or STORE OUTPUT --dtype "
+        "int8."
+    )
+
+
 def _apply(options: argparse.Namespace) -> str:
-    from landmark.artifact.descriptors import DescriptorStore
+    from landmark.artifact.convert import convert
+    from landmark.artifact.descriptors import VECTORS, DescriptorStore
     from landmark.artifact.whitening import Whitening, apply
 
-    store, whitening = DescriptorStore.open(options.store), Whitening.open(options.fitted)
-    apply(whitening, store, options.output, options.overwrite)
-    line = f"wrote {options.output}: {len(store):,} photos, {store.dim} → {whitening.dim}-d"
+    store = DescriptorStore.open(options.store)
+    whitening = None if options.fitted is None else Whitening.open(options.fitted)
+    dim, sizes = store.dim, ""
+    if options.dtype is None:
+        assert whitening is not None  # see `_apply_paths`
+        apply(whitening, store, options.output, options.overwrite)
+        dim = whitening.dim
+    else:
+        dim = convert(store, options.output, options.dtype, options.overwrite, whitening)
+        before, after = (
+            (Path(path) / VECTORS).stat().st_size / 1e6 for path in (store.path, options.output)
+        )
+        sizes = f", {store.dtype} → {options.dtype}, {before:,.1f} → {after:,.1f} MB"
+    line = f"wrote {options.output}: {len(store):,} photos, {store.dim} → {dim}-d{sizes}"
     return line + _local_words(options.output, [options.store])

@@ -33,14 +33,15 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
         Qi, Brown, Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, section 3.2.
     """
     losses = losses_by_dim(loss, 0)
-    weights = [getattr(one, "weight", None) for _, one in losses]
-    if not all(isinstance(weight, Tensor) and weight.ndim == 2 for weight in weights):
+    weights = [_centres(one) for _, one in losses]
+    if any(weight is None for weight in weights):
         raise UserError("task.imprint: this loss has no class centres. Pass task.imprint=false.")
     was_training = embedder.training
     embedder.eval()
     sums = [
         weight.new_zeros(getattr(one, "num_classes", len(weight)), weight.shape[1]).float()
         for weight, (_, one) in zip(weights, losses, strict=True)
+        if weight is not None
     ]
     for images, labels, rows in batches:
         embeddings = embedder(images.to(sums[0].device)).float()[rows >= 0]
@@ -52,6 +53,11 @@ def imprint(embedder: nn.Module, loss: nn.Module, batches: DataLoader) -> None:
     embedder.train(was_training)
 
 
+def _centres(loss: nn.Module) -> Tensor | None:
+    weight = getattr(loss, "weight", None)
+    return weight if isinstance(weight, Tensor) and weight.ndim == 2 else None
+
+
 def _set_centres(loss: nn.Module, sums: Tensor) -> None:
     """Set the class centres of a loss to the direction of the sums (C, D) of embeddings."""
     if not bool((sums.norm(dim=1) > 0).all()):
@@ -59,10 +65,10 @@ def _set_centres(loss: nn.Module, sums: Tensor) -> None:
     centres = torch.nn.functional.normalize(sums, dim=1)
     sub_centres = getattr(loss, "sub_centres", 1)
     if sub_centres > 1:
-        centres = _repeat_with_noise(centres, int(sub_centres))  # type: ignore[arg-type]
+        centres = _repeat_with_noise(centres, int(sub_centres))
     if isinstance(loss, MarginLoss) and isinstance(loss.head, Head):
         centres = loss.head.shard(loss, centres)
-    loss.weight.copy_(centres)  # type: ignore[operator, union-attr]
+    loss.weight.copy_(centres)  # type: ignore[operator]
 
 
 def _repeat_with_noise(centres: Tensor, times: int) -> Tensor:
