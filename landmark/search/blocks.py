@@ -32,12 +32,13 @@ def float32_blocks(
     """
     first, buffer = 0, None
     for part in gallery.parts if isinstance(gallery, StackedVectors) else [gallery]:
-        is_array = isinstance(part, np.ndarray)
-        is_float32 = is_array and part.dtype == np.float32 and part.flags.c_contiguous
+        is_float32 = (
+            isinstance(part, np.ndarray) and part.dtype == np.float32 and part.flags.c_contiguous
+        )
         step = max(1, len(part)) if is_float32 and in_place else block_rows
         for start in range(0, len(part), step):
             block = part[start : start + step]
-            if is_array and not is_float32:
+            if isinstance(part, np.ndarray) and not is_float32:
                 if buffer is None:
                     buffer = np.empty((min(block_rows, len(gallery)), part.shape[1]), np.float32)
                 converted = buffer[: len(block)]
