@@ -24,9 +24,7 @@ def naive(query, gallery, k, dims, refine):
     rows, scores = [], []
     for one in query.astype("f8"):
         short = [
-            one[:dims]
-            @ photo[:dims]
-            / (np.linalg.norm(one[:dims]) * np.linalg.norm(photo[:dims]))
+            one[:dims] @ photo[:dims] / (np.linalg.norm(one[:dims]) * np.linalg.norm(photo[:dims]))
             for photo in gallery.astype("f8")
         ]
         order = sorted(range(len(gallery)), key=lambda row: (-round(short[row], 9), row))
@@ -91,7 +89,9 @@ def test_every_search_has_both_stages(search):
     assert index.gallery is gallery
     assert not index.is_exact
     other = index.settings.build(query)
-    np.testing.assert_array_equal(other.search(gallery, 5)[0], naive(gallery, query, 5, 4, refine)[0])
+    np.testing.assert_array_equal(
+        other.search(gallery, 5)[0], naive(gallery, query, 5, 4, refine)[0]
+    )
     assert "search.dims" in index.settings.widened_by
     # The candidates of IVFPQ are all photos.
     assert (measure_recall(index, query, expected, k=5).value < 1) == (refine == 3)

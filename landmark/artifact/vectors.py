@@ -94,7 +94,9 @@ def open_vectors(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
     return vectors
 
 
-def check_vectors(vectors: "NDArray[np.floating] | ConvertedVectors", path: str | Path, ids: "pd.Series") -> None:
+def check_vectors(
+    vectors: "NDArray[np.floating] | ConvertedVectors", path: str | Path, ids: "pd.Series"
+) -> None:
     """Read every vector once, in blocks.
 
     Raises:
