@@ -3,8 +3,8 @@
 Galleries are memory-mapped float16 files, as in descriptor stores. Each search of each gallery runs
 in a new process: it builds the index, searches for the queries, and its ranking is compared with
 the exact one, its first 10 rows and all k. Bytes per photo are those of the index, 8 for the row
-number in an inverted list included. The last lines are slopes: the exponent of N with which seconds and memory grow from
-one size to the next.
+number in an inverted list included. The last lines are slopes: the exponent of N with which seconds
+and memory grow from one size to the next.
 
 python benchmarks/scale.py
 python benchmarks/scale.py --gallery 10000 100000 1000000 --queries 1000 10000 --searches flat ivf
@@ -32,11 +32,11 @@ SEARCHES = {
     "exact_torch": ExactTorch,
     "ivf": lambda: IVF(n_probe=64),
     "ivf sq8": lambda: IVF(n_probe=64, storage="sq8", refine=2),
-    "ivfpq": lambda: IVFPQ(n_probe=64),
-    "rabitq": lambda: RaBitQ(n_probe=64),
-    "rabitq fs": lambda: RaBitQ(n_probe=64, fast_scan=True),
-    "ivfpq 128": lambda: IVFPQ(n_probe=64, code_bytes=128),
-    "rabitq 2": lambda: RaBitQ(bits=2, n_probe=64),
+    "ivfpq": lambda: IVFPQ(n_probe=64, refine=4),
+    "rabitq": lambda: RaBitQ(n_probe=64, refine=4),
+    "rabitq fs": lambda: RaBitQ(n_probe=64, refine=4, fast_scan=True),
+    "ivfpq 128": lambda: IVFPQ(n_probe=64, refine=4, code_bytes=128),
+    "rabitq 2": lambda: RaBitQ(bits=2, n_probe=64, refine=4),
     "hnsw": HNSW,
 }
 _FIRST = 10

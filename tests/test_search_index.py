@@ -12,7 +12,7 @@ from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
 from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat, RaBitQ, blas
 from landmark.search.faiss_index import FaissSearch
-from landmark.search.top_k import rescore
+from landmark.search.top_k import recall_at_k, rescore
 
 
 def unit_rows(seed, rows, dim=16):
@@ -229,3 +229,33 @@ def test_defaults_give_39_photos_per_list():
         for dim in (512, 100, 7, 3072)
     ]
     assert sizes == ["64", "10", "1", "384"]
+
+
+@pytest.mark.parametrize("dim", [16, 21])
+@pytest.mark.parametrize("fast_scan", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 9])
+def test_bytes_of_rabitq_are_those_of_faiss(bits, fast_scan, dim):
+    search = RaBitQ(bits=bits, fast_scan=fast_scan)
+    description = search.factory_string(100, dim)
+    index = faiss.index_factory(dim, description, faiss.METRIC_INNER_PRODUCT)
+    assert faiss.extract_index_ivf(index).code_size == search.bytes_of(dim)
+
+
+@pytest.mark.parametrize("bits", [0, 10, 1.5])
+def test_bits_of_rabitq_are_checked(bits):
+    with pytest.raises(UserError, match=f"RaBitQ: bits={bits} is not valid. Pass a whole number"):
+        RaBitQ(bits=bits)
+
+
+def test_more_bits_of_rabitq_raise_the_recall():
+    gallery, query = (
+        np.random.default_rng(seed).standard_normal((rows, 64)).astype("f4")
+        for seed, rows in ((0, 600), (1, 30))
+    )
+    expected, _ = Flat().build(gallery).search(query, 10)
+    recalls = []
+    for bits in (1, 3, 9):
+        index = RaBitQ(bits=bits, n_lists=4, n_probe=4, refine=0).build(gallery)
+        recalls.append(recall_at_k(index.search(query, 10)[0], expected))
+    assert 0.3 < recalls[0] < recalls[1] < recalls[2]
+    assert recalls[2] > 0.98

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from landmark import __version__
-from landmark.artifact.folder import check_files, check_schema, damage, read_json
 from landmark.artifact.converted import ConvertedVectors
+from landmark.artifact.folder import check_files, check_schema, damage, read_json
 from landmark.artifact.local_features import FOLDER, LocalFeatureStore, local_names
 from landmark.artifact.quantised import CODE_TYPES, RANGES, EncodedRows, Quantisation
 from landmark.artifact.table import check_ids, read_frame

@@ -16,6 +16,7 @@ from landmark.artifact.vectors import row_blocks
 from landmark.device import Precision, has_bf16_products
 from landmark.search import blas
 from landmark.search.flat import Flat
+from landmark.search.pair_products import tensor_of
 
 if TYPE_CHECKING:
     from faiss import Index
@@ -283,12 +284,11 @@ def _opened(index: Any) -> tuple[Any, Any]:  # noqa: ANN401 - several classes
 def _rotated(rotation: Any, vectors: np.ndarray) -> np.ndarray:  # noqa: ANN401
     """Return vectors (N, D) after a rotation; unchanged if it is None."""
     import faiss
-    import torch
 
     if rotation is None:
         return vectors
     matrix = faiss.vector_to_array(rotation.A).reshape(rotation.d_out, rotation.d_in)
-    return (torch.from_numpy(vectors) @ torch.from_numpy(matrix).T).numpy()
+    return (tensor_of(vectors) @ tensor_of(matrix).T).numpy()
 
 
 def _centroids(ivf: Any) -> np.ndarray:  # noqa: ANN401 - several classes

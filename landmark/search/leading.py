@@ -56,8 +56,8 @@ class LeadingIndex(Index):
         refine: Candidates per result; 0 keeps the scores of the first dimensions.
 
     Source:
-        Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022, arXiv 2205.13147: adaptive
-        retrieval.
+        Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022, arXiv 2205.13147:
+        adaptive retrieval.
 
     Example:
         >>> from landmark.search import Flat
