@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from landmark.artifact.carry_local import link_local
 from landmark.artifact.converted import ConvertedVectors
-from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.descriptors import IDS, DescriptorStore
 from landmark.artifact.quantised import CODE_TYPES, Quantisation
 from landmark.artifact.vectors import row_blocks
 from landmark.artifact.whitening import Whitening
@@ -23,7 +23,7 @@ def convert(
     overwrite: bool = False,
     whitening: Whitening | None = None,
 ) -> int:
-    """Write a store with vectors of another dtype, with its local features, to `output`.
+    """Write a store with vectors of another dtype to `output`, with its local features and paths.
 
     The vectors are read in blocks: once, or for int8 twice and for bit three times, as the ranges
     of the dimensions come first.
@@ -58,6 +58,11 @@ def convert(
         vectors = cast(NDArray[np.floating], whitened)  # indexed like an array
         settings["whitening"] = whitening.digest
     quantisation = Quantisation.fit(vectors, dtype) if dtype in CODE_TYPES else None
+
+    def complete(written: DescriptorStore) -> None:
+        store.rows.to_parquet(written.path / IDS, index=False)  # with the paths of the photos
+        link_local(store, written)
+
     with DescriptorStore.writing(
         output,
         store.ids,
@@ -66,7 +71,7 @@ def convert(
         store.landmark_ids,
         overwrite,
         skipped=store.skipped,
-        complete=lambda written: link_local(store, written),
+        complete=complete,
         quantisation=quantisation,
         **settings,
     ) as stored:

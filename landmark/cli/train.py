@@ -346,7 +346,7 @@ def expected_dim(config: DictConfig) -> int:
     """Return the length of the embeddings; without a neck, which only the backbone knows, any."""
     if config.model.neck != "none":
         return int(config.model.embedding_dim)
-    return max(8, *(config.loss.get("nested") or []))
+    return max([8, *(config.loss.get("nested") or [])])
 
 
 def losses(
