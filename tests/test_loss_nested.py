@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_loss import CLASSES, DIM, batch, cosines_of, fresh, naive_cross_entropy, seeds
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
+from landmark.cli.train import expected_dim
 from landmark.error import UserError
 from landmark.head import ClassParallel, Full, Fused, Sampled
 from landmark.loss import AdaCos, ArcFace, CosFace, CurricularFace, P2SGrad, Softmax
@@ -113,3 +115,12 @@ def test_every_centre_is_imprinted_with_its_own_dimensions():
         for label in range(3):
             mean = unit[labels == label].mean(0)
             torch.testing.assert_close(one.weight[label], mean / mean.norm())
+
+
+@pytest.mark.parametrize(
+    ("neck", "nested", "dim"),
+    [("none", None, 8), ("none", [4, 64], 64), ("linear_batchnorm", [4, 64], 512)],
+)
+def test_the_early_check_knows_the_embedding_or_accepts_any(neck, nested, dim):
+    model = {"neck": neck, "embedding_dim": 512}
+    assert expected_dim(OmegaConf.create({"model": model, "loss": {"nested": nested}})) == dim

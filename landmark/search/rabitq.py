@@ -22,8 +22,8 @@ class RaBitQ(InvertedLists):
         n_lists: Number of lists. Defaults to 4 √N, at most N / 39.
         n_probe: Lists searched per query.
         refine: Candidates re-scored per result; 0 keeps the scores of the codes.
-        fast_scan: Store the signs in the layout of faiss's FastScan. No faster where the processor
-            counts bits in AVX-512, and slower with more than 1 bit.
+        fast_scan: Store the signs in the layout of faiss's FastScan. Measured on a CPU with AVX-512
+            it is no faster with 1 bit and up to 3 times slower with more.
         **options: See `IndexOptions`.
 
     Source:
