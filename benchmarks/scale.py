@@ -1,9 +1,10 @@
-"""Growth of each search with gallery and queries: seconds, memory, recall.
+"""Growth of each search with gallery and queries: seconds, bytes per photo, memory, recall.
 
 Galleries are memory-mapped float16 files, as in descriptor stores. Each search of each gallery runs
 in a new process: it builds the index, searches for the queries, and its ranking is compared with
-the exact one. The last lines are slopes: the exponent of N with which seconds and memory grow from
-one size to the next.
+the exact one, its first 10 rows and all k. Bytes per photo are those of the index, 8 for the row
+number in an inverted list included. The last lines are slopes: the exponent of N with which seconds
+and memory grow from one size to the next.
 
 python benchmarks/scale.py
 python benchmarks/scale.py --gallery 10000 100000 1000000 --queries 1000 10000 --searches flat ivf
@@ -22,7 +23,8 @@ from _descriptors import landmark_descriptors
 from _process import GIB, measure_in_new_process
 
 from landmark.rerank.memory import PeakMemory
-from landmark.search import HNSW, IVF, IVFPQ, ExactTorch, Flat
+from landmark.search import HNSW, IVF, IVFPQ, ExactTorch, Flat, RaBitQ
+from landmark.search.native import parts_of
 from landmark.search.top_k import recall_at_k
 
 SEARCHES = {
@@ -30,9 +32,14 @@ SEARCHES = {
     "exact_torch": ExactTorch,
     "ivf": lambda: IVF(n_probe=64),
     "ivf sq8": lambda: IVF(n_probe=64, storage="sq8", refine=2),
-    "ivfpq": lambda: IVFPQ(n_probe=64),
+    "ivfpq": lambda: IVFPQ(n_probe=64, refine=4),
+    "rabitq": lambda: RaBitQ(n_probe=64, refine=4),
+    "rabitq fs": lambda: RaBitQ(n_probe=64, refine=4, fast_scan=True),
+    "ivfpq 128": lambda: IVFPQ(n_probe=64, refine=4, code_bytes=128),
+    "rabitq 2": lambda: RaBitQ(bits=2, n_probe=64, refine=4),
     "hnsw": HNSW,
 }
+_FIRST = 10
 
 
 def prepare(folder, name, queries, k):
@@ -45,7 +52,7 @@ def prepare(folder, name, queries, k):
 
 
 def search(folder, name, query, gallery, queries, k):
-    """Return the seconds to build, those of each number of queries, peak bytes and recall."""
+    """Return the seconds to build and to search, peak and index bytes, and both recalls."""
     method = SEARCHES[name]()
     times = []
     with PeakMemory() as memory:
@@ -59,7 +66,21 @@ def search(folder, name, query, gallery, queries, k):
     truth = folder / "truth.npy"
     if not truth.exists():
         np.save(truth, rows)
-    return built, times, memory.bytes, recall_at_k(rows, np.load(truth)[: len(rows)])
+    true = np.load(truth)[: len(rows)]
+    recalls = [recall_at_k(rows[:, :most], true[:, :most]) for most in (_FIRST, k)]
+    return built, times, memory.bytes, index_bytes(index), recalls
+
+
+def index_bytes(index):
+    """Return the bytes per photo of a faiss index; 0 of one that holds nothing."""
+    native = getattr(index, "_index", None)
+    for part in parts_of(native, with_quantizers=False) if native is not None else ():
+        if hasattr(part, "invlists"):
+            return part.code_size + 8
+        if hasattr(part, "hnsw"):
+            links = 4 * part.hnsw.neighbors.size() / part.ntotal
+            return round(faiss.downcast_index(part.storage).code_size + links)
+    return 0
 
 
 def main():
@@ -77,7 +98,8 @@ def main():
     queries = sorted(arguments.queries)
     columns = " ".join(f"{count:>8,} q" for count in queries)
     print(f"{arguments.dim}-d, k={arguments.k}, {faiss.omp_get_max_threads()} threads; seconds")
-    print(f"{'gallery':>10}  {'search':<12}{'build':>9} {columns}   memory  recall")
+    recalls = f"recall@{_FIRST}  @{arguments.k}"
+    print(f"{'gallery':>10}  {'search':<12}{'build':>9} {columns}   memory  bytes  {recalls}")
     measurements = {}
     for rows in arguments.gallery:
         photos, _ = landmark_descriptors(rows + queries[-1], max(1, rows // 10), arguments.dim)
@@ -89,14 +111,14 @@ def main():
             for name in arguments.searches:
                 if name == "hnsw" and rows > arguments.hnsw_most:
                     continue
-                built, times, memory, recall = measure_in_new_process(
+                built, times, memory, size, (first, recall) = measure_in_new_process(
                     prepare, search, folder, name, queries, arguments.k
                 ).result
                 measurements.setdefault(name, []).append((rows, built, *times, memory))
                 seconds = " ".join(f"{value:>10.2f}" for value in times)
                 print(
                     f"{rows:>10,}  {name:<12}{built:9.2f} {seconds} {memory / GIB:5.2f} GiB  "
-                    f"{recall:.4f}",
+                    f"{size:5,}  {first:9.4f}  {recall:.4f}",
                     flush=True,
                 )
     print("\nslopes: build, then each number of queries, then memory")

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from landmark.artifact.convert import convert
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.join import join
-from landmark.artifact.whitening import Whitening, apply
+from landmark.artifact.whitening import Whitening
 from landmark.fit.whitening import fit_learned, fit_pca
 
 WRITTEN = Path(__file__).parent / "written_earlier"
@@ -32,7 +33,7 @@ def test_a_store_is_read():
 def test_a_whitening_has_the_digest_that_stores_recorded(tmp_path, name, digest, dim):
     store, whitening = DescriptorStore.open(WRITTEN / "store"), Whitening.open(WRITTEN / name)
     assert (whitening.digest, whitening.dim) == (digest, dim)
-    apply(whitening, store, tmp_path / "whitened")
+    convert(store, tmp_path / "whitened", whitening)
     assert DescriptorStore.open(tmp_path / "whitened").meta["whitening"] == digest
     again = fit_pca(store, dim) if name == "pca" else fit_learned(store, dim)
     assert again.meta == whitening.meta

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from landmark.artifact.convert import convert
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.local_features import LocalFeatures
 from landmark.artifact.partial_local_features import LocalFeatureWriter
@@ -129,6 +130,18 @@ def test_wrong_labels_are_thrown_out_and_the_table_is_trained_on(clean, world, t
     page = (out / "report.html").read_text()
     assert "Likely mislabels" in page
     assert "kept 53 of 60 photos, 6 of 6 landmarks" in page
+
+
+def test_a_store_of_codes_is_cleaned_as_its_vectors(clean, world, tmp_path):
+    convert(DescriptorStore.open(world / "train"), tmp_path / "codes", "int8")
+    kept = []
+    for train in (world / "train", tmp_path / "codes"):
+        output = f"output={tmp_path / f'of_{train.name}'}"
+        status, _, errors = clean(f"train={train}", output, "min_agreement=none")
+        assert status == 0, errors
+        photos = pd.read_parquet(tmp_path / f"of_{train.name}" / "table.parquet")
+        kept.append(photos[["id", "path"]])
+    pd.testing.assert_frame_equal(*kept)
 
 
 def test_a_second_call_verifies_nothing_again(clean, world, tmp_path, monkeypatch):

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark.artifact import vectors as vectors_module
+from landmark.artifact.convert import convert
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.whitening import Whitening, apply
+from landmark.artifact.whitening import Whitening
 from landmark.error import UserError
 from landmark.fit.whitening import fit_learned, fit_pca
 from landmark.rerank.stores import Stores
@@ -138,7 +139,7 @@ def test_a_whitening_is_written_read_and_applied(tmp_path, dtype):
     read = Whitening.open(tmp_path / "w")
     np.testing.assert_array_equal(made.projection, read.projection)
     assert made.digest == read.digest
-    apply(read, train, tmp_path / "o")
+    convert(train, tmp_path / "o", read)
     store = DescriptorStore.open(tmp_path / "o")
     expected = unit((train.vectors.astype(float) - made.mean) @ made.projection)
     np.testing.assert_allclose(store.vectors, expected, atol=1e-3 if dtype == "float16" else 1e-7)
@@ -153,7 +154,7 @@ def test_queries_and_gallery_must_have_the_same_whitening(tmp_path):
     store = write(tmp_path / "s", cloud(0))
     one, other = fit_pca(store, 3), fit_pca(store, 3, power=0.0)
     for name, whitening in (("one", one), ("same", one), ("other", other)):
-        apply(whitening, store, tmp_path / name)
+        convert(store, tmp_path / name, whitening)
     Stores.open(tmp_path / "one", tmp_path / "same")
     with pytest.raises(UserError, match="has whitening"):
         Stores.open(tmp_path / "one", tmp_path / "other")
@@ -168,11 +169,11 @@ def test_a_whitening_is_refused_for_other_descriptors(tmp_path):
         ("twice", write(tmp_path / "3", cloud(1), whitening="v"), "a different whitening"),
     ):
         with pytest.raises(UserError, match=words):
-            apply(whitening, other, tmp_path / name)
+            convert(other, tmp_path / name, whitening)
         assert not (tmp_path / name).exists()
-    apply(whitening, store, tmp_path / "once")
+    convert(store, tmp_path / "once", whitening)
     once = DescriptorStore.open(tmp_path / "once")
-    apply(fit_pca(once, 2), once, tmp_path / "twice")
+    convert(once, tmp_path / "twice", fit_pca(once, 2))
     twice = DescriptorStore.open(tmp_path / "twice")
     assert (twice.dim, once.dim) == (2, 4)
     assert twice.meta["whitening"] != once.meta["whitening"]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from landmark.artifact.adapter import Adapter, open_projection, open_projections
 from landmark.artifact.calibration import Calibration
+from landmark.artifact.convert import convert
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.projection import Chain, apply
+from landmark.artifact.projection import Chain
 from landmark.artifact.whitening import Whitening
 from landmark.cli.store import store as run
 from landmark.error import UserError
@@ -352,7 +353,7 @@ def test_an_adapter_is_refused_for_other_descriptors(tmp_path, train):
         ("twice", write(tmp_path / "3", vectors, whitening="v"), "a different whitening"),
     ):
         with pytest.raises(UserError, match=words):
-            apply(adapter, other, tmp_path / name)
+            convert(other, tmp_path / name, adapter)
         assert not (tmp_path / name).exists()
 
 
@@ -362,14 +363,14 @@ def test_an_adapter_and_a_whitening_are_chained_in_either_order(tmp_path, train,
     if first == "adapter":
         fits = [lambda store: fit_linear(store, epochs=3), lambda store: fit_pca(store, 3)]
     one = fits[0](train)
-    apply(one, train, tmp_path / "once")
+    convert(train, tmp_path / "once", one)
     two = fits[1](DescriptorStore.open(tmp_path / "once"))
-    apply(two, DescriptorStore.open(tmp_path / "once"), tmp_path / "twice")
+    convert(DescriptorStore.open(tmp_path / "once"), tmp_path / "twice", two)
     twice = DescriptorStore.open(tmp_path / "twice")
     one.write(tmp_path / "1")
     two.write(tmp_path / "2")
     chain = open_projections([tmp_path / "1", tmp_path / "2"])
-    apply(chain, train, tmp_path / "chained")
+    convert(train, tmp_path / "chained", chain)
     chained = DescriptorStore.open(tmp_path / "chained")
     np.testing.assert_allclose(chained.vectors, twice.vectors, atol=1e-6)
     assert chained.meta == twice.meta
@@ -509,8 +510,8 @@ def test_what_cannot_be_added_to_an_embedder_is_one_line(photos, adapted, tmp_pa
         (["w", "--into", "embedder"], "w is a whitening, which subtracts a mean"),
         (["4", "--into", str(photos / "embedder")], "dimensions, the adapter takes 4"),
         (["chained", "--into", str(photos / "embedder")], "with a different whitening"),
-        ([fitted], "apply needs STORE and OUTPUT, or --into"),
-        ([fitted, "s", "--into", "embedder"], "apply needs STORE and OUTPUT, or --into"),
+        ([fitted], "apply takes other paths than "),
+        ([fitted, "s", "--into", "embedder"], "apply takes other paths than "),
     ):
         with pytest.raises(UserError, match=words) as caught:
             run(["apply", *arguments])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
-from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat, blas
+from landmark.search import HNSW, IVF, IVFPQ, Factory, Flat, RaBitQ, blas
 from landmark.search.faiss_index import FaissSearch
-from landmark.search.top_k import rescore
+from landmark.search.top_k import recall_at_k, rescore
 
 
 def unit_rows(seed, rows, dim=16):
@@ -29,8 +29,8 @@ def search_with_faiss(description, parameters, seed, rows):
     """Search with faiss only: train on the documented sample and add all rows in one call."""
     index = faiss.index_factory(16, description, faiss.METRIC_INNER_PRODUCT)
     drawn = np.random.default_rng(seed).choice(900, rows, replace=False, shuffle=False)
-    if hasattr(index, "cp"):
-        index.cp.seed = 1 + seed
+    if (ivf := faiss.try_extract_index_ivf(index)) is not None:
+        ivf.cp.seed = 1 + seed
     index.train(np.ascontiguousarray(GALLERY[np.sort(drawn)]))
     index.add(GALLERY)
     faiss.ParameterSpace().set_index_parameters(index, parameters)
@@ -47,6 +47,9 @@ def search_with_faiss(description, parameters, seed, rows):
         (IVF(n_probe=5, train_rows=700, seed=3), "IVF23,Flat", "nprobe=5"),
         (IVFPQ(n_lists=8, n_probe=4, code_bytes=8, refine=0), "IVF8,PQ8np", "nprobe=4"),
         (IVFPQ(refine=0, n_probe=6), "IVF23,PQ2np", "nprobe=6"),
+        (RaBitQ(n_lists=8, n_probe=4, refine=0), "RR,IVF8,RaBitQ", "nprobe=4"),
+        (RaBitQ(bits=4, n_probe=6, refine=0), "RR,IVF23,RaBitQ4", "nprobe=6"),
+        (RaBitQ(fast_scan=True, n_lists=8, n_probe=8, refine=0), "RR,IVF8,RaBitQfs", "nprobe=8"),
         (Factory(["IVF12", "SQ4"], parameters={"nprobe": 2}), "IVF12,SQ4", "nprobe=2"),
         (Factory("SQ8"), "SQ8", ""),
     ],
@@ -77,6 +80,8 @@ def test_an_index_equals_faiss(search, description, parameters, own_products, mo
         IVF(n_lists=20, n_probe=20, storage="float16", refine=2),
         IVF(n_lists=20, n_probe=20, storage="sq8", refine=3),
         IVFPQ(n_lists=4, n_probe=4, code_bytes=8, refine=20),
+        RaBitQ(n_lists=4, n_probe=4, refine=90),
+        RaBitQ(n_lists=4, n_probe=4, bits=9, fast_scan=True, refine=20),
         HNSW(ef_search=900, ef_construction=200),
         HNSW(ef_search=900, storage="sq8", refine=5),
         Factory("OPQ4_8,IVF8,PQ4np", parameters={"nprobe": 8}, refine=90),
@@ -97,7 +102,7 @@ def test_an_index_that_probes_everything_is_exact(search, dtype):
     count=st.integers(1, 60),
     queries=st.integers(0, 9),
     k=st.integers(1, 70),
-    kind=st.sampled_from([IVF, HNSW, IVFPQ]),
+    kind=st.sampled_from([IVF, HNSW, IVFPQ, RaBitQ]),
     stacked=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
@@ -224,3 +229,33 @@ def test_defaults_give_39_photos_per_list():
         for dim in (512, 100, 7, 3072)
     ]
     assert sizes == ["64", "10", "1", "384"]
+
+
+@pytest.mark.parametrize("dim", [16, 21])
+@pytest.mark.parametrize("fast_scan", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 9])
+def test_bytes_of_rabitq_are_those_of_faiss(bits, fast_scan, dim):
+    search = RaBitQ(bits=bits, fast_scan=fast_scan)
+    description = search.factory_string(100, dim)
+    index = faiss.index_factory(dim, description, faiss.METRIC_INNER_PRODUCT)
+    assert faiss.extract_index_ivf(index).code_size == search.bytes_of(dim)
+
+
+@pytest.mark.parametrize("bits", [0, 10, 1.5])
+def test_bits_of_rabitq_are_checked(bits):
+    with pytest.raises(UserError, match=f"RaBitQ: bits={bits} is not valid. Pass a whole number"):
+        RaBitQ(bits=bits)
+
+
+def test_more_bits_of_rabitq_raise_the_recall():
+    gallery, query = (
+        np.random.default_rng(seed).standard_normal((rows, 64)).astype("f4")
+        for seed, rows in ((0, 600), (1, 30))
+    )
+    expected, _ = Flat().build(gallery).search(query, 10)
+    recalls = []
+    for bits in (1, 3, 9):
+        index = RaBitQ(bits=bits, n_lists=4, n_probe=4, refine=0).build(gallery)
+        recalls.append(recall_at_k(index.search(query, 10)[0], expected))
+    assert 0.3 < recalls[0] < recalls[1] < recalls[2]
+    assert recalls[2] > 0.98

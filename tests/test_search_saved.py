@@ -8,7 +8,7 @@ import pytest
 
 from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
-from landmark.search import HNSW, IVF, IVFPQ, Factory, faiss_index, saved
+from landmark.search import HNSW, IVF, IVFPQ, Factory, RaBitQ, faiss_index, saved
 
 
 def unit_rows(seed, rows, dim=16):
@@ -40,10 +40,12 @@ def added_rows(monkeypatch):
         lambda **given: IVF(n_lists=10, n_probe=2, **given),
         lambda **given: IVF(storage="sq8", **given),
         lambda **given: IVFPQ(code_bytes=4, **given),
+        lambda **given: RaBitQ(bits=3, **given),
+        lambda **given: RaBitQ(fast_scan=True, **given),
         lambda **given: HNSW(storage="float16", **given),
         lambda **given: Factory("IVF8,PQ4x4", **given),
     ],
-    ids=["ivf", "ivf-sq8", "ivfpq", "hnsw", "factory"],
+    ids=["ivf", "ivf-sq8", "ivfpq", "rabitq", "rabitq-fs", "hnsw", "factory"],
 )
 def test_a_saved_index_is_loaded_unchanged(tmp_path, added_rows, make):
     path = tmp_path / "deep" / "index"

@@ -43,6 +43,7 @@ SEARCHES = {
     "flat": lambda: Flat(device="cpu", block_rows=64),
     "exact_torch": lambda: ExactTorch(device="cpu", block_rows=64),
     "ivf": lambda: IVF(n_lists=3, n_probe=3, refine=1),
+    "first dimensions": lambda: Flat(device="cpu", block_rows=64, dims=4, refine=2),
 }
 
 
@@ -82,7 +83,8 @@ def two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_two_ranks_return_the_ranking_of_one_process(two_ranks, search, gallery):
     query, vectors, k = GALLERIES[gallery]
-    rows, scores = Flat(device="cpu", block_rows=64).build(vectors).search(query, k)
+    one = SEARCHES[search]() if search == "first dimensions" else Flat("cpu", block_rows=64)
+    rows, scores = one.build(vectors).search(query, k)
     for results in two_ranks[1]:
         found, found_scores = results[f"{search}, {gallery}"]
         assert found.dtype == np.int32

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from landmark import __version__
+from landmark.artifact.converted import ConvertedVectors
 from landmark.artifact.folder import check_files, check_schema, damage, read_json
 from landmark.artifact.local_features import FOLDER, LocalFeatureStore, local_names
+from landmark.artifact.quantised import CODE_TYPES, RANGES, EncodedRows, Quantisation
 from landmark.artifact.table import check_ids, read_frame
 from landmark.artifact.vectors import (
     check_vectors,
@@ -28,7 +30,7 @@ from landmark.error import UserError
 
 Texts = Sequence[str] | NDArray[Any]
 
-SCHEMA = 1
+SCHEMA, QUANTISED_SCHEMA = 1, 2  # of vectors, and of their codes, which earlier versions reject
 VECTORS, IDS, META, SKIPPED = "vectors.npy", "ids.parquet", "meta.json", "skipped.csv"
 # Values of settings in stores that were written before the settings were recorded.
 UNRECORDED = {"combine": "mean"}
@@ -39,7 +41,8 @@ class DescriptorStore:
     """A folder of N descriptors, opened without reading the vectors.
 
     The first access to `vectors` reads them once and raises if one is not finite or not of unit
-    length.
+    length. A store of int8 or bit codes has them in vectors.npy, and their ranges in ranges.npy;
+    its `vectors` are converted to float32 when they are read (`ConvertedVectors`).
 
     Example:
         >>> import tempfile, numpy as np
@@ -55,10 +58,13 @@ class DescriptorStore:
             digests of the embedder, the table and the whitening).
     """
 
-    def __init__(self, path: Path, vectors: NDArray[np.floating], meta: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, vectors: NDArray[np.floating] | ConvertedVectors, meta: dict[str, Any]
+    ) -> None:
         self.path = path
         self.meta = meta
-        self._vectors = vectors
+        # Converted vectors are indexed like an array.
+        self._vectors = cast(NDArray[np.floating], vectors)
         self._is_checked = False
         if len(self.rows) != len(vectors):
             raise UserError(
@@ -77,8 +83,12 @@ class DescriptorStore:
         check_files(path, (VECTORS, IDS, META), "a descriptor store", "extract.py")
         with damage(path):
             meta = read_json(path / META)
-        check_schema(path, meta, SCHEMA)
-        return cls(path, open_vectors(path / VECTORS), meta)
+        check_schema(path, meta, QUANTISED_SCHEMA)
+        if meta.get("dtype") not in CODE_TYPES:
+            return cls(path, open_vectors(path / VECTORS), meta)
+        check_files(path, (RANGES,), "a descriptor store", "landmark store apply")
+        quantisation = Quantisation.open(path, meta["dtype"])
+        return cls(path, quantisation.vectors(quantisation.open_codes(path / VECTORS)), meta)
 
     @classmethod
     def write(
@@ -130,6 +140,7 @@ class DescriptorStore:
         overwrite: bool = False,
         skipped: pd.DataFrame | None = None,
         complete: Callable[["DescriptorStore"], object] | None = None,
+        quantisation: Quantisation | None = None,
         **meta: Any,  # noqa: ANN401
     ) -> Iterator[NDArray[np.floating]]:
         """Yield the memory-mapped vectors (N, dim) to fill; check and rename when the block ends.
@@ -145,6 +156,8 @@ class DescriptorStore:
             overwrite: Replace an existing store.
             skipped: `id` and `path` of photos that could not be read and have no row.
             complete: Called with the store before it is renamed, to write what belongs inside.
+            quantisation: Store the codes of the vectors instead, whatever `dtype`; the yielded
+                object can be filled, not read.
             **meta: Settings to record; values must be JSON-serialisable.
 
         Raises:
@@ -155,14 +168,23 @@ class DescriptorStore:
         name = dtype_name(dtype, path)
         rows = id_rows(path, ids, landmark_ids)
         # Before the vectors: a value that JSON rejects must not fail a long extraction at its end.
-        text = meta_text(name, meta)
+        text = meta_text(name if quantisation is None else quantisation.dtype, meta)
         with atomic_folder(path, overwrite, marker=META) as folder:
-            vectors = create_vectors(folder / VECTORS, len(rows), dim, name, Path(path) / VECTORS)
-            yield vectors
-            check_vectors(vectors, path, rows["id"])
+            file, shown = folder / VECTORS, Path(path) / VECTORS
+            if quantisation is None:
+                vectors = create_vectors(file, len(rows), dim, name, shown)
+                yield vectors
+                check_vectors(vectors, path, rows["id"])
+            else:
+                stored_dtype = quantisation.stored_dtype.name
+                vectors = create_vectors(file, len(rows), quantisation.width, stored_dtype, shown)
+                yield cast(NDArray[np.floating], EncodedRows(vectors, quantisation))
+                check_vectors(quantisation.vectors(vectors), path, rows["id"])
             with disk_errors(path):
                 vectors.flush()
                 write_description(folder, rows, text, skipped)
+                if quantisation is not None:
+                    quantisation.write(folder)
             if complete is not None:
                 complete(cls.open(folder))
 
@@ -209,8 +231,13 @@ class DescriptorStore:
 
     @property
     def dtype(self) -> str:
-        """Dtype of the stored vectors: float16 or float32."""
-        return self._vectors.dtype.name
+        """Dtype of the stored vectors: float16 or float32, or that of their codes: int8 or bit."""
+        return self.meta["dtype"] if self.is_quantised else self._vectors.dtype.name
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the store contains codes of the vectors."""
+        return isinstance(self._vectors, ConvertedVectors)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -289,7 +316,8 @@ def meta_text(dtype: str, meta: Mapping[str, Any]) -> str:
     """
     if taken := _RESERVED & meta.keys():
         raise ValueError(f"{min(taken)} is recorded by the store itself")
-    reserved = {"schema": SCHEMA, "version": __version__, "dtype": dtype}
+    schema = QUANTISED_SCHEMA if dtype in CODE_TYPES else SCHEMA
+    reserved = {"schema": schema, "version": __version__, "dtype": dtype}
     return json.dumps({**reserved, **meta}, indent=1) + "\n"
 
 

@@ -61,7 +61,7 @@ def ensemble(
         output,
         first.ids,
         dim,
-        "float32" if any(store.dtype == "float32" for store in stores) else "float16",
+        "float16" if all(store.dtype == "float16" for store in stores) else "float32",
         _landmark_ids(stores, rows_of),
         overwrite,
         complete=keep_local,

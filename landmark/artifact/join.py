@@ -30,12 +30,19 @@ def join(output: str | Path, paths: Sequence[str | Path], overwrite: bool = Fals
         The number of photos.
 
     Raises:
-        UserError: A setting differs, other than table, split and root, or a photo is in two stores.
+        UserError: A setting differs, other than table, split and root, a photo is in two stores,
+            or a store has codes instead of vectors.
     """
     if len(paths) < 2:
         raise UserError(f"{output} needs two or more stores to join. Pass another one.")
     stores = [DescriptorStore.open(path) for path in paths]
     first = stores[0]
+    for store in stores:
+        if store.is_quantised:
+            raise UserError(
+                f"{store.path} has {store.dtype} codes, whose ranges are of its own photos. Join "
+                "the stores that they were made from, then apply --dtype."
+            )
     settings = {key: value for key, value in first.settings.items() if key not in _PHOTO_SETTINGS}
     for store in stores[1:]:
         absent = dict.fromkeys(store.settings.keys() - set(_PHOTO_SETTINGS))

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landmark.artifact.carry_local import link_local
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.vectors import row_blocks
 from landmark.disk.differences import check_same_settings
 from landmark.error import UserError
 
@@ -117,27 +115,3 @@ class Chain(Projection):
     def digest(self) -> str:
         """Digest of the last one."""
         return self._last.digest
-
-
-def apply(
-    projection: Projection, store: DescriptorStore, output: str | Path, overwrite: bool = False
-) -> None:
-    """Project a store block by block and write the result, with its local features, to `output`.
-
-    Raises:
-        UserError: The projection was fitted to other descriptors, or `output` already exists.
-    """
-    projection.check_fits(store.meta, store.dim, store.path)
-    with DescriptorStore.writing(
-        output,
-        store.ids,
-        projection.dim,
-        store.dtype,
-        store.landmark_ids,
-        overwrite,
-        skipped=store.skipped,
-        complete=lambda projected: link_local(store, projected),
-        **{**store.settings, "whitening": projection.digest},
-    ) as vectors:
-        for block in row_blocks(len(store)):
-            vectors[block] = projection(store.vectors[block])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from landmark.artifact.converted import ConvertedVectors, rows_between
 from landmark.disk.differences import check_same_settings
 from landmark.error import UserError
 
@@ -28,7 +29,7 @@ class StackedVectors:
         ((6, 3), [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 
     Args:
-        parts: Arrays, or `StackedVectors`.
+        parts: Arrays, `ConvertedVectors` or `StackedVectors`.
         dtype: Dtype of indexed rows. Defaults to the narrowest that represents all values.
 
     Raises:
@@ -38,13 +39,15 @@ class StackedVectors:
     ndim = 2
 
     def __init__(
-        self, parts: Sequence["np.ndarray | StackedVectors"], dtype: DTypeLike | None = None
+        self,
+        parts: Sequence["np.ndarray | ConvertedVectors | StackedVectors"],
+        dtype: DTypeLike | None = None,
     ) -> None:
         shapes = [part.shape for part in parts]
         if not parts or len({shape[1:] for shape in shapes}) != 1 or len(shapes[0]) != 2:
             raise ValueError(f"cannot stack arrays of shapes {shapes}")
         nested = [p.parts if isinstance(p, StackedVectors) else [p] for p in parts]
-        self.parts: list[np.ndarray] = list(itertools.chain(*nested))
+        self.parts: list[np.ndarray | ConvertedVectors] = list(itertools.chain(*nested))
         self.dtype: np.dtype = np.dtype(dtype or np.result_type(*(part.dtype for part in parts)))
         self._ends = np.cumsum([len(part) for part in self.parts])
 
@@ -64,8 +67,8 @@ class StackedVectors:
                 return self._rows(np.arange(start, stop, step))
             parts = self.between(start, stop).parts
             if len(parts) == 1:
-                return parts[0].astype(self.dtype, copy=False)
-            return np.concatenate(parts, dtype=self.dtype)
+                return parts[0][:].astype(self.dtype, copy=False)
+            return np.concatenate([part[:] for part in parts], dtype=self.dtype)
         rows = np.asarray(key)
         if rows.dtype == bool:
             if rows.shape != self.shape[:1]:
@@ -79,7 +82,7 @@ class StackedVectors:
         """Return rows start … stop - 1, without a copy."""
         begins = self._ends - [len(part) for part in self.parts]
         cut = [
-            part[max(start - begin, 0) : max(stop - begin, 0)]
+            rows_between(part, max(start - begin, 0), max(stop - begin, 0))
             for part, begin in zip(self.parts, begins.tolist(), strict=True)
         ]
         return StackedVectors([part for part in cut if len(part)] or cut[:1], self.dtype)
@@ -100,7 +103,8 @@ class StackedVectors:
         """Return all rows as one array, a copy."""
         if copy is False:
             raise ValueError("cannot return several parts as one array without a copy")
-        return np.concatenate(self.parts, dtype=self.dtype).astype(dtype or self.dtype, copy=False)
+        parts = [part[:] for part in self.parts]
+        return np.concatenate(parts, dtype=self.dtype).astype(dtype or self.dtype, copy=False)
 
 
 class StackedLocalFeatures:

@@ -14,6 +14,8 @@ from landmark.error import UserError
 if TYPE_CHECKING:  # searches read vectors without pandas
     import pandas as pd
 
+    from landmark.artifact.converted import ConvertedVectors
+
 BLOCK_ROWS = 8192
 _LENGTH_TOLERANCE = {"float16": 1e-2, "float32": 1e-3}
 
@@ -49,7 +51,7 @@ def create_vectors(file: Path, rows: int, dim: int, dtype: str, shown: str | Pat
         file: File to create, in an existing folder.
         rows: N.
         dim: D.
-        dtype: float16 or float32.
+        dtype: float16 or float32, or that of codes.
         shown: Path that messages name instead of `file`, which may be temporary.
 
     Raises:
@@ -92,7 +94,9 @@ def open_vectors(file: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
     return vectors
 
 
-def check_vectors(vectors: NDArray[np.floating], path: str | Path, ids: "pd.Series") -> None:
+def check_vectors(
+    vectors: "NDArray[np.floating] | ConvertedVectors", path: str | Path, ids: "pd.Series"
+) -> None:
     """Read every vector once, in blocks.
 
     Raises:

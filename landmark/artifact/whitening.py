@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmark.artifact.folder import check_files, damage, read_json, write_json
-from landmark.artifact.projection import Projection, apply
+from landmark.artifact.projection import Projection
 from landmark.disk.atomic import atomic_folder
 from landmark.disk.differences import as_recorded
 from landmark.disk.digest import digest_of
 from landmark.disk.space import disk_errors
-
-__all__ = ["Whitening", "apply"]
 
 MEAN, PROJECTION, META = "mean.npy", "projection.npy", "whitening.json"
 

@@ -1,10 +1,11 @@
-"""Show, join, concatenate and project descriptor stores.
+"""Show, join, concatenate, project and shrink descriptor stores.
 
 landmark store info STORE
 landmark store join OUTPUT STORE STORE …
 landmark store ensemble OUTPUT STORE STORE … --weights 0.5 1
 landmark store apply FITTED STORE OUTPUT
 landmark store apply FITTED --into RUN/embedder
+landmark store apply STORE OUTPUT --dtype int8
 
 apply projects with a whitening or an adapter. --into adds an adapter to an embedder,
 which then needs no whitening=. An existing OUTPUT is kept unless --overwrite is given.
@@ -31,6 +32,8 @@ def main() -> None:
 def store(arguments: Sequence[str]) -> str:
     """Run one of the tools; return the text to print."""
     options = _parser().parse_args(arguments)
+    if "paths" in options:
+        options.fitted, options.store, options.output = _apply_paths(options)
     tool: Callable[[argparse.Namespace], str] = options.tool
     if getattr(options, "output", None) is not None:
         from landmark.artifact.descriptors import META
@@ -61,11 +64,24 @@ def _parser() -> Parser:
     ensemble.add_argument("--weights", metavar="W", type=float, nargs="+", help="one per store")
     ensemble.set_defaults(tool=_ensemble)
 
-    apply = tools.add_parser("apply", help="project a store, or adapt an embedder")
-    apply.add_argument("fitted", metavar="FITTED", help="folder that landmark fit wrote")
-    apply.add_argument("store", metavar="STORE", nargs="?")
-    apply.add_argument("output", metavar="OUTPUT", nargs="?", help="store to write")
+    apply = tools.add_parser(
+        "apply",
+        help="project a store, change its dtype, or adapt an embedder",
+        usage="landmark store apply [FITTED] [STORE OUTPUT] [--into RUN/embedder] [--dtype DTYPE] "
+        "[--overwrite]",
+    )
+    apply.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="a folder that landmark fit wrote, optional with --dtype; a store; the store to write",
+    )
     apply.add_argument("--into", metavar="RUN/embedder", help="embedder that gets the adapter")
+    apply.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "int8", "bit"),
+        help="of the written vectors: int8 and bit store codes of 8 bits or 1 bit per dimension",
+    )
     apply.set_defaults(tool=_apply)
 
     for tool in (join, ensemble, apply):
@@ -133,23 +149,45 @@ def _ensemble(options: argparse.Namespace) -> str:
     return line + _local_words(options.output, options.stores)
 
 
+def _apply_paths(options: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
+    """Return FITTED, None with --dtype alone, STORE and OUTPUT, both None with --into alone.
+
+    Raises:
+        UserError: Too few or too many are given.
+    """
+    paths = options.paths
+    if len(paths) == 3:
+        return paths[0], paths[1], paths[2]
+    if len(paths) == 2 and options.dtype is not None and options.into is None:
+        return None, paths[0], paths[1]
+    if len(paths) == 1 and options.into is not None and options.dtype is None:
+        return paths[0], None, None
+    raise UserError(
+        f"apply takes other paths than {' '.join(paths)}. Pass FITTED STORE OUTPUT, "
+        "STORE OUTPUT --dtype int8, or FITTED --into RUN/embedder."
+    )
+
+
 def _apply(options: argparse.Namespace) -> str:
     from landmark.artifact.adapter import open_projection
-    from landmark.artifact.descriptors import DescriptorStore
-    from landmark.artifact.projection import apply
+    from landmark.artifact.convert import convert
+    from landmark.artifact.descriptors import VECTORS, DescriptorStore
 
-    if options.output is None and (options.into is None or options.store is not None):
-        raise UserError(
-            "apply needs STORE and OUTPUT, or --into. Pass landmark store apply FITTED STORE "
-            "OUTPUT, or landmark store apply FITTED --into RUN/embedder."
-        )
-    projection, lines = open_projection(options.fitted), []
+    projection, lines = None, []
+    if options.fitted is not None:
+        projection = open_projection(options.fitted)
     if options.output is not None:
         store = DescriptorStore.open(options.store)
-        apply(projection, store, options.output, options.overwrite)
-        line = f"wrote {options.output}: {len(store):,} photos, {store.dim} → {projection.dim}-d"
+        convert(store, options.output, projection, options.dtype, options.overwrite)
+        dim = store.dim if projection is None else projection.dim
+        line = f"wrote {options.output}: {len(store):,} photos, {store.dim} → {dim}-d"
+        if options.dtype is not None:
+            before, after = (
+                (Path(path) / VECTORS).stat().st_size / 1e6 for path in (store.path, options.output)
+            )
+            line += f", {store.dtype} → {options.dtype}, {before:,.1f} → {after:,.1f} MB"
         lines.append(line + _local_words(options.output, [options.store]))
-    if options.into is not None:
+    if projection is not None and options.into is not None:
         lines.append(_into_embedder(options.fitted, projection, options.into))
     return "\n".join(lines)
 

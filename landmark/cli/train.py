@@ -92,6 +92,7 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     from landmark.data import LandmarkData
     from landmark.data.bad_images import BadImageList
     from landmark.data.run_splits import SPLIT_TABLE
+    from landmark.loss.nested import validated_dims
     from landmark.model.persist import describe_embedder
     from landmark.task import run_folder
     from landmark.task.checkpoints import (
@@ -141,6 +142,8 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         weights=settings.weights,
         image_size=image_size,
     )
+    if config.loss.get("nested"):
+        validated_dims(plain(config.loss)["nested"], embedder.embedding_dim)
     if settings.init:
         initialize_weights(embedder, settings.init)
         if resume_from is None:
@@ -244,7 +247,7 @@ def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer"
         )
     check_logger()
     check_trainer(config, trainer)
-    losses(config, embedding_dim=8, class_counts=np.full(10, 2))
+    losses(config, embedding_dim=expected_dim(config), class_counts=np.full(10, 2))
     with constructor_errors("optimizer"):
         optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     instantiate(config.schedule)(optimizer, 1)
@@ -337,6 +340,13 @@ def chosen_precision(
     precision, line = measured_precision(embedder, image_size, batch_size, device)
     print(line, flush=True)
     return precision
+
+
+def expected_dim(config: DictConfig) -> int:
+    """Return the length of the embeddings; without a neck, which only the backbone knows, any."""
+    if config.model.neck != "none":
+        return int(config.model.embedding_dim)
+    return max([8, *(config.loss.get("nested") or [])])
 
 
 def losses(

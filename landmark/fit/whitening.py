@@ -190,7 +190,7 @@ def _check_span(
     values: NDArray[np.floating], store: DescriptorStore, dim: int, subject: str
 ) -> None:
     """Check that the eigenvalues exceed rounding errors, which whitening would amplify."""
-    rounding, dim_of_store = float(np.finfo(store.dtype).eps) ** 2, len(values)
+    rounding, dim_of_store = float(np.finfo(store.vectors.dtype).eps) ** 2, len(values)
     relative = values.max() * max(rounding, dim_of_store * 2.3e-16)
     # Unit vectors have values of about 1 / √D, rounded once when they are stored, and their squares
     # are summed in float64: differences of identical vectors have no larger eigenvalues.

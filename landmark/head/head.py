@@ -9,6 +9,7 @@ from landmark.head.blockwise import photo_losses
 from landmark.head.class_shard import ClassShard
 from landmark.head.products import ProductPrecision, check_products
 from landmark.loss.margin import MarginLoss
+from landmark.loss.nested import losses_by_dim
 
 
 class Head:
@@ -31,8 +32,9 @@ class Head:
         """
         margins = margin_losses(loss)
         if not margins:
+            _, alone = losses_by_dim(loss, 0)[0]
             raise UserError(
-                f"head={choice(self)}: loss={choice(loss)} is not a softmax over cosines to class "
+                f"head={choice(self)}: loss={choice(alone)} is not a softmax over cosines to class "
                 "centres. Choose head=full."
             )
         for margin in margins:

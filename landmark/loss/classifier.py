@@ -1,6 +1,6 @@
 """Base of the losses with weight vectors for each class: options, weights, cross entropy."""
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import torch
 from numpy.typing import ArrayLike
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from landmark.loss.base import Loss
+from landmark.loss.nested import Nested, NestedDims
 from landmark.loss.weighting import ClassWeights, PhotoWeighting
 from landmark.settings import checked
 
@@ -28,22 +29,27 @@ class SoftmaxOptions(TypedDict, total=False):
         focal: Exponent gamma of the focal modulation, see `PhotoWeighting`. Defaults to 0: off.
         class_counts: Training photos of each class, (C,), as array or list; required by
             `class_weights` and by `DynamicMargin`.
+        nested: Also train the first d dimensions of the embedding for each of these d, see
+            `Nested`. Defaults to None: the whole embedding only.
     """
 
     label_smoothing: LabelSmoothing
     class_weights: ClassWeights | None
     focal: NonNegativeFloat
     class_counts: ArrayLike | None
+    nested: NestedDims | None
 
 
 class ClassifierLoss(Loss):
     """Base of the losses that compare an embedding with the weights of every class.
 
+    With `nested` the constructor returns a `Nested` of such losses instead.
+
     Args:
         embedding_dim: Embedding length D.
         num_classes: Number of classes C.
         vectors_per_class: Weight vectors K of each class.
-        label_smoothing, class_weights, focal, class_counts: See `SoftmaxOptions`.
+        label_smoothing, class_weights, focal, class_counts, nested: See `SoftmaxOptions`.
 
     Attributes:
         weight: Weight vectors (C · K, D); those of a class are adjacent.
@@ -57,6 +63,14 @@ class ClassifierLoss(Loss):
         torch.Size([6, 8])
     """
 
+    def __new__(cls, *args: Any, nested: NestedDims | None = None, **options: Any) -> Any:  # noqa: ANN401, D102
+        if nested is None:
+            return super().__new__(cls)
+        if args:
+            options["embedding_dim"], *args = args  # type: ignore[assignment]
+        embedding_dim = options.pop("embedding_dim")
+        return Nested(nested, embedding_dim, lambda dim: cls(dim, *args, **options))
+
     @checked
     def __init__(
         self,
@@ -68,7 +82,9 @@ class ClassifierLoss(Loss):
         class_weights: ClassWeights | None = None,
         focal: NonNegativeFloat = 0.0,
         class_counts: ArrayLike | None = None,
+        nested: NestedDims | None = None,
     ) -> None:
+        del nested  # None, see `__new__`
         super().__init__()
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing

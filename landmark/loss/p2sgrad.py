@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from landmark.loss.base import full_precision
 from landmark.loss.classifier import ClassifierLoss
+from landmark.loss.nested import NestedDims
 from landmark.loss.weighting import ClassWeights
 
 
@@ -20,7 +21,7 @@ class P2SGrad(ClassifierLoss):
     There is no softmax, hence no scale, margin, label smoothing or focal modulation.
 
     Args:
-        class_weights, class_counts: See `SoftmaxOptions`.
+        class_weights, class_counts, nested: See `SoftmaxOptions`.
 
     Shape:
         embeddings (B, D), of any norm; labels (B,) int64; output a scalar. `weight` is (C, D).
@@ -43,7 +44,9 @@ class P2SGrad(ClassifierLoss):
         *,
         class_weights: ClassWeights | None = None,
         class_counts: ArrayLike | None = None,
+        nested: NestedDims | None = None,
     ) -> None:
+        del nested  # None, see `ClassifierLoss.__new__`
         super().__init__(
             embedding_dim, num_classes, class_weights=class_weights, class_counts=class_counts
         )

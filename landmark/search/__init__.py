@@ -7,5 +7,6 @@ from landmark.search.flat import Flat
 from landmark.search.hnsw import HNSW
 from landmark.search.ivf import IVF
 from landmark.search.ivfpq import IVFPQ
+from landmark.search.rabitq import RaBitQ
 
-__all__ = ["HNSW", "IVF", "IVFPQ", "Auto", "ExactTorch", "Factory", "Flat"]
+__all__ = ["HNSW", "IVF", "IVFPQ", "Auto", "ExactTorch", "Factory", "Flat", "RaBitQ"]

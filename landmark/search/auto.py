@@ -14,7 +14,7 @@ from landmark.error import UserError
 from landmark.search import blas
 from landmark.search.blocks import Vectors
 from landmark.search.faiss_index import FaissIndex, FaissSearch, IndexOptions, Seed
-from landmark.search.flat import Flat
+from landmark.search.flat import Flat, FlatIndex
 from landmark.search.gpu import gpus_of
 from landmark.search.index import Index
 from landmark.search.ivf import IVF, InvertedLists
@@ -123,7 +123,7 @@ class AutoIndex(Index):
     def _choose(self, query: np.ndarray, k: int) -> Index:
         """Time exact search and a candidate on samples; build the candidate if it is faster."""
         s, (rows, dim) = self.settings, self.gallery.shape
-        exact = Flat(s.device, s.block_rows).build(self.gallery)
+        exact = FlatIndex(self.gallery, Flat(s.device, s.block_rows))
         print(f"search=auto: {len(query):,} queries in {rows:,} x {dim}, k={k}", flush=True)
         if s.recall == 1 or not rows or not len(query):
             print(f"  flat: {'recall=1' if s.recall == 1 else 'nothing to search'}", flush=True)
@@ -150,7 +150,7 @@ class AutoIndex(Index):
             # Measure now, so that the sample is clustered with the products of the whole gallery.
             blas.torch_is_faster(_build_work(candidate, rows) * dim)
         began = time.perf_counter()
-        index = candidate.build(sample)
+        index = candidate.build_whole(sample)
         building = time.perf_counter() - began
         building *= _build_work(candidate, rows) / _build_work(candidate, len(sample))
         recall, seconds = _widened(index, query_sample, k, true_rows, s.recall)
@@ -172,7 +172,7 @@ class AutoIndex(Index):
     ) -> Index:
         """Build the index and widen it to the required recall; return `exact` if that is faster."""
         began = time.perf_counter()
-        index = search.build(self.gallery)
+        index = search.build_whole(self.gallery)
         print(f"  built in {time.perf_counter() - began:.1f} s", flush=True)
         true_rows, flat_seconds = _timed(exact, query_sample, k)
         recall, seconds = _widened(

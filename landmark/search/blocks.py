@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from landmark.artifact.converted import ConvertedVectors, rows_between
 from landmark.artifact.stacked import StackedVectors
 
-Vectors = np.ndarray | StackedVectors
+Vectors = np.ndarray | StackedVectors | ConvertedVectors
 
 
 def float32_blocks(
@@ -17,7 +18,7 @@ def float32_blocks(
     """Yield the rows of a gallery in order, as float32 in C order.
 
     Args:
-        gallery: (N, D), may be memory-mapped or stacked.
+        gallery: (N, D), may be memory-mapped, stacked or converted.
         block_rows: Rows per block.
         in_place: Yield each part that is already float32 as a single block, without a copy.
 
@@ -32,12 +33,13 @@ def float32_blocks(
     first, buffer = 0, None
     for part in gallery.parts if isinstance(gallery, StackedVectors) else [gallery]:
         # A part may also be an object that is only sliced, so the type of its slices is not known.
-        is_array = isinstance(part, np.ndarray)
-        is_float32 = is_array and part.dtype == np.float32 and part.flags.c_contiguous
+        is_float32 = (
+            isinstance(part, np.ndarray) and part.dtype == np.float32 and part.flags.c_contiguous
+        )
         step = max(1, len(part)) if is_float32 and in_place else block_rows
         for start in range(0, len(part), step):
             block = part[start : start + step]
-            if not is_float32:
+            if isinstance(part, np.ndarray) and not is_float32:
                 if buffer is None:
                     buffer = np.empty((min(block_rows, len(gallery)), part.shape[1]), np.float32)
                 converted = buffer[: len(block)]
@@ -83,6 +85,4 @@ def rows_of(gallery: Vectors, part: slice) -> Vectors:
         >>> rows_of(np.eye(3), slice(1, 3)).tolist()
         [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    if isinstance(gallery, StackedVectors):
-        return gallery.between(part.start, part.stop)
-    return gallery[part]
+    return rows_between(gallery, part.start, part.stop)

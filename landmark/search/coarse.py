@@ -2,7 +2,8 @@
 
 faiss compares vectors with the centroids of the lists through its BLAS, which is several times too
 slow on some processors (see `landmark.search.blas`). These functions replace those comparisons and
-leave the rest to faiss: the codes, the lists and their scan. The clustering follows
+leave the rest to faiss: the codes, the lists and their scan. They also rotate vectors for an index
+that does so before its lists. The clustering follows
 `faiss.Clustering` step by step, so it differs by the rounding of the products only, as that of
 faiss does from one machine to another.
 """
@@ -15,11 +16,12 @@ from landmark.artifact.vectors import row_blocks
 from landmark.device import Precision, has_bf16_products
 from landmark.search import blas
 from landmark.search.flat import Flat
+from landmark.search.pair_products import tensor_of
 
 if TYPE_CHECKING:
     from faiss import Index
 
-_KINDS = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ")
+_KINDS = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ", "IndexIVFRaBitQ")
 _QUANTIZERS = ("IndexFlat", "IndexFlatIP")
 _BLOCK_ROWS = 16384
 _BLOCK_QUERIES = 2048  # centroids are few, so that more vectors fit the caches
@@ -61,7 +63,7 @@ def is_faster(index: "Index", vectors: int, times: int = 1) -> bool:
 
     Args:
         index: Any faiss index. Only inverted lists with a flat coarse quantizer qualify, without a
-            transform around them.
+            transform around them or with a random rotation.
         vectors: Number of vectors.
         times: Number of comparisons of each.
 
@@ -72,7 +74,7 @@ def is_faster(index: "Index", vectors: int, times: int = 1) -> bool:
     """
     import faiss
 
-    ivf: Any = faiss.downcast_index(index)
+    ivf = _opened(index)[1]
     if type(ivf).__name__ not in _KINDS or ivf.metric_type != faiss.METRIC_INNER_PRODUCT:
         return False
     if type(faiss.downcast_index(ivf.quantizer)).__name__ not in _QUANTIZERS:
@@ -80,11 +82,11 @@ def is_faster(index: "Index", vectors: int, times: int = 1) -> bool:
     return blas.torch_is_faster(vectors * times * ivf.nlist * ivf.d)
 
 
-def train(ivf: Any, sample: np.ndarray) -> None:  # noqa: ANN401 - several classes
-    """Train inverted lists like `IndexIVF.train`.
+def train(index: Any, sample: np.ndarray) -> None:  # noqa: ANN401 - several classes
+    """Train inverted lists like `IndexIVF.train`, and the rotation before them.
 
     Args:
-        ivf: Empty index, for inner products.
+        index: Empty index, for inner products.
         sample: (N, D) float32 in C order, at least as many rows as lists.
 
     Raises:
@@ -99,6 +101,10 @@ def train(ivf: Any, sample: np.ndarray) -> None:  # noqa: ANN401 - several class
     """
     import faiss
 
+    rotation, ivf = _opened(index)
+    if rotation is not None:
+        rotation.train(sample)
+        sample = _rotated(rotation, sample)
     centroids = cluster(sample, ivf.nlist, ivf.cp)
     ivf.quantizer.reset()
     ivf.quantizer.add(centroids)
@@ -113,10 +119,10 @@ def train(ivf: Any, sample: np.ndarray) -> None:  # noqa: ANN401 - several class
     ivf.train_encoder(
         len(sample), faiss.swig_ptr(sample), None if lists is None else faiss.swig_ptr(lists)
     )
-    ivf.is_trained = True
+    ivf.is_trained = index.is_trained = True
 
 
-def add(ivf: Any, block: np.ndarray) -> None:  # noqa: ANN401 - several classes
+def add(index: Any, block: np.ndarray) -> None:  # noqa: ANN401 - several classes
     """Add vectors (N, D) float32 in C order like `IndexIVF.add`.
 
     Example:
@@ -129,15 +135,18 @@ def add(ivf: Any, block: np.ndarray) -> None:  # noqa: ANN401 - several classes
     """
     import faiss
 
+    rotation, ivf = _opened(index)
+    block = _rotated(rotation, block)
     lists = nearest_centroids(block, _centroids(ivf))[0][:, 0]
     ivf.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(lists))
+    index.ntotal = ivf.ntotal  # of the rotation around it
 
 
-def search(ivf: Any, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
+def search(index: Any, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
     """Search like `IndexIVF.search`.
 
     Args:
-        ivf: Trained index; its `nprobe` lists are searched, at most all.
+        index: Trained index; its `nprobe` lists are searched, at most all.
         query: (Q, D) float32.
         k: Results per query.
 
@@ -152,6 +161,8 @@ def search(ivf: Any, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
         >>> search(index, np.array([[0, 1]], np.float32), k=1)[1].tolist()
         [[1]]
     """
+    rotation, ivf = _opened(index)
+    query = _rotated(rotation, query)
     before = ivf.nprobe, ivf.parallel_mode
     ivf.nprobe, ivf.parallel_mode = min(ivf.nprobe, ivf.nlist), _PARALLEL_QUERIES
     try:
@@ -255,6 +266,29 @@ def _permutation(count: int, seed: int) -> np.ndarray:
     order = np.empty(count, np.int32)
     faiss.rand_perm(faiss.swig_ptr(order), count, seed)  # type: ignore[attr-defined]
     return order
+
+
+def _opened(index: Any) -> tuple[Any, Any]:  # noqa: ANN401 - several classes
+    """Return the random rotation before inverted lists, None without one, and the lists."""
+    import faiss
+
+    index = faiss.downcast_index(index)
+    if type(index).__name__ != "IndexPreTransform" or index.chain.size() != 1:
+        return None, index
+    rotation = faiss.downcast_VectorTransform(index.chain.at(0))
+    if type(rotation).__name__ != "RandomRotationMatrix":
+        return None, index
+    return rotation, faiss.downcast_index(index.index)
+
+
+def _rotated(rotation: Any, vectors: np.ndarray) -> np.ndarray:  # noqa: ANN401
+    """Return vectors (N, D) after a rotation; unchanged if it is None."""
+    import faiss
+
+    if rotation is None:
+        return vectors
+    matrix = faiss.vector_to_array(rotation.A).reshape(rotation.d_out, rotation.d_in)
+    return (tensor_of(vectors) @ tensor_of(matrix).T).numpy()
 
 
 def _centroids(ivf: Any) -> np.ndarray:  # noqa: ANN401 - several classes

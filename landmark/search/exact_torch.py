@@ -1,6 +1,6 @@
 """Exact search with torch, on any torch device."""
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.device import Device
 from landmark.search.engine import AnyPrecision
@@ -16,6 +16,8 @@ class ExactTorch(Flat):
         block_rows: Gallery rows converted together.
         block_queries: Queries multiplied together.
         precision: Precision of the products, before candidates are scored in float64.
+        dims: First dimensions to search.
+        refine: Candidates per result that are rescored with all dimensions.
 
     Example:
         >>> import numpy as np
@@ -31,5 +33,7 @@ class ExactTorch(Flat):
         block_rows: PositiveInt = 65536,
         block_queries: PositiveInt | None = None,
         precision: AnyPrecision = "auto",
+        dims: PositiveInt | None = None,
+        refine: NonNegativeInt = 8,
     ) -> None:
-        super().__init__(device, block_rows, "torch", precision, block_queries)
+        super().__init__(device, block_rows, "torch", precision, block_queries, dims, refine)

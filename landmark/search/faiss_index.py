@@ -16,7 +16,8 @@ from landmark.error import UserError
 from landmark.search import coarse, gpu, saved
 from landmark.search.blocks import Vectors, float32_blocks, rows_of
 from landmark.search.identical import Groups, find_identical
-from landmark.search.index import BlockwiseIndex
+from landmark.search.index import BlockwiseIndex, Index
+from landmark.search.leading import LeadingIndex, leading
 from landmark.search.native import created, faiss_errors, is_graph, keeps_products, parts_of, train
 from landmark.search.top_k import rescore, ties_by_row
 from landmark.settings import checked
@@ -40,6 +41,9 @@ class IndexOptions(TypedDict, total=False):
             to the gallery are added to it. None means not saved.
         device: See `Flat`; `auto` uses the CPU if faiss cannot search the index on a GPU.
         block_rows: Gallery rows added together.
+        dims: Index the first `dims` dimensions of the vectors, at unit length; with `refine` the
+            candidates are rescored with all dimensions (see `LeadingIndex`). Defaults to all
+            dimensions.
     """
 
     train_rows: PositiveInt | None
@@ -47,6 +51,7 @@ class IndexOptions(TypedDict, total=False):
     index: str | None
     device: Device
     block_rows: PositiveInt
+    dims: PositiveInt | None
 
 
 class FaissSearch(ABC):
@@ -62,12 +67,13 @@ class FaissSearch(ABC):
         index: Folder of the saved index.
         device: Device to search on.
         block_rows: Gallery rows added together.
+        dims: First dimensions to index.
     """
 
     name: ClassVar[str]  # on the command line
     shaped_by: ClassVar[tuple[str, ...]]  # settings that determine the index, besides the training
     key: ClassVar[str] = "search"  # setting to change if faiss rejects the index
-    widened_by: ClassVar[str]  # settings that raise the recall
+    widened_by: str  # settings that raise the recall
 
     @checked
     def __init__(
@@ -78,6 +84,7 @@ class FaissSearch(ABC):
         index: str | None = None,
         device: Device = "auto",
         block_rows: PositiveInt = 65536,
+        dims: PositiveInt | None = None,
     ) -> None:
         self.refine = refine
         self.train_rows = train_rows
@@ -85,6 +92,9 @@ class FaissSearch(ABC):
         self.index = index
         self.device = device
         self.block_rows = block_rows
+        self.dims = dims
+        if dims is not None:
+            self.widened_by = f"search.dims, {self.widened_by}"
 
     @abstractmethod
     def factory_string(self, rows: int, dim: int) -> str:
@@ -105,13 +115,25 @@ class FaissSearch(ABC):
         """Configure an empty index before it is filled."""
         del index
 
-    def build(self, gallery: Vectors) -> "FaissIndex":
+    def build(self, gallery: Vectors) -> Index:
         """Build the index of a gallery (N, D), or open the saved index.
 
         Raises:
-            UserError: The saved index has different settings or a different gallery, or faiss
-                cannot build the index or search it on the device.
+            UserError: The saved index has different settings or a different gallery, faiss cannot
+                build the index or search it on the device, or the vectors have fewer dimensions
+                than `dims`.
         """
+        if self.dims is None:
+            return self.build_whole(gallery)
+        inner = self.of_leading().build_whole(leading(gallery, self.dims))
+        return LeadingIndex(gallery, self.replaced(index=None), inner, self.refine)
+
+    def of_leading(self) -> Self:
+        """Return the search of the first dimensions alone."""
+        return self.replaced(dims=None, refine=0)
+
+    def build_whole(self, gallery: Vectors) -> "FaissIndex":
+        """Build or open the index of a gallery (N, D) with all its dimensions (see `build`)."""
         gpus = gpu.gpus_of(self.device)
         if self.index and len(gallery):  # an empty shard has nothing to save
             index, groups = self._saved(Path(self.index), gallery)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from landmark.artifact.vectors import row_blocks
 from landmark.device import Device
@@ -24,7 +24,8 @@ from landmark.search.engine import (
     choose,
 )
 from landmark.search.faiss_scan import FaissScan
-from landmark.search.index import BlockwiseIndex, local_torch_device
+from landmark.search.index import BlockwiseIndex, Index, local_torch_device
+from landmark.search.leading import LeadingIndex, leading
 from landmark.search.product_scan import ProductScan
 from landmark.search.rounding import full_accumulation
 from landmark.search.top_k import best_in_order
@@ -64,6 +65,10 @@ class Flat:
             BF16, float16 on GPUs.
         block_queries: Queries that torch multiplies together. Defaults to 1,024 or 2,048 on the
             CPU, by precision, and 8,192 on other devices.
+        dims: Search the first `dims` dimensions of the vectors, at unit length, and rescore the
+            candidates with all dimensions (see `LeadingIndex`). Defaults to all dimensions.
+        refine: Candidates per result that are rescored, if `dims` is set; 0 keeps the scores of the
+            first dimensions.
 
     Example:
         >>> index = Flat().build(np.eye(3, dtype=np.float32))
@@ -72,7 +77,7 @@ class Flat:
         ([[2, 1]], [['0.8', '0.6']])
     """
 
-    widened_by = ""
+    widened_by: str = ""
 
     @checked
     def __init__(
@@ -82,6 +87,8 @@ class Flat:
         engine: Engine = "auto",
         precision: AnyPrecision = "auto",
         block_queries: PositiveInt | None = None,
+        dims: PositiveInt | None = None,
+        refine: NonNegativeInt = 8,
     ) -> None:
         precision = str(precision)  # type: ignore[assignment] # YAML reads 32 as a number
         if engine == "faiss" and precision != "auto":
@@ -94,14 +101,28 @@ class Flat:
         self.engine = engine
         self.precision = precision
         self.block_queries = block_queries
+        self.dims = dims
+        self.refine = refine
+        if dims is not None:
+            self.widened_by = "search.dims or search.refine"
 
-    def build(self, gallery: Vectors) -> "FlatIndex":
+    def build(self, gallery: Vectors) -> Index:
         """Return the gallery (N, D) as an index.
 
         Raises:
-            UserError: The device is not available.
+            UserError: The device is not available, or the vectors have fewer dimensions than
+                `dims`.
         """
-        return FlatIndex(gallery, self)
+        if self.dims is None:
+            return FlatIndex(gallery, self)
+        inner = FlatIndex(leading(gallery, self.dims), self.of_leading())
+        return LeadingIndex(gallery, self, inner, self.refine)
+
+    def of_leading(self) -> "Flat":
+        """Return the search of the first dimensions alone."""
+        settings = copy.copy(self)
+        settings.dims = None
+        return settings
 
 
 class FlatIndex(BlockwiseIndex):

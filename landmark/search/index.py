@@ -160,7 +160,7 @@ class BlockwiseIndex(Index):
             raise ValueError(f"query {query.shape} and gallery {self.gallery.shape} do not match")
         rows, scores = pads(len(query), k, dtype)
         hits = min(k, len(self.gallery))
-        is_float32 = query.dtype == np.float32
+        is_float32 = isinstance(query, np.ndarray) and query.dtype == np.float32
         block_size = self.query_block or (len(query) if is_float32 else _CONVERTED_QUERIES)
         for part in row_blocks(len(query) if hits else 0, block_size):
             block = np.ascontiguousarray(query[part], np.float32)

@@ -9,6 +9,7 @@ from landmark.artifact.vectors import row_blocks
 from landmark.processes import gather, gather_objects, initialize, is_alone, rank, shard, world_size
 from landmark.search.blocks import Vectors, rows_of
 from landmark.search.index import Index, Search
+from landmark.search.leading import LeadingIndex, leading
 from landmark.search.top_k import best_in_order, pads
 
 _GATHERED_RESULTS = 2**22  # of all ranks, per block
@@ -62,9 +63,20 @@ class ShardedSearch:
         """Settings that raise the recall of the search of a shard."""
         return self._search.widened_by
 
-    def build(self, gallery: Vectors) -> "ShardedIndex":
+    def build(self, gallery: Vectors) -> Index:
         """Build the index of this rank's shard of a gallery (N, D), the same on every rank."""
-        return ShardedIndex(gallery, self._search.build(rows_of(gallery, shard(len(gallery)))))
+        dims = getattr(self._search, "dims", None)
+        if dims is None:
+            return ShardedIndex(gallery, self._search.build(rows_of(gallery, shard(len(gallery)))))
+        # The candidates of all ranks are merged before they are rescored, as in a single process.
+        of_leading, unsaved = copy.copy(self), copy.copy(self)
+        of_leading._search = self._search.of_leading()  # type: ignore[attr-defined]
+        inner = of_leading.build(leading(gallery, dims))
+        unsaved._search = copy.copy(self._search)
+        if hasattr(unsaved._search, "index"):
+            unsaved._search.index = None
+        refine = self._search.refine  # type: ignore[attr-defined]
+        return ShardedLeadingIndex(gallery, unsaved, inner, refine)
 
 
 class ShardedIndex(Index):
@@ -113,6 +125,26 @@ class ShardedIndex(Index):
         of_ranks = gather_stacked(np.array([shapes], np.int64))[:, 0]
         if (of_ranks != of_ranks[0]).any():
             raise ValueError(f"(Q, D, N, D, k) differ between ranks: {of_ranks.tolist()}")
+
+
+class ShardedLeadingIndex(LeadingIndex):
+    """A `LeadingIndex` of all ranks: each rescores the candidates of its shard of the gallery.
+
+    Example:
+        >>> from landmark.search import Flat
+        >>> gallery = np.eye(2, dtype=np.float32)
+        >>> index = ShardedSearch(Flat(dims=1)).build(gallery)
+        >>> type(index).__name__, index.search(gallery[:1], k=2)[0].tolist()
+        ('ShardedLeadingIndex', [[0, 1]])
+    """
+
+    def _rescored(
+        self, query: np.ndarray, candidates: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        own = shard(len(self.gallery))
+        is_own = (candidates >= own.start) & (candidates < own.stop)
+        own_rows = np.where(is_own, candidates, -1).astype(np.int32)
+        return merge_ranks(*super()._rescored(query, own_rows, k))
 
 
 def merge_ranks(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
