@@ -251,8 +251,8 @@ def test_apply_writes_codes(world, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["STORE", "OUT"], "apply takes other paths than STORE OUT. "),
-        (["STORE"], "apply takes other paths than STORE. "),
+        (["STORE", "OUT"], "apply takes other paths than "),
+        (["STORE"], "apply takes other paths than "),
         (["STORE", "OUT", "--dtype", "int4"], "argument --dtype: invalid choice: 'int4'"),
         (["OUT", "STORE", "--dtype", "int8"], "STORE already exists. Pass --overwrite"),
     ],

@@ -83,13 +83,13 @@ class ConvertedVectors:
 def rows_between(
     vectors: "np.ndarray | StackedVectors | ConvertedVectors", start: int, stop: int
 ) -> "np.ndarray | StackedVectors | ConvertedVectors":
-    """Return rows start … stop - 1 without a copy.
+    """Return rows start … stop - 1, without a copy of arrays and of the types of this package.
 
     Example:
         >>> rows_between(np.eye(3), 1, 3).tolist()
         [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    return vectors[start:stop] if isinstance(vectors, np.ndarray) else vectors.between(start, stop)
+    return vectors.between(start, stop) if hasattr(vectors, "between") else vectors[start:stop]
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

@@ -32,14 +32,12 @@ def float32_blocks(
     """
     first, buffer = 0, None
     for part in gallery.parts if isinstance(gallery, StackedVectors) else [gallery]:
-        # A part may also be an object that is only sliced, so the type of its slices is not known.
-        is_float32 = (
-            isinstance(part, np.ndarray) and part.dtype == np.float32 and part.flags.c_contiguous
-        )
-        step = max(1, len(part)) if is_float32 and in_place else block_rows
+        # A part may also be an object whose slices are arrays, such as `ConvertedVectors`.
+        is_whole = in_place and isinstance(part, np.ndarray) and _is_float32(part)
+        step = max(1, len(part)) if is_whole else block_rows
         for start in range(0, len(part), step):
             block = part[start : start + step]
-            if isinstance(part, np.ndarray) and not is_float32:
+            if not _is_float32(block):
                 if buffer is None:
                     buffer = np.empty((min(block_rows, len(gallery)), part.shape[1]), np.float32)
                 converted = buffer[: len(block)]
@@ -47,6 +45,10 @@ def float32_blocks(
                 block = converted
             yield first + start, block
         first += len(part)
+
+
+def _is_float32(vectors: np.ndarray) -> bool:
+    return vectors.dtype == np.float32 and vectors.flags.c_contiguous
 
 
 def to_float32(block: np.ndarray, out: np.ndarray) -> None:
