@@ -144,6 +144,7 @@ def test_rerank_and_score_use_the_positions_of_the_table(rerank, in_process, wor
     assert "mAP@20" in printed
     assert "recall@5" in printed
     assert ranked.metrics["protocol"]["measures"][0] == "map_at_20"
+    assert ranked.metrics["protocol"]["radius"] == 25.0
     page = (folder / "ranked" / "report.html").read_text()
     assert "recall@10" in page
     where = ["rankings=ranked", f"ground_truth={root / 'table.csv'}"]
@@ -185,6 +186,12 @@ def test_positions_that_are_missing_or_not_finite(rerank, world, column, row, va
     assert status == 2
     assert message in printed.splitlines()[-1]
     assert not (folder / "ranked").exists()
+
+
+def test_metrics_without_ground_truth_are_refused(rerank, world):
+    status, _, printed = rerank("query=query", "gallery=gallery", "output=a", "map_at=50")
+    assert status == 2
+    assert "map_at=50 and recall_at=None need landmarks in the stores" in printed
 
 
 def test_radius_null_uses_the_landmarks(rerank, world):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from landmark.rerank.chain import Reranker, Step
     from landmark.rerank.retrieval import Retrieval
     from landmark.rerank.stores import Stores
-    from landmark.score.ground_truth import GroundTruth
+    from landmark.score.evaluation import GroundTruth
     from landmark.search.index import Index, Search
 
 

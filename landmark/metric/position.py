@@ -43,7 +43,12 @@ def hits_by_position(
 def is_within(
     one: NDArray[np.float64], other: NDArray[np.float64], radius: float
 ) -> NDArray[np.bool_]:
-    """Whether positions (…, 2) are at most `radius` apart."""
+    """Whether positions (…, 2) are at most `radius` apart.
+
+    Example:
+        >>> is_within(np.array([3.0, 4.0]), np.zeros((2, 2)), radius=5).tolist()
+        [True, True]
+    """
     offset = one - other
     return offset[..., 0] ** 2 + offset[..., 1] ** 2 <= radius * radius
 

@@ -114,7 +114,12 @@ def first_places(
 
 
 def query_blocks(rows: NDArray[np.integer], block_size: int = BLOCK_SIZE) -> Iterator[slice]:
-    """Yield slices of the queries of (Q, K) rows, with about `block_size` results each."""
+    """Yield slices of the queries of (Q, K) rows, with about `block_size` results each.
+
+    Example:
+        >>> list(query_blocks(np.zeros((3, 4), int), block_size=8))
+        [slice(0, 2, None), slice(2, 4, None)]
+    """
     step = max(1, block_size // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         yield slice(start, start + step)

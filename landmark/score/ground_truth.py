@@ -203,9 +203,14 @@ def find_ground_truth(
     Raises:
         UserError: The data does not match the stores, or has neither landmarks nor ground truth.
     """
-    by_landmark = Cutoffs.of(map_at, recall_at)
+    by_landmark, is_chosen = Cutoffs.of(map_at, recall_at), (map_at, recall_at) != (None, None)
     if query_table is None or gallery_table is None:
         if query.landmark_ids is None or gallery.landmark_ids is None:
+            if is_chosen:
+                raise UserError(
+                    f"map_at={map_at} and recall_at={recall_at} need landmarks in the stores of "
+                    "query and gallery, or data= with the ground truth. Leave out both."
+                )
             return None
         return LandmarkGroundTruth(
             query.landmark_ids, gallery.landmark_ids, k=k, own_rows=own_rows, cutoffs=by_landmark
@@ -239,7 +244,7 @@ def find_ground_truth(
             own_rows=own_rows,
             cutoffs=by_landmark,
         )
-    if (map_at, recall_at) != (None, None):
+    if is_chosen:
         raise UserError(
             f"map_at={map_at} and recall_at={recall_at}: the metrics of {query_table.root} are of "
             "complete rankings. Leave out both."
