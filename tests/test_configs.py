@@ -24,7 +24,7 @@ ALONE = ("verify",)  # groups of several commands
 # Arguments that the commands add to a group's settings.
 ADDED = {
     "model": {"pooling", "weights", "image_size", "adapter_dim"},
-    "loss": {"embedding_dim", "num_classes", "class_counts"},
+    "loss": {"embedding_dim", "num_classes", "class_counts", "teacher_dim"},
     "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
     "schedule": {"optimizer", "total_steps"},
     "fit": {"store", "loss"},
@@ -159,15 +159,20 @@ def test_an_unknown_key_is_refused(group):
 def test_losses_do_a_forward_pass(choice):
     from landmark.loss.build import build_loss
 
-    loss = build_loss(instantiate(node("loss", choice)), 8, np.array([3, 1, 4, 1, 5]))
-    value = loss(torch.randn(4, 8), torch.tensor([0, 4, 0, 1]))
+    teacher = {"teacher": "STORE"} if choice == "distil" else {}
+    make = instantiate(node("loss", choice), **teacher)
+    loss = build_loss(make, 8, np.array([3, 1, 4, 1, 5]), teacher_dim=6)
+    value = loss(torch.randn(4, 8), torch.randn(4, 6) if teacher else torch.tensor([0, 4, 0, 1]))
     assert value.ndim == 0
     assert torch.isfinite(value)
 
 
 @pytest.mark.parametrize("choice", choices("auxiliary"))
 def test_an_auxiliary_loss_is_the_loss_of_its_name_with_a_weight(choice):
-    assert node("auxiliary", choice) == {**node("loss", choice), "weight": 1.0}
+    auxiliary, loss = (
+        OmegaConf.to_container(node(group, choice)) for group in ("auxiliary", "loss")
+    )
+    assert auxiliary == {**loss, "weight": 1.0}
 
 
 @pytest.mark.parametrize("choice", choices("head"))

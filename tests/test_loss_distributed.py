@@ -13,11 +13,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from landmark.loss.build import build_loss
+from landmark.loss.distil import targets_of
 
 LOSSES = [*choices("loss"), "recall_at_k_simix"]
 # Each process samples its own margins.
-ALIKE = {"elasticface": {"deviation": 0.0}, "recall_at_k_simix": {"simix": True}}
-STEPS, BATCH, DIM, CLASSES = 3, 12, 8, 10
+ALIKE = {
+    "elasticface": {"deviation": 0.0},
+    "recall_at_k_simix": {"simix": True},
+    "distil": {"teacher": "STORE"},
+}
+STEPS, BATCH, DIM, CLASSES, TEACHER_DIM = 3, 12, 8, 10, 5
 
 
 class Network(nn.Module):
@@ -29,10 +34,10 @@ class Network(nn.Module):
         self.layer = nn.Linear(6, DIM)
         choice = name.removesuffix("_simix")
         make = instantiate(choice_alone("loss", choice), **ALIKE.get(name, {}))
-        self.loss = build_loss(make, DIM, np.arange(1, CLASSES + 1))
+        self.loss = build_loss(make, DIM, np.arange(1, CLASSES + 1), teacher_dim=TEACHER_DIM)
 
-    def forward(self, images, labels):
-        return self.loss(self.layer(images), labels)
+    def forward(self, images, labels, vectors):
+        return self.loss(self.layer(images), targets_of(self.loss, labels, vectors))
 
 
 def trained(name, wrap, rank=0, processes=1):
@@ -46,8 +51,10 @@ def trained(name, wrap, rank=0, processes=1):
     for _ in range(STEPS):
         images = torch.randn(BATCH, 6, generator=random)
         labels = torch.randint(0, CLASSES, (BATCH,), generator=random)
+        vectors = torch.randn(BATCH, TEACHER_DIM, generator=torch.Generator().manual_seed(7))
         optimizer.zero_grad()
-        model(images[rank::processes], labels[rank::processes]).backward()
+        own = slice(rank, None, processes)
+        model(images[own], labels[own], vectors[own]).backward()
         gradients.append({key: p.grad.clone() for key, p in network.named_parameters()})
         optimizer.step()
     return gradients, network.state_dict()

@@ -11,6 +11,7 @@ from landmark.artifact.photo_paths import is_printable_ascii, relative_paths
 from landmark.error import UserError
 
 SPLITS = ("train", "query", "gallery")
+COORDINATES = ("utm_east", "utm_north")  # metres
 _MAX_SIDE = 1 << 20
 _TEXT_COLUMNS = ("id", "path", "landmark_id", "split")
 _LINE_BREAKS = r"[\x00\r\n]"
@@ -26,8 +27,8 @@ def read_table(path: str | Path, root: Path | None = None) -> pd.DataFrame:
 
     Raises:
         UserError: The file is missing or not a table, the `id` column is missing, an id is empty or
-            repeated, a path leaves the root, a split is unknown, or a width or height is not a
-            number; names the first such row.
+            repeated, a path leaves the root, a split is unknown, or a width, height or coordinate
+            is not a number; names the first such row.
     """
     path = Path(path)
     frame = read_frame(path)
@@ -43,6 +44,8 @@ def read_table(path: str | Path, root: Path | None = None) -> pd.DataFrame:
         check_values(frame["split"].dropna(), SPLITS, path)
     for name in {"width", "height"} & set(frame.columns):
         frame[name] = _pixels(frame[name], path)
+    for name in {*COORDINATES} & set(frame.columns):
+        _check_metres(frame[name], path)
     return frame
 
 
@@ -150,6 +153,17 @@ def _pixels(sides: pd.Series, where: str | Path) -> pd.Series:
             "Leave unknown sizes empty."
         )
     return numbers
+
+
+def _check_metres(coordinates: pd.Series, where: str | Path) -> None:
+    numbers = pd.to_numeric(coordinates, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    wrong = coordinates.notna().to_numpy() & ~np.isfinite(numbers)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(
+            f"{where}: {coordinates.name} {coordinates.iloc[row]} in row {row + 1} is not a number "
+            "of metres. Leave unknown coordinates empty."
+        )
 
 
 def plain_splits(splits: pd.Series) -> pd.Series:

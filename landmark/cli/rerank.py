@@ -4,6 +4,8 @@ landmark rerank query=STORE gallery=STORE output=DIR
 landmark rerank query=STORE gallery=STORE train=STORE 'rerank=[alpha_qe,two_stage]' output=DIR
 landmark rerank query=STORE gallery=STORE rerank=alpha_qe rerank.alpha_qe.n=5 output=DIR
 landmark rerank query=STORE gallery=STORE data=roxford5k data.root=OXFORD output=DIR
+landmark rerank query=STORE gallery=STORE map_at=1000 'recall_at=[1,10,100]' output=DIR
+landmark rerank query=STORE gallery=STORE data=table data.root=PLACES radius=25 output=DIR
 landmark rerank query=STORE 'gallery=[STORE,DISTRACTORS]' search=auto output=DIR
 torchrun --nproc-per-node 2 rerank.py query=STORE gallery=STORE output=DIR
 
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from landmark.cli._command import command
 from landmark.cli._jobs import default_output
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from landmark.rerank.chain import Reranker, Step
     from landmark.rerank.retrieval import Retrieval
     from landmark.rerank.stores import Stores
-    from landmark.score.ground_truth import GroundTruth
+    from landmark.score.evaluation import GroundTruth
     from landmark.search.index import Index, Search
 
 
@@ -53,6 +55,9 @@ class Rerank:
     allow_mixed: bool
     submission: bool
     allow_self: bool
+    map_at: PositiveInt | list[PositiveInt] | None
+    recall_at: PositiveInt | list[PositiveInt] | None
+    radius: PositiveFloat | None
 
 
 @command(Rerank, lists={"rerank"})
@@ -74,6 +79,7 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     from landmark.report.ranking import write_report
     from landmark.rerank.spatial import Spatial
     from landmark.rerank.stores import Stores
+    from landmark.score.evaluation import Cutoffs
     from landmark.score.ground_truth import find_ground_truth
     from landmark.search.sharded import shard_search
 
@@ -101,10 +107,20 @@ def rerank(settings: Rerank, config: DictConfig, output: Path) -> None:
     )
     # The metrics of ROxford and RParis are defined on rankings of the whole gallery.
     is_revisited = query_table is not None and query_table.ground_truth is not None
-    k = stores.resolve_k(settings.k, whole=is_revisited)
+    is_chosen = (settings.map_at, settings.recall_at) != (None, None)
+    deepest = Cutoffs.of(settings.map_at, settings.recall_at).deepest if is_chosen else 0
+    k = stores.resolve_k(settings.k, whole=is_revisited, deepest=deepest)
     print(stores, flush=True)
     truth = find_ground_truth(
-        stores.query, stores.gallery, query_table, gallery_table, k=k, own_rows=own_rows
+        stores.query,
+        stores.gallery,
+        query_table,
+        gallery_table,
+        k=k,
+        own_rows=own_rows,
+        map_at=settings.map_at,
+        recall_at=settings.recall_at,
+        radius=settings.radius,
     )
 
     # --- search, then re-rank ---

@@ -4,6 +4,8 @@ landmark train model=fishnet loss=arcface
 landmark train data=folder data.root=PHOTOS model=resnet101 weights=timm image=s2
 landmark train experiment=small_collection data.root=PHOTOS
 landmark train loss=arcface 'auxiliary=[supcon]' auxiliary.supcon.weight=0.5 sampler=per_class
+landmark train 'auxiliary=[distil]' auxiliary.distil.teacher=STORE
+landmark train loss=distil loss.teacher=STORE keep=last    # photos without landmarks
 landmark train -m loss=arcface,cosface,adacos model=fishnet,resnet101
 
 The same command with the same hydra.run.dir resumes an interrupted run.
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
+    from landmark.artifact.descriptors import DescriptorStore
     from landmark.data import LandmarkData
     from landmark.data.source import Source
     from landmark.loss.auxiliary import AuxiliaryLosses
@@ -127,7 +130,8 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
     make_trainer = partial(instantiate(config.trainer), **trainer_options(settings, config))
     with constructor_errors("trainer"):
         bare_trainer = make_trainer(logger=False, enable_checkpointing=False)
-    check_before_data(settings, config, bare_trainer)
+    teacher = teacher_of(config)
+    check_before_data(settings, config, bare_trainer, teacher)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
 
     if resume_from is not None:
@@ -165,13 +169,15 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         workers=settings.workers,
         seed=settings.seed,
         bad_images=BadImageList(bad_images),
+        teacher=teacher,
+        needs_landmarks=needs_landmarks(config),
     )
     data.setup("fit")
     rank_zero_only(print_notes)(source, sys.stdout)  # standard error is for errors
     run_folder.check_same_classes(resume_from, data.classes)
 
     # --- loss and head ---
-    loss, auxiliary = losses(config, embedder.embedding_dim, data.class_counts)
+    loss, auxiliary = losses(config, embedder.embedding_dim, data.class_counts, teacher)
     if settings.keep_head:
         restore_head(loss, str(settings.init), data.classes)
     task = instantiate(config.task)(
@@ -228,7 +234,9 @@ def train(settings: Train, config: DictConfig, folder: Path) -> float | None:  #
         finish_loggers()
 
 
-def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer") -> None:
+def check_before_data(
+    settings: Train, config: DictConfig, trainer: "pl.Trainer", teacher: "DescriptorStore | None"
+) -> None:
     """Check early what needs neither photos nor weights."""
     import numpy as np
     import torch
@@ -247,7 +255,12 @@ def check_before_data(settings: Train, config: DictConfig, trainer: "pl.Trainer"
         )
     check_logger()
     check_trainer(config, trainer)
-    losses(config, embedding_dim=expected_dim(config), class_counts=np.full(10, 2))
+    losses(
+        config,
+        embedding_dim=expected_dim(config),
+        class_counts=np.full(10, 2),
+        teacher=teacher,
+    )
     with constructor_errors("optimizer"):
         optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     instantiate(config.schedule)(optimizer, 1)
@@ -349,22 +362,44 @@ def expected_dim(config: DictConfig) -> int:
     return max([8, *(config.loss.get("nested") or [])])
 
 
+def teacher_of(config: DictConfig) -> "DescriptorStore | None":
+    """Open the descriptor store that a loss learns from; None without one."""
+    from landmark.artifact.descriptors import DescriptorStore
+
+    folders = [loss.teacher for loss in loss_settings(config) if "teacher" in loss]
+    return DescriptorStore.open(folders[0]) if folders else None
+
+
+def needs_landmarks(config: DictConfig) -> bool:
+    """Whether a loss needs labels: all but a distillation do."""
+    return not all("teacher" in loss for loss in loss_settings(config))
+
+
+def loss_settings(config: DictConfig) -> list[DictConfig]:
+    """Return the settings of the main loss and of the auxiliary losses."""
+    return [config.loss, *(config.get("auxiliary") or {}).values()]
+
+
 def losses(
-    config: DictConfig, embedding_dim: int, class_counts: "np.ndarray"
+    config: DictConfig,
+    embedding_dim: int,
+    class_counts: "np.ndarray",
+    teacher: "DescriptorStore | None" = None,
 ) -> tuple["nn.Module", "AuxiliaryLosses"]:
     """Construct the main loss with its head, and the auxiliary losses."""
     from landmark.loss.build import build_auxiliary, build_loss, check_pairs
 
     main = HydraConfig.get().runtime.choices["loss"]
     head = instantiate(config.head)
-    loss = build_loss(instantiate(config.loss), embedding_dim, class_counts, head)
+    teacher_dim = None if teacher is None else teacher.dim
+    loss = build_loss(instantiate(config.loss), embedding_dim, class_counts, head, teacher_dim)
     weights, factories = {}, {}
     for name, options in plain(config).get("auxiliary", {}).items():
         if name == main:
             raise UserError(f"auxiliary=[{name}] is already the main loss. Choose another loss.")
         weights[name] = options.pop("weight")
         factories[name] = instantiate(options)
-    auxiliary = build_auxiliary(factories, weights, embedding_dim, class_counts)
+    auxiliary = build_auxiliary(factories, weights, embedding_dim, class_counts, teacher_dim)
     check_pairs({main: loss, **auxiliary.losses}, config.sampler.get("photos_per_class", 1))
     return loss, auxiliary
 

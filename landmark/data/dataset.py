@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from landmark.data.bad_images import BadImageList, reason_of, skipped_row
 from landmark.data.batches import EpochRow
 from landmark.data.image_table import ImageTable
+from landmark.data.teacher import TeacherVectors
 from landmark.error import UserError
 from landmark.image.decode import Box, Size, decode
 from landmark.image.format import ImageFormat
@@ -57,8 +58,10 @@ class _Photos(Dataset[Item]):
             self._bad_images.note(self._ids[row].as_py(), self._paths[row].as_py(), reason)
 
 
-class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
+class PhotoDataset(_Photos[tuple[torch.Tensor, int, int] | tuple[torch.Tensor, int, int, Any]]):
     """Items (uint8 image (3, h, w), label, row), the image in the size of its aspect group.
+
+    With a teacher its vector (T,) of the photo follows, whatever the view.
 
     An index is a row or a pair (epoch, row). In training a photo's view depends only
     on (seed, epoch, row), not on the worker or on earlier draws.
@@ -71,6 +74,7 @@ class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
         train: Return augmented views instead of the complete photo.
         seed: Seed of the views.
         bad_images: List of skipped photos.
+        teacher: The teacher's vectors of the table's photos, for training. Defaults to none.
 
     Attributes:
         groups: Aspect group of each photo, (N,) int.
@@ -85,6 +89,7 @@ class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
         train: bool = False,
         seed: int = 0,
         bad_images: BadImageList | None = None,
+        teacher: TeacherVectors | None = None,
     ) -> None:
         super().__init__(table, image_format, bad_images)
         self.labels = np.full(len(table), -1) if labels is None else np.asarray(labels)
@@ -92,12 +97,16 @@ class PhotoDataset(_Photos[tuple[torch.Tensor, int, int]]):
             raise ValueError(f"{len(self.labels)} labels for {len(table)} photos")
         self._train = train
         self._seed = seed
+        self._teacher = teacher
 
-    def __getitem__(self, index: int | EpochRow) -> tuple[torch.Tensor, int, int]:
+    def __getitem__(
+        self, index: int | EpochRow
+    ) -> tuple[torch.Tensor, int, int] | tuple[torch.Tensor, int, int, NDArray[np.float32]]:
         epoch, row = index if isinstance(index, tuple) else (0, int(index))
         for candidate in self._candidates(row):
             try:
-                return self._image(candidate, epoch), int(self.labels[candidate]), candidate
+                item = self._image(candidate, epoch), int(self.labels[candidate]), candidate
+                return item if self._teacher is None else (*item, self._teacher[candidate])
             except UserError as error:
                 self._note_bad(candidate, error)
         if self._train:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from landmark.artifact.descriptors import DescriptorStore
 from landmark.data.bad_images import BadImageList
 from landmark.data.batches import (
     START_METHOD,
@@ -22,6 +23,7 @@ from landmark.data.batches import (
 from landmark.data.dataset import PhotoDataset
 from landmark.data.image_table import ImageTable, sorted_landmarks
 from landmark.data.source import Source
+from landmark.data.teacher import TeacherVectors
 from landmark.error import UserError
 from landmark.image.format import ImageFormat
 from landmark.settings import BatchSize, Seed, Workers, checked
@@ -44,6 +46,9 @@ class LandmarkData(pl.LightningDataModule):
         test_format: Sizes of the validation photos. Defaults to `image_format`, without
             augmentation.
         bad_images: List of the photos that `data.bad_image=skip` skips.
+        teacher: Descriptor store of a distillation's teacher, with a vector of each train photo.
+            Defaults to none.
+        needs_landmarks: Whether every train photo needs a landmark, and training at least two.
 
     Attributes:
         train_table, query_table, gallery_table: Tables, set by `setup`; the last two are empty
@@ -73,6 +78,8 @@ class LandmarkData(pl.LightningDataModule):
         *,
         test_format: ImageFormat | None = None,
         bad_images: BadImageList | None = None,
+        teacher: DescriptorStore | None = None,
+        needs_landmarks: bool = True,
     ) -> None:
         super().__init__()
         self.source = source
@@ -83,18 +90,21 @@ class LandmarkData(pl.LightningDataModule):
         self.seed = seed
         self.bad_images = bad_images
         self._sampler = sampler
+        self._teacher = teacher
+        self._needs_landmarks = source.needs_landmarks = needs_landmarks
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
         """Read the tables. A second call is a no-op.
 
         Raises:
-            UserError: The source has no train photos, or fewer than two landmarks.
+            UserError: The source has no train photos, or fewer than two landmarks if they are
+                needed, or the teacher has no vector of a train photo.
         """
         if hasattr(self, "_train"):
             return
         table = self._usable(self.source.read("train"), self.image_format)
         self.train_table, self.classes = table, table.landmarks
-        if self.num_classes < 2:
+        if self.num_classes < 2 and self._needs_landmarks:
             raise UserError(
                 f"{table.root} has train photos of fewer than two landmarks. Add landmarks, or "
                 "relax data.most_frequent and data.min_photos."
@@ -102,14 +112,15 @@ class LandmarkData(pl.LightningDataModule):
         query, gallery = self.source.validation()
         self.query_table = self._usable(query, self.test_format)
         self.gallery_table = self._usable(gallery, self.test_format)
-        ids = [part.rows["landmark_id"] for part in (self.query_table, self.gallery_table)]
+        ids = [_landmarks(part) for part in (self.query_table, self.gallery_table)]
         trained = set(self.classes)
         untrained = [name for name in sorted_landmarks(pd.concat(ids)) if name not in trained]
         names = [*self.classes, *untrained]
         self.query_labels, self.gallery_labels = (_labels(column, names) for column in ids)
-        labels = _labels(table.rows["landmark_id"], self.classes)
+        labels = _labels(_landmarks(table), self.classes)
+        teacher = None if self._teacher is None else TeacherVectors(self._teacher, table)
         self._train = PhotoDataset(
-            table, self.image_format, labels, True, self.seed, self.bad_images
+            table, self.image_format, labels, True, self.seed, self.bad_images, teacher
         )
 
     def _usable(self, table: ImageTable, image_format: ImageFormat) -> ImageTable:
@@ -130,7 +141,8 @@ class LandmarkData(pl.LightningDataModule):
     @property
     def class_counts(self) -> NDArray[np.int64]:
         """Number of train photos of each class, (C,)."""
-        return np.bincount(self._train.labels, minlength=self.num_classes)
+        labels = self._train.labels
+        return np.bincount(labels[labels >= 0], minlength=self.num_classes)
 
     @property
     def has_answers(self) -> bool:
@@ -164,6 +176,8 @@ class LandmarkData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return this process's train batches: images (B, 3, h, w) uint8, labels (B,), rows (B,).
+
+        With a teacher its vectors (B, T) follow.
 
         Epoch and start batch are set here, since a resumed run prefetches before Lightning sets the
         epoch.
@@ -224,6 +238,13 @@ class LandmarkData(pl.LightningDataModule):
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
+
+
+def _landmarks(table: ImageTable) -> pd.Series:
+    """Return the landmark of each photo (N,), missing without the column."""
+    if "landmark_id" in table.rows:
+        return table.rows["landmark_id"]
+    return pd.Series(None, table.rows.index, dtype="str")
 
 
 def _labels(landmark_ids: pd.Series, classes: list[str]) -> NDArray[np.int64]:

@@ -30,6 +30,8 @@ class Source(ABC):
     root: Path
     # [width, height] of the training images for image=auto. None means the format's default.
     image_sizes: Sequence[Sequence[int]] | None = None
+    # Whether train photos need a landmark; a loss without labels sets it to False.
+    needs_landmarks: bool = True
 
     @abstractmethod
     def read(self, split: str | None = None) -> ImageTable:
@@ -199,13 +201,23 @@ class LandmarkSource(Source):
     def _train_rows(self) -> pd.DataFrame:
         rows = self._divided_train
         rows = rows[rows["split"] == "train"]
-        filtered = self._filter(rows) if len(rows) else rows
+        filtered = self._filtered(rows) if len(rows) else rows
         if len(rows) and not len(filtered):
             raise UserError(
                 f"{self.root}: no train photo passes the filters. Relax data.most_frequent, "
                 "data.min_photos or data.max_photos."
             )
         return filtered
+
+    def _filtered(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that pass the filters; rows without a landmark do."""
+        labelled = is_labelled(rows)
+        if labelled.all():
+            return self._filter(rows)
+        passes = ~labelled
+        if labelled.any():
+            passes |= rows["id"].isin(self._filter(rows[labelled])["id"]).to_numpy()
+        return rows[passes].reset_index(drop=True)
 
     @cached_property
     def _divided_train(self) -> pd.DataFrame:

@@ -72,7 +72,7 @@ class Table(ListedSource):
 
     def _train_rows(self) -> pd.DataFrame:
         rows = self._rows("train")
-        if len(rows):
+        if len(rows) and self.needs_landmarks:
             if "landmark_id" not in rows:
                 raise UserError(
                     f"{self.file} has no column landmark_id. Training needs it; to describe the "

@@ -8,6 +8,7 @@ from landmark.loss.combined import CombinedMargin
 from landmark.loss.contrastive import Contrastive
 from landmark.loss.cosface import CosFace
 from landmark.loss.curricularface import CurricularFace
+from landmark.loss.distil import Distil
 from landmark.loss.dynamic_margin import DynamicMargin
 from landmark.loss.elasticface import ElasticFace
 from landmark.loss.fast_ap import FastAP
@@ -33,6 +34,7 @@ __all__ = [
     "Contrastive",
     "CosFace",
     "CurricularFace",
+    "Distil",
     "DynamicMargin",
     "ElasticFace",
     "FastAP",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from landmark.loss.distil import targets_of
 from landmark.settings import check_value
 
 
@@ -12,7 +13,8 @@ class AuxiliaryLosses(nn.Module):
     """Weighted losses of the same embeddings, added to a main loss.
 
     Args:
-        losses: Losses by name, each from embeddings (B, D) and labels (B,) to a scalar.
+        losses: Losses by name, each from embeddings (B, D) and labels (B,), or for a distillation
+            the teacher's vectors (B, T), to a scalar.
         weights: Factors by name, each above 0.
 
     Raises:
@@ -33,9 +35,20 @@ class AuxiliaryLosses(nn.Module):
         self.losses = nn.ModuleDict(losses)
         self.weights = {name: float(weights[name]) for name in losses}
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Compute each loss without its weight: embeddings (B, D), labels (B,)."""
-        return {name: loss(embeddings, labels) for name, loss in self.losses.items()}
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, vectors: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute each loss without its weight.
+
+        Args:
+            embeddings: (B, D).
+            labels: (B,).
+            vectors: The teacher's (B, T), for a distillation. Defaults to none.
+        """
+        return {
+            name: loss(embeddings, targets_of(loss, labels, vectors))
+            for name, loss in self.losses.items()
+        }
 
     def total(self, main: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """Add each value times its weight to the main loss."""

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from torch import nn
@@ -19,15 +19,18 @@ def build_loss(
     embedding_dim: int,
     counts: np.ndarray,
     head: AnyHead | None = None,
+    teacher_dim: int | None = None,
 ) -> nn.Module:
     """Construct a loss for the classes of the data.
 
     Args:
         make: Constructor of the loss with its options bound, such as Hydra's partial. It is called
-            with `embedding_dim` and `num_classes`, and with `class_counts` if it takes them.
+            with `embedding_dim` and `num_classes`, and with `class_counts` and `teacher_dim` if it
+            takes them.
         embedding_dim: Embedding length D.
         counts: Training photos of each class, (C,).
         head: How the softmax over the classes is computed. Defaults to the complete cosine matrix.
+        teacher_dim: Length of the teacher's vectors. None without a teacher.
 
     Raises:
         UserError: The head does not support this loss.
@@ -37,7 +40,9 @@ def build_loss(
         >>> build_loss(DynamicMargin, embedding_dim=8, counts=np.array([1, 9])).num_classes
         2
     """
-    options = {"class_counts": counts} if _takes_class_counts(make) else {}
+    options: dict[str, Any] = {"class_counts": counts} if _takes_class_counts(make) else {}
+    if "teacher_dim" in inspect.signature(make).parameters:
+        options["teacher_dim"] = teacher_dim
     loss = make(embedding_dim=embedding_dim, num_classes=len(counts), **options)
     if head is not None:
         head.attach(loss)
@@ -61,6 +66,7 @@ def build_auxiliary(
     weights: Mapping[str, float],
     embedding_dim: int,
     counts: np.ndarray,
+    teacher_dim: int | None = None,
 ) -> AuxiliaryLosses:
     """Construct the auxiliary losses, each as `build_loss` does, with their weights.
 
@@ -69,7 +75,10 @@ def build_auxiliary(
         >>> build_auxiliary({"supcon": SupCon}, {"supcon": 0.5}, 8, np.array([1, 9])).weights
         {'supcon': 0.5}
     """
-    losses = {name: build_loss(make, embedding_dim, counts) for name, make in makes.items()}
+    losses = {
+        name: build_loss(make, embedding_dim, counts, teacher_dim=teacher_dim)
+        for name, make in makes.items()
+    }
     return AuxiliaryLosses(losses, weights)
 
 

@@ -125,7 +125,19 @@ def join_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if world_size == 1:
         return embeddings, labels
     joint_labels = processes.gather(labels).view(-1, len(labels)).T.reshape(-1)
-    return _Joined.apply(embeddings), joint_labels
+    return join_rows(embeddings), joint_labels
+
+
+def join_rows(rows: Tensor) -> Tensor:
+    """Join rows (B, D) of all ranks as `join_batch` does: (world_size · B, D).
+
+    Example:
+        >>> import torch
+        >>> join_rows(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
+    _, world_size = processes.rank_and_size()
+    return rows if world_size == 1 else _Joined.apply(rows)
 
 
 class _Joined(torch.autograd.Function):

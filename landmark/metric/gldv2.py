@@ -9,6 +9,8 @@ Source:
 import numpy as np
 from numpy.typing import NDArray
 
+from landmark.metric.relevance import query_blocks
+
 Hits = NDArray[np.bool_]
 
 
@@ -33,8 +35,12 @@ def average_precision_at_k(
         [0.8333, nan]
     """
     first = np.asarray(hits, bool)[:, :k]
-    positions = np.arange(1, first.shape[1] + 1)
-    total = (np.cumsum(first, axis=1) * first / positions).sum(axis=1)
+    total = np.zeros(len(first))
+    for block in query_blocks(first):
+        query, place = np.nonzero(first[block])  # only hits, which are few among the results
+        counts = np.bincount(query, minlength=len(total[block]))
+        number = np.arange(1, len(query) + 1) - (np.cumsum(counts) - counts)[query]
+        total[block] = np.bincount(query, number / (place + 1), minlength=len(counts))
     possible = np.minimum(np.asarray(relevant), k).astype(np.float64)
     return np.divide(total, possible, out=np.full(len(total), np.nan), where=possible > 0)
 

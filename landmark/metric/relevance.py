@@ -32,7 +32,7 @@ def hits_by_label(
     query, gallery = codes[: len(query_labels)], codes[len(query_labels) :]
     rows = np.asarray(rows)
     hits = np.zeros(rows.shape, bool)
-    for block in _blocks(rows) if len(gallery) else ():
+    for block in query_blocks(rows) if len(gallery) else ():
         ranked = rows[block]
         hits[block] = (gallery[ranked] == query[block, None]) & (ranked >= 0)
     relevant = np.bincount(gallery, minlength=len(names))[query]
@@ -104,7 +104,7 @@ def first_places(
         [[True, False, False]]
     """
     first = np.zeros(hits.shape, bool)
-    for block in _blocks(rows, block_size):
+    for block in query_blocks(rows, block_size):
         query, position = np.nonzero(hits[block])
         ranked = rows[block][query, position].astype(np.int64)
         # Only hits, which are few among the results, are sorted.
@@ -113,8 +113,13 @@ def first_places(
     return first
 
 
-def _blocks(rows: NDArray[np.integer], block_size: int = BLOCK_SIZE) -> Iterator[slice]:
-    """Yield slices of queries with about `block_size` results each."""
+def query_blocks(rows: NDArray[np.integer], block_size: int = BLOCK_SIZE) -> Iterator[slice]:
+    """Yield slices of the queries of (Q, K) rows, with about `block_size` results each.
+
+    Example:
+        >>> list(query_blocks(np.zeros((3, 4), int), block_size=8))
+        [slice(0, 2, None), slice(2, 4, None)]
+    """
     step = max(1, block_size // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         yield slice(start, start + step)

@@ -15,7 +15,7 @@ from landmark.report.page import MARKS, Figure, Query, Result, StepResults, fram
 from landmark.report.photos import Photos
 from landmark.report.thumbnail import data_uris
 from landmark.rerank.chain import Step
-from landmark.score.ground_truth import GroundTruth
+from landmark.score.evaluation import GroundTruth
 
 RESULTS = 10  # shown per ranking
 QUERY_SIDE, RESULT_SIDE = 256, 128  # pixels of the thumbnails

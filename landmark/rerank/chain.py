@@ -10,7 +10,7 @@ import numpy as np
 from landmark.metric.bootstrap import Interval, mean_interval
 from landmark.rerank.memory import PeakMemory
 from landmark.rerank.retrieval import Retrieval
-from landmark.score.ground_truth import Evaluation, GroundTruth
+from landmark.score.evaluation import Evaluation, GroundTruth
 
 Reranker = Callable[[Retrieval], Retrieval]
 INTERVAL: dict[str, Any] = {"confidence": 0.95, "resamples": 1000, "seed": 0}
@@ -27,9 +27,9 @@ class Step:
         seconds: Duration, without the evaluation.
         peak_bytes: Peak memory above the memory at the start of the step.
         metrics: Name → value; empty without ground truth.
-        precisions: Name of a mean average precision → the average precision of each query, (Q,);
-            NaN for a query without positives.
-        changes: Name of a mean average precision → its change from the previous step, with the 95 %
+        precisions: Name of a mean average precision or recall → the value of each query, (Q,); NaN
+            for a query that does not count.
+        changes: Name of such a metric → its change from the previous step, with the 95 %
             bootstrap interval over the queries; empty for the first step.
 
     Example:

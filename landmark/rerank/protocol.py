@@ -6,7 +6,8 @@ from typing import Any
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.stacked import StackedStores
 from landmark.rerank.chain import INTERVAL
-from landmark.score.ground_truth import GroundTruth
+from landmark.score.evaluation import GroundTruth
+from landmark.score.places import PlaceGroundTruth
 
 _OF_PHOTOS = ("table", "image", "crop", "split")
 _RECORDED = ("embedder", "whitening", "scales", "flip", "combine", *_OF_PHOTOS)
@@ -35,8 +36,8 @@ def protocol(
         scales, flip, combine), null if the store does not record it; stores searched as one are
         listed under `stores`, and settings in which they differ are null; `ground_truth`,
         `measures` and `distractors` (gallery photos without a known landmark or label), null
-        without an evaluation; `k`; `steps`; `interval`: how the intervals of the changes were
-        computed.
+        without an evaluation; `radius` in metres, only of an evaluation by position; `k`; `steps`;
+        `interval`: how the intervals of the changes were computed.
 
     Example:
         >>> protocol({}, None, k=100, data=None, steps=[{"step": "search"}])["steps"]
@@ -47,6 +48,7 @@ def protocol(
         "ground_truth": None if truth is None else data or "landmarks of the stores",
         "measures": None if truth is None else list(truth.labels),
         "distractors": None if truth is None else truth.distractors,
+        **({"radius": truth.radius} if isinstance(truth, PlaceGroundTruth) else {}),
         "k": k,
         "steps": list(steps),
         "interval": {"of": "change, paired bootstrap over the queries", **INTERVAL},

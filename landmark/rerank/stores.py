@@ -115,24 +115,31 @@ class Stores:
         train = {} if self.train is None else {"train": self.train}
         return {"query": self.query, "gallery": self.gallery, **train}
 
-    def resolve_k(self, k: int | None, whole: bool = False) -> int:
+    def resolve_k(self, k: int | None, whole: bool = False, deepest: int = 0) -> int:
         """Return the number of results per query: k, or 100 (at most N) if k is None.
 
         Args:
             k: Results per query.
             whole: Rank all N photos if k is None.
+            deepest: Results that a chosen metric counts; more than 100 if k is None.
 
         Raises:
-            UserError: k is larger than the gallery.
+            UserError: k is larger than the gallery, or smaller than `deepest`.
         """
         photos = len(self.gallery)
         if k is not None and k > photos:
             raise UserError(
                 f"k={k} is more than the {photos:,} photos of the gallery. Pass k={photos} or less."
             )
+        needed = min(deepest, photos)
+        if k is not None and k < needed:
+            raise UserError(
+                f"k={k} is too few for map_at or recall_at {deepest}. Pass k={needed}, or leave "
+                "out k."
+            )
         if k is not None:
             return k
-        return photos if whole else min(_DEFAULT_K, photos)
+        return photos if whole else min(max(_DEFAULT_K, needed), photos)
 
     @cached_property
     def own_rows(self) -> NDArray[np.intp]:

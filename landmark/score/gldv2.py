@@ -19,27 +19,37 @@ from landmark.artifact.submission import (
 )
 from landmark.error import UserError
 from landmark.metric import gldv2
+from landmark.metric.recall import recall_at_k
 from landmark.metric.relevance import hits_by_list
 from landmark.processes import notice
+from landmark.score.evaluation import Cutoffs
 
 
 def score_retrieval(
-    solution: str | Path, submission: str | Path, allow_self: bool = False
+    solution: str | Path,
+    submission: str | Path,
+    allow_self: bool = False,
+    map_at: int | Sequence[int] | None = None,
+    recall_at: int | Sequence[int] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Compute the official retrieval metrics of each part of the solution.
 
     Queries that the solution marks as ignored are excluded; a query without a prediction scores 0.
-    Of more than 100 images of a query, the first 100 count.
+    Of more than 100 images of a query, the first 100 count, or as many as `map_at` and `recall_at`.
 
     Args:
         solution: CSV `id,images,Usage`.
         submission: CSV `id,images`.
         allow_self: Keep a query that is among its own images. By default its own photo is neither a
             result nor relevant, and a query with no other relevant image is excluded.
+        map_at: Further k of the mean average precision. Defaults to none.
+        recall_at: k of the recall, the fraction of the queries with a relevant image among their
+            first k. Defaults to none.
 
     Returns:
         For `public` and `private`, unless empty: mean average precision at 100 and 10, mean
-        precision at 1, 5, 10 and 100, mean and median position of the first hit.
+        precision at 1, 5, 10 and 100, mean and median position of the first hit; with `map_at` and
+        `recall_at` also `mean_average_precision_at_<k>` and `recall_at_<k>`.
 
     Raises:
         UserError: A file is missing or malformed, the submission contains an unknown query, no
@@ -57,16 +67,19 @@ def score_retrieval(
     absent = sum(query not in predicted for query in counted)
     if absent:
         notice(f"{submission} has no row for {absent:,} of {len(counted):,} queries: they score 0.")
-    long = sum(len(predicted.get(query, [])) > MOST_IMAGES for query in counted)
+    cutoffs = Cutoffs.of(map_at, recall_at)
+    most = max(MOST_IMAGES, cutoffs.deepest)
+    long = sum(len(predicted.get(query, [])) > most for query in counted)
     if long:
         notice(
-            f"{submission}: {long:,} of {len(counted):,} queries list more than {MOST_IMAGES} "
-            f"images; the first {MOST_IMAGES} count."
+            f"{submission}: {long:,} of {len(counted):,} queries list more than {most} images; the "
+            f"first {most} count."
         )
     return {
         part: _retrieval_metrics(
             list(relevant.values()),
-            [predicted.get(query, [])[:MOST_IMAGES] for query in relevant],
+            [predicted.get(query, [])[:most] for query in relevant],
+            cutoffs,
         )
         for part, relevant in parts.items()
     }
@@ -95,7 +108,9 @@ def _exclude_self(parts: dict[str, dict[str, list[str]]], predicted: dict[str, l
         )
 
 
-def _retrieval_metrics(relevant: list[list[str]], predicted: list[list[str]]) -> dict[str, Any]:
+def _retrieval_metrics(
+    relevant: list[list[str]], predicted: list[list[str]], cutoffs: Cutoffs
+) -> dict[str, Any]:
     names = pd.Index(list(dict.fromkeys(chain.from_iterable(relevant + predicted))), dtype=object)
     depth = max((len(images) for images in predicted), default=0)
     rows = np.full((len(predicted), depth), -1, np.int64)
@@ -106,13 +121,16 @@ def _retrieval_metrics(relevant: list[list[str]], predicted: list[list[str]]) ->
     counts = np.maximum(counts, 1)
     positions = gldv2.first_hit_position(hits)
     return {
-        "mean_average_precision_at_100": gldv2.map_at_k(hits, counts, 100),
-        "mean_average_precision_at_10": gldv2.map_at_k(hits, counts, 10),
+        **{
+            f"mean_average_precision_at_{k}": gldv2.map_at_k(hits, counts, k)
+            for k in dict.fromkeys((100, 10, *cutoffs.map_at))
+        },
         "mean_precision_at_1_5_10_100": [
             float(gldv2.precision_at_k(hits, k).mean()) for k in (1, 5, 10, 100)
         ],
         "mean_position": float(positions.mean()),
         "median_position": float(np.median(positions)),
+        **{f"recall_at_{k}": float(recall_at_k(hits, k).mean()) for k in cutoffs.recall_at},
     }
 
 

@@ -1,8 +1,7 @@
 """Ground truth in the order of the stores, and the metrics of rankings against it."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,55 +13,13 @@ from landmark.artifact.vectors import row_blocks
 from landmark.error import UserError
 from landmark.metric import gldv2, revisited
 from landmark.metric.relevance import hits_by_label
+from landmark.score.evaluation import Cutoffs, Evaluation, GroundTruth, means
+from landmark.score.places import RECALL_AT, PlaceGroundTruth, has_positions, positions
 
 if TYPE_CHECKING:  # imported only if data= is set
     from landmark.data.image_table import ImageTable
 
 _BLOCK_RESULTS = 2**22
-
-
-class Evaluation(NamedTuple):
-    """The metrics of a ranking.
-
-    Attributes:
-        metrics: Name → value over all queries.
-        precisions: Name of each mean average precision in `metrics` → the average precision of
-            each query, (Q,); NaN for a query without positives.
-    """
-
-    metrics: dict[str, float]
-    precisions: dict[str, np.ndarray]
-
-
-class GroundTruth(ABC):
-    """The relevant photos of Q queries in a gallery of N photos.
-
-    Attributes:
-        labels: Mean average precisions to show, name → label.
-        headline: Name of the main metric.
-        distractors: Number of gallery photos without a known landmark, or in no list of the ground
-            truth.
-    """
-
-    labels: Mapping[str, str]
-    headline: str
-    distractors: int
-
-    @abstractmethod
-    def evaluate(self, rows: np.ndarray) -> Evaluation:
-        """Compute the metrics of rankings (Q, K) of gallery rows; -1 pads."""
-
-    @abstractmethod
-    def relevance_labels(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return the relevance of each result to its query.
-
-        Args:
-            queries: (q,) rows of the query store.
-            rows: (q, K) gallery rows ranked for these queries; -1 pads.
-
-        Returns:
-            (q, K) labels; "" at the pads.
-        """
 
 
 class LandmarkGroundTruth(GroundTruth):
@@ -75,6 +32,7 @@ class LandmarkGroundTruth(GroundTruth):
             larger gallery are named after k. Defaults to N.
         own_rows: (Q,) gallery row of each query's own photo, which is not a positive; -1 for none.
             Defaults to none.
+        cutoffs: k of the mean average precisions and the recalls. Defaults to mAP@100.
 
     Raises:
         UserError: No query has a positive in the gallery.
@@ -95,10 +53,11 @@ class LandmarkGroundTruth(GroundTruth):
         *,
         k: int | None = None,
         own_rows: np.ndarray | None = None,
+        cutoffs: Cutoffs | None = None,
     ) -> None:
-        self._k = 100 if k is None or k >= len(gallery) else min(k, 100)
-        self.headline = f"map_at_{self._k}"
-        self.labels = {self.headline: f"mAP@{self._k}"}
+        self._cutoffs = (cutoffs or Cutoffs()).limited(k, len(gallery))
+        self.labels = self._cutoffs.labels
+        self.headline = next(iter(self.labels))
         self._query_landmarks = np.asarray(query, object)
         codes = landmark_codes(np.concatenate([self._query_landmarks, gallery]))
         self._query, gallery_codes = codes[: len(query)], codes[len(query) :]
@@ -117,16 +76,17 @@ class LandmarkGroundTruth(GroundTruth):
 
     def evaluate(self, rows: np.ndarray) -> Evaluation:
         """Compute `map_at_100`, `precision_at_10` and `top_1` over the queries with positives."""
-        hits, relevant = hits_by_label(rows[:, : self._k], self._query, self._gallery)
+        first = rows[:, : self._cutoffs.deepest]
+        hits, relevant = hits_by_label(first, self._query, self._gallery)
         relevant = relevant - self._own
-        precisions = gldv2.average_precision_at_k(hits, relevant, self._k)
-        hits, few = hits[relevant > 0], min(self._k, 10)
+        values = self._cutoffs.values(hits, relevant)
+        hits, few = hits[relevant > 0], min(self._cutoffs.map_at[0], 10)
         metrics = {
-            self.headline: float(precisions[relevant > 0].mean()),
+            **means(values),
             f"precision_at_{few}": float(gldv2.precision_at_k(hits, few).mean()),
             "top_1": float(hits[:, 0].mean()),
         }
-        return Evaluation(metrics, {self.headline: precisions})
+        return Evaluation(metrics, values)
 
     def relevance_labels(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return `right`, `wrong`, or `unknown` if either photo has no landmark, (q, K)."""
@@ -217,6 +177,9 @@ def find_ground_truth(
     *,
     k: int | None = None,
     own_rows: np.ndarray | None = None,
+    map_at: int | Sequence[int] | None = None,
+    recall_at: int | Sequence[int] | None = None,
+    radius: float | None = 25.0,
 ) -> GroundTruth | None:
     """Return the ground truth of stores, in their order.
 
@@ -229,6 +192,10 @@ def find_ground_truth(
         k: Results per query of the rankings to evaluate. Defaults to the complete gallery.
         own_rows: (Q,) gallery row of each query's own photo, which the rankings leave out; -1 for
             none. Defaults to none.
+        map_at: k of the mean average precisions. Defaults to 100.
+        recall_at: k of the recalls. Defaults to none by landmark, and to 1, 5 and 10 by position.
+        radius: With tables that have the photos' positions, the gallery photos at most this many
+            metres from a query are its positives. None means by landmark.
 
     Returns:
         None if there is no ground truth.
@@ -236,10 +203,27 @@ def find_ground_truth(
     Raises:
         UserError: The data does not match the stores, or has neither landmarks nor ground truth.
     """
+    by_landmark, is_chosen = Cutoffs.of(map_at, recall_at), (map_at, recall_at) != (None, None)
     if query_table is None or gallery_table is None:
         if query.landmark_ids is None or gallery.landmark_ids is None:
+            if is_chosen:
+                raise UserError(
+                    f"map_at={map_at} and recall_at={recall_at} need landmarks in the stores of "
+                    "query and gallery, or data= with the ground truth. Leave out both."
+                )
             return None
-        return LandmarkGroundTruth(query.landmark_ids, gallery.landmark_ids, k=k, own_rows=own_rows)
+        return LandmarkGroundTruth(
+            query.landmark_ids, gallery.landmark_ids, k=k, own_rows=own_rows, cutoffs=by_landmark
+        )
+    if radius is not None and has_positions(query_table) and has_positions(gallery_table):
+        return PlaceGroundTruth(
+            positions(query_table.rows, query.ids, "query", query_table.root),
+            positions(gallery_table.rows, gallery.ids, "gallery", gallery_table.root),
+            radius,
+            k=k,
+            own_rows=own_rows,
+            cutoffs=Cutoffs.of(map_at, recall_at, RECALL_AT),
+        )
     query_rows = positions_in(query_table.rows["id"], query.ids)
     gallery_rows = positions_in(gallery_table.rows["id"], gallery.ids)
     if (query_rows < 0).any():
@@ -254,7 +238,16 @@ def find_ground_truth(
             # the splits of a run; it does not become a distractor.
             landmarks = np.where(gallery_rows < 0, gallery.landmark_ids, landmarks)
         return LandmarkGroundTruth(
-            _landmarks(query_table, query_rows), landmarks, k=k, own_rows=own_rows
+            _landmarks(query_table, query_rows),
+            landmarks,
+            k=k,
+            own_rows=own_rows,
+            cutoffs=by_landmark,
+        )
+    if is_chosen:
+        raise UserError(
+            f"map_at={map_at} and recall_at={recall_at}: the metrics of {query_table.root} are of "
+            "complete rankings. Leave out both."
         )
     missing = np.setdiff1d(np.arange(len(gallery_table)), gallery_rows)
     if len(missing):

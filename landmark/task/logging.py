@@ -38,8 +38,9 @@ def start_summary(
 ) -> str:
     """Return choices, data, sizes, steps and the folder of a run, one per line."""
     rows = dict(choices)
+    landmarks = f"of {data.num_classes:,}" if data.num_classes else "without"
     rows["photos"] = (
-        f"{len(data.train_table):,} train of {data.num_classes:,} landmarks, "
+        f"{len(data.train_table):,} train {landmarks} landmarks, "
         f"{len(data.query_labels):,} validation queries in {len(data.gallery_labels):,}"
     )
     rows["sizes"] = " ".join(f"{width}x{height}" for width, height in data.image_format.sizes)

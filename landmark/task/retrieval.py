@@ -1,6 +1,6 @@
 """The LightningModule: trains an embedder with a loss and validates it by retrieval."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Unpack
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from landmark.loss.auxiliary import AuxiliaryLosses
+from landmark.loss.distil import targets_of
 from landmark.model.embedder import Embedder
 from landmark.settings import Seed, checked
 from landmark.task import heads
@@ -103,13 +104,18 @@ class RetrievalTask(PartTraining):
         entropy = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
-        """Compute the loss of a batch: images (B, 3, h, w), labels (B,), rows (B,)."""
-        images, labels, _rows = batch
+    def training_step(self, batch: Sequence[Tensor], _: int) -> Tensor:
+        """Compute the loss of a batch: images (B, 3, h, w), labels (B,), rows (B,).
+
+        With a teacher its vectors (B, T) follow.
+        """
+        images, labels, _rows, *teacher = batch
+        vectors = teacher[0] if teacher else None
         with self.backbone_gradients():
             features = self.embedder.features(images)
         embeddings = self.embedder.embed(features)
-        main, added = self.loss(embeddings, labels), self.auxiliary(embeddings, labels)
+        main = self.loss(embeddings, targets_of(self.loss, labels, vectors))
+        added = self.auxiliary(embeddings, labels, vectors)
         loss = self.auxiliary.total(main, added)
         if added:
             losses = {self.loss_name: main, **added}
