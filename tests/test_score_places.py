@@ -62,7 +62,7 @@ def test_metrics_equal_a_loop(seed, k, has_own):
     cutoffs = Cutoffs.of(k, None, (1, 5, 10))
     truth = PlaceGroundTruth(query, gallery, 25.0, own_rows=own, cutoffs=cutoffs)
     metrics, precisions = truth.evaluate(ranked)
-    expected, recalls = naive(rows, query, gallery, 25.0, k, own)
+    expected, recalls = naive(ranked, query, gallery, 25.0, k, own)
     assert truth.headline == f"map_at_{k}"
     np.testing.assert_allclose(precisions[truth.headline], expected, atol=1e-12)
     assert metrics[truth.headline] == pytest.approx(np.nanmean(expected))
