@@ -542,3 +542,13 @@ def test_an_adapted_embedder_is_exported(photos, adapted, tmp_path):
         expected = Adapter.open(photos / "fitted")(original(images).numpy())
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert json.dumps(exported.metadata((96, 64), None)).count("(batch, 5)") == 1
+
+
+def test_photos_that_the_network_has_learned_do_not_choose_the_epochs(tmp_path, capsys):
+    _, landmarks = world(0)
+    codes = np.unique(landmarks, return_inverse=True)[1]
+    vectors = unit(np.eye(9)[codes] + 0.01 * np.random.default_rng(0).random((len(codes), 9)))
+    adapter = fit_linear(write(tmp_path / "s", vectors.astype("f4"), landmarks), device="cpu")
+    assert adapter.meta["epochs"] == 40  # of one step each
+    said = capsys.readouterr().err
+    assert "(mAP 1.0000, 1-nn 1.0000), as those a network was trained on do" in said
