@@ -27,7 +27,7 @@ ADDED = {
     "loss": {"embedding_dim", "num_classes", "class_counts"},
     "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
     "schedule": {"optimizer", "total_steps"},
-    "fit": {"store"},
+    "fit": {"store", "staging"},
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
 OWN_GROUPS += ("extract", "fit", "search", "rerank", "local", "verify")

@@ -115,7 +115,12 @@ class AMES(nn.Module):
         Raises:
             UserError: The descriptors have another dimension than `dim`.
         """
-        return self.scores_of(self.tokens(query, gallery, query_padding, gallery_padding))
+        return self.score_rows(
+            self.project(without_padding(query, query_padding)),
+            self.project(without_padding(gallery, gallery_padding), is_gallery=True),
+            query_padding,
+            gallery_padding,
+        )
 
     def tokens(
         self,
@@ -156,6 +161,22 @@ class AMES(nn.Module):
         """Project bits (…, n, bits) to tokens (…, n, width)."""
         return self.proj_norm(self.proj_linear(bits))
 
+    def score_rows(
+        self,
+        query: Tensor,
+        gallery: Tensor,
+        query_padding: Tensor | None = None,
+        gallery_padding: Tensor | None = None,
+    ) -> Tensor:
+        """Score pairs of projected rows (B, M, width) and (B, N, width).
+
+        The last layer computes the match token alone, all that the score needs.
+        """
+        tokens, parts = self._sequence(query, gallery, query_padding, gallery_padding)
+        for name in self.layers:
+            tokens = getattr(self, name)(tokens, parts, match_only=name == self.layers[-1])
+        return self.scores_of(tokens)
+
     def tokens_of(
         self,
         query: Tensor,
@@ -164,9 +185,7 @@ class AMES(nn.Module):
         gallery_padding: Tensor | None = None,
     ) -> Tensor:
         """Return `tokens` of projected rows (B, M, width) and (B, N, width)."""
-        match = self.match_token.expand(len(query), 1, self.width)
-        tokens = torch.cat([match, query, gallery], 1)
-        parts = _Parts(query.shape[1], query_padding, gallery_padding)
+        tokens, parts = self._sequence(query, gallery, query_padding, gallery_padding)
         for name in self.layers:
             tokens = getattr(self, name)(tokens, parts)
         for start, padding in ((1, query_padding), (1 + parts.rows, gallery_padding)):
@@ -175,6 +194,17 @@ class AMES(nn.Module):
                 filled = tokens[:, start : start + length].masked_fill(padding[:, :, None], 0)
                 tokens = torch.cat([tokens[:, :start], filled, tokens[:, start + length :]], 1)
         return tokens
+
+    def _sequence(
+        self,
+        query: Tensor,
+        gallery: Tensor,
+        query_padding: Tensor | None,
+        gallery_padding: Tensor | None,
+    ) -> tuple[Tensor, "_Parts"]:
+        match = self.match_token.expand(len(query), 1, self.width)
+        parts = _Parts(query.shape[1], query_padding, gallery_padding)
+        return torch.cat([match, query, gallery], 1), parts
 
     def scores_of(self, tokens: Tensor) -> Tensor:
         """Return the scores (B,) of `tokens` (B, 1 + M + N, width)."""
@@ -202,9 +232,11 @@ class _Layer(nn.Module):
         self.feed_output = nn.Linear(hidden, width)
         self.norm_after_feed = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, parts: _Parts) -> Tensor:
+    def forward(self, tokens: Tensor, parts: _Parts, match_only: bool = False) -> Tensor:
+        """Return the next tokens (B, L, width); with `match_only` only the first, (B, 1, width)."""
         tokens = self.norm_after_within(tokens + self.within(tokens, parts))
-        tokens = self.norm_after_across(tokens + self.across(tokens, parts))
+        attended = self.across(tokens, parts, match_only)
+        tokens = self.norm_after_across(tokens[:, : attended.shape[1]] + attended)
         hidden = self.feed_hidden(tokens).relu()
         return self.norm_after_feed(tokens + self.feed_output(hidden))
 
@@ -222,28 +254,31 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, parts: _Parts) -> Tensor:
+    def forward(self, tokens: Tensor, parts: _Parts, match_only: bool = False) -> Tensor:
+        """Return the attended values (B, L, width); with `match_only` the first, (B, 1, width)."""
         batch, length, width = tokens.shape
         # (3, B, heads, L, width / heads)
         queries, keys, values = (
             self.qkv(tokens).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         )
-        first, second = slice(1, 1 + parts.rows), slice(1 + parts.rows, length)
         seen = _seen(parts, batch, length, tokens.device)
+        whole = slice(0, length)
+        first, second = slice(1, 1 + parts.rows), slice(1 + parts.rows, length)
+        attending = [(slice(0, 1), whole)]
+        if not match_only:
+            others = (second, first) if self.is_across else (first, second)
+            attending += zip((first, second), others, strict=True)
         attended = []
-        for own, other in (
-            (slice(0, 1), slice(0, length)),
-            (first, second if self.is_across else first),
-            (second, first if self.is_across else second),
-        ):
+        for own, other in attending:
             if own.start == own.stop:
                 continue
-            of_keys = _with_match(keys, other), _with_match(values, other)
             mask = None if seen is None else _with_match(seen, other).mT[:, None]
             attended.append(
-                functional.scaled_dot_product_attention(queries[:, :, own], *of_keys, mask)
+                functional.scaled_dot_product_attention(
+                    queries[:, :, own], _with_match(keys, other), _with_match(values, other), mask
+                )
             )
-        joined = torch.cat(attended, 2).transpose(1, 2).reshape(batch, length, width)
+        joined = torch.cat(attended, 2).transpose(1, 2).reshape(batch, -1, width)
         return self.output(joined)
 
 

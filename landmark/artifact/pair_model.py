@@ -1,0 +1,126 @@
+"""A fitted pair model and its files: weights, sizes, and the local features it was fitted on."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from landmark import __version__
+from landmark.artifact.folder import check_files, check_schema, damage
+from landmark.disk.atomic import atomic_folder
+from landmark.disk.differences import as_recorded, check_same_settings
+from landmark.disk.space import disk_errors
+from landmark.error import UserError
+
+SCHEMA = 1
+WEIGHTS, META = "weights.safetensors", "fit.yaml"
+Method = Literal["elvis", "ames"]
+
+
+class PairModel:
+    """Weights of a pair model (see `landmark.pair`), and what they were fitted on.
+
+    On disk a folder of `weights.safetensors`, the model's state dict, and `fit.yaml`.
+
+    Args:
+        method: `elvis` or `ames`.
+        weights: The state dict, float32.
+        meta: `model`: keywords of the constructor, such as `dim`; `local`: name of the local
+            features; `local_settings`: their recorded settings; `weight` and `gamma`: what the fit
+            chose for re-ranking. Other keys describe the fit.
+
+    Example:
+        >>> meta = {"model": {"dim": 8}, "local": "patches", "weight": 0.5, "gamma": 0.1}
+        >>> PairModel("elvis", {"corner": np.ones((), np.float32)}, meta).dim
+        8
+    """
+
+    marker: ClassVar[str] = META
+
+    def __init__(
+        self, method: Method, weights: dict[str, NDArray[np.float32]], meta: dict[str, Any]
+    ) -> None:
+        self.method = method
+        self.weights = weights
+        self.meta = as_recorded(meta)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the local descriptors."""
+        return int(self.meta["model"]["dim"])
+
+    def check_fits(self, dim: int, settings: dict[str, Any], subject: str | Path) -> None:
+        """Check that local features are those that the model was fitted on.
+
+        Args:
+            dim: Dimension of the descriptors; of packed bits, their bytes.
+            settings: Recorded settings of the local features.
+            subject: Start of the message.
+
+        Raises:
+            UserError: The dimension or a setting differs.
+        """
+        bits = self.meta["model"].get("bits")
+        if dim not in (self.dim, bits and bits // 8):
+            raise UserError(
+                f"{subject} has local descriptors of {dim} dimensions, and the {self.method} model "
+                f"was fitted on {self.dim}. Fit one on a store of these local features."
+            )
+        check_same_settings(
+            {**dict.fromkeys(settings), **self.meta.get("local_settings", settings)},
+            settings,
+            f"the {self.method} model was fitted on local features other than those of {subject}",
+            "Extract with the same settings, or fit a model on these local features.",
+            ignored=("pool",),
+        )
+
+    def write(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the folder atomically.
+
+        Raises:
+            UserError: `path` already exists, or cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        with atomic_folder(path, overwrite, marker=META) as folder, disk_errors(path):
+            contiguous = {key: np.ascontiguousarray(value) for key, value in self.weights.items()}
+            save_file(contiguous, folder / WEIGHTS)
+            record = {"schema": SCHEMA, "version": __version__, "method": self.method, **self.meta}
+            (folder / META).write_text(yaml.safe_dump(record, sort_keys=False))
+
+    @classmethod
+    def open(cls, path: str | Path, method: Method) -> "PairModel":
+        """Read a folder that `write` wrote.
+
+        Raises:
+            UserError: `path` is not a fit of this method, or is damaged or of a later version.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = Path(path)
+        check_files(path, (WEIGHTS, META), f"a fit of {method}", f"fit.py fit={method}")
+        with damage(path, "Fit it again."):
+            try:
+                meta = yaml.safe_load((path / META).read_text())
+                weights = load_file(path / WEIGHTS)
+            except (yaml.YAMLError, SafetensorError) as error:
+                raise ValueError(" ".join(str(error).split())) from error
+            if not isinstance(meta, dict):
+                raise ValueError(f"{META} is not a mapping")  # noqa: TRY004 - damage converts it
+            check_schema(path, meta, SCHEMA)
+            if (found := meta.pop("method", None)) != method:
+                raise UserError(
+                    f"{path} is not a fit of {method}, but of method {found!r}. Pass a folder that "
+                    f"fit.py fit={method} wrote."
+                )
+            for key in ("model", "local", "weight", "gamma"):
+                if key not in meta:
+                    raise ValueError(f"{META}: {key} is missing")
+            if not all(np.isfinite(value).all() for value in weights.values()):
+                raise ValueError(f"{WEIGHTS}: a weight is not finite")
+        for key in ("schema", "version"):
+            meta.pop(key, None)
+        return cls(method, weights, meta)
