@@ -27,7 +27,7 @@ ADDED = {
     "loss": {"embedding_dim", "num_classes", "class_counts", "teacher_dim"},
     "sampler": {"groups", "labels", "batch_size", "seed", "num_replicas", "rank"},
     "schedule": {"optimizer", "total_steps"},
-    "fit": {"store", "loss"},
+    "fit": {"store", "loss", "staging"},
 }
 OWN_GROUPS = ("data", "image", "sampler", "model", "pooling", "loss", "head", "schedule")
 OWN_GROUPS += ("extract", "fit", "search", "rerank", "local", "verify")
