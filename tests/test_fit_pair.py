@@ -463,7 +463,7 @@ def test_a_fit_is_deterministic_and_the_seed_counts(fitted, store):
 
 
 def test_a_pair_model_that_does_not_help_has_the_weight_1(tmp_path):
-    store = write_store(tmp_path / "bare", own=0)  # the background alone
+    store = write_store(tmp_path / "bare", own=0, seed=1)  # the background alone
     fitted = fit_elvis(store, **{**TINY, "epochs": 1})
     assert fitted.meta["weight"] == 1
     assert "does not help: rerank=elvis keeps the ranking" in fitted.summary(store)
