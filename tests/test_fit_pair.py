@@ -560,6 +560,7 @@ def test_wrong_stores_are_one_line(tmp_path, store):
         (store, {"min_positives": 10}, r"has 10 photos of its landmark and 2 .* fit.min_positives"),
         (store, {"min_descriptors": 20}, r"fit\.min_descriptors=20 is not below fit\.max"),
         (store, {"lr": 0}, "fit_elvis: lr=0 is not valid"),
+        (store, {"lr": 1e30}, r"loss became NaN or infinite in epoch 1\. Pass a fit\.lr below"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             fit_elvis(wrong, **{**TINY, **options})
