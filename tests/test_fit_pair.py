@@ -601,6 +601,14 @@ def test_the_command_fits_and_resumes(in_process, store, tmp_path, monkeypatch):
         2,
         "error: fitted already exists. Pass overwrite=true to replace it.\n",
     )
+    none = [
+        one.replace("fitted", "none").replace("min_positives=2", "min_positives=99")
+        for one in command
+    ]
+    status, _, errors = in_process(*none)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "Pass a smaller fit.min_positives or fit.min_negatives" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["fitted"]  # nothing to be resumed
     stops.extend([False])
     assert in_process(*command, "overwrite=true")[0] == 0
     status, _, errors = in_process(*command, "fit.lr=-1", "overwrite=true")
