@@ -463,7 +463,7 @@ def test_a_fit_is_deterministic_and_the_seed_counts(fitted, store):
 
 
 def test_a_pair_model_that_does_not_help_has_the_weight_1(tmp_path):
-    store = write_store(tmp_path / "bare", own=0)  # the background alone
+    store = write_store(tmp_path / "bare", own=0, seed=1)  # the background alone
     fitted = fit_elvis(store, **{**TINY, "epochs": 1})
     assert fitted.meta["weight"] == 1
     assert "does not help: rerank=elvis keeps the ranking" in fitted.summary(store)
@@ -560,6 +560,7 @@ def test_wrong_stores_are_one_line(tmp_path, store):
         (store, {"min_positives": 10}, r"has 10 photos of its landmark and 2 .* fit.min_positives"),
         (store, {"min_descriptors": 20}, r"fit\.min_descriptors=20 is not below fit\.max"),
         (store, {"lr": 0}, "fit_elvis: lr=0 is not valid"),
+        (store, {"lr": 1e30}, r"loss became NaN or infinite in epoch 1\. Pass a fit\.lr below"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             fit_elvis(wrong, **{**TINY, **options})
@@ -600,6 +601,14 @@ def test_the_command_fits_and_resumes(in_process, store, tmp_path, monkeypatch):
         2,
         "error: fitted already exists. Pass overwrite=true to replace it.\n",
     )
+    none = [
+        one.replace("fitted", "none").replace("min_positives=2", "min_positives=99")
+        for one in command
+    ]
+    status, _, errors = in_process(*none)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "Pass a smaller fit.min_positives or fit.min_negatives" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["fitted"]  # nothing to be resumed
     stops.extend([False])
     assert in_process(*command, "overwrite=true")[0] == 0
     status, _, errors = in_process(*command, "fit.lr=-1", "overwrite=true")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +16,8 @@ from landmark.fit.pair_training import FittedPair, PairTraining
 from landmark.pair import ELViS
 from landmark.pair.scorer import ELViSScorer
 from landmark.settings import Seed, checked
+
+_VOTE_BIAS = -5.0  # votes of about 0.01, so that the score of a photo is a few units
 
 
 @checked
@@ -77,7 +80,7 @@ def fit_elvis(
         UserError: The store has no landmarks, no or several local features, or no anchor.
 
     Source:
-        Suma et al.: ELViS. ICLR 2026, arXiv 2603.28603.
+        Suma et al.: ELViS. ICLR 2026, arXiv 2603.28603. The start differs: see `started`.
     """
     training = Training(
         neighbours=neighbours,
@@ -98,14 +101,37 @@ def fit_elvis(
     )
     fit = PairTraining("elvis", store, local, training, staging)
     model: dict[str, Any] = {"dim": fit.features.dim, "width": width}
-    return fit.fit(lambda: ELViSObjective(ELViS(**model)), model)
+    return fit.fit(lambda: ELViSObjective(started(ELViS(**model))), model)
+
+
+def started(model: ELViS) -> ELViS:
+    """Return the model with votes that rise with the mass, and a logit that rises with the score.
+
+    With the published biases of 0, LayerNorm removes the size of a mass, so that all votes are
+    equal; and with random signs the logit may fall with the score, which re-ranking then reads
+    upside down. On small stores hundreds of steps pass before this is learned, or it is not.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> votes = started(ELViS(dim=3)).votes(torch.tensor([0.1, 0.9]))
+        >>> bool(votes[0] < votes[1])
+        True
+    """
+    torch.nn.init.uniform_(model.vote_hidden.bias, -1, 1)
+    torch.nn.init.constant_(model.vote_output.bias, _VOTE_BIAS)
+    with torch.no_grad():
+        low, high = model.votes(torch.tensor([0.1, 0.9]))
+        if low > high:
+            model.vote_output.weight.neg_()
+        model.loss_hidden.weight.abs_()
+        model.loss_output.weight.abs_()
+    return model
 
 
 class ELViSObjective:
     """ELViS under the binary cross-entropy of its logits.
 
     Example:
-        >>> import torch
         >>> objective = ELViSObjective(ELViS(dim=3))
         >>> photos = Photos(torch.eye(3)[None], torch.zeros(1, 3, dtype=torch.bool), count=3)
         >>> objective.losses(photos, photos, torch.ones(1)).shape

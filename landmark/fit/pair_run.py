@@ -95,16 +95,25 @@ class Run:
         self._schedule = cosine(self._optimizer, total, final_lr=0.0, warmup=training.warmup)
 
     def train_epoch(self) -> float:
-        """Take the steps of the next epoch; return the mean loss."""
+        """Take the steps of the next epoch; return the mean loss.
+
+        Raises:
+            UserError: It is not finite.
+        """
         # From seed and epoch, so that a resumed fit draws the same.
         random = np.random.default_rng([self._training.seed, 4, self.epoch])
         self.objective.model.train()
         bar = tqdm(
             self._batches(random), f"epoch {self.epoch + 1}", self._steps, False, disable=None
         )
-        losses = [self.step(*batch) for batch in bar]
+        loss = float(np.mean([self.step(*batch) for batch in bar]))
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became NaN or infinite in epoch {self.epoch + 1}. Pass a fit.lr below "
+                f"{self._training.lr:g}."
+            )
         self.epoch += 1
-        return float(np.mean(losses))
+        return loss
 
     def _batches(
         self, random: np.random.Generator

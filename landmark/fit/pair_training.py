@@ -19,6 +19,7 @@ from landmark.artifact.partial_store import clear
 from landmark.device import torch_device
 from landmark.disk.atomic import atomic_file
 from landmark.disk.differences import as_recorded, check_same_settings
+from landmark.error import UserError
 from landmark.fit.pair_batches import Descriptors
 from landmark.fit.pair_run import Objective, Run, Training
 from landmark.fit.pair_validation import (
@@ -182,7 +183,12 @@ class PairTraining:
         near = nearest_photos(self.store, rows, options.neighbours, self.staging, options.device)
         least = options.min_positives, options.min_negatives
         triplets = Triplets(near, codes, *least)
-        check_anchors(triplets, self.store.path, *least, options.neighbours)
+        try:
+            check_anchors(triplets, self.store.path, *least, options.neighbours)
+        except UserError:
+            if self.staging is not None:
+                clear(self.staging)
+            raise
         return triplets
 
     def _sizes(self, anchors: int) -> tuple[int, int]:
@@ -215,17 +221,19 @@ class PairTraining:
         """
         if self.staging is None:
             return
-        file = self.staging / _SETTINGS
+        file, requested = self.staging / _SETTINGS, as_recorded(settings)
         if file.is_file():
             with damage(file, f"Remove {self.staging}."):
                 recorded = read_json(file)
-            check_same_settings(
-                recorded,
-                dict.fromkeys(recorded) | as_recorded(settings),
-                f"{self.staging} contains a stopped fit",
-                "Use the same settings to resume, or pass overwrite=true to start over.",
-            )
-            return
+            if (self.staging / _CHECKPOINT).is_file():
+                check_same_settings(
+                    recorded,
+                    dict.fromkeys(recorded) | requested,
+                    f"{self.staging} contains a stopped fit",
+                    "Use the same settings to resume, or pass overwrite=true to start over.",
+                )
+            if recorded == requested:
+                return
         clear(self.staging)
         with atomic_file(file) as temporary:
-            write_json(temporary, as_recorded(settings))
+            write_json(temporary, requested)

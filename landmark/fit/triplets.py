@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.vectors import open_array, row_blocks
+from landmark.artifact.vectors import create_vectors, open_array, row_blocks
 from landmark.disk.temporary import temporary_array
 from landmark.error import UserError
 from landmark.search import Flat
@@ -48,13 +48,16 @@ def nearest_photos(
         folder: Folder that keeps the neighbours for the next call. None means that they are kept
             nowhere; above 256 MiB they are mapped to a temporary file.
         device: Device of the search.
+
+    Raises:
+        UserError: The neighbours do not fit on the disk.
     """
     shape = (len(rows), min(k, len(store) - 1) + 1)  # a photo also finds itself
     files = None if folder is None else (folder / "neighbours.npy", folder / "similarities.npy")
     if files is not None and all(file.is_file() for file in files):
         return Near(rows, *(open_array(file) for file in files))
-    neighbours = _array(files and files[0], shape, np.int32)
-    similarities = _array(files and files[1], shape, np.float32)
+    neighbours = _array(files and files[0], shape, "int32")
+    similarities = _array(files and files[1], shape, "float32")
     index = Flat(device=device).build(store.vectors)
     blocks = list(row_blocks(len(rows), _QUERY_ROWS))
     for block in tqdm(blocks, "neighbours", unit="block", leave=False, disable=None):
@@ -68,10 +71,10 @@ def nearest_photos(
     return Near(rows, neighbours, similarities)
 
 
-def _array(file: Path | None, shape: tuple[int, int], dtype: DTypeLike) -> NDArray:
+def _array(file: Path | None, shape: tuple[int, int], dtype: str) -> NDArray:
     if file is None:
         return temporary_array(shape, dtype)
-    return np.lib.format.open_memmap(_unfinished(file), "w+", dtype, shape)
+    return create_vectors(_unfinished(file), *shape, dtype, file)
 
 
 def _unfinished(file: Path) -> Path:
