@@ -22,6 +22,10 @@ from landmark.error import UserError
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 BatchSize = Annotated[int, Field(gt=0, le=2**16)]
+# k of metrics at k: one or several.
+Ranks = (
+    Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
+)
 # Bounds of numbers without one of their own: torch, faiss and others have 32-bit numbers.
 _LARGEST = {int: 2**31 - 1, float: 1e30}
 

@@ -71,7 +71,7 @@ def test_a_folder_of_a_later_version_is_refused(tmp_path, kind):
     open_folder, write, _ = KINDS[kind]
     write(tmp_path / "x")
     meta = tmp_path / "x" / "meta.json"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "schema": 2, "version": "9.0"}))
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "schema": 3, "version": "9.0"}))
     with pytest.raises(UserError, match=r"x was written by a later version \(9\.0\)"):
         open_folder(tmp_path / "x")
 

@@ -133,7 +133,7 @@ def test_wrong_labels_are_thrown_out_and_the_table_is_trained_on(clean, world, t
 
 
 def test_a_store_of_codes_is_cleaned_as_its_vectors(clean, world, tmp_path):
-    convert(DescriptorStore.open(world / "train"), tmp_path / "codes", "int8")
+    convert(DescriptorStore.open(world / "train"), tmp_path / "codes", dtype="int8")
     kept = []
     for train in (world / "train", tmp_path / "codes"):
         output = f"output={tmp_path / f'of_{train.name}'}"

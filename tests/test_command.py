@@ -129,7 +129,7 @@ def test_a_root_script_is_the_command(verb, tmp_path):
         (["fit", "train=a", "output=b", "fit=whitening", "fit.power=0"], ["fit.power", "dim"]),
         (
             ["fit", "train=a", "output=b", "fit=zca"],
-            ["fit=zca", "calibration, linear, pca, whitening"],
+            ["fit=zca", "ames, calibration, elvis, linear, pca, whitening"],
         ),
         (["rerank", "query=a", "gallery=b", "rerank=[alphaqe]"], ["alphaqe", "alpha_qe"]),
         (["train", "loss=5"], ["loss=5 does not exist", "arcface"]),

@@ -90,7 +90,7 @@ def two_batches(choice, smoothing, head, dtype):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("choice", choices("loss"))
+@pytest.mark.parametrize("choice", [one for one in choices("loss") if one != "distil"])
 def test_heads_equal_each_configured_loss_without_a_head(choice, smoothing):
     loss = configured(choice, smoothing)
     is_supported = isinstance(loss, MarginLoss) and not loss.needs_all_cosines

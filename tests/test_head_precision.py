@@ -54,7 +54,8 @@ def is_supported(choice):
     return isinstance(loss, MarginLoss) and not loss.needs_all_cosines
 
 
-LOSSES = [name for name in (*choices("loss"), "centres") if is_supported(name)]
+WITH_LABELS = [name for name in choices("loss") if name != "distil"]
+LOSSES = [name for name in (*WITH_LABELS, "centres") if is_supported(name)]
 
 
 def outcome(loss, embeddings, labels, head, dtype):

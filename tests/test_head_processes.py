@@ -39,7 +39,8 @@ def is_supported(loss):
     return isinstance(loss, MarginLoss) and not loss.needs_all_cosines
 
 
-SUPPORTED = [choice for choice in choices("loss") if is_supported(configured(choice))]
+WITH_LABELS = [choice for choice in choices("loss") if choice != "distil"]
+SUPPORTED = [choice for choice in WITH_LABELS if is_supported(configured(choice))]
 # Cases: fewer classes than processes, several centres, every hook, label smoothing.
 MORE = {
     "hard": lambda: Hard(DIM, CLASSES, sub_centres=2, label_smoothing=0.1),

@@ -13,7 +13,7 @@ from landmark.pooling import GeM
 
 FOLDER = Path(__file__).parents[1] / "conf"
 NAMES = sorted(path.stem for path in (FOLDER / "model").glob("[!_]*.yaml"))
-FROM_THE_SCRIPT = {"pooling", "weights", "image_size"}
+FROM_THE_SCRIPT = {"pooling", "weights", "image_size", "adapter_dim"}
 COMPUTED = {"fishnet99", "resnet18", "efficientnet_lite0", "vit_small_dinov3"}
 
 

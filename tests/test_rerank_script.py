@@ -119,7 +119,9 @@ def test_metrics_have_an_interval_and_the_cost_of_each_step(rerank, world, tmp_p
         "photos": 80,
         "dim": 16,
         "embedder": "abc",
-        **dict.fromkeys(("table", "whitening", "image", "crop", "scales", "flip", "split")),
+        **dict.fromkeys(
+            ("table", "whitening", "image", "crop", "scales", "flip", "combine", "split")
+        ),
     }
     assert [step["step"] for step in protocol["steps"]] == ["search", "two_stage", "egt"]
     assert protocol["steps"][2]["k"] == 5
@@ -129,7 +131,8 @@ def test_metrics_have_an_interval_and_the_cost_of_each_step(rerank, world, tmp_p
 
 def test_all_re_rankers_in_one_chain(rerank, world, tmp_path):
     names = sorted(path.stem for path in (ROOT / "conf/rerank").glob("*.yaml"))
-    need_local_features = {"spatial", "spatial_2019"}  # tests/test_rerank_spatial.py
+    # tests/test_rerank_spatial.py, tests/test_rerank_pair_model.py
+    need_local_features = {"spatial", "spatial_2019", "chamfer", "elvis", "ames"}
     names = [n for n in names if n not in {"rank_fusion", *need_local_features}] + ["rank_fusion"]
     status, printed, errors = rerank(
         *stores_of(world), f"rerank=[{','.join(names)}]", "k=60", "output=out"

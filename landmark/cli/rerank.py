@@ -29,6 +29,7 @@ from landmark.cli._jobs import default_output
 from landmark.disk.lock import locked
 from landmark.error import UserError
 from landmark.processes import broadcast, notice, rank, silence_other_ranks
+from landmark.settings import Ranks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,13 +52,13 @@ class Rerank:
     output: str | None
     overwrite: bool
     k: PositiveInt | None
+    map_at: Ranks | None
+    recall_at: Ranks | None
+    radius: PositiveFloat | None
     report: NonNegativeInt
     allow_mixed: bool
     submission: bool
     allow_self: bool
-    map_at: PositiveInt | list[PositiveInt] | None
-    recall_at: PositiveInt | list[PositiveInt] | None
-    radius: PositiveFloat | None
 
 
 @command(Rerank, lists={"rerank"})

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from omegaconf import DictConfig
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
 from landmark.cli._command import command
 from landmark.error import UserError
+from landmark.settings import Ranks
 
 _FILES = {
     "retrieval": ("solution", "submission"),
@@ -35,10 +36,10 @@ class Score:
     submission: str | None = None
     ground_truth: str | None = None
     rankings: str | None = None
-    allow_self: bool = False
-    map_at: PositiveInt | list[PositiveInt] | None = None
-    recall_at: PositiveInt | list[PositiveInt] | None = None
+    map_at: Ranks | None = None
+    recall_at: Ranks | None = None
     radius: PositiveFloat = 25.0
+    allow_self: bool = False
 
     def __post_init__(self) -> None:
         for key in _FILES[self.task]:
