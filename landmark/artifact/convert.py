@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from landmark.artifact.carry_local import link_local
 from landmark.artifact.converted import ConvertedVectors
-from landmark.artifact.descriptors import DescriptorStore
+from landmark.artifact.descriptors import IDS, DescriptorStore
 from landmark.artifact.projection import Projection
 from landmark.artifact.quantised import CODE_TYPES, Quantisation
 from landmark.artifact.vectors import row_blocks
@@ -23,7 +23,9 @@ def convert(
     dtype: Dtype | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a store with projected vectors or another dtype, with its local features, to `output`.
+    """Write a store with projected vectors or another dtype to `output`.
+
+    The local features and the paths of the photos come along.
 
     The vectors are read in blocks: once, or for int8 twice and for bit three times, as the ranges
     of the dimensions come first.
@@ -60,6 +62,11 @@ def convert(
             projected = ConvertedVectors(vectors, dim, projection)
             vectors = cast(NDArray[np.floating], projected)  # indexed like an array
         quantisation = Quantisation.fit(vectors, dtype)
+
+    def complete(written: DescriptorStore) -> None:
+        store.rows.to_parquet(written.path / IDS, index=False)  # with the paths of the photos
+        link_local(store, written)
+
     with DescriptorStore.writing(
         output,
         store.ids,
@@ -68,7 +75,7 @@ def convert(
         store.landmark_ids,
         overwrite,
         skipped=store.skipped,
-        complete=lambda written: link_local(store, written),
+        complete=complete,
         quantisation=quantisation,
         **settings,
     ) as stored:
