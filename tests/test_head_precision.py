@@ -46,6 +46,8 @@ def built(choice, smoothing, dim):
     options = OmegaConf.to_container(choice_alone("loss", choice))
     if "label_smoothing" in options:
         options = {**options, "label_smoothing": smoothing}
+    if "deviation" in options:  # margins sampled in float64 are not those in float32
+        options = {**options, "deviation": 0.0}
     return build_loss(instantiate(options), dim, np.arange(2, 152))
 
 
