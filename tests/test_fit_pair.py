@@ -555,7 +555,7 @@ def test_wrong_stores_are_one_line(tmp_path, store):
         (bare, {}, r"bare has no local features, .* extract.py output=.* local=patches"),
         (two, {}, r"two has the local features patches, seen\. Pass fit\.local=patches"),
         (store, {"local": "seen"}, "no local features 'seen', only patches"),
-        (unlabelled, {}, "has no landmark_id, which fit=elvis learns from"),
+        (unlabelled, {}, "has no landmark_id for fit=elvis to learn from"),
         (DescriptorStore.open(few), {}, "1 landmarks have two photos or more, .* needs 4"),
         (store, {"min_positives": 10}, r"has 10 photos of its landmark and 2 .* fit.min_positives"),
         (store, {"min_descriptors": 20}, r"fit\.min_descriptors=20 is not below fit\.max"),

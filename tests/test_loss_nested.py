@@ -11,7 +11,7 @@ from naive_loss import CLASSES, DIM, batch, cosines_of, fresh, naive_cross_entro
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from landmark.cli.train import expected_dim
+from landmark.cli._losses import expected_dim
 from landmark.error import UserError
 from landmark.head import ClassParallel, Full, Fused, Sampled
 from landmark.loss import AdaCos, ArcFace, CosFace, CurricularFace, P2SGrad, Softmax

@@ -1,5 +1,7 @@
 """Pair models equal the published answers, whatever the padding and the batch."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from landmark.error import UserError
-from landmark.pair import AMES, ELViS, chamfer
+from landmark.pair import AMES, ELViS, chamfer, kernel
 from landmark.pair.transport import transport
 
 
@@ -429,3 +431,13 @@ def test_binary_training_approaches_the_sign():
     signs = model.eval().binarize(rows)
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
     assert (smooth - signs)[values.abs() > 0.01].abs().max() < 1e-5
+
+
+def test_the_buffer_of_the_kernel_serves_all_modes(monkeypatch):
+    monkeypatch.setattr(kernel, "_own", threading.local())
+    rows = [kernel.with_dust(torch.eye(3), 0.0, 0.0, is_query) for is_query in (True, False)]
+    with torch.inference_mode():
+        expected = kernel.best_masses(*rows, has_dust=True)[0].clone()
+    with torch.no_grad():
+        torch.testing.assert_close(kernel.best_masses(*rows, has_dust=True)[0], expected)
+    torch.testing.assert_close(kernel.best_masses(*rows, has_dust=True)[0], expected)

@@ -304,7 +304,7 @@ def test_wrong_weights_are_refused_in_one_line(tmp_path, name):
     with pytest.raises(UserError, match=f"is not a fit of {name}: weights.safetensors is missing"):
         reranker(weights=str(tmp_path))
     folder, _ = fitted(tmp_path / "other", other)
-    with pytest.raises(UserError, match=f"not a fit of {name}, but of method '{other}'"):
+    with pytest.raises(UserError, match=f"not a fit of {name}, but a fit of method '{other}'"):
         reranker(weights=folder)
     folder, _ = fitted(tmp_path / "fit", name)
     with pytest.raises(UserError, match=r"local=xfeat, but .* 'patches'"):

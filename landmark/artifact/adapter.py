@@ -7,23 +7,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from landmark import __version__
 from landmark.artifact.descriptors import DescriptorStore
-from landmark.artifact.folder import check_files, check_schema, damage
+from landmark.artifact.fitted import META, WEIGHTS, reading_fitted, write_fitted
 from landmark.artifact.projection import Chain, Projection
 from landmark.artifact.whitening import META as WHITENING_META
 from landmark.artifact.whitening import Whitening
-from landmark.disk.atomic import atomic_folder
 from landmark.disk.differences import as_recorded
 from landmark.disk.digest import digest_of
-from landmark.disk.space import disk_errors
-from landmark.error import UserError
 
-SCHEMA = 1
-WEIGHTS, META = "weights.safetensors", "fit.yaml"
 METHOD = "linear"
 
 
@@ -95,12 +88,7 @@ class Adapter(Projection):
         Raises:
             UserError: `path` already exists, or cannot be written.
         """
-        from safetensors.numpy import save_file
-
-        with atomic_folder(path, overwrite, marker=META) as folder, disk_errors(path):
-            save_file({"weight": np.ascontiguousarray(self.weight)}, folder / WEIGHTS)
-            record = {"schema": SCHEMA, "version": __version__, "method": METHOD, **self.meta}
-            (folder / META).write_text(yaml.safe_dump(record, sort_keys=False))
+        write_fitted(path, METHOD, {"weight": self.weight}, self.meta, overwrite)
 
     @classmethod
     def open(cls, path: str | Path) -> "Adapter":
@@ -109,32 +97,13 @@ class Adapter(Projection):
         Raises:
             UserError: `path` is not an adapter, or is damaged or of a later version.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = Path(path)
-        check_files(path, (WEIGHTS, META), "an adapter", "fit.py fit=linear")
-        with damage(path, "Fit it again."):
-            try:
-                meta = yaml.safe_load((path / META).read_text())
-                weights = load_file(path / WEIGHTS)
-            except (yaml.YAMLError, SafetensorError) as error:
-                raise ValueError(" ".join(str(error).split())) from error
-            if not isinstance(meta, dict):
-                raise ValueError(f"{META} is not a mapping")  # noqa: TRY004 - damage converts it
-            check_schema(path, meta, SCHEMA)
-            method = meta.get("method")
-            if method != METHOD:
-                raise UserError(
-                    f"{path} is not an adapter, but a fit of method {method!r}. Pass a folder that "
-                    "fit.py wrote with fit=linear, fit=whitening or fit=pca."
-                )
-            weight = weights.get("weight", np.empty(0))
+        with reading_fitted(path, "an adapter", "fit.py fit=linear") as fitted:
+            writer = "fit.py with fit=linear, fit=whitening or fit=pca"
+            fitted.check_method((METHOD,), "an adapter", writer)
+            weight = fitted.weights.get("weight", np.empty(0))
             if weight.ndim != 2 or not np.isfinite(weight).all():
                 raise ValueError(f"{WEIGHTS}: weight is missing, or not a finite matrix")
-        for key in ("schema", "version", "method"):
-            meta.pop(key, None)
-        return cls(weight.astype(np.float32), meta)
+        return cls(weight.astype(np.float32), fitted.meta)
 
 
 def open_projection(path: str | Path) -> Projection:

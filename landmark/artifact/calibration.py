@@ -4,19 +4,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from landmark import __version__
-from landmark.artifact.folder import check_files, check_schema, damage
+from landmark.artifact.fitted import META, WEIGHTS, reading_fitted, write_fitted
 from landmark.artifact.recognition import Recognition
-from landmark.disk.atomic import atomic_folder
 from landmark.disk.differences import as_recorded, check_same_settings
-from landmark.disk.space import disk_errors
 from landmark.error import UserError
-
-SCHEMA = 1
-WEIGHTS, META = "weights.safetensors", "fit.yaml"
 
 
 class Calibration:
@@ -120,12 +113,7 @@ class Calibration:
         Raises:
             UserError: `path` already exists, or cannot be written.
         """
-        from safetensors.numpy import save_file
-
-        with atomic_folder(path, overwrite, marker=META) as folder, disk_errors(path):
-            save_file(self.weights, folder / WEIGHTS)
-            record = {"schema": SCHEMA, "version": __version__, "method": self.method, **self.meta}
-            (folder / META).write_text(yaml.safe_dump(record, sort_keys=False))
+        write_fitted(path, self.method, self.weights, self.meta, overwrite)
 
     @classmethod
     def open(cls, path: str | Path) -> "Calibration":
@@ -134,31 +122,13 @@ class Calibration:
         Raises:
             UserError: `path` is not a calibration, or is damaged or of a later version.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = Path(path)
-        check_files(path, (WEIGHTS, META), "a calibration", "fit.py fit=calibration")
-        with damage(path, "Fit it again."):
-            try:
-                meta = yaml.safe_load((path / META).read_text())
-                weights = load_file(path / WEIGHTS)
-            except (yaml.YAMLError, SafetensorError) as error:
-                raise ValueError(" ".join(str(error).split())) from error
-            if not isinstance(meta, dict):
-                raise ValueError(f"{META} is not a mapping")  # noqa: TRY004 - damage converts it
-            check_schema(path, meta, SCHEMA)
-            method = meta.pop("method", None)
-            if method not in ("platt", "isotonic"):
-                raise UserError(
-                    f"{path} is not a calibration, but a fit of method {method!r}. Pass a folder "
-                    "that fit.py fit=calibration wrote."
-                )
+        writer = "fit.py fit=calibration"
+        with reading_fitted(path, "a calibration", writer) as fitted:
+            fitted.check_method(("platt", "isotonic"), "a calibration", writer)
+            method: Any = fitted.method
             points = {"platt": ("slope", "intercept"), "isotonic": ("scores", "confidences")}
-            _check_weights(weights, (*points[method], "thresholds", "precisions"))
-        for key in ("schema", "version"):
-            meta.pop(key, None)
-        return cls(method, weights, meta)
+            _check_weights(fitted.weights, (*points[method], "thresholds", "precisions"))
+        return cls(method, fitted.weights, fitted.meta)
 
 
 def _check_weights(weights: dict[str, NDArray[np.float64]], names: tuple[str, ...]) -> None:

@@ -4,18 +4,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from landmark import __version__
-from landmark.artifact.folder import check_files, check_schema, damage
-from landmark.disk.atomic import atomic_folder
+from landmark.artifact.fitted import META, WEIGHTS, reading_fitted, write_fitted
 from landmark.disk.differences import as_recorded, check_same_settings
-from landmark.disk.space import disk_errors
 from landmark.error import UserError
 
-SCHEMA = 1
-WEIGHTS, META = "weights.safetensors", "fit.yaml"
 Method = Literal["elvis", "ames"]
 
 
@@ -82,13 +76,7 @@ class PairModel:
         Raises:
             UserError: `path` already exists, or cannot be written.
         """
-        from safetensors.numpy import save_file
-
-        with atomic_folder(path, overwrite, marker=META) as folder, disk_errors(path):
-            contiguous = {key: np.ascontiguousarray(value) for key, value in self.weights.items()}
-            save_file(contiguous, folder / WEIGHTS)
-            record = {"schema": SCHEMA, "version": __version__, "method": self.method, **self.meta}
-            (folder / META).write_text(yaml.safe_dump(record, sort_keys=False))
+        write_fitted(path, self.method, self.weights, self.meta, overwrite)
 
     @classmethod
     def open(cls, path: str | Path, method: Method) -> "PairModel":
@@ -97,30 +85,12 @@ class PairModel:
         Raises:
             UserError: `path` is not a fit of this method, or is damaged or of a later version.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = Path(path)
-        check_files(path, (WEIGHTS, META), f"a fit of {method}", f"fit.py fit={method}")
-        with damage(path, "Fit it again."):
-            try:
-                meta = yaml.safe_load((path / META).read_text())
-                weights = load_file(path / WEIGHTS)
-            except (yaml.YAMLError, SafetensorError) as error:
-                raise ValueError(" ".join(str(error).split())) from error
-            if not isinstance(meta, dict):
-                raise ValueError(f"{META} is not a mapping")  # noqa: TRY004 - damage converts it
-            check_schema(path, meta, SCHEMA)
-            if (found := meta.pop("method", None)) != method:
-                raise UserError(
-                    f"{path} is not a fit of {method}, but of method {found!r}. Pass a folder that "
-                    f"fit.py fit={method} wrote."
-                )
+        kind, writer = f"a fit of {method}", f"fit.py fit={method}"
+        with reading_fitted(path, kind, writer) as fitted:
+            fitted.check_method((method,), kind, writer)
             for key in ("model", "local", "weight", "gamma"):
-                if key not in meta:
+                if key not in fitted.meta:
                     raise ValueError(f"{META}: {key} is missing")
-            if not all(np.isfinite(value).all() for value in weights.values()):
+            if not all(np.isfinite(value).all() for value in fitted.weights.values()):
                 raise ValueError(f"{WEIGHTS}: a weight is not finite")
-        for key in ("schema", "version"):
-            meta.pop(key, None)
-        return cls(method, weights, meta)
+        return cls(method, fitted.weights, fitted.meta)

@@ -1,5 +1,6 @@
 """Projections of descriptors, fitted to a store: (B, D) → (B, d) of unit length."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from landmark.error import UserError
 _SOURCE = ("embedder", "whitening")
 
 
-class Projection:
+class Projection(ABC):
     """Base of whitenings and adapters.
 
     Attributes:
@@ -25,24 +26,24 @@ class Projection:
     noun: str
     meta: dict[str, Any]
 
+    @abstractmethod
     def __call__(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map (B, D) to (B, d) of unit length, in float64."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def source_dim(self) -> int:
         """Dimension D of the descriptors that it takes."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def dim(self) -> int:
         """Dimension d of the result."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def digest(self) -> str:
         """Digest of the numbers and `meta`, which stores record as their `whitening`."""
-        raise NotImplementedError
 
     def check_fits(self, recorded: dict[str, Any], dim: int, subject: str | Path) -> None:
         """Check that it was fitted on descriptors of this kind.

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from landmark.cli._command import command
 from landmark.cli._jobs import run_as_single_job
+from landmark.cli._losses import expected_dim, losses, needs_landmarks, plain, teacher_of
 from landmark.cli._splits import (
     keep_splits,
     print_notes,
@@ -42,14 +43,11 @@ from landmark.settings import BatchSize, Seed, Workers
 PROCESSES_PER_CPU = 4  # more only compete for the CPUs and fill the memory
 
 if TYPE_CHECKING:
-    import numpy as np
     import pytorch_lightning as pl
-    from torch import nn
 
     from landmark.artifact.descriptors import DescriptorStore
     from landmark.data import LandmarkData
     from landmark.data.source import Source
-    from landmark.loss.auxiliary import AuxiliaryLosses
     from landmark.model.embedder import Embedder
     from landmark.task import RetrievalTask
 
@@ -355,55 +353,6 @@ def chosen_precision(
     return precision
 
 
-def expected_dim(config: DictConfig) -> int:
-    """Return the length of the embeddings; without a neck, which only the backbone knows, any."""
-    if config.model.neck != "none":
-        return int(config.model.embedding_dim)
-    return max([8, *(config.loss.get("nested") or [])])
-
-
-def teacher_of(config: DictConfig) -> "DescriptorStore | None":
-    """Open the descriptor store that a loss learns from; None without one."""
-    from landmark.artifact.descriptors import DescriptorStore
-
-    folders = [loss.teacher for loss in loss_settings(config) if "teacher" in loss]
-    return DescriptorStore.open(folders[0]) if folders else None
-
-
-def needs_landmarks(config: DictConfig) -> bool:
-    """Whether a loss needs labels: all but a distillation do."""
-    return not all("teacher" in loss for loss in loss_settings(config))
-
-
-def loss_settings(config: DictConfig) -> list[DictConfig]:
-    """Return the settings of the main loss and of the auxiliary losses."""
-    return [config.loss, *(config.get("auxiliary") or {}).values()]
-
-
-def losses(
-    config: DictConfig,
-    embedding_dim: int,
-    class_counts: "np.ndarray",
-    teacher: "DescriptorStore | None" = None,
-) -> tuple["nn.Module", "AuxiliaryLosses"]:
-    """Construct the main loss with its head, and the auxiliary losses."""
-    from landmark.loss.build import build_auxiliary, build_loss, check_pairs
-
-    main = HydraConfig.get().runtime.choices["loss"]
-    head = instantiate(config.head)
-    teacher_dim = None if teacher is None else teacher.dim
-    loss = build_loss(instantiate(config.loss), embedding_dim, class_counts, head, teacher_dim)
-    weights, factories = {}, {}
-    for name, options in plain(config).get("auxiliary", {}).items():
-        if name == main:
-            raise UserError(f"auxiliary=[{name}] is already the main loss. Choose another loss.")
-        weights[name] = options.pop("weight")
-        factories[name] = instantiate(options)
-    auxiliary = build_auxiliary(factories, weights, embedding_dim, class_counts, teacher_dim)
-    check_pairs({main: loss, **auxiliary.losses}, config.sampler.get("photos_per_class", 1))
-    return loss, auxiliary
-
-
 def with_sizes(options: dict[str, Any], source: "Source") -> dict[str, Any]:
     """Copy the settings of an image format; its sizes default to the data's."""
     if options.get("sizes", ()) is None:
@@ -416,11 +365,6 @@ def with_sizes(options: dict[str, Any], source: "Source") -> dict[str, Any]:
 def has_several_processes(config: DictConfig) -> bool:
     """Whether Lightning may start more processes than this one."""
     return config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Convert a configuration to dictionaries, lists and values; resolve interpolations."""
-    return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 def chosen(config: DictConfig) -> dict[str, str]:

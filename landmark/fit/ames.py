@@ -21,7 +21,7 @@ from landmark.pair.scorer import AMESScorer
 from landmark.settings import Seed, checked
 
 _TOKEN_WEIGHT = 10.0  # of the distance of the tokens to the teacher's
-_LEAST_OF_STUDENT = 10
+_LEAST, _LEAST_OF_STUDENT = 100, 10  # descriptors of a photo in a step
 _SAMPLED_ROWS, _ROTATIONS = 20_000, 50
 
 
@@ -39,7 +39,7 @@ def fit_ames(
     min_positives: PositiveInt = 5,
     min_negatives: PositiveInt = 5,
     triplets: PositiveInt | None = None,
-    min_descriptors: PositiveInt = 100,
+    min_descriptors: PositiveInt | None = None,
     max_descriptors: PositiveInt = 400,
     epochs: PositiveInt = 10,
     steps_per_epoch: PositiveInt | None = None,
@@ -74,7 +74,7 @@ def fit_ames(
         min_positives: See `fit_elvis`.
         min_negatives: See `fit_elvis`.
         triplets: See `fit_elvis`.
-        min_descriptors: See `fit_elvis`; of a student 10, whatever is passed.
+        min_descriptors: See `fit_elvis`. Defaults to 100, of a student 10.
         max_descriptors: See `fit_elvis`.
         epochs: See `fit_elvis`.
         steps_per_epoch: See `fit_elvis`.
@@ -100,7 +100,7 @@ def fit_ames(
         min_positives=min_positives,
         min_negatives=min_negatives,
         triplets=triplets,
-        min_descriptors=min_descriptors if teacher is None else _LEAST_OF_STUDENT,
+        min_descriptors=min_descriptors or (_LEAST if teacher is None else _LEAST_OF_STUDENT),
         max_descriptors=max_descriptors,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,

@@ -74,16 +74,31 @@ def landmark_codes(store: DescriptorStore) -> NDArray[np.int64]:
     Raises:
         UserError: Fewer than two landmarks have `LEAST_PHOTOS` photos.
     """
-    landmark_ids = store.landmark_ids
-    if landmark_ids is None or not (landmark_ids != "").any():
-        raise UserError(f"{store.path} has no landmark_id to learn from. Pass fit=pca.")
-    codes, names = pd.factorize(pd.Series(landmark_ids).replace("", None))
-    enough = int((np.bincount(codes[codes >= 0]) >= LEAST_PHOTOS).sum())
+    codes = codes_of(store, "to learn from. Pass fit=pca.")
+    counts = np.bincount(codes[codes >= 0])
+    enough = int((counts >= LEAST_PHOTOS).sum())
     if enough < 2:
         raise UserError(
-            f"{store.path}: {enough} of {len(names):,} landmarks have {LEAST_PHOTOS} photos or "
+            f"{store.path}: {enough} of {len(counts):,} landmarks have {LEAST_PHOTOS} photos or "
             "more, and fit=linear needs two. Fit on more photos, or pass fit=whitening or fit=pca."
         )
+    return codes
+
+
+def codes_of(store: DescriptorStore, why: str) -> NDArray[np.int64]:
+    """Number the landmarks of all photos, (N,); -1 if unknown.
+
+    Args:
+        store: N photos.
+        why: What needs the landmarks, and what to do, for the message.
+
+    Raises:
+        UserError: No photo has a landmark.
+    """
+    landmark_ids = store.landmark_ids
+    if landmark_ids is None or not (landmark_ids != "").any():
+        raise UserError(f"{store.path} has no landmark_id {why}")
+    codes, _ = pd.factorize(pd.Series(landmark_ids).replace("", None))
     return codes.astype(np.int64)
 
 

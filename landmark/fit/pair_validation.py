@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.error import UserError
+from landmark.fit.held_out import codes_of
 from landmark.metric.bootstrap import Interval, mean_interval
 from landmark.metric.gldv2 import average_precision_at_k
 from landmark.metric.relevance import hits_by_label
@@ -57,13 +57,10 @@ def landmark_codes(store: DescriptorStore, method: str) -> NDArray[np.int64]:
     Raises:
         UserError: The store has no landmarks, or fewer than four with two photos.
     """
-    landmark_ids = store.landmark_ids
-    if landmark_ids is None or not (landmark_ids != "").any():
-        raise UserError(
-            f"{store.path} has no landmark_id, which fit={method} learns from. Extract a split "
-            "whose landmarks are known."
-        )
-    codes, _ = pd.factorize(pd.Series(landmark_ids).replace("", None))
+    codes = codes_of(
+        store,
+        f"for fit={method} to learn from. Extract a split whose landmarks are known.",
+    )
     pairs = int((np.bincount(codes[codes >= 0]) >= 2).sum())
     if pairs < 2 * _LEAST_LANDMARKS:
         raise UserError(
@@ -71,7 +68,7 @@ def landmark_codes(store: DescriptorStore, method: str) -> NDArray[np.int64]:
             f"{2 * _LEAST_LANDMARKS}, of which {_LEAST_LANDMARKS} are held out. Fit on more "
             "landmarks."
         )
-    return codes.astype(np.int64)
+    return codes
 
 
 def held_out_rows(codes: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:

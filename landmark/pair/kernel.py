@@ -95,6 +95,7 @@ def _buffer(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """Return a matrix in memory that each thread reuses: new memory costs more than the product."""
     buffer = getattr(_own, "buffer", None)
     if buffer is None or buffer.numel() < rows * columns or buffer.dtype != dtype:
-        buffer = _own.buffer = torch.empty(rows * columns, dtype=dtype)
+        with torch.inference_mode(False):  # for a later call outside of inference mode
+            buffer = _own.buffer = torch.empty(rows * columns, dtype=dtype)
     matrix: Tensor = buffer[: rows * columns].view(rows, columns)
     return matrix

@@ -172,7 +172,7 @@ def local_of(local: LocalOfPhotos, name: str, purpose: str) -> Sequence[Features
         purpose: Who needs them, for the message.
 
     Raises:
-        UserError: There are none of this name.
+        UserError: The retrieval has no local features of this name.
 
     Example:
         >>> local_of({}, "patches", "rerank.chamfer compares")
