@@ -293,7 +293,11 @@ def test_another_loss_is_the_criterion(train, loss):
         ([""] * 12, {}, r"s has no landmark_id to learn from\. Pass fit=pca\."),
         (["a"] * 12, {}, r"s: 1 of 1 landmarks have 5 photos or more, and fit=linear needs two\."),
         (["a"] * 8 + ["b"] * 4, {}, r"s: 1 of 2 landmarks have 5 photos or more, and fit=linear"),
-        (["a"] * 6 + ["b"] * 6, {"dim": 7}, r"fit\.dim=7 is not valid\. .*s has 6 dimensions\."),
+        (
+            ["a"] * 6 + ["b"] * 6,
+            {"dim": 7},
+            r"fit\.dim=7 is more than the 6 dimensions of .*s\. Pass 6 or less\.",
+        ),
         (
             ["a"] * 6 + ["b"] * 6,
             {"dropout": 1.0},

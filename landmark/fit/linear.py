@@ -97,7 +97,10 @@ def fit_linear(
         equation 1 (`trained_share`).
     """
     if dim is not None and dim > store.dim:
-        raise UserError(f"fit.dim={dim} is not valid. {store.path} has {store.dim} dimensions.")
+        raise UserError(
+            f"fit.dim={dim} is more than the {store.dim} dimensions of {store.path}. Pass "
+            f"{store.dim} or less."
+        )
     codes = landmark_codes(store)
     make = loss or partial(CosFace, margin=0.0, scale=scale)
     start = _start(store, dim or store.dim)
