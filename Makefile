@@ -134,7 +134,7 @@ test-all: $(INSTALLED) ## Run all tests
 	$(PYTEST)
 
 test-gpu: ## Run the tests that need a CUDA GPU, in .venv if it exists, else with PYTHON
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest --numprocesses 4 --dist worksteal -m gpu tests/test_gpu.py
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest --numprocesses 4 --dist worksteal -m gpu tests/test_gpu*.py
 
 drawing: $(INSTALLED) ## Draw docs/architecture.svg from the imports of the code
 	$(BIN)/python docs/drawing.py

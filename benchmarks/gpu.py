@@ -12,6 +12,9 @@ recomputed in the backward pass, and normalise + linear + cross entropy without 
 training, extraction: from photo files to gradients and to descriptors; the alternative is the same
 forward (and backward) passes over batches that are already on the GPU.
 pipeline: the photos per second of the data loaders, without a network.
+pairs: pairs a second of chamfer, ELViS and AMES, 400 x 400 descriptors, from descriptors in memory;
+the alternative is plain PyTorch on the GPU, pair by pair.
+fit: an epoch of fit=linear on a memory-mapped store; the alternative is the same on the CPU.
 """
 
 import argparse
@@ -25,22 +28,28 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from _descriptors import landmark_descriptors
 from _recipe import first_photos, image_sizes, sgd, training_data
+from pair_models import COUNT, DIM, PlainAMES, PlainELViS, photos, plain_chamfer
 from peer_losses import PlainSoftmax, PytorchMetricLearning
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
+from landmark.artifact.descriptors import DescriptorStore
 from landmark.data import Folder, Toy
 from landmark.data.batches import grouped_batches
 from landmark.data.dataset import ScaledPhotoDataset
 from landmark.extract.describe import describe
 from landmark.extract.multiscale import MultiScale
+from landmark.fit.linear import fit_linear
 from landmark.head import Full, Fused, Sampled
 from landmark.image import ImageFormat
 from landmark.loss import ArcFace
 from landmark.loss.build import build_loss
 from landmark.model.build import build_embedder
+from landmark.pair import AMES, ELViS
+from landmark.pair.scorer import AMESScorer, ChamferScorer, ELViSScorer
 from landmark.pooling import GeM
 from landmark.task import RetrievalTask
 from landmark.task.schedule import cosine
@@ -53,11 +62,11 @@ def print_row(
 ) -> None:
     """Print one line of the table.
 
-    The ratio is that of the times, also where `ours` and `other` are photos per second.
+    The ratio is that of the times, also where `ours` and `other` are photos or pairs per second.
     """
     ratio = ""
     if other is not None:
-        ratio = f"{other / ours if unit == 'photos/s' else ours / other:.2f} x"
+        ratio = f"{other / ours if unit.endswith('/s') else ours / other:.2f} x"
     memory = " / ".join(f"{peak / 2**30:.2f} GiB" for peak in peaks)
     shown = "" if other is None else f"{other:10.2f}"
     print(
@@ -284,6 +293,59 @@ def benchmark_pipeline(source, batch_size: int, workers: int, photos: int) -> No
     print_row(f"photos to L2 at three scales, {workers} workers", rate, None, "photos/s")
 
 
+@torch.inference_mode()
+def benchmark_pairs(pairs: int, repeats: int) -> None:
+    """Compare the scorers of pairs with the same models in plain PyTorch, pair by pair."""
+    torch.manual_seed(0)
+    elvis, ames = ELViS(DIM).eval().to(DEVICE), AMES(DIM).eval().to(DEVICE)
+    query, gallery = photos(1)[0].to(DEVICE), photos(pairs, 1).to(DEVICE)
+    few = gallery[: max(2, pairs // 16)]
+    for name, scorer, plain in (
+        ("chamfer", ChamferScorer(), plain_chamfer),
+        ("elvis", ELViSScorer(elvis), PlainELViS(elvis)),
+        ("ames", AMESScorer(ames), PlainAMES(ames).eval()),
+        ("ames, bf16", AMESScorer(ames, bf16=True), PlainAMES(ames).eval()),
+    ):
+
+        def ours(scorer=scorer):
+            own = scorer.describe(query, False)
+            described = [scorer.describe(photo, True) for photo in gallery]
+            blocks = torch.arange(pairs).split(64)
+            return torch.cat([scorer.scores(own, [described[i] for i in part]) for part in blocks])
+
+        def plainly(plain=plain):
+            with DEVICE:
+                return torch.stack([plain(query, photo) for photo in few])
+
+        difference = float((ours()[: len(few)] - plainly()).abs().max())
+        (own, peak), (other, other_peak) = milliseconds(ours, repeats), milliseconds(plainly, 3)
+        rates = pairs / own * 1000, len(few) / other * 1000
+        work = f"{name}, {COUNT} x {COUNT} descriptors, {pairs} pairs"
+        alternative = f"pair by pair; scores differ by {difference:.0e}"
+        print_row(work, *rates, "pairs/s", (peak, other_peak), alternative)
+
+
+def benchmark_fit(photos: int, dim: int) -> None:
+    """Compare epochs of the linear adapter on the GPU and on the CPU."""
+    vectors, labels = landmark_descriptors(photos, max(2, photos // 20), dim)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "store"
+        DescriptorStore.write(path, np.arange(photos).astype(str), vectors, labels.astype(str))
+        store, seconds = DescriptorStore.open(path), {}
+        for device in ("cuda", "cpu"):
+            times = []
+            for epochs in (1, 3):
+                torch.cuda.reset_peak_memory_stats()
+                start = time.perf_counter()
+                fit_linear(store, epochs=epochs, device=device)
+                times.append(time.perf_counter() - start)
+            seconds[device] = (times[1] - times[0]) / 2
+            if device == "cuda":
+                peak = torch.cuda.max_memory_allocated()
+    work = f"an epoch of fit=linear, {photos:,} x {dim}"
+    print_row(work, seconds["cuda"], seconds["cpu"], "s", (peak,), "CPU")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classes", type=int, nargs="+", default=[81_313, 203_094])
@@ -295,7 +357,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--photos", type=Path, help="folder of landmarks; default: the toy world")
     parser.add_argument("--count", type=int, default=2048, help="photos extracted")
-    parts = ["heads", "pipeline", "training", "extraction"]
+    parser.add_argument("--pairs", type=int, default=1024, help="pairs of photos scored")
+    parser.add_argument("--fit-photos", type=int, default=200_000, help="descriptors of fit=linear")
+    parts = ["heads", "pipeline", "training", "extraction", "pairs", "fit"]
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -306,6 +370,12 @@ def main() -> None:
     if "heads" in arguments.parts:
         for classes in arguments.classes:
             benchmark_heads(classes, arguments.batch, arguments.dim, arguments.repeats)
+    if "pairs" in arguments.parts:
+        benchmark_pairs(arguments.pairs, max(3, arguments.repeats // 4))
+    if "fit" in arguments.parts:
+        benchmark_fit(arguments.fit_photos, arguments.dim)
+    if not {"pipeline", "training", "extraction"} & set(arguments.parts):
+        return
     with tempfile.TemporaryDirectory() as folder:
         toy = Toy(folder, landmarks=64, photos=40, scale=2.5)
         source = Folder(arguments.photos) if arguments.photos else toy

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from landmark.artifact.descriptors import DescriptorStore
 from landmark.artifact.rankings import Rankings
+from landmark.cli.store import store
 from landmark.head import Full, Fused, Sampled
 from landmark.loss import ArcFace, CurricularFace, SubCenterArcFace
 from landmark.loss.build import build_loss
@@ -106,6 +107,25 @@ def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
     folder = train(scripts, world, "compiled", *settings)
     assert np.isfinite(logged(folder, "train/loss")).all()
     extract(scripts, world, folder, "compiled", "split=query", "device=cuda")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("pooling=salad", "pooling.token_dim=0"),
+        ("pooling=boq",),
+        ("pooling=dolg",),
+        ("pooling=regional_gem", "model.relup=0.01"),
+        ("loss.nested=[8,16,32]", "head=fused"),
+        ("loss.nested=[8,16,32]", "head=class_parallel"),
+        ("loss=recall_at_k", "loss.simix=true", "sampler=per_class", "sampler.classes_per_batch=2"),
+    ],
+)
+def test_training_with_each_kind_of_pooling_and_loss(scripts, world, settings):
+    name = "-".join(settings).replace("/", "-")
+    folder = train(scripts, world, name, *settings, "trainer.precision=bf16-mixed")
+    assert np.isfinite(logged(folder, "train/loss")).all()
+    assert all(torch.isfinite(value).all() for value in weights(folder).values())
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -223,6 +243,46 @@ def test_descriptors_equal_those_of_the_cpu(scripts, world, run, precision, leas
     assert cosines.min() > least
 
 
+def test_distillation_from_a_store_of_a_teacher(scripts, world, run):
+    teacher = extract(scripts, world, run, "teacher", "split=train", "device=cuda").path
+    settings = ("auxiliary=[distil]", f"auxiliary.distil.teacher={teacher}")
+    folder = train(scripts, world, "student", *settings)
+    assert np.isfinite(logged(folder, "train/loss")).all()
+
+
+@pytest.mark.parametrize("name", ["patches", "rootsift", "xfeat", "aliked"])
+def test_local_features_equal_those_of_the_cpu(scripts, world, run, name):
+    if name in {"xfeat", "aliked"}:
+        for package in (f"scm_{name.replace('aliked', 'lightglue')}", "kornia"):
+            pytest.importorskip(package)
+    found, expected = (
+        extract(
+            scripts, world, run, f"{name}-{device}", "split=query", f"local={name}",
+            f"device={device}", "local.top_k=30",
+        ).local(name)
+        for device in ("cuda", "cpu")
+    )  # fmt: skip
+    shared = total = 0
+    for ours, theirs in zip(found, expected, strict=True):
+        at = {tuple(point): row for row, point in enumerate(theirs.keypoints.round().tolist())}
+        rows = [at.get(tuple(point), -1) for point in ours.keypoints.round().tolist()]
+        both = np.flatnonzero(np.array(rows, int) >= 0)
+        total, shared = total + len(rows), shared + len(both)
+        one, other = (
+            np.asarray(descriptors, np.float32)
+            for descriptors in (
+                ours.descriptors[both],
+                theirs.descriptors[np.array(rows, int)[both]],
+            )
+        )
+        if name == "rootsift":  # a keypoint may have several orientations
+            continue
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        assert ((one * other).sum(axis=1) >= 0.99 * lengths).all()
+    assert total
+    assert shared >= 0.95 * total
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["resnet10t", "resnext50_32x4d", "tf_efficientnet_lite0", "dla34"])
 @torch.inference_mode()
@@ -267,6 +327,29 @@ def test_exact_torch_equals_the_cpu(dtype):
     expected = Flat("cpu").build(gallery).search(query, 50)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_leading_dimensions_are_searched_on_the_gpu():
+    query, gallery = whole_numbers(300, 32, 0), whole_numbers(20_000, 32, 1)
+    for refine in (0, 4):
+        search = {"dims": 8, "refine": refine}
+        found = ExactTorch("cuda", **search).build(gallery).search(query, 50)
+        expected = ExactTorch("cpu", **search).build(gallery).search(query, 50)
+        np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+        assert (found[0] == expected[0]).mean() > 0.98
+
+
+def test_stores_of_8_bits_and_1_bit_are_searched_on_the_gpu(clusters, world):
+    for dtype in ("int8", "bit"):
+        store([
+            "apply", str(clusters["gallery"]), str(world / "clusters" / dtype), "--dtype", dtype,
+        ])  # fmt: skip
+        gallery = DescriptorStore.open(world / "clusters" / dtype).vectors
+        query = DescriptorStore.open(clusters["query"]).vectors
+        found, expected = (
+            ExactTorch(device).build(gallery).search(query, 20) for device in ("cuda", "cpu")
+        )
+        np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
 
 
 def test_faiss_on_the_gpu_equals_the_cpu():

@@ -225,16 +225,16 @@ class _Fit:
             self._random_state = torch.get_rng_state()
 
     def _step(self, vectors: Tensor, labels: Tensor) -> None:
-        vectors = functional.dropout(vectors, self._settings.dropout)
         embeddings = functional.normalize(vectors @ self._matrix.T, dim=1)
         self._optimizer.zero_grad()
         self._loss(embeddings, labels).backward()
         self._optimizer.step()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield vectors (B, D) and labels (B,) in a random order.
+        """Yield vectors (B, D), some of their entries zero, and labels (B,) in a random order.
 
-        A chunk of this order is read in the order of the file.
+        A chunk of this order is read in the order of the file. Dropout is drawn on the CPU, so that
+        it is the same on any device.
         """
         order = self._order.permutation(len(self._rows))
         size = self._settings.batch_size
@@ -246,7 +246,8 @@ class _Fit:
             position = np.searchsorted(ascending, chunk)
             for start in range(0, len(chunk), size):
                 batch = torch.from_numpy(position[start : start + size])
-                yield vectors[batch], self._labels[torch.from_numpy(chunk[start : start + size])]
+                labels = self._labels[torch.from_numpy(chunk[start : start + size])]
+                yield functional.dropout(vectors[batch], self._settings.dropout), labels
 
 
 def _with_centres(
