@@ -112,7 +112,7 @@ def test_a_compiled_backbone_trains_at_all_five_sizes(scripts, world):
 @pytest.mark.parametrize(
     "settings",
     [
-        ("pooling=salad", "pooling.token_dim=0"),
+        ("pooling=salad", "pooling.token_dim=0", "pooling.clusters=8"),
         ("pooling=boq",),
         ("pooling=dolg",),
         ("pooling=regional_gem", "model.relup=0.01"),
