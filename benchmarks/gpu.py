@@ -309,9 +309,11 @@ def benchmark_pairs(pairs: int, repeats: int) -> None:
 
         def ours(scorer=scorer):
             own = scorer.describe(query, False)
-            described = [scorer.describe(photo, True) for photo in gallery]
-            blocks = torch.arange(pairs).split(64)
-            return torch.cat([scorer.scores(own, [described[i] for i in part]) for part in blocks])
+            scores = []
+            for block in gallery.split(64):
+                parts = [part.split(COUNT) for part in scorer.describe(block.flatten(0, 1), True)]
+                scores.append(scorer.scores(own, list(zip(*parts, strict=True))))
+            return torch.cat(scores)
 
         def plainly(plain=plain):
             with DEVICE:

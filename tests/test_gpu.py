@@ -299,19 +299,25 @@ def test_the_copy_for_inference_equals_the_embedder(name, dtype):
     )
 
 
-@pytest.mark.parametrize("rows", [1, 7, 100_000])
-def test_pair_products_do_not_depend_on_the_other_pairs(rows):
-    random = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("pairs", [1, 7, 300, 100_000, 3_000_000])
+@pytest.mark.parametrize("dim", [1, 3, 64, 512, 515, 2048])
+def test_pair_products_do_not_depend_on_the_other_pairs(dim, pairs):
+    random = torch.Generator().manual_seed(pairs + dim)
     query, gallery = (
-        torch.randn(count, 515, generator=random, dtype=torch.float64).cuda() for count in (3, 50)
+        torch.randn(count, dim, generator=random, dtype=torch.float64) for count in (3, 25)
     )
-    at = torch.arange(rows, device="cuda")
-    queries, row = at * 3 // rows, at % 50
-    products = pair_products(query, gallery, queries, row)
-    alone = torch.cat(
-        [pair_products(query, gallery, queries[i : i + 1], row[i : i + 1]) for i in (0, -1 % rows)]
-    )
-    assert torch.equal(products[[0, -1]], alone)
+    # Each vector twice, the second time at another place.
+    query, gallery = query.repeat(2, 1).cuda(), gallery.repeat(2, 1).cuda()
+    queries = torch.randint(6, (pairs,), generator=random).sort().values.cuda()
+    rows = torch.randint(50, (pairs,), generator=random).cuda()
+    products = pair_products(query, gallery, queries, rows)
+    alone = query.new_empty(3, 25)
+    for row in range(75):
+        alone[row // 25, row % 25] = pair_products(
+            query, gallery, queries.new_tensor([row // 25]), rows.new_tensor([row % 25])
+        )
+    assert torch.equal(products, alone[queries % 3, rows % 25])
+    torch.testing.assert_close(alone, query[:3] @ gallery[:25].T, rtol=0, atol=1e-11)
 
 
 def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:

@@ -275,6 +275,25 @@ def test_each_photo_is_described_once_and_the_cache_is_bounded(monkeypatch):
     np.testing.assert_array_equal(first.scores, again.scores)
 
 
+@pytest.mark.parametrize("name", ["chamfer", "elvis", "ames", "ames_binary"])
+def test_photos_that_are_described_together_are_those_described_alone(tmp_path, monkeypatch, name):
+    """The way of a GPU, on the CPU."""
+    monkeypatch.setattr(scorer, "is_cpu", lambda _: False)
+    monkeypatch.setattr(pair_model, "_KEPT_VALUES", 0)
+    monkeypatch.setattr(pair_model, "_PAIRS_GPU", 3)  # photos in the cache
+    reranker = Chamfer() if name == "chamfer" else RERANKERS[name](fitted(tmp_path / "f", name)[0])
+    sides = [described(np.random.default_rng(seed), 12) for seed in (0, 1)]
+    cpu = torch.device("cpu")
+    photos = pair_model.Photos(reranker.scorer(cpu), reranker.prepare, sides, 6, cpu)
+    with torch.inference_mode():
+        for rows in ([3, 1, 3], [1, 4, 5, 6, 7], [4, 1], [11]):
+            together = photos._described_together(rows)
+            for row, ours in zip(rows, together, strict=True):
+                for part, wanted in zip(ours, photos._describe(row, True), strict=True):
+                    torch.testing.assert_close(part, wanted, atol=1e-6, rtol=0)
+            assert len(photos._kept) <= 3
+
+
 def test_the_number_of_threads_is_restored():
     torch.set_num_threads(2)
     Chamfer(device="cpu")(with_local(exact_retrieval(1, 2, 9, 9), 1))

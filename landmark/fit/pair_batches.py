@@ -48,15 +48,18 @@ class Descriptors:
 
     def one(self, row: int) -> Tensor:
         """Return the descriptors (n, D) of a photo: unit rows, the highest scores first."""
+        return self._read(row).to(self._device)
+
+    def _read(self, row: int) -> Tensor:
         photo = self._local[row]
         best = np.argsort(-photo.scores, kind="stable")[: self._most]
         rows = torch.from_numpy(np.asarray(photo.descriptors[best], np.float32))
-        return functional.normalize(rows, dim=1).to(self._device)
+        return functional.normalize(rows, dim=1)
 
     def batch(self, rows: NDArray[np.int64], count: int) -> Photos:
         """Read photos, of which the model may see `count` rows each."""
-        photos = [self.one(row) for row in rows.tolist()]
-        padded = nn.utils.rnn.pad_sequence(photos, batch_first=True)
+        photos = [self._read(row) for row in rows.tolist()]
+        padded = nn.utils.rnn.pad_sequence(photos, batch_first=True).to(self._device)
         if not padded.shape[1]:  # no photo has a descriptor
             padded = padded.new_zeros(len(photos), 1, self._local.dim)
         counts = torch.tensor([len(photo) for photo in photos], device=padded.device)

@@ -22,7 +22,7 @@ class PairScorer(Protocol):
     """
 
     def describe(self, rows: Tensor, is_gallery: bool) -> Description:
-        """Describe a photo by its descriptors (n, D), unit rows."""
+        """Describe a photo by its descriptors (n, D), unit rows; each row by itself."""
 
     def scores(self, query: Description, gallery: Sequence[Description]) -> Tensor:
         """Score a query against gallery photos, (B,)."""

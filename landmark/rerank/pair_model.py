@@ -248,6 +248,8 @@ def _restored_threads() -> Iterator[None]:
 class Photos:
     """Scores pairs of a retrieval; describes each photo once, while it stays in the cache.
 
+    On a GPU the gallery photos of a call are described together.
+
     Args:
         scorer: What scores the pairs.
         prepare: Stored descriptors (n, d) → rows as the scorer takes them.
@@ -278,8 +280,11 @@ class Photos:
         self._max_descriptors = max_descriptors
         self._sides = sides  # queries, gallery
         width = max(_LEAST_WIDTH, sides[1][0].descriptors.shape[1])
-        kept = max(_PAIRS_GPU, _KEPT_VALUES // (max_descriptors * width))
-        self._described: Callable[[int, bool], Description] = lru_cache(kept)(self._describe)
+        self._most_kept = max(_PAIRS_GPU, _KEPT_VALUES // (max_descriptors * width))
+        self._described: Callable[[int, bool], Description] = lru_cache(self._most_kept)(
+            self._describe
+        )
+        self._kept: dict[int, Description] = {}  # gallery photos on a GPU, the oldest first
 
     def scores(self, query: int, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Score a query against gallery rows, (n,)."""
@@ -287,12 +292,31 @@ class Photos:
             torch.set_num_threads(1)
         with torch.inference_mode():
             own = self._described(query, False)
-            photos = [self._described(row, True) for row in rows.tolist()]
+            if self.device.type == "cpu":
+                photos = [self._described(row, True) for row in rows.tolist()]
+            else:
+                photos = self._described_together(rows.tolist())
             return self._scorer.scores(own, photos).cpu().numpy()
 
     def _describe(self, row: int, is_gallery: bool) -> Description:
         rows = strongest(self._sides[is_gallery][row], self._max_descriptors)
         return self._scorer.describe(self._prepare(rows).to(self.device), is_gallery)
+
+    def _described_together(self, rows: list[int]) -> list[Description]:
+        """Describe gallery photos in one call, which starts as many kernels as one photo."""
+        missing = [row for row in dict.fromkeys(rows) if row not in self._kept]
+        photos = {row: self._kept[row] for row in rows if row in self._kept}
+        if missing:
+            stored = [strongest(self._sides[1][row], self._max_descriptors) for row in missing]
+            descriptors = self._prepare(np.concatenate(stored)).to(self.device)
+            described = self._scorer.describe(descriptors, is_gallery=True)
+            counts = [len(one) for one in stored]
+            parts = zip(*(part.split(counts) for part in described), strict=True)
+            photos |= dict(zip(missing, parts, strict=True))
+            self._kept |= {row: photos[row] for row in missing}
+            for row in list(self._kept)[: -self._most_kept]:
+                del self._kept[row]
+        return [photos[row] for row in rows]
 
 
 def strongest(photo: Features, count: int) -> np.ndarray:
