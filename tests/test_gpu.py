@@ -299,17 +299,17 @@ def test_the_copy_for_inference_equals_the_embedder(name, dtype):
     )
 
 
-@pytest.mark.parametrize("pairs", [1, 7, 300, 100_000, 3_000_000])
+@pytest.mark.parametrize("pairs", [1, 7, 300, 100_000, 2_000_000])
 @pytest.mark.parametrize("dim", [1, 3, 64, 512, 515, 2048])
 def test_pair_products_do_not_depend_on_the_other_pairs(dim, pairs):
     random = torch.Generator().manual_seed(pairs + dim)
     query, gallery = (
         torch.randn(count, dim, generator=random, dtype=torch.float64) for count in (3, 25)
     )
-    # Each vector twice, the second time at another place.
-    query, gallery = query.repeat(2, 1).cuda(), gallery.repeat(2, 1).cuda()
-    queries = torch.randint(6, (pairs,), generator=random).sort().values.cuda()
-    rows = torch.randint(50, (pairs,), generator=random).cuda()
+    # Each vector many times, at other places.
+    query, gallery = query.repeat(1000, 1).cuda(), gallery.repeat(40, 1).cuda()
+    pair = torch.randperm(3_000_000, generator=random)[:pairs].sort().values.cuda()
+    queries, rows = pair // 1000, pair % 1000
     products = pair_products(query, gallery, queries, rows)
     alone = query.new_empty(3, 25)
     for row in range(75):
@@ -379,10 +379,10 @@ def test_exact_torch_in_small_blocks_returns_the_same():
 def test_k_reciprocal_computes_on_the_device_of_the_index(device):
     photos = whole_numbers(2000, 32, 0) / 32
     retrieval = Retrieval.from_search(photos[:50], photos[50:], 20, ExactTorch(device))
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.max_memory_allocated()
+    before = torch.cuda.memory_stats().get("allocation.all.allocated", 0)
     KReciprocal()(retrieval)
-    assert (torch.cuda.max_memory_allocated() > before) == (device == "cuda")
+    after = torch.cuda.memory_stats().get("allocation.all.allocated", 0)
+    assert (after > before) == (device == "cuda")
 
 
 @pytest.fixture(scope="module")
