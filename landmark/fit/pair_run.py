@@ -150,9 +150,9 @@ class Run:
         return total
 
     def record(self, loss: float, choice: Choice) -> None:
-        """Record an epoch, and its weights if it is the best."""
+        """Record an epoch, and its weights if it is the best, or the last one if none is."""
         self.curve.append({"loss": loss, "map": choice.map})
-        if self.best and choice.map <= self.best["map"]:
+        if self.best and choice.is_measured and choice.map <= self.best["map"]:
             return
         self.best = {
             "epoch": self.epoch,
@@ -160,6 +160,7 @@ class Run:
             "weight": choice.weight,
             "gamma": choice.gamma,
             "gains": choice.gains.tolist(),
+            "is_measured": choice.is_measured,
             "model": {k: v.clone() for k, v in self.objective.model.state_dict().items()},
         }
 

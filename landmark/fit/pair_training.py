@@ -34,7 +34,9 @@ from landmark.fit.triplets import Triplets, check_anchors, nearest_photos
 from landmark.processes import notice
 
 _SETTINGS, _CHECKPOINT = "settings.json", "checkpoint.pt"
-_TRIPLETS, _LEAST_TRIPLETS, _LEAST_STEPS = 200, 20, 50  # of a step; steps of an epoch
+# Anchors of a step: of a large store, of a small one at least, and in how many parts it is divided.
+_TRIPLETS, _LEAST_TRIPLETS, _PARTS = 200, 20, 50
+_LEAST_STEPS = 100  # of an epoch
 
 
 class FittedPair(PairModel):
@@ -135,6 +137,13 @@ class PairTraining:
     def _train(self, run: Run, held: HeldOut) -> None:
         """Run the epochs that are not done, and keep the best one."""
         search = float(held.search_precisions().mean())
+        if held.is_saturated:
+            notice(
+                f"fit={self.method}: held-out photos find each other without the pair model "
+                f"(mAP@{TOP} {search:.4f}), as those a network was trained on do. They choose "
+                "neither epoch nor weight: the last epoch is kept. Fit to photos that the network "
+                "was not trained on to choose them."
+            )
         if self.staging is not None and run.load(self.staging / _CHECKPOINT):
             notice(f"Resuming: {run.epoch} of {self.training.epochs} epochs are done.")
         while run.epoch < self.training.epochs:
@@ -150,13 +159,13 @@ class PairTraining:
             )
 
     def _fitted(self, run: Run, held: HeldOut, settings: dict[str, Any]) -> FittedPair:
-        """Return the best epoch; with a weight of 1 if its gain may be chance."""
-        names = ("weight", "gamma", "map", "gains")
+        """Return the best epoch; with a weight of 1 if its measured gain may be chance."""
+        names = ("weight", "gamma", "map", "gains", "is_measured")
         choice = Choice(*(run.best[name] for name in names))
         meta = {key: value for key, value in settings.items() if key != "method"}
         meta |= {
             "local_settings": self.features.settings,
-            "weight": choice.weight if choice.gain.low > 0 else 1.0,
+            "weight": 1.0 if choice.is_measured and choice.gain.low <= 0 else choice.weight,
             "gamma": choice.gamma,
             "epoch": run.best["epoch"],
             "held_out": {
@@ -195,7 +204,7 @@ class PairTraining:
         """Return the triplets of a step and the steps of an epoch."""
         size = self.training.triplets
         if size is None:
-            size = min(_TRIPLETS, max(_LEAST_TRIPLETS, anchors // _LEAST_STEPS))
+            size = min(_TRIPLETS, max(_LEAST_TRIPLETS, anchors // _PARTS))
         steps = self.training.steps_per_epoch or max(_LEAST_STEPS, math.ceil(anchors / size))
         return size, steps
 

@@ -27,6 +27,9 @@ _MOST_PHOTOS = 10_000
 _KEPT_PHOTOS = 1024  # whose descriptions stay in memory
 _LEAST_LANDMARKS = 2
 _CONFIDENCE = 0.8  # so that a gain that is kept is real in nine of ten cases
+# mAP of a search that leaves nothing to choose by, and what is used instead: the weight, and gamma
+# times the mean difference of the scores of photos of the same and of other landmarks.
+_SATURATED, _FIXED_WEIGHT, _FIXED_DIFFERENCE = 0.98, 0.5, 0.4
 
 
 class Choice(NamedTuple):
@@ -38,12 +41,15 @@ class Choice(NamedTuple):
         map: mAP@100 of the queries.
         gains: (Q,) what the pair model adds to the average precision of each query, with the weight
             and gamma of the queries of other landmarks.
+        is_measured: Whether the queries chose weight and gamma, which they cannot where the search
+            finds all of them.
     """
 
     weight: float
     gamma: float
     map: float
     gains: NDArray[np.float64]
+    is_measured: bool = True
 
     @property
     def gain(self) -> Interval:
@@ -172,7 +178,12 @@ class HeldOut:
         Of few queries the single best one is often a lucky one at the edge of what works. Of equal
         ones that with most weight is chosen. The gain is measured on one half of the landmarks with
         the combination of the other half: what is best of many always seems to gain.
+
+        Photos that a network was trained on find each other by their global descriptors, and choose
+        nothing: cosine and evidence then weigh the same, and gamma follows from the scores.
         """
+        if self.is_saturated:
+            return self._fixed(scores)
         grid = [(weight, gamma) for weight in _WEIGHTS for gamma in _GAMMAS]
         precisions = np.stack(
             [self._precisions(self._combined(scores, *values)) for values in grid]
@@ -185,6 +196,24 @@ class HeldOut:
             if half.any() and not half.all():
                 gains[half] = precisions[_best(precisions[:, ~half])][half] - search[half]
         return Choice(*grid[best], float(precisions[best].mean()), gains)
+
+    @property
+    def is_saturated(self) -> bool:
+        """Whether the search finds so much that no pair model can be chosen by it."""
+        return float(self.search_precisions().mean()) >= _SATURATED
+
+    def _fixed(self, scores: NDArray[np.float32]) -> Choice:
+        """Return a combination that is not chosen by mAP; with a weight of 1 of useless scores."""
+        same = self.codes[self.ranked] == self.codes[self.queries][:, None]
+        difference = 0.0
+        if same.any() and not same.all():
+            difference = float(scores[same].mean() - scores[~same].mean())
+        weight, gamma = (
+            (_FIXED_WEIGHT, _FIXED_DIFFERENCE / difference) if difference > 0 else (1.0, 1.0)
+        )
+        precisions = self._precisions(self._combined(scores, weight, gamma))
+        gains = precisions - self.search_precisions()
+        return Choice(weight, gamma, float(precisions.mean()), gains, is_measured=False)
 
     def search_precisions(self) -> NDArray[np.float64]:
         """Return the average precision of each query without re-ranking, (Q,)."""
