@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from landmark.artifact.stacked import StackedVectors
 from landmark.error import UserError
 from landmark.search import Flat, engine, flat, product_scan, running_top
+from landmark.search.pair_products import _fault
 from landmark.search.top_k import best_in_order
 
 ENGINES = [("faiss", "auto"), ("torch", "32"), ("torch", "bf16"), ("torch", "16")]
@@ -104,6 +105,41 @@ for dim in (1, 3, 64, 65, 515):
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_kernel_of_a_gpu_compiles(capability, tmp_path, monkeypatch):
+    """For A100 and H100, without one."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from landmark.search.triton_kernel import _products
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    vectors = dict.fromkeys(("query", "gallery", "out"), "*fp64")
+    types = {**vectors, "queries": "*i64", "rows": "*i64", "pairs": "i32", "dim": "i32"}
+    sizes = {"pairs_together": 8, "dims_together": 64}
+    source = ASTSource(
+        fn=_products, signature=types | dict.fromkeys(sizes, "constexpr"), constexprs=sizes
+    )
+    assert "f64" in triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
+
+
+@pytest.mark.parametrize(
+    ("products", "reason"),
+    [
+        (lambda q, g, a, b: (q[a] * g[b]).sum(1), ""),
+        (lambda q, g, a, b: (q[a] * g[b]).sum(1) + 1e-9, "its products are wrong"),
+        (lambda q, g, a, b: (q[a] * g[b]).sum(1) + 1e-15 * len(a), "depends on the other pairs"),
+    ],
+)
+def test_a_kernel_with_a_fault_is_not_used(products, reason):
+    import torch
+
+    fault = _fault(products, torch.device("cpu"))
+    assert reason in fault
+    assert bool(fault) == bool(reason)
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])

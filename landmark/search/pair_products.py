@@ -60,35 +60,48 @@ def pair_products(
 
 @cache
 def pair_kernel(device: "torch.device") -> "Callable[..., Tensor] | None":
-    """Return the Triton kernel of a GPU, or None where it cannot be compiled.
+    """Return the Triton kernel of a GPU, or None where it cannot be used.
 
-    It needs triton, which comes with PyTorch on Linux, and a C compiler.
+    It needs triton, which comes with PyTorch on Linux, and a C compiler. It is tried first: its
+    products must be right, and those of a pair the same among other pairs.
 
     Example:
         >>> import torch
         >>> pair_kernel(torch.device("cpu")) is None
         True
     """
-    import torch
-
     if device.type != "cuda":
         return None
     try:
         from landmark.search.triton_kernel import inner_products
 
-        one, at = (
-            torch.ones(1, 1, dtype=torch.float64, device=device),
-            torch.zeros(1, device=device),
-        )
-        inner_products(one, one, at.long(), at.long())
+        reason = _fault(inner_products, device)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if reason:
         notice(
-            f"Exact search on {device} is slower than it could be: its Triton kernel does not "
-            f"compile ({type(error).__name__}: {reason}). Install triton and a C compiler."
+            f"Exact search on {device} uses PyTorch's operations instead of its Triton kernel, which "
+            f"is faster ({reason}). Install triton and a C compiler."
         )
         return None
     return inner_products
+
+
+def _fault(products: "Callable[..., Tensor]", device: "torch.device") -> str:
+    """Try a kernel on drawn vectors; return what is wrong with it, or nothing."""
+    import torch
+
+    random = torch.Generator().manual_seed(0)
+    vectors = torch.randn(2, 99, 515, generator=random, dtype=torch.float64).to(device)
+    at = torch.randint(99, (2, 9999), generator=random).to(device)
+    found = products(*vectors, *at)
+    expected = (vectors[0][at[0]] * vectors[1][at[1]]).sum(1)
+    if not torch.allclose(found, expected, rtol=0, atol=1e-10):
+        return "its products are wrong"
+    some = at[:, 77:1234].contiguous()
+    if not torch.equal(products(*vectors, *some), found[77:1234]):
+        return "a product depends on the other pairs"
+    return ""
 
 
 def _row_sums(values: "Tensor") -> "Tensor":

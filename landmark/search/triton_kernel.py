@@ -1,7 +1,5 @@
 """Inner products of pairs of vectors on a GPU, which reads the vectors in place."""
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
@@ -15,14 +13,14 @@ _ALIGNED = 16  # bytes, which the order of a sum may depend on
 # One kernel for any number of pairs and any place of them in memory, so that the product of a pair
 # is always summed in the same order.
 @triton.jit(do_not_specialize=["pairs"], do_not_specialize_on_alignment=["queries", "rows", "out"])
-def _products(
-    query: Any,  # noqa: ANN401 - pointers and sizes have Triton's own types
-    gallery: Any,  # noqa: ANN401
-    queries: Any,  # noqa: ANN401
-    rows: Any,  # noqa: ANN401
-    out: Any,  # noqa: ANN401
-    pairs: Any,  # noqa: ANN401
-    dim: Any,  # noqa: ANN401
+def _products(  # type: ignore[no-untyped-def]  # Triton evaluates annotations
+    query,  # noqa: ANN001
+    gallery,  # noqa: ANN001
+    queries,  # noqa: ANN001
+    rows,  # noqa: ANN001
+    out,  # noqa: ANN001
+    pairs,  # noqa: ANN001
+    dim,  # noqa: ANN001
     pairs_together: tl.constexpr,
     dims_together: tl.constexpr,
 ) -> None:
