@@ -102,6 +102,8 @@ for dim in (1, 3, 64, 65, 515):
     found = inner_products(query, gallery, queries, rows)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert torch.equal(inner_products(query, gallery, queries[5:6], rows[5:6]), found[5:6])
+    pairs = torch.stack([queries, rows], 1).unbind(1)  # not contiguous
+    assert torch.equal(inner_products(query, gallery, *pairs), found)
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -42,8 +42,8 @@ def inner_products(query: Tensor, gallery: Tensor, queries: Tensor, rows: Tensor
     """Return the inner products (P,) of pairs; the product of a pair depends on nothing else.
 
     Args:
-        query: (Q, D) float64, C order, on a GPU, as the others are.
-        gallery: (N, D) float64, C order.
+        query: (Q, D) float64 on a GPU, as the others are.
+        gallery: (N, D) float64.
         queries: Query of each pair, (P,).
         rows: Row of each pair, (P,).
 
@@ -53,6 +53,7 @@ def inner_products(query: Tensor, gallery: Tensor, queries: Tensor, rows: Tensor
         >>> inner_products(eye, eye, at, at).tolist()  # doctest: +SKIP
         [1.0, 1.0]
     """
+    query, gallery, queries, rows = (one.contiguous() for one in (query, gallery, queries, rows))
     query, gallery = (one.clone() if one.data_ptr() % _ALIGNED else one for one in (query, gallery))
     out = query.new_empty(len(rows))
     grid = (triton.cdiv(len(rows), _PAIRS),)
