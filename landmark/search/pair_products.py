@@ -80,7 +80,7 @@ def pair_kernel(device: "torch.device") -> "Callable[..., Tensor] | None":
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if reason:
         notice(
-            f"Exact search on {device} uses PyTorch's operations instead of its faster Triton kernel "
+            f"Exact search on {device} uses PyTorch operations, not its faster Triton kernel "
             f"({reason}). Install triton and a C compiler."
         )
         return None
