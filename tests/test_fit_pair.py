@@ -63,7 +63,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def write_store(path, local=("patches",), labels=True, seed=0, own=6):
+def write_store(path, local=("patches",), labels=True, seed=0, own=6, noise=2.0):
     """Write a store of noisy vectors, whose local features show the landmarks.
 
     A photo has `own` noisy descriptors of its landmark, in the second half of the dimensions, and
@@ -73,7 +73,7 @@ def write_store(path, local=("patches",), labels=True, seed=0, own=6):
     landmarks = np.repeat(np.arange(LANDMARKS), PHOTOS)
     half = DIM // 2
     centres = random.standard_normal((LANDMARKS, 8))
-    vectors = unit(centres[landmarks] + 2.0 * random.standard_normal((len(landmarks), 8)))
+    vectors = unit(centres[landmarks] + noise * random.standard_normal((len(landmarks), 8)))
     ids = [f"photo{row}" for row in range(len(landmarks))]
     names = [f"landmark{one}" for one in landmarks] if labels else None
     DescriptorStore.write(path, ids, vectors.astype("f4"), names, embedder="e")
@@ -477,6 +477,26 @@ FITS = {
     "elvis": partial(fit_elvis, **TINY),
     "ames": partial(fit_ames, **{**TINY_AMES, "steps_per_epoch": 2}),
 }
+
+
+def test_photos_that_find_each_other_choose_neither_epoch_nor_weight(tmp_path, capsys):
+    store = write_store(tmp_path / "store", noise=0.02)
+    fitted = fit_elvis(store, **TINY)
+    curve, epochs = fitted.meta["curve"], TINY["epochs"]
+    assert fitted.meta["held_out"]["search"] == 1
+    assert fitted.meta["epoch"] == epochs
+    assert fitted.meta["weight"] == 0.5
+    assert ["map" in epoch for epoch in curve] == [False] * (epochs - 1) + [True]
+    messages = capsys.readouterr().err
+    assert "fit=elvis: held-out photos find each other without the pair model (mAP@100 1.0000)" in (
+        messages
+    )
+    held = held_out(store)
+    scores = np.random.default_rng(0).random(held.ranked.shape)
+    same = held.codes[held.ranked] == held.codes[held.queries][:, None]
+    expected = 0.4 / ((scores + same)[same].mean() - scores[~same].mean())
+    assert held.choose((scores + same).astype("f4")).gamma == pytest.approx(expected, rel=1e-4)
+    assert held.choose((scores - same).astype("f4")).weight == 1  # worse than chance
 
 
 @pytest.mark.parametrize("method", FITS)

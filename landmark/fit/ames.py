@@ -77,7 +77,7 @@ def fit_ames(
         min_descriptors: See `fit_elvis`. Defaults to 100, of a student 10.
         max_descriptors: See `fit_elvis`.
         epochs: See `fit_elvis`.
-        steps_per_epoch: See `fit_elvis`.
+        steps_per_epoch: See `fit_elvis`; at least 100.
         lr: See `fit_elvis`.
         weight_decay: See `fit_elvis`.
         warmup: See `fit_elvis`.

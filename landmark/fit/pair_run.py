@@ -149,10 +149,10 @@ class Run:
         self._schedule.step()
         return total
 
-    def record(self, loss: float, choice: Choice) -> None:
-        """Record an epoch, and its weights if it is the best, or the last one if none is."""
-        self.curve.append({"loss": loss, "map": choice.map})
-        if self.best and choice.is_measured and choice.map <= self.best["map"]:
+    def record(self, loss: float, choice: Choice | None) -> None:
+        """Record an epoch, and its weights if held-out photos were ranked and it is the best."""
+        self.curve.append({"loss": loss} if choice is None else {"loss": loss, "map": choice.map})
+        if choice is None or (self.best and choice.map <= self.best["map"]):
             return
         self.best = {
             "epoch": self.epoch,

@@ -36,7 +36,7 @@ from landmark.processes import notice
 _SETTINGS, _CHECKPOINT = "settings.json", "checkpoint.pt"
 # Anchors of a step: of a large store, of a small one at least, and in how many parts it is divided.
 _TRIPLETS, _LEAST_TRIPLETS, _PARTS = 200, 20, 50
-_LEAST_STEPS = 100  # of an epoch
+_LEAST_STEPS: dict[Method, int] = {"elvis": 50, "ames": 100}  # of an epoch
 
 
 class FittedPair(PairModel):
@@ -149,14 +149,18 @@ class PairTraining:
         while run.epoch < self.training.epochs:
             loss = run.train_epoch()
             run.objective.model.eval()
-            choice = held.choose(held.scores(run.objective.scorer(), self._descriptors.one))
+            choice = None
+            if not held.is_saturated or run.epoch == self.training.epochs:
+                choice = held.choose(held.scores(run.objective.scorer(), self._descriptors.one))
             run.record(loss, choice)
             if self.staging is not None:
                 run.save(self.staging / _CHECKPOINT)
-            notice(
-                f"epoch {run.epoch}/{self.training.epochs}   loss {loss:.4f}   held-out mAP@{TOP} "
-                f"{choice.map:.4f} (search {search:.4f})"
+            measured = (
+                ""
+                if choice is None
+                else (f"   held-out mAP@{TOP} {choice.map:.4f} (search {search:.4f})")
             )
+            notice(f"epoch {run.epoch}/{self.training.epochs}   loss {loss:.4f}{measured}")
 
     def _fitted(self, run: Run, held: HeldOut, settings: dict[str, Any]) -> FittedPair:
         """Return the best epoch; with a weight of 1 if its measured gain may be chance."""
@@ -205,7 +209,8 @@ class PairTraining:
         size = self.training.triplets
         if size is None:
             size = min(_TRIPLETS, max(_LEAST_TRIPLETS, anchors // _PARTS))
-        steps = self.training.steps_per_epoch or max(_LEAST_STEPS, math.ceil(anchors / size))
+        least = _LEAST_STEPS[self.method]
+        steps = self.training.steps_per_epoch or max(least, math.ceil(anchors / size))
         return size, steps
 
     def _announce(self, triplets: Triplets, held: HeldOut, size: int, steps: int) -> None:
