@@ -497,6 +497,12 @@ def test_photos_that_find_each_other_choose_neither_epoch_nor_weight(tmp_path, c
     expected = 0.4 / ((scores + same)[same].mean() - scores[~same].mean())
     assert held.choose((scores + same).astype("f4")).gamma == pytest.approx(expected, rel=1e-4)
     assert held.choose((scores - same).astype("f4")).weight == 1  # worse than chance
+    # Scores that are right on average but order photos wrongly weigh less.
+    noisy = held.choose(
+        (30 * np.random.default_rng(1).normal(size=scores.shape) + same).astype("f4")
+    )
+    assert 0.5 < noisy.weight <= 1
+    assert noisy.map >= 1 - 0.002
 
 
 @pytest.mark.parametrize("method", FITS)

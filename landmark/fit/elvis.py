@@ -55,8 +55,9 @@ def fit_elvis(
     ranking as it is.
 
     Photos that a network was trained on are found without a pair model, with a mAP of 0.98 or more,
-    and choose nothing. A notice says so; the last epoch is kept with a weight of 0.5, and gamma is
-    0.4 / the mean difference of the scores of photos of one landmark and of others.
+    and cannot choose the best. A notice says so; the last epoch is kept, gamma is 0.4 / the mean
+    difference of the scores of photos of one landmark and of others, and the weight is the least
+    one, from 0.5 on, that costs these photos at most 0.002 mAP.
 
     Args:
         store: Descriptors with landmarks and local features.

@@ -140,9 +140,9 @@ class PairTraining:
         if held.is_saturated:
             notice(
                 f"fit={self.method}: held-out photos find each other without the pair model "
-                f"(mAP@{TOP} {search:.4f}), as those a network was trained on do. They choose "
-                "neither epoch nor weight: the last epoch is kept. Fit to photos that the network "
-                "was not trained on to choose them."
+                f"(mAP@{TOP} {search:.4f}), as those a network was trained on do, so they cannot "
+                "choose the best epoch. The last one is kept, with a weight that does not harm "
+                "them. Fit to photos that the network was not trained on to choose both."
             )
         if self.staging is not None and run.load(self.staging / _CHECKPOINT):
             notice(f"Resuming: {run.epoch} of {self.training.epochs} epochs are done.")
