@@ -26,7 +26,8 @@ def fit_pca(
         store: N descriptors (D,), N > 1.
         dim: Number of components to keep, by descending eigenvalue. Defaults to D.
         power: Exponent of the eigenvalues. 0.5 gives each component variance 1 (whitening); 0 only
-            rotates and truncates (PCA); values between whiten partially.
+            rotates and truncates (PCA); values between whiten partially. Whitening enlarges noise
+            where photos are few, or the network was trained on them.
 
     Raises:
         UserError: `dim` exceeds the number of dimensions that the descriptors span.
