@@ -104,8 +104,7 @@ def test_bfloat16_is_no_further_from_float32_than_autocast(name):
     with torch.autocast("cpu", torch.bfloat16):
         ours, plain = fused(images).double(), embedder(images).double()
     cosine = nn.functional.cosine_similarity
-    # Of three photos; CPUs without bfloat16 products round otherwise.
-    assert float(cosine(ours, want).min()) > 1 - 3 * float((1 - cosine(plain, want)).max())
+    assert float(cosine(ours, want).min()) > 1 - 1.5 * float((1 - cosine(plain, want)).max())
 
 
 class Branches(nn.Module):
