@@ -35,10 +35,10 @@ def embedder_of(name, **options):
     return embedder.eval()
 
 
-def images_of(embedder):
+def images_of(embedder, count=3):
     generator = torch.Generator().manual_seed(1)
     shape = embedder.backbone.native_size if embedder.backbone.fixed else (64, 96)
-    return torch.randint(0, 256, (3, 3, *shape), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (count, 3, *shape), dtype=torch.uint8, generator=generator)
 
 
 def norms_of(embedder):
@@ -98,7 +98,7 @@ def test_a_gpu_fuses_batchnorm_only_with_relu(name, left, monkeypatch):
 @torch.inference_mode()
 def test_bfloat16_is_no_further_from_float32_than_autocast(name):
     embedder = embedder_of(name)
-    images = images_of(embedder)
+    images = images_of(embedder, 32)  # the largest error of three is a matter of chance
     want = embedder(images).double()
     fused = for_inference(embedder, CPU, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
